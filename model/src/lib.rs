@@ -1,0 +1,26 @@
+//! The nouns every room of Starling shares: small, cheap to copy or clone, checked once at construction.
+//!
+//! Reading order: [`names`] (who and what), [`life`] (which life of a member), [`member`] and [`endpoint`] (state of
+//! nodes and of what they offer), [`record`] (what an owner says about itself), [`spiffe`] (how an identity is
+//! written), [`codes`] (every error a person can meet).
+//!
+//! Not here: IO, clocks, randomness, cryptography, any decision.
+
+pub mod codes;
+pub mod endpoint;
+pub mod life;
+pub mod limits;
+pub mod member;
+pub mod mesh;
+pub mod names;
+pub mod record;
+pub mod spiffe;
+
+pub use codes::Code;
+pub use endpoint::{EndpointId, Labels, Protocol, Readiness, Weight};
+pub use life::{BootEpoch, Incarnation, Life};
+pub use member::MemberState;
+pub use mesh::{Digest, MeshId};
+pub use names::{InstanceName, NameInvalid, Namespace, NodeName, PortName, ServiceKey, ServiceName};
+pub use record::{Announcement, HealthEntry, HealthRecord, RecordKind, RecordVersion, ServicesRecord, StatusRecord};
+pub use spiffe::{SpiffeId, SpiffeInvalid, TrustDomain};
