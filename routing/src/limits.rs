@@ -1,0 +1,28 @@
+//! Limits and built-in defaults of routing, each with its reason.
+
+use std::time::Duration;
+
+/// Deadline from the request's arrival to the response head where no document says otherwise. Nothing bounds the body,
+/// so streams live on.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Deadline of one connection attempt, to a peer or to a local instance.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Most times one request is handed to an endpoint, first try included. Three cover a mesh in which two of three nodes
+/// have just died; more would multiply load on a service that is failing.
+pub const TRIES_MAX: u32 = 3;
+
+/// How long an own success outweighs a gossiped death: longer than the gap between two requests of a used service,
+/// shorter than a person's patience with a host that is really gone.
+pub const OWN_SUCCESS_HOLDS: Duration = Duration::from_secs(10);
+
+/// Time constant of the latency average.
+pub const EWMA_DECAY: Duration = Duration::from_secs(10);
+
+/// Draws before the pick looks at the whole pool: with at least half of a pool usable, eight draws miss twice in a row
+/// less than once in 250 requests.
+pub const PICK_DRAWS_MAX: u32 = 8;
+
+/// Endpoints of one service; more are left out and reported, so that one table row cannot eat the memory.
+pub const ENDPOINTS_PER_SERVICE_MAX: usize = 10_000;

@@ -1,0 +1,233 @@
+//! Power of two choices over peak EWMA (Mitzenmacher 2001; Finagle): draw two usable endpoints by weight, take the one
+//! with the lower `latency x (in flight + 1)`.
+//!
+//! Usable is judged by three inputs: what the owner says (ready or not: final), what gossip says (a hint), what our own
+//! traffic met. **Own success beats a gossiped death; own failure beats a gossiped life.** When under half of the
+//! admissible endpoints look usable from here (Envoy's panic threshold), the view itself is doubted and all
+//! admissible ones are used, but for those that gossip *and* our own traffic call dead.
+
+use std::time::{Duration, Instant};
+
+use starling_model::{MemberState, Readiness};
+
+use crate::decision::{Draws, RequestFacts};
+use crate::limits::{OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX};
+use crate::table::{Endpoint, EndpointIndex, Service};
+
+/// What this node's own traffic knows of one endpoint, read at decision time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Peak EWMA as of now; `None` before the first answer.
+    pub latency: Option<Duration>,
+    /// Requests or connections under way from here.
+    pub in_flight: u32,
+    /// After failed connections: not before this moment, unless nothing else is left.
+    pub failing_until: Option<Instant>,
+    /// The last answer, if none of our attempts failed since.
+    pub last_success: Option<Instant>,
+}
+
+/// How an endpoint stands, from here and now; what tables show as HEALTH and WHY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Gets traffic.
+    Usable,
+    /// Its owner says that its check fails.
+    Unready,
+    /// Its owner finishes it.
+    Draining,
+    /// Its node left.
+    Left,
+    /// Membership calls its node dead and our own traffic does not contradict.
+    NodeDead,
+    /// Our own connections fail, until then.
+    Failing(Instant),
+    /// Its node's address is not known yet.
+    NoAddress,
+    /// Announced with weight 0.
+    NoWeight,
+}
+
+/// Judges one endpoint. The order is the order of certainty.
+#[must_use]
+pub fn condition(endpoint: &Endpoint, load: &Load, now: Instant) -> Condition {
+    if endpoint.member == MemberState::Left {
+        return Condition::Left;
+    }
+    match endpoint.readiness {
+        Readiness::Ready => {}
+        Readiness::Unready => return Condition::Unready,
+        Readiness::Draining => return Condition::Draining,
+    }
+    if endpoint.address.is_none() {
+        return Condition::NoAddress;
+    }
+    if endpoint.weight.get() == 0 {
+        return Condition::NoWeight;
+    }
+    if let Some(until) = load.failing_until.filter(|until| *until > now) {
+        return Condition::Failing(until);
+    }
+    let succeeded = load.last_success.is_some_and(|at| now.saturating_duration_since(at) < OWN_SUCCESS_HOLDS);
+    if endpoint.member == MemberState::Dead && !succeeded {
+        return Condition::NodeDead;
+    }
+    Condition::Usable
+}
+
+/// True when gossip and our own traffic agree that it is gone; not even a doubted view tries it.
+fn surely_gone(endpoint: &Endpoint, load: &Load, now: Instant) -> bool {
+    endpoint.member == MemberState::Dead && load.failing_until.is_some_and(|until| until > now)
+}
+
+/// Picks an endpoint of `service`: its position in `service.endpoints`, or `None` when none may be used.
+pub(crate) fn pick(
+    service: &Service,
+    request: &RequestFacts<'_>,
+    now: Instant,
+    draws: Draws,
+    loads: &dyn Fn(EndpointIndex) -> Load,
+) -> Option<u32> {
+    // The usual case touches two endpoints, however many there are: nothing tried yet, any port, both draws usable.
+    if request.avoid.is_empty()
+        && let Some(found) = quick(service, request, now, draws, loads)
+    {
+        return Some(found);
+    }
+    careful(service, request, now, draws, loads)
+}
+
+fn serves(endpoint: &Endpoint, request: &RequestFacts<'_>) -> bool {
+    request.port.is_none_or(|port| endpoint.port == *port)
+}
+
+fn quick(
+    service: &Service,
+    request: &RequestFacts<'_>,
+    now: Instant,
+    draws: Draws,
+    loads: &dyn Fn(EndpointIndex) -> Load,
+) -> Option<u32> {
+    let total = service.admissible.last()?.1;
+    let mut first: Option<(u32, Load)> = None;
+    for n in 0..PICK_DRAWS_MAX {
+        let point = scale(draws.pick(n), total);
+        let at = service.admissible.partition_point(|(_, sum)| *sum <= point);
+        let (position, _) = *service.admissible.get(at)?;
+        let endpoint = service.endpoints.get(position as usize)?;
+        if first.is_some_and(|(held, _)| held == position) || !serves(endpoint, request) {
+            continue;
+        }
+        let load = loads(endpoint.index);
+        if condition(endpoint, &load, now) != Condition::Usable {
+            // The view may be poor: let the careful path weigh the whole pool.
+            return None;
+        }
+        match first {
+            None if service.admissible.len() == 1 => return Some(position),
+            None => first = Some((position, load)),
+            Some((held, held_load)) => return Some(lighter((held, held_load), (position, load))),
+        }
+    }
+    None
+}
+
+fn careful(
+    service: &Service,
+    request: &RequestFacts<'_>,
+    now: Instant,
+    draws: Draws,
+    loads: &dyn Fn(EndpointIndex) -> Load,
+) -> Option<u32> {
+    let candidates = candidates(service, request, now, loads);
+    let fresh: Vec<&Candidate> = candidates.iter().filter(|c| !request.avoid.contains(&c.index)).collect();
+    let total: u64 = fresh.iter().map(|c| c.weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let draw = |n: u32, skip: Option<u32>| -> Option<&Candidate> {
+        let total: u64 = fresh.iter().filter(|c| Some(c.position) != skip).map(|c| c.weight).sum();
+        let mut point = (total > 0).then(|| scale(draws.pick(n), total))?;
+        fresh.iter().copied().filter(|c| Some(c.position) != skip).find(|c| {
+            let hit = point < c.weight;
+            point = point.saturating_sub(c.weight);
+            hit
+        })
+    };
+    let one = draw(0, None)?;
+    let Some(two) = draw(1, Some(one.position)) else { return Some(one.position) };
+    Some(lighter((one.position, one.load), (two.position, two.load)))
+}
+
+/// An endpoint in the running for one pick.
+struct Candidate {
+    position: u32,
+    index: EndpointIndex,
+    weight: u64,
+    load: Load,
+}
+
+fn candidates(
+    service: &Service,
+    request: &RequestFacts<'_>,
+    now: Instant,
+    loads: &dyn Fn(EndpointIndex) -> Load,
+) -> Vec<Candidate> {
+    let mut usable = Vec::new();
+    let mut doubtful = Vec::new();
+    let mut gone = Vec::new();
+    for (position, _) in &service.admissible {
+        let Some(endpoint) = service.endpoints.get(*position as usize) else { continue };
+        if !serves(endpoint, request) {
+            continue;
+        }
+        let load = loads(endpoint.index);
+        let candidate =
+            Candidate { position: *position, index: endpoint.index, weight: u64::from(endpoint.weight.get()), load };
+        if condition(endpoint, &load, now) == Condition::Usable {
+            usable.push(candidate);
+        } else if surely_gone(endpoint, &load, now) {
+            gone.push(candidate);
+        } else {
+            doubtful.push(candidate);
+        }
+    }
+    let all = usable.len() + doubtful.len() + gone.len();
+    let panic = usable.len() * 2 < all;
+    // A retry that has used up the usable ones may still try the doubtful ones.
+    let exhausted = usable.iter().all(|c| request.avoid.contains(&c.index));
+    if panic || exhausted {
+        usable.append(&mut doubtful);
+    }
+    if usable.is_empty() { gone } else { usable }
+}
+
+/// The one with the lower cost; an endpoint without a sample is judged as the other one, so that it neither draws the
+/// herd nor starves.
+fn lighter(one: (u32, Load), two: (u32, Load)) -> u32 {
+    let latency = |load: &Load, other: &Load| load.latency.or(other.latency).unwrap_or(Duration::from_millis(1));
+    let cost = |load: &Load, other: &Load| latency(load, other).as_secs_f64() * (f64::from(load.in_flight) + 1.0);
+    if cost(&two.1, &one.1) < cost(&one.1, &two.1) { two.0 } else { one.0 }
+}
+
+/// Maps a uniform 64-bit number to `0..total` without division (Lemire 2019).
+fn scale(uniform: u64, total: u64) -> u64 {
+    ((u128::from(uniform) * u128::from(total)) >> 64) as u64
+}
+
+/// See [`Service::shares`]: by weight among the candidates of now.
+pub(crate) fn shares(service: &Service, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Vec<f64> {
+    let request = RequestFacts { destination: &service.key, port: None, source: None, avoid: &[] };
+    let candidates = candidates(service, &request, now, loads);
+    let total: u64 = candidates.iter().map(|c| c.weight).sum();
+    let mut shares = vec![0.0; service.endpoints.len()];
+    for candidate in candidates {
+        if let (Some(share), true) = (shares.get_mut(candidate.position as usize), total > 0) {
+            #[expect(clippy::cast_precision_loss, reason = "a share is shown with one digit after the point")]
+            {
+                *share = candidate.weight as f64 / total as f64;
+            }
+        }
+    }
+    shares
+}
