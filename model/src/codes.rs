@@ -54,6 +54,7 @@ codes! {
     UNKNOWN_NAME = 101, Error, "unknown name", "`starling services` and `starling members` list the known names";
     UNKNOWN_SETTING = 102, Error, "unknown setting or variable", "`starling agent --print-config` lists every setting with its value and origin";
     BAD_SETTING = 103, Error, "a setting has a value it cannot have", "correct the named place; every problem of all files is listed in one run";
+    SETTING_IDLE = 104, Warning, "a setting has no effect in this release", "remove it, or keep it for the release that acts on it";
     NO_QUIC_ANSWER = 201, Error, "no QUIC answer from a seed", "check that the seed's agent runs and that UDP 7740 is open in both directions; the agent keeps trying";
     CLOCKS_DIFFER = 202, Error, "a certificate is not valid yet by our clock", "compare the clocks: timedatectl; certificates are back-dated by 24 h, so one clock is off by more";
     NAME_TAKEN = 203, Error, "another node is alive under this name", "give this host another name, or stop the other agent; a cloned disk needs a new identity";

@@ -1,0 +1,380 @@
+//! The trust bundle: the one public thing that all nodes of a mesh share.
+//!
+//! A file is text armour around signed bytes; the bytes are kept as received and never encoded again to be checked.
+//!
+//! ```text
+//! file      := "STB1" | blen u32 | body | signatures u8 | { kind u8 | key id u32 | slen u16 | signature }
+//! body      := mesh id [32] | sequence u64 | previous [32] | flags u8 (1 = shared issuer) | present u8 | threshold u8
+//!              | trust domain text | roots u8 { DER } | issuers u8 { DER } | operators u8 { operator }
+//! operator  := id u32 | roles u8 | key [32] | name text
+//! text      := len u8 | bytes          DER := len u16 | bytes          integers little-endian
+//! ```
+//!
+//! `present` is the index of the issuing certificate that members show (used while a root is rotated), `threshold` the
+//! number of admins that an update needs: 1. Signature kind 0 is ECDSA by the root at index *key id*, kind 1 Ed25519 by
+//! the operator *key id*; other kinds are skipped. A file must carry a signature by one of its own roots.
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::fmt;
+
+use rustls_pki_types::CertificateDer;
+use starling_model::{Code, MeshId, TrustDomain, codes, names};
+
+use crate::armor;
+use crate::keys::{self, EcKey};
+use crate::path;
+use crate::signature::domain_message;
+use crate::wire::{Reader, WireError, Writer};
+use crate::x509::{Constraint, Facts};
+
+pub(crate) const LABEL: &str = "STARLING TRUST BUNDLE";
+const MAGIC: [u8; 4] = *b"STB1";
+/// An old and a new root, twice over: a rotation begun during another one.
+const ROOTS_MAX: usize = 4;
+/// Two issuing certificates a root.
+const ISSUERS_MAX: usize = 8;
+/// Operators are people; a larger team shares keys by role.
+const OPERATORS_MAX: usize = 64;
+/// A root and each operator may sign one update.
+const SIGNATURES_MAX: usize = 68;
+const _: () = assert!(SIGNATURES_MAX == ROOTS_MAX + OPERATORS_MAX);
+const FLAG_SHARED_ISSUER: u8 = 1;
+const SIGNED_BY_ROOT: u8 = 0;
+
+/// What an operator's key may sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Bundle updates and operator keys.
+    Admin,
+    /// Documents of every kind.
+    Config,
+    /// Join files and published certificates.
+    Issue,
+    /// Revocations of nodes.
+    Revoke,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [Self::Admin, Self::Config, Self::Issue, Self::Revoke];
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Admin => 1,
+            Self::Config => 2,
+            Self::Issue => 4,
+            Self::Revoke => 8,
+        }
+    }
+
+    /// As commands write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Config => "config",
+            Self::Issue => "issue",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// A set of roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Admin, config, issue and revoke.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(Role::ALL.iter().fold(0, |bits, role| bits | role.bit()))
+    }
+
+    /// True when `role` is one of them.
+    #[must_use]
+    pub fn has(self, role: Role) -> bool {
+        self.0 & role.bit() != 0
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held: Vec<&str> = Role::ALL.into_iter().filter(|role| self.has(*role)).map(Role::as_str).collect();
+        f.write_str(&held.join(", "))
+    }
+}
+
+/// A person, or a machine of theirs, that signs for the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// Written `k1`, `k2`, …; never used again for another key.
+    pub id: u32,
+    /// For people, one label.
+    pub name: String,
+    /// Ed25519 public key.
+    pub key: [u8; 32],
+    /// What it may sign.
+    pub roles: Roles,
+}
+
+impl Operator {
+    /// `k1`.
+    #[must_use]
+    pub fn key_id(&self) -> String {
+        format!("k{}", self.id)
+    }
+}
+
+/// Roots, issuing certificates and operators of one mesh at one sequence number. All of it is public.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrustBundle {
+    /// Names the mesh for ever: SHA-256 of the first root's SPKI at sequence 1.
+    pub mesh_id: MeshId,
+    /// The name under which identities are issued.
+    pub trust_domain: TrustDomain,
+    /// Rises by one with each update.
+    pub sequence: u64,
+    /// One to four roots.
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Issuing certificates under them.
+    pub issuers: Vec<CertificateDer<'static>>,
+    /// Who may sign what.
+    pub operators: Vec<Operator>,
+    /// The issuing key goes to every host, so any host can pose as any node (ST0604).
+    pub shared_issuer: bool,
+    /// SHA-256 of the signed body of the bundle before this one; zero at sequence 1.
+    pub previous: [u8; 32],
+    /// The signed bytes and their signatures, as received.
+    raw: Vec<u8>,
+}
+
+impl fmt::Debug for TrustBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustBundle")
+            .field("mesh_id", &self.mesh_id)
+            .field("trust_domain", &self.trust_domain)
+            .field("sequence", &self.sequence)
+            .field("roots", &self.roots.len())
+            .field("issuers", &self.issuers.len())
+            .field("operators", &self.operators.len())
+            .field("shared_issuer", &self.shared_issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a file is no trust bundle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleInvalid {
+    /// No armour, or damaged armour.
+    #[error("it is not one block labelled \"STARLING TRUST BUNDLE\", or it is damaged")]
+    Armour,
+    /// The bytes inside are not a bundle of a format that this release knows.
+    #[error("its bytes are not a trust bundle of a known format: {0}")]
+    Body(&'static str),
+    /// A certificate breaks the profile.
+    #[error("{0} in it breaks the certificate profile")]
+    Certificate(&'static str),
+    /// The mesh id is not the hash of the first root.
+    #[error("its mesh id is not the hash of its first root")]
+    MeshId,
+    /// None of its roots signed it.
+    #[error("it is not signed by a root in it")]
+    Signature,
+}
+
+impl BundleInvalid {
+    /// The catalogue entry.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        codes::BUNDLE_INVALID
+    }
+}
+
+impl From<WireError> for BundleInvalid {
+    fn from(error: WireError) -> Self {
+        Self::Body(match error {
+            WireError::Short => "it ends too early",
+            WireError::Trailing => "bytes follow its end",
+            WireError::Value => "a field has a value it cannot have",
+        })
+    }
+}
+
+/// What is written into a new bundle.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) issuer: CertificateDer<'static>,
+    pub(crate) operator: Operator,
+    pub(crate) shared_issuer: bool,
+}
+
+impl TrustBundle {
+    /// Reads an armoured file and checks it against itself: certificates by their profiles, mesh id, signature of a
+    /// root. Dates are judged where a chain is.
+    ///
+    /// # Errors
+    /// [`BundleInvalid`] with the first thing that is wrong.
+    pub fn parse(file: &[u8]) -> Result<Self, BundleInvalid> {
+        let raw = armor::decode_one(file, LABEL).ok_or(BundleInvalid::Armour)?;
+        Self::from_raw(&raw)
+    }
+
+    /// The file, byte for byte what [`TrustBundle::parse`] read inside the armour.
+    #[must_use]
+    pub fn to_file(&self) -> Vec<u8> {
+        armor::encode(LABEL, &self.raw).as_bytes().to_vec()
+    }
+
+    /// The first four bytes of the first root's key hash.
+    #[must_use]
+    pub fn root_short(&self) -> [u8; 4] {
+        self.roots.first().and_then(|der| Facts::read(der)).map_or([0; 4], |facts| keys::short(&facts.key_hash()))
+    }
+
+    /// Bundle of sequence 1, signed by its root.
+    pub(crate) fn first(draft: &Draft, root_key: &EcKey) -> Result<Self, BundleInvalid> {
+        let mesh_id = MeshId(keys::sha256(&root_key.spki()));
+        let mut body = Writer::default();
+        body.raw(&mesh_id.0).u64(1).raw(&[0; 32]);
+        body.u8(if draft.shared_issuer { FLAG_SHARED_ISSUER } else { 0 }).u8(0).u8(1);
+        body.text(draft.trust_domain.as_str())?;
+        body.count(1)?.bytes(&draft.root)?;
+        body.count(1)?.bytes(&draft.issuer)?;
+        let operator = &draft.operator;
+        body.count(1)?.u32(operator.id).u8(operator.roles.0).raw(&operator.key).text(&operator.name)?;
+        let body = body.into_bytes();
+
+        let message = domain_message("bundle", &mesh_id, &body);
+        let signature = root_key.sign(&message).ok_or(BundleInvalid::Signature)?;
+        let mut raw = Writer::default();
+        let len = u32::try_from(body.len()).map_err(|_| WireError::Value)?;
+        raw.raw(&MAGIC).u32(len).raw(&body);
+        raw.count(1)?.u8(SIGNED_BY_ROOT).u32(0).bytes(&signature)?;
+        Self::from_raw(&raw.into_bytes())
+    }
+
+    fn from_raw(raw: &[u8]) -> Result<Self, BundleInvalid> {
+        let mut reader = Reader::new(raw);
+        if reader.array()? != MAGIC {
+            return Err(BundleInvalid::Body("unknown format"));
+        }
+        let len = usize::try_from(reader.u32()?).map_err(|_| WireError::Value)?;
+        let body = reader.take(len)?;
+        let mut bundle = Self::read_body(body)?;
+        bundle.check_certificates()?;
+        let signed = bundle.is_signed(body, &mut reader)?;
+        reader.finish()?;
+        if !signed {
+            return Err(BundleInvalid::Signature);
+        }
+        bundle.raw = raw.to_vec();
+        Ok(bundle)
+    }
+
+    fn read_body(body: &[u8]) -> Result<Self, BundleInvalid> {
+        let mut reader = Reader::new(body);
+        let mesh_id = MeshId(reader.array()?);
+        let sequence = reader.u64()?;
+        let previous = reader.array()?;
+        let flags = reader.u8()?;
+        let present = reader.u8()?;
+        let threshold = reader.u8()?;
+        let trust_domain = TrustDomain::new(reader.text()?).map_err(|_| WireError::Value)?;
+        let roots = read_certificates(&mut reader, ROOTS_MAX)?;
+        let issuers = read_certificates(&mut reader, ISSUERS_MAX)?;
+        let operators = read_operators(&mut reader)?;
+        reader.finish()?;
+        let known = flags & !FLAG_SHARED_ISSUER == 0 && threshold == 1 && usize::from(present) < issuers.len();
+        if !known || sequence == 0 || roots.is_empty() {
+            return Err(WireError::Value.into());
+        }
+        Ok(Self {
+            mesh_id,
+            trust_domain,
+            sequence,
+            roots,
+            issuers,
+            operators,
+            shared_issuer: flags & FLAG_SHARED_ISSUER != 0,
+            previous,
+            raw: Vec::new(),
+        })
+    }
+
+    fn check_certificates(&self) -> Result<(), BundleInvalid> {
+        let read = |der, what| Facts::read(der).ok_or(BundleInvalid::Certificate(what));
+        let roots = self.roots.iter().map(|der| read(der, "a root")).collect::<Result<Vec<_>, _>>()?;
+        let issuers = self.issuers.iter().map(|der| read(der, "an issuing CA")).collect::<Result<Vec<_>, _>>()?;
+        for root in &roots {
+            let constrained = root.constraint == Constraint::One(self.trust_domain.as_str());
+            if path::check_ca(root).is_err() || !constrained || !root.is_signed_by(root) {
+                return Err(BundleInvalid::Certificate("a root"));
+            }
+        }
+        for issuer in &issuers {
+            let profile = path::check_issuing_ca(issuer, &self.trust_domain).is_ok() && issuer.path_len == Some(1);
+            if !profile || !roots.iter().any(|root| issuer.is_signed_by(root)) {
+                return Err(BundleInvalid::Certificate("an issuing CA"));
+            }
+        }
+        // webpki finds issuers by the bytes of their subject, so two CAs never share one.
+        let mut subjects: Vec<&[u8]> = roots.iter().chain(&issuers).map(|facts| facts.subject).collect();
+        subjects.sort_unstable();
+        if subjects.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(BundleInvalid::Certificate("the subject of a CA"));
+        }
+        let first = roots.first().map(Facts::key_hash);
+        if self.sequence == 1 && first != Some(self.mesh_id.0) {
+            return Err(BundleInvalid::MeshId);
+        }
+        Ok(())
+    }
+
+    /// Reads the signatures; true when one is valid and by a root in this bundle.
+    fn is_signed(&self, body: &[u8], reader: &mut Reader<'_>) -> Result<bool, BundleInvalid> {
+        let count = usize::from(reader.u8()?);
+        if count > SIGNATURES_MAX {
+            return Err(WireError::Value.into());
+        }
+        let message = domain_message("bundle", &self.mesh_id, body);
+        let mut signed = false;
+        for _ in 0..count {
+            let (kind, key_id, signature) = (reader.u8()?, reader.u32()?, reader.bytes()?);
+            let root = usize::try_from(key_id).ok().and_then(|at| self.roots.get(at));
+            if let (SIGNED_BY_ROOT, Some(facts)) = (kind, root.and_then(|der| Facts::read(der))) {
+                signed |= facts.has_signed(&message, signature);
+            }
+        }
+        Ok(signed)
+    }
+}
+
+fn read_certificates(reader: &mut Reader<'_>, max: usize) -> Result<Vec<CertificateDer<'static>>, WireError> {
+    let count = usize::from(reader.u8()?);
+    if count > max {
+        return Err(WireError::Value);
+    }
+    (0..count).map(|_| Ok(CertificateDer::from(reader.bytes()?.to_vec()))).collect()
+}
+
+fn read_operators(reader: &mut Reader<'_>) -> Result<Vec<Operator>, WireError> {
+    let count = usize::from(reader.u8()?);
+    if count > OPERATORS_MAX {
+        return Err(WireError::Value);
+    }
+    let mut operators: Vec<Operator> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (id, roles, key) = (reader.u32()?, Roles(reader.u8()?), reader.array()?);
+        let name = reader.text()?.to_owned();
+        let known = roles.0 & !Roles::all().0 == 0 && names::is_label(&name);
+        if !known || operators.iter().any(|other| other.id == id || other.key == key) {
+            return Err(WireError::Value);
+        }
+        operators.push(Operator { id, name, key, roles });
+    }
+    Ok(operators)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! [`CurrentIdentity`]: our leaf and our trust as a snapshot that every handshake reads anew, so a new leaf or bundle is
+//! in use at the next handshake and no listener is ever restarted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+
+use crate::leaf::Leaf;
+use crate::refusals::Refusals;
+use crate::time::UnixTime;
+use crate::trust::TrustView;
+
+#[derive(Clone)]
+struct Snapshot {
+    certified: Arc<CertifiedKey>,
+    not_after: UnixTime,
+    trust: Arc<TrustView>,
+}
+
+/// A cheap handle; all clones see the same identity.
+#[derive(Clone)]
+pub struct CurrentIdentity {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    refusals: Arc<Refusals>,
+}
+
+impl fmt::Debug for CurrentIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CurrentIdentity").field("leaf_not_after", &self.leaf_not_after()).finish_non_exhaustive()
+    }
+}
+
+impl CurrentIdentity {
+    /// Starts with this leaf and trust.
+    #[must_use]
+    pub fn new(leaf: Leaf, trust: impl Into<Arc<TrustView>>) -> Self {
+        let snapshot = Snapshot { not_after: leaf.not_after, certified: leaf.certified, trust: trust.into() };
+        Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), refusals: Arc::default() }
+    }
+
+    /// Shows this leaf from the next handshake on.
+    pub fn swap_leaf(&self, leaf: Leaf) {
+        let (certified, not_after) = (leaf.certified, leaf.not_after);
+        self.snapshot.rcu(|held| Snapshot {
+            certified: Arc::clone(&certified),
+            not_after,
+            trust: Arc::clone(&held.trust),
+        });
+    }
+
+    /// Judges by this trust from the next handshake on. Connections that stand are the caller's to sweep.
+    pub fn swap_trust(&self, trust: impl Into<Arc<TrustView>>) {
+        let trust = trust.into();
+        self.snapshot.rcu(|held| Snapshot { trust: Arc::clone(&trust), ..Snapshot::clone(held) });
+    }
+
+    /// What we believe.
+    #[must_use]
+    pub fn trust(&self) -> Arc<TrustView> {
+        Arc::clone(&self.snapshot.load().trust)
+    }
+
+    /// The chain that we show, leaf first.
+    #[must_use]
+    pub fn leaf_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.snapshot.load().certified.cert.clone()
+    }
+
+    /// When the leaf that we show ends.
+    #[must_use]
+    pub fn leaf_not_after(&self) -> UnixTime {
+        self.snapshot.load().not_after
+    }
+
+    /// Refused handshakes by reason since start, every reason listed.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.refusals.counts().collect()
+    }
+
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.snapshot.load().certified)
+    }
+
+    pub(crate) fn refusal_log(&self) -> &Refusals {
+        &self.refusals
+    }
+}

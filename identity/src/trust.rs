@@ -1,0 +1,71 @@
+//! [`TrustView`]: what a verifier believes at one moment, prepared for many checks.
+
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
+use crate::bundle::TrustBundle;
+use crate::keys;
+use crate::time::UnixTime;
+use crate::x509::Facts;
+
+/// What is kept of a root beside its trust anchor, which holds no dates.
+#[derive(Clone, Debug)]
+pub(crate) struct RootFacts {
+    pub(crate) short: [u8; 4],
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
+    der: CertificateDer<'static>,
+}
+
+/// A bundle with its roots ready for webpki. Revocations are part of it once a bundle can hold them.
+#[derive(Clone, Debug)]
+pub struct TrustView {
+    bundle: Arc<TrustBundle>,
+    anchors: Vec<TrustAnchor<'static>>,
+    roots: Vec<RootFacts>,
+}
+
+impl TrustView {
+    /// Prepares a bundle. A root that does not read would be left out, which only makes the view stricter.
+    #[must_use]
+    pub fn new(bundle: impl Into<Arc<TrustBundle>>) -> Self {
+        let bundle = bundle.into();
+        let (anchors, roots) = bundle.roots.iter().filter_map(prepare).unzip();
+        Self { bundle, anchors, roots }
+    }
+
+    /// The bundle in force.
+    #[must_use]
+    pub fn bundle(&self) -> &Arc<TrustBundle> {
+        &self.bundle
+    }
+
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
+    /// The root behind an anchor that webpki ended at.
+    pub(crate) fn root_of(&self, anchor: &TrustAnchor<'_>) -> Option<&RootFacts> {
+        let at = self.anchors.iter().position(|held| {
+            held.subject == anchor.subject && held.subject_public_key_info == anchor.subject_public_key_info
+        })?;
+        self.roots.get(at)
+    }
+
+    /// The root that signed a CA certificate.
+    pub(crate) fn root_that_signed(&self, certificate: &Facts<'_>) -> Option<&RootFacts> {
+        self.roots.iter().find(|root| Facts::read(&root.der).is_some_and(|facts| certificate.is_signed_by(&facts)))
+    }
+}
+
+fn prepare(der: &CertificateDer<'static>) -> Option<(TrustAnchor<'static>, RootFacts)> {
+    let facts = Facts::read(der)?;
+    let root = RootFacts {
+        short: keys::short(&facts.key_hash()),
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+        der: der.clone(),
+    };
+    Some((webpki::anchor_from_trusted_cert(der).ok()?.to_owned(), root))
+}
