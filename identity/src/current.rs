@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use zeroize::Zeroize as _;
 
 use crate::leaf::Leaf;
 use crate::refusals::Refusals;
@@ -36,13 +37,15 @@ impl fmt::Debug for CurrentIdentity {
 impl CurrentIdentity {
     /// Starts with this leaf and trust.
     #[must_use]
-    pub fn new(leaf: Leaf, trust: impl Into<Arc<TrustView>>) -> Self {
+    pub fn new(mut leaf: Leaf, trust: impl Into<Arc<TrustView>>) -> Self {
+        leaf.key.zeroize(); // The signer in `certified` holds its own copy, which aws-lc wipes.
         let snapshot = Snapshot { not_after: leaf.not_after, certified: leaf.certified, trust: trust.into() };
         Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), refusals: Arc::default() }
     }
 
     /// Shows this leaf from the next handshake on.
-    pub fn swap_leaf(&self, leaf: Leaf) {
+    pub fn swap_leaf(&self, mut leaf: Leaf) {
+        leaf.key.zeroize();
         let (certified, not_after) = (leaf.certified, leaf.not_after);
         self.snapshot.rcu(|held| Snapshot {
             certified: Arc::clone(&certified),

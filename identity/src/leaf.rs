@@ -64,10 +64,10 @@ impl Minter<'_> {
 
         let mut chain = vec![certificate.der().clone()];
         chain.extend_from_slice(self.issuers);
-        let private = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
-        let signer = any_ecdsa_type(&private()).map_err(|error| IssueError::Certificate(Box::new(error)))?;
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
+        let signer = any_ecdsa_type(&private).map_err(|error| IssueError::Certificate(Box::new(error)))?;
         let certified = Arc::new(CertifiedKey::new(chain.clone(), signer));
-        Ok(Leaf { chain, key: private(), not_after, certified })
+        Ok(Leaf { chain, key: private, not_after, certified })
     }
 }
 

@@ -1,1 +1,12 @@
-fn main() {}
+//! Real agents as processes: what a new user does, what breaks, and what must then happen.
+//!
+//! Every test has loopback addresses of its own (`127.x.0.1` and up), so tests run side by side. Tests that need
+//! programs or rights that are missing say `skipped: <cause>` and pass; `.ci/run` installs everything and runs all.
+
+mod agent;
+mod bad_input;
+mod demo;
+mod failover;
+mod http;
+mod mesh;
+mod programs;

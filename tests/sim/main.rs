@@ -1,1 +1,112 @@
-fn main() {}
+//! `simulate`: one scenario, one size, one seed, with its story: how a failing seed is looked at.
+//!
+//! `cargo run --release -p starling-tests --bin simulate -- --scenario crash --nodes 32 --seed 7`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use sim::Report;
+use sim::scenario::{self, Scenario};
+
+/// Runs a named scenario of the gossip simulator in virtual time.
+#[derive(Debug, Parser)]
+#[command(name = "simulate")]
+struct Arguments {
+    /// Which; without it all are listed.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// How many agents; the scenario's usual size without it.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Run that many seeds, beginning with `--seed`, and print one line each.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Print every line of the story.
+    #[arg(long)]
+    story: bool,
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people: what it prints is its result")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Some(name) = &arguments.scenario else {
+        for scenario in scenario::ALL {
+            println!("{:<14} {:>3} nodes  {}", scenario.name, scenario.nodes, scenario.about);
+        }
+        return ExitCode::SUCCESS;
+    };
+    let Some(scenario) = scenario::find(name) else {
+        eprintln!("no scenario {name:?}; without --scenario all are listed");
+        return ExitCode::from(4);
+    };
+    let nodes = arguments.nodes.unwrap_or(scenario.nodes);
+    let mut broken = 0;
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+        let begin = Instant::now();
+        match run(scenario, nodes, seed, arguments.story && arguments.seeds == 1) {
+            Ok(report) => print_report(&report, begin.elapsed().as_secs_f64(), arguments.seeds == 1),
+            Err(text) => {
+                broken += 1;
+                println!("{text}");
+            }
+        }
+    }
+    if broken > 0 {
+        eprintln!("{broken} of {} seeds broke", arguments.seeds);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stdout, reason = "a command for people: what it prints is its result")]
+fn run(scenario: &'static Scenario, nodes: usize, seed: u64, story: bool) -> Result<Report, String> {
+    let outcome = scenario.run(nodes, seed);
+    if story {
+        let lines = match &outcome {
+            Ok(report) => &report.lines,
+            Err(broken) => &broken.lines,
+        };
+        for (at, line) in lines {
+            println!("{at:>12}  {line}");
+        }
+    }
+    outcome.map_err(|broken| broken.to_string())
+}
+
+#[expect(clippy::print_stdout, reason = "a command for people: what it prints is its result")]
+fn print_report(report: &Report, real: f64, long: bool) {
+    let Report { scenario, nodes, seed, length, trace, .. } = report;
+    println!("{scenario} nodes={nodes} seed={seed} trace={trace} virtual={length} real={real:.2} s");
+    if !long {
+        return;
+    }
+    for (what, time) in &report.times {
+        println!("  {what:<28} {:>9.3} s", time.as_secs_f64());
+    }
+    let counts = &report.counts;
+    let row = |what: &str, value: u64| println!("  {what:<28} {value:>9}");
+    row("turns", counts.turns);
+    row("datagrams", counts.datagrams.0);
+    row("datagram bytes", counts.datagrams.1);
+    row("stream frames", counts.frames.0);
+    row("stream bytes", counts.frames.1);
+    row("packets lost", report.network.lost);
+    row("packets blocked", report.network.blocked);
+    row("dials", counts.dials);
+    row("dials failed", counts.dials_failed);
+    row("handshakes", counts.handshakes);
+    row("stateless resets", counts.resets);
+    row("suspicions", counts.suspicions);
+    row("refuted", counts.refuted);
+    row("isolations", counts.isolations);
+    row("deaths", report.deaths.0 as u64);
+    row("deaths of the living", report.deaths.1 as u64);
+    row("forgeries refused", counts.forgeries_refused);
+    for (reason, count) in &counts.rejected {
+        row(&format!("rejected: {reason}"), *count);
+    }
+}

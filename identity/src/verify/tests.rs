@@ -2,12 +2,12 @@
 
 use rcgen::{
     BasicConstraints, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, NameConstraints, SanType, date_time_ymd,
+    KeyUsagePurpose, NameConstraints, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 
 use super::*;
-use crate::fixtures::{Forge, Mesh, NOW, dns, extension, name, raw_names, uri};
+use crate::fixtures::{Forge, Mesh, NOW, extension, name, raw_names};
 use crate::time::DAY_SECONDS;
 
 const TD: &str = "prod.internal";

@@ -1,0 +1,101 @@
+//! A cap on what one member may accuse (gossip.md 6). A healthy prober has about f x window / period accusations open
+//! (f = share of members that fail), one that hears nobody has window / period: the cap lies between.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use starling_model::NodeName;
+
+use crate::limits::MEMBERS_MAX;
+
+/// Refuted accusations within [`REFUTED_WINDOW`] after which an accuser is ignored.
+const REFUTED_MAX: usize = 5;
+const REFUTED_WINDOW: Duration = Duration::from_secs(60);
+/// How long it is ignored.
+const IGNORED_FOR: Duration = Duration::from_secs(600);
+/// New accusations per suspicion window that always count.
+const CAP_MIN: usize = 3;
+
+/// What one accuser did lately.
+#[derive(Clone, Debug, Default)]
+struct Record {
+    accusations: VecDeque<Instant>,
+    refuted: VecDeque<Instant>,
+    ignored_until: Option<Instant>,
+}
+
+/// All accusers; bounded by the member table, since only members are listened to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Accusers {
+    records: BTreeMap<NodeName, Record>,
+}
+
+impl Accusers {
+    /// May a new accusation by this member count? Notes it if so.
+    pub(crate) fn admit(&mut self, accuser: &NodeName, members: usize, window: Duration, now: Instant) -> bool {
+        if self.records.len() >= MEMBERS_MAX && !self.records.contains_key(accuser) {
+            return false;
+        }
+        let record = self.records.entry(accuser.clone()).or_default();
+        if record.ignored_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        forget(&mut record.accusations, window, now);
+        if record.accusations.len() >= CAP_MIN.max(members / 100) {
+            return false;
+        }
+        record.accusations.push_back(now);
+        true
+    }
+
+    /// One of its accusations was refuted by the accused.
+    pub(crate) fn refuted(&mut self, accuser: &NodeName, now: Instant) {
+        let Some(record) = self.records.get_mut(accuser) else { return };
+        forget(&mut record.refuted, REFUTED_WINDOW, now);
+        record.refuted.push_back(now);
+        if record.refuted.len() >= REFUTED_MAX {
+            record.refuted.clear();
+            record.ignored_until = Some(now + IGNORED_FOR);
+        }
+    }
+
+    pub(crate) fn forget(&mut self, name: &NodeName) {
+        self.records.remove(name);
+    }
+}
+
+fn forget(times: &mut VecDeque<Instant>, window: Duration, now: Instant) {
+    while times.front().is_some_and(|at| now.saturating_duration_since(*at) > window) {
+        times.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{base, node};
+
+    const WINDOW: Duration = Duration::from_secs(16);
+
+    #[test]
+    fn three_or_one_percent_count_per_window() {
+        let check = |members: usize, want: usize| {
+            let mut accusers = Accusers::default();
+            let admitted = (0..100).filter(|_| accusers.admit(&node("a"), members, WINDOW, base())).count();
+            assert_eq!(admitted, want, "{members} members");
+            assert!(accusers.admit(&node("a"), members, WINDOW, base() + WINDOW + Duration::from_secs(1)));
+        };
+        check(3, 3);
+        check(300, 3);
+        check(1000, 10);
+    }
+
+    #[test]
+    fn who_is_refuted_five_times_in_a_minute_is_ignored_for_ten() {
+        let mut accusers = Accusers::default();
+        assert!(accusers.admit(&node("a"), 3, WINDOW, base()));
+        (0..5).for_each(|_| accusers.refuted(&node("a"), base()));
+        assert!(!accusers.admit(&node("a"), 3, WINDOW, base() + Duration::from_secs(599)));
+        assert!(accusers.admit(&node("a"), 3, WINDOW, base() + Duration::from_secs(601)));
+    }
+}

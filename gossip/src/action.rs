@@ -1,0 +1,584 @@
+//! The boundary: what goes into the machine besides frames ([`Command`], [`ConnectionChange`], verdicts), and all that
+//! comes out ([`Action`]).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use starling_model::{
+    BootEpoch, Code, HealthRecord, Life, MemberState, MeshId, NodeName, RecordKind, ServicesRecord, StatusRecord, codes,
+};
+
+use crate::codec::WireError;
+
+/// Who this node is. Fixed for the life of one machine, but for the addresses ([`Command::SetAddresses`]).
+#[derive(Clone, Debug)]
+pub struct LocalMember {
+    /// The mesh; its head is in every envelope.
+    pub mesh: MeshId,
+    /// The name that our certificate proves.
+    pub name: NodeName,
+    /// Where peers can reach us, best first; at most four are announced.
+    pub addresses: Vec<SocketAddr>,
+    /// Public Ed25519 key that verifies what we sign.
+    pub record_key: [u8; 32],
+    /// Node statement with its chain: proves `record_key` to anybody who has the trust bundle. At most 4 KiB.
+    pub credential: Bytes,
+    /// This start's epoch: saved + 1, or Unix seconds when nothing was saved. It must be durable before this call.
+    pub epoch: BootEpoch,
+    /// Drawn at random at each start; tells two agents with one identity apart.
+    pub instance_tag: u64,
+    /// Where we are; in every key space from the first release.
+    pub region: String,
+    /// Release of the agent.
+    pub release: String,
+}
+
+/// Names one question for the driver (a verdict or a signature); given back with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names one bidirectional stream. Ids with the top bit set are inbound and chosen by the driver, unique per peer;
+/// others are chosen by [`crate::Swim`], unique among all peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub u64);
+
+impl ExchangeId {
+    /// The bit that marks inbound exchanges.
+    pub const INBOUND: u64 = 1 << 63;
+
+    /// True for a stream that the peer opened.
+    #[must_use]
+    pub fn is_inbound(self) -> bool {
+        self.0 & Self::INBOUND != 0
+    }
+}
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Signature(pub [u8; 64]);
+
+impl std::fmt::Debug for Signature {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Signature({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+/// `host:port` of a member to begin with; the driver resolves names at each dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seed(pub String);
+
+/// Whom to dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DialTarget {
+    /// This member and no other.
+    Member(NodeName),
+    /// Whoever of our mesh answers there.
+    Seed(Seed),
+}
+
+/// Why a dial is asked for; for logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DialReason {
+    /// A seed, or a member of the snapshot.
+    Join,
+    /// A link of the active view.
+    Link,
+    /// A probe, for oneself or for another.
+    Probe,
+    /// A call to a dead member, or to the address book.
+    Heal,
+}
+
+/// Why a connection is to be closed; becomes the close code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CloseReason {
+    /// We leave; the signed leave has gone out before.
+    Leaving,
+    /// The link is no longer needed.
+    Evicted,
+    /// Acks are missing: a fresh connection shall replace it.
+    Stale,
+}
+
+/// Why a connection ended or a dial failed. Worth nothing as a verdict on the member (gossip.md 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DownReason {
+    /// The peer closed with the leave code.
+    Left,
+    /// The peer evicted us from its pool.
+    Evicted,
+    /// Stateless reset: the peer's process is new.
+    Reset,
+    /// Silence.
+    TimedOut,
+    /// Refused, by the network or by the peer.
+    Refused,
+    /// The peer is of another mesh, or not who was expected.
+    Foreign,
+    /// We closed it.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+/// News about the connection with one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionChange {
+    /// A connection with this proven peer is up (a second `Up` means: replaced by a new one).
+    Up {
+        /// The address as seen by us.
+        address: SocketAddr,
+    },
+    /// The transport's own estimate of the round trip.
+    Rtt(Duration),
+    /// The connection is gone.
+    Down {
+        /// Why.
+        reason: DownReason,
+    },
+    /// A dial of this member failed.
+    DialFailed {
+        /// Why.
+        reason: DownReason,
+    },
+}
+
+/// One of this node's own records, always whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnRecord {
+    /// What this node offers.
+    Services(ServicesRecord),
+    /// Readiness of what it offers.
+    Health(HealthRecord),
+    /// Its own condition.
+    Status(StatusRecord),
+}
+
+/// What the driver asks of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// What the store held, in any order; before `Join`.
+    Restore(Vec<Restored>),
+    /// Begin: dial these and whoever the snapshot knew.
+    Join {
+        /// Members to begin with; may be empty.
+        seeds: Vec<Seed>,
+    },
+    /// A dial of this seed failed (name not resolved, refused, foreign, or it was ourselves).
+    SeedFailed {
+        /// Which.
+        seed: Seed,
+    },
+    /// Leave for good: signed, told to peers on streams, then [`Event::LeaveFinished`].
+    Leave,
+    /// Announce this from now on; replaces what was announced of that kind.
+    Put(OwnRecord),
+    /// The driver's loop ran this late; over 500 ms it counts against our own health.
+    ReportLag(Duration),
+    /// Our addresses changed.
+    SetAddresses(Vec<SocketAddr>),
+}
+
+/// Which kind of statement a record key signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimKind {
+    /// `alive` or `leave`.
+    Life,
+    /// A record.
+    Record,
+}
+
+/// Something that must be verified before it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignedClaim {
+    /// A node statement with its chain; answered by [`Verdict::Credential`] or [`Verdict::Refused`].
+    Credential {
+        /// Whose it must be.
+        owner: NodeName,
+        /// As received.
+        bytes: Bytes,
+    },
+    /// A statement signed by an owner's record key; answered by [`Verdict::Valid`] or [`Verdict::Refused`].
+    Owned {
+        /// Who signed.
+        owner: NodeName,
+        /// The verified key.
+        record_key: [u8; 32],
+        /// What it is.
+        kind: ClaimKind,
+        /// The signed bytes, as received.
+        body: Bytes,
+        /// The signature.
+        signature: [u8; 64],
+    },
+}
+
+/// Answer to [`Action::Verify`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The credential holds and certifies this key.
+    Credential {
+        /// The owner's record key.
+        record_key: [u8; 32],
+        /// The statement's epoch.
+        epoch: BootEpoch,
+    },
+    /// The signature holds.
+    Valid,
+    /// It does not.
+    Refused,
+}
+
+/// Something to be signed with this node's record key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// What it is.
+    pub kind: ClaimKind,
+    /// The bytes to sign.
+    pub body: Bytes,
+}
+
+/// Something for the store. Keys are plain, values are opaque; the same values come back in [`Command::Restore`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Our own epoch was raised. Must be durable before any later action is performed.
+    Epoch(BootEpoch),
+    /// One member; replaces what was stored under the name.
+    Member {
+        /// Key.
+        name: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// One shard of one record; replaces what was stored under the key.
+    Record {
+        /// Key.
+        owner: NodeName,
+        /// Key.
+        kind: RecordKind,
+        /// Key.
+        shard: u8,
+        /// Value.
+        bytes: Bytes,
+        /// True for our own: durable before the API answers.
+        own: bool,
+    },
+    /// One owner's node statement in use; replaces the former.
+    Credential {
+        /// Key.
+        owner: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// Remove member, records and credential of this name (not its address).
+    ForgetOwner(NodeName),
+    /// Last addresses of a name; outlives the member.
+    AddressBook {
+        /// Key.
+        name: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+}
+
+/// What the store gives back after a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// Of [`Change::Member`].
+    Member {
+        /// Key.
+        name: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// Of [`Change::Record`], own ones included.
+    Record {
+        /// Key.
+        owner: NodeName,
+        /// Key.
+        kind: RecordKind,
+        /// Key.
+        shard: u8,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// Of [`Change::Credential`].
+    Credential {
+        /// Key.
+        owner: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+    /// Of [`Change::AddressBook`].
+    AddressBook {
+        /// Key.
+        name: NodeName,
+        /// Value.
+        bytes: Bytes,
+    },
+}
+
+/// Something that a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// Two agents live under one name and identity (a cloned disk). `quiet` is true when it is our own name and we
+    /// are the one that stays silent.
+    DuplicateIdentity {
+        /// The name.
+        name: NodeName,
+        /// True when this node announces nothing because of it.
+        quiet: bool,
+    },
+    /// A table is full; newcomers or new state are refused.
+    TableFull,
+    /// One member accuses more than a healthy one would.
+    AccuserOverCap {
+        /// Who.
+        accuser: NodeName,
+    },
+    /// An own record does not fit and is announced in part or not at all.
+    OwnRecordTooLarge,
+}
+
+impl Alarm {
+    /// The catalogue's entry, where there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::DuplicateIdentity { .. } => Some(codes::DUPLICATE_IDENTITY),
+            Self::TableFull | Self::AccuserOverCap { .. } | Self::OwnRecordTooLarge => None,
+        }
+    }
+}
+
+/// News for the rest of the agent: whole values, so nobody has to ask back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A member appeared or changed.
+    Member(MemberView),
+    /// A member's tombstone is gone.
+    MemberForgotten(NodeName),
+    /// An owner's services, all shards together. Own ones included.
+    Services {
+        /// Whose.
+        owner: NodeName,
+        /// All of them.
+        record: ServicesRecord,
+    },
+    /// An owner's readiness, all shards together. Own ones included.
+    Health {
+        /// Whose.
+        owner: NodeName,
+        /// All of it.
+        record: HealthRecord,
+    },
+    /// An owner's condition. Own one included.
+    Status {
+        /// Whose.
+        owner: NodeName,
+        /// All of it.
+        record: StatusRecord,
+    },
+    /// All records of this owner are gone.
+    OwnerDropped(NodeName),
+    /// The first exchange is complete and everything of it was judged: this node is ready. Emitted once; at once when
+    /// there is nobody to ask.
+    Synced {
+        /// Members known, this node included.
+        members: usize,
+    },
+    /// True: too many members fell silent at once, so we assume that we are cut off. False: that is over.
+    Isolation(bool),
+    /// Somebody should look.
+    Alarm(Alarm),
+    /// Our own leave is done.
+    LeaveFinished {
+        /// Peers that confirmed it.
+        acknowledged: usize,
+    },
+}
+
+/// A running suspicion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuspicionView {
+    /// Who doubts, the first accuser first.
+    pub accusers: Vec<NodeName>,
+    /// When it ends unless refuted or confirmed.
+    pub deadline: Instant,
+}
+
+/// One member as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// Who.
+    pub name: NodeName,
+    /// In which state.
+    pub state: MemberState,
+    /// In which life.
+    pub life: Life,
+    /// Announced addresses, best first; the address of the connection when none were announced.
+    pub addresses: Vec<SocketAddr>,
+    /// Smoothed round trip, once measured.
+    pub rtt: Option<Duration>,
+    /// When the state was entered, as seen here.
+    pub since: Instant,
+    /// When it last proved itself to us directly.
+    pub last_seen: Option<Instant>,
+    /// Release of its agent.
+    pub release: String,
+    /// Where it says it is.
+    pub region: String,
+    /// Lowest and highest protocol version it speaks.
+    pub protocol: (u16, u16),
+    /// What it offers, if known.
+    pub services: Option<Arc<ServicesRecord>>,
+    /// Its condition, if known.
+    pub status: Option<StatusRecord>,
+    /// Why it is doubted, while it is.
+    pub suspicion: Option<SuspicionView>,
+    /// True while a connection with it is up.
+    pub connected: bool,
+}
+
+/// Everything the machine may ask of the world; nothing else leaves it. Perform them in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send one datagram on the connection with this peer, now or never.
+    SendDatagram {
+        /// To whom.
+        to: NodeName,
+        /// At most 1,162 bytes.
+        payload: Bytes,
+    },
+    /// Send one frame on a stream; opens it when the id is ours and new.
+    SendSync {
+        /// To whom.
+        to: NodeName,
+        /// On which stream.
+        exchange: ExchangeId,
+        /// May be empty together with `last`: only finish our half.
+        frame: Bytes,
+        /// Finish our half after this frame.
+        last: bool,
+    },
+    /// Establish a connection unless there is one; answered by `Up`, `DialFailed` or [`Command::SeedFailed`].
+    Dial {
+        /// Whom.
+        target: DialTarget,
+        /// Where, best first; empty for a seed.
+        addresses: Vec<SocketAddr>,
+        /// Why.
+        why: DialReason,
+    },
+    /// Close the connection with this peer.
+    Close {
+        /// With whom.
+        peer: NodeName,
+        /// Why.
+        why: CloseReason,
+    },
+    /// Judge this; answer with `handle_verdict`.
+    Verify {
+        /// Names the question.
+        ticket: Ticket,
+        /// What to judge.
+        claim: SignedClaim,
+    },
+    /// Sign this; answer with `handle_signature`.
+    Sign {
+        /// Names the question.
+        ticket: Ticket,
+        /// What to sign.
+        statement: Statement,
+    },
+    /// Keep this.
+    Persist(Change),
+    /// Tell this.
+    Emit(Event),
+}
+
+/// Why `poll_timeout` asks for a turn: for logs, and for hunting busy loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// The next probe round.
+    ProbeTick,
+    /// A probe's direct wait is over.
+    ProbeDirect,
+    /// A probe's verdict is due.
+    ProbeVerdict,
+    /// A relayed ping's nack or end is due.
+    Relay,
+    /// A suspicion ends.
+    Suspicion,
+    /// A suspected member is probed for verification.
+    Verification,
+    /// The next gossip tick.
+    Gossip,
+    /// Changes wait to be forwarded.
+    Forward,
+    /// The next comparison with a member.
+    AntiEntropy,
+    /// An exchange takes too long.
+    Exchange,
+    /// Links, seeds and dials.
+    Links,
+    /// The next call to the dead.
+    Heal,
+    /// Tombstones, waiting room and other sweeping.
+    Sweep,
+    /// Own records wait for their rate.
+    OwnRecords,
+    /// The leave's deadline.
+    Leave,
+    /// The mass-down guard.
+    Isolation,
+}
+
+/// Why input was refused: a fact about the peer. Counted, dropped, never a reason to stop.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The envelope names another mesh; nothing behind it was read.
+    #[error("the frame is of another mesh")]
+    OtherMesh,
+    /// The frame could not be read.
+    #[error("the frame is malformed")]
+    Malformed(#[source] WireError),
+    /// A frame on an exchange that is not open, or that does not fit its state.
+    #[error("the frame belongs to no open exchange")]
+    StrayFrame,
+    /// Too many exchanges are open.
+    #[error("too many exchanges are open")]
+    TooManyExchanges,
+    /// This node has left.
+    #[error("this node has left the mesh")]
+    Leaving,
+    /// The sender claims to be us.
+    #[error("the sender carries our own name")]
+    OwnName,
+}
+
+impl Rejected {
+    /// The label of metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::OtherMesh => "other_mesh",
+            Self::Malformed(_) => "malformed",
+            Self::StrayFrame => "stray_frame",
+            Self::TooManyExchanges => "too_many_exchanges",
+            Self::Leaving => "leaving",
+            Self::OwnName => "own_name",
+        }
+    }
+}
+
+/// The two hashes that ride on every ack (gossip.md 9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Roots {
+    /// Over documents and trust: exact.
+    pub documents: u64,
+    /// Over members and records: advisory.
+    pub state: u64,
+}

@@ -1,0 +1,153 @@
+//! The wire format for outsiders: one sample of each signed or framed form, and readers that need no machine. Fuzz
+//! targets, benches and golden files come through here; nothing in the protocol does.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use starling_model::{BootEpoch, Life, MeshId, NodeName, RecordKind, RecordVersion, ServicesRecord};
+
+use crate::codec::WireError;
+use crate::limits::SIGNATURE_BYTES;
+use crate::payload;
+use crate::wire::{self, Alive, Envelope, Frame, LifeClaim, Message, RecordHead, SignedLife};
+
+/// What a frame held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Another mesh's frame: refused unread.
+    Foreign,
+    /// Ours: messages that were read, and messages of unknown kinds that were skipped.
+    Ours {
+        /// Read.
+        messages: usize,
+        /// Skipped.
+        unknown: u64,
+    },
+}
+
+/// Reads a whole datagram.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_datagram(mesh: &MeshId, bytes: &[u8]) -> Result<Seen, WireError> {
+    wire::read_frame(Envelope::Datagram, &wire::mesh_head(mesh), bytes).map(|frame| seen(&frame))
+}
+
+/// Reads a whole frame of a sync stream.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_sync_frame(mesh: &MeshId, bytes: &[u8]) -> Result<Seen, WireError> {
+    wire::read_frame(Envelope::Sync, &wire::mesh_head(mesh), bytes).map(|frame| seen(&frame))
+}
+
+fn seen(frame: &Frame) -> Seen {
+    match frame {
+        Frame::Foreign => Seen::Foreign,
+        Frame::Ours(messages, unknown) => Seen::Ours { messages: messages.len(), unknown: *unknown },
+    }
+}
+
+/// Reads the signed bytes of an `alive` or `leave`: whose life they are about.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn read_life(body: &[u8]) -> Result<(NodeName, Life), WireError> {
+    wire::read_life(body).map(|claim: LifeClaim| (claim.name().clone(), claim.life()))
+}
+
+/// Reads a whole record and its payload: whose it is, and whether this release understands it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_record(bytes: &Bytes) -> Result<(NodeName, RecordVersion, bool), WireError> {
+    let parts = wire::read_record(bytes)?;
+    let payload = payload::read(parts.head.kind, parts.head.schema, &parts.payload)?;
+    Ok((parts.head.owner, parts.head.version, payload.is_some()))
+}
+
+/// A datagram with one ping.
+///
+/// # Errors
+/// Never, for any input.
+pub fn ping_datagram(mesh: &MeshId, nonce: u64) -> Result<Bytes, WireError> {
+    let ping = wire::message(&Message::Ping { nonce })?;
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[ping]))
+}
+
+/// The bytes that a member signs to say that it lives.
+#[must_use]
+pub fn alive_body(name: &NodeName, epoch: BootEpoch, addresses: &[SocketAddr]) -> Bytes {
+    let alive = Alive {
+        name: name.clone(),
+        life: Life::first(epoch),
+        credential: [0; 32],
+        tag: 1,
+        protocol: (1, 1),
+        features: 0,
+        region: "region".to_owned(),
+        release: "0.1.0".to_owned(),
+        addresses: addresses.to_vec(),
+    };
+    alive.to_bytes()
+}
+
+/// A datagram with one signed `alive`.
+///
+/// # Errors
+/// The body is longer than a life may be.
+pub fn alive_datagram(mesh: &MeshId, body: Bytes, signature: [u8; SIGNATURE_BYTES]) -> Result<Bytes, WireError> {
+    let life = wire::message(&Message::Life(SignedLife { body, signature }))?;
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[life]))
+}
+
+/// One shard of a `services` record, whole.
+///
+/// # Errors
+/// The record does not fit one shard.
+pub fn services_record(
+    owner: &NodeName,
+    version: RecordVersion,
+    record: &ServicesRecord,
+    statement: [u8; 32],
+    signature: [u8; SIGNATURE_BYTES],
+) -> Result<Bytes, WireError> {
+    let payload = payload::write_services(record.instances.iter())?;
+    let schema = payload::SCHEMA;
+    let (kind, owner) = (RecordKind::Services, owner.clone());
+    let head = RecordHead { owner, kind, shard: 0, version, schema, ttl_s: 0, statement };
+    Ok([&head.to_bytes(&payload)?[..], &signature[..]].concat().into())
+}
+
+/// A datagram with one record.
+///
+/// # Errors
+/// The record is longer than a record may be.
+pub fn record_datagram(mesh: &MeshId, record: Bytes) -> Result<Bytes, WireError> {
+    let message = wire::message(&Message::Record(record))?;
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[message]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::tests::sample_instance;
+    use crate::testing::node;
+
+    const MESH: MeshId = MeshId([7; 32]);
+
+    #[test]
+    fn samples_are_read_by_the_readers() {
+        let one = Ok(Seen::Ours { messages: 1, unknown: 0 });
+        assert_eq!(read_datagram(&MESH, &ping_datagram(&MESH, 5).unwrap()), one);
+        let body = alive_body(&node("n"), BootEpoch(3), &[]);
+        assert_eq!(read_life(&body), Ok((node("n"), Life::first(BootEpoch(3)))));
+        assert_eq!(read_datagram(&MESH, &alive_datagram(&MESH, body, [0; 64]).unwrap()), one);
+        let record = ServicesRecord { instances: vec![sample_instance("web")] };
+        let bytes = services_record(&node("n"), RecordVersion::default(), &record, [0; 32], [0; 64]).unwrap();
+        assert_eq!(read_record(&bytes), Ok((node("n"), RecordVersion::default(), true)));
+        assert_eq!(read_datagram(&MESH, &record_datagram(&MESH, bytes).unwrap()), one);
+        assert_eq!(read_datagram(&MeshId([8; 32]), &ping_datagram(&MESH, 5).unwrap()), Ok(Seen::Foreign));
+        assert_eq!(read_sync_frame(&MESH, b"x"), Err(WireError::Truncated));
+    }
+}

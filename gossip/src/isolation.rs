@@ -1,0 +1,123 @@
+//! The mass-down guard: when very many members fall silent at once, the likelier explanation is that *we* are cut off.
+//! Verdicts are held, routes stay, seeds are dialled. It never guards against few deaths: in a mesh of three, one of two
+//! peers may die.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use starling_model::NodeName;
+
+/// Deaths that are always believed.
+const DEATHS_MIN: usize = 3;
+/// Beyond that: this share of the members, in percent.
+const DEATHS_PERCENT: usize = 30;
+/// Verdicts are held at most this long.
+const HOLD_MAX: Duration = Duration::from_secs(300);
+/// Live peers that must report a death on their own connections before we believe it while isolated.
+const WITNESSES: usize = 3;
+
+/// What to do with a verdict of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// Believe it.
+    Pass,
+    /// Hold it: we are isolated.
+    Hold,
+}
+
+/// The guard's state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Isolation {
+    deaths: VecDeque<Instant>,
+    since: Option<Instant>,
+    witnesses: BTreeMap<NodeName, BTreeSet<NodeName>>,
+    /// After a hold ran out, verdicts pass until things calm down.
+    released: bool,
+}
+
+impl Isolation {
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Judges one more death among `peers` others, where a suspicion lasts at most `window`.
+    pub(crate) fn judge(&mut self, member: &NodeName, peers: usize, window: Duration, now: Instant) -> Guard {
+        while self.deaths.front().is_some_and(|at| now.saturating_duration_since(*at) > window) {
+            self.deaths.pop_front();
+        }
+        if self.deaths.is_empty() {
+            self.released = false;
+        }
+        let believed = DEATHS_MIN.max(peers * DEATHS_PERCENT / 100);
+        let witnessed = self.witnesses.get(member).is_some_and(|names| names.len() >= WITNESSES);
+        if self.deaths.len() < believed || self.released || witnessed {
+            self.deaths.push_back(now);
+            return Guard::Pass;
+        }
+        self.since.get_or_insert(now);
+        Guard::Hold
+    }
+
+    /// A live peer said on its own connection that `member` is dead.
+    pub(crate) fn witness(&mut self, member: &NodeName, peer: &NodeName) {
+        let names = self.witnesses.entry(member.clone()).or_default();
+        if names.len() < WITNESSES {
+            names.insert(peer.clone());
+        }
+    }
+
+    /// The member lives, or is forgotten.
+    pub(crate) fn forget(&mut self, member: &NodeName) {
+        self.witnesses.remove(member);
+    }
+
+    /// When the hold ends.
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        self.since.map(|since| since + HOLD_MAX)
+    }
+
+    /// Somebody who was silent answers again, or the hold ran out (`forced`): verdicts pass.
+    pub(crate) fn end(&mut self, forced: bool) -> bool {
+        self.released |= forced;
+        if !forced {
+            self.deaths.clear();
+        }
+        self.since.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{base, node};
+
+    const WINDOW: Duration = Duration::from_secs(24);
+
+    #[test]
+    fn few_deaths_pass_and_very_many_are_held() {
+        let check = |peers: usize, passing: usize| {
+            let mut guard = Isolation::default();
+            let judged = (0..peers).map(|at| guard.judge(&node(&format!("n{at}")), peers, WINDOW, base()));
+            let passed = judged.filter(|judged| *judged == Guard::Pass).count();
+            assert_eq!(passed, passing, "{peers} peers");
+        };
+        check(2, 2);
+        check(3, 3);
+        check(10, 3);
+        check(99, 29);
+    }
+
+    #[test]
+    fn the_hold_ends_by_witnesses_or_by_time() {
+        let mut guard = Isolation::default();
+        (0..10).for_each(|at| {
+            guard.judge(&node(&format!("n{at}")), 10, WINDOW, base());
+        });
+        assert!(guard.is_isolated());
+        ["a", "b", "b", "c"].iter().for_each(|peer| guard.witness(&node("n9"), &node(peer)));
+        assert_eq!(guard.judge(&node("n9"), 10, WINDOW, base()), Guard::Pass);
+        assert_eq!(guard.judge(&node("n8"), 10, WINDOW, base()), Guard::Hold);
+        assert!(guard.end(true));
+        assert_eq!(guard.judge(&node("n8"), 10, WINDOW, base()), Guard::Pass);
+    }
+}

@@ -1,0 +1,116 @@
+//! Every limit of the protocol, with its reason. Nothing that a peer sends makes a table or a queue grow past these.
+
+use std::time::Duration;
+
+use starling_model::limits::{ADDRESSES_MAX, NAME_BYTES_MAX};
+
+/// Largest gossip datagram. Every QUIC path carries 1,200 bytes (RFC 9000, 14); of these a short-header packet spends
+/// 1 flags + 8 connection id + 4 packet number + 16 tag, and the DATAGRAM frame (RFC 9221) up to 9.
+pub const DATAGRAM_BYTES_MAX: usize = 1_162;
+const _: () = assert!(DATAGRAM_BYTES_MAX + 1 + 8 + 4 + 16 + 9 == 1_200);
+
+/// Largest frame of a sync stream; the transport refuses longer ones unread.
+pub const SYNC_FRAME_BYTES_MAX: usize = 1 << 20;
+/// What our own writer puts into one sync frame: small, so that verifying one frame never stalls a turn, and every
+/// frame's items fit the waiting room.
+pub const SYNC_FRAME_BYTES_TARGET: usize = 48 << 10;
+const _: () = assert!(SYNC_FRAME_BYTES_TARGET + MESSAGE_BYTES_MAX < SYNC_FRAME_BYTES_MAX);
+
+/// Largest single message inside a frame: its length field has 16 bits.
+pub const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
+
+/// Largest payload of one shard of one record (gossip.md 12): eight fit a 64 KiB frame.
+pub const RECORD_PAYLOAD_BYTES_MAX: usize = 8 << 10;
+/// Largest whole record: header, payload, signature.
+pub const RECORD_BYTES_MAX: usize =
+    1 + NAME_BYTES_MAX + 1 + 1 + 8 + 8 + 2 + 4 + 32 + 2 + RECORD_PAYLOAD_BYTES_MAX + SIGNATURE_BYTES;
+const _: () = assert!(RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
+
+/// An Ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// Largest credential: a node statement with two certificates; ours have about 1.6 KB.
+pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
+
+/// Largest signed `alive` or `leave` body: header, two texts, addresses, and room for fields of newer releases.
+pub const LIFE_BYTES_MAX: usize = 1_024;
+const _: () = assert!(
+    LIFE_BYTES_MAX
+        >= 3 + 1 + NAME_BYTES_MAX + 12 + 8 + 32 + 4 + 8 + 2 * (1 + TEXT_BYTES_MAX) + 1 + ADDRESSES_MAX * 19 + 2
+);
+
+/// Longest region or release text in an `alive`.
+pub const TEXT_BYTES_MAX: usize = 63;
+
+/// Members that one node knows (gossip.md 12). Beyond it newcomers are refused with an alarm.
+pub const MEMBERS_MAX: usize = 10_000;
+/// Bytes of all records of one owner: that owner is degraded, not the mesh.
+pub const OWNER_BYTES_MAX: usize = 1 << 20;
+/// Shards of one kind of record: the shard number has 8 bits.
+pub const SHARDS_MAX: usize = 256;
+/// Kinds of records of newer releases that are kept for one owner.
+pub const UNKNOWN_KINDS_MAX: usize = 4;
+/// Bytes of all state held for others.
+pub const STATE_BYTES_MAX: usize = 64 << 20;
+/// Credentials held per owner: the one in use, the one before it, and one that is being introduced.
+pub const CREDENTIALS_PER_OWNER_MAX: usize = 3;
+
+/// Items that wait for a verdict, a signature or a credential; the newest is dropped beyond.
+pub const WAITING_ROOM_MAX: usize = 4_096;
+/// Items of one sender in the waiting room: one peer cannot fill it for the others.
+pub const WAITING_PER_PEER_MAX: usize = 2_048;
+const _: () = assert!(WAITING_PER_PEER_MAX < WAITING_ROOM_MAX);
+/// How long an item waits for a verdict or a credential before it is dropped.
+pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10);
+/// Actions that wait to be drained; sends beyond it are dropped and counted, everything else still enters, since it is
+/// bounded by the tables it comes from.
+pub const ACTIONS_MAX: usize = 8_192;
+
+/// Syncs that peers may have open with us.
+pub const INBOUND_SYNCS_MAX: usize = 8;
+/// Of these, syncs of one peer: nobody takes them all.
+pub const INBOUND_SYNCS_PER_PEER_MAX: usize = 2;
+/// Syncs that we have open by our own choice.
+pub const OUTBOUND_SYNCS_MAX: usize = 2;
+/// Streams that carry one push or one ping and no dialogue, open at a time; they end by themselves.
+pub const EXCHANGES_MAX: usize = 1_024;
+/// How long one exchange may take.
+pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most entries that are listed in plain; above, bucket hashes are compared first.
+pub const PLAIN_DIGEST_MAX: usize = 512;
+/// Entries in one digest message.
+pub const DIGEST_ITEMS_MAX: usize = 400;
+/// Hash buckets of the digest.
+pub const BUCKETS: usize = 256;
+/// Subjects in one `want` message.
+pub const WANT_ITEMS_MAX: usize = 400;
+
+/// Datagrams that one flush sends to one peer; the rest goes with the next flush.
+pub const DATAGRAMS_PER_FLUSH_MAX: usize = 16;
+/// Peers to which a change is forwarded on first receipt without drawing lots (gossip.md 8).
+pub const FORWARD_TO_ALL_MAX: usize = 64;
+
+/// Probes in flight: one of the round, the rest verifications of suspicions.
+pub const PROBES_MAX: usize = 64;
+/// Pings that we make for others at a time; requests beyond it are dropped.
+pub const RELAYS_MAX: usize = 256;
+/// Longest time a relay works for one request: the longest scaled period of the slowest preset.
+pub const RELAY_TIME_MAX: Duration = Duration::from_secs(40);
+
+/// Dials in flight for membership (join waves, gossip.md 7).
+pub const DIALS_MAX: usize = 8;
+/// Seeds that are kept.
+pub const SEEDS_MAX: usize = 64;
+/// Names with last addresses that outlive a member's tombstone.
+pub const ADDRESS_BOOK_MAX: usize = 1_024;
+
+/// Accusers that one suspicion remembers: more change nothing.
+pub const ACCUSERS_PER_SUSPICION_MAX: usize = 8;
+
+/// Writes of one owner that a relay takes: sustained, per second (security.md C9).
+pub const OWNER_WRITES_PER_SECOND: u32 = 10;
+/// Writes of one owner that a relay takes at once. A start of a node with all its shards fits.
+pub const OWNER_WRITES_BURST: u32 = 100;
+/// Writes of this node that pass at once; beyond it the last value waits for the bucket.
+pub const OWN_WRITES_BURST: u32 = 20;
+const _: () = assert!(OWN_WRITES_BURST < OWNER_WRITES_BURST);

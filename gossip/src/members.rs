@@ -1,0 +1,274 @@
+//! The member table, and [`supersedes`]: which claim about a member wins (SWIM 4.2, with lives).
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use starling_model::{Life, MemberState, NodeName};
+
+use crate::action::Roots;
+use crate::rtt::Rtt;
+use crate::suspicion::Suspicion;
+use crate::wire::{Alive, MemberDigest, SignedLife};
+
+/// A life and what is said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) life: Life,
+    pub(crate) state: MemberState,
+}
+
+/// SWIM 4.2, with lives: only its owner can raise a life, and within one life only worse news wins.
+pub(crate) fn supersedes(new: Claim, held: Claim) -> bool {
+    match new.life.cmp(&held.life) {
+        Ordering::Less => false,
+        Ordering::Equal => new.state > held.state, // Joining < Alive < Suspect < Dead < Left
+        Ordering::Greater => true,
+    }
+}
+
+/// One other member.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) state: MemberState,
+    /// The greatest life over all proven evidence.
+    pub(crate) life: Life,
+    /// What it last said about itself.
+    pub(crate) alive: Alive,
+    /// That, as signed.
+    pub(crate) signed: SignedLife,
+    /// Hash of it; accusations quote this.
+    pub(crate) proof: u64,
+    /// Its signed leave, if that is the newest word.
+    pub(crate) leave: Option<SignedLife>,
+    pub(crate) since: Instant,
+    /// When it last proved itself to us on a path of our own.
+    pub(crate) last_seen: Option<Instant>,
+    pub(crate) rtt: Rtt,
+    /// Where a connection last reached it.
+    pub(crate) observed: Option<SocketAddr>,
+    pub(crate) suspicion: Option<Suspicion>,
+    /// Roots of its last ack.
+    pub(crate) roots: Option<Roots>,
+    /// Acks that its connection owes us in a row.
+    pub(crate) missed: u32,
+    /// When two agents last changed places under this name.
+    pub(crate) switched: Option<Instant>,
+}
+
+impl Member {
+    pub(crate) fn new(alive: Alive, signed: SignedLife, now: Instant) -> Self {
+        Self {
+            state: MemberState::Alive,
+            life: alive.life,
+            proof: signed.hash(),
+            alive,
+            signed,
+            leave: None,
+            since: now,
+            last_seen: None,
+            rtt: Rtt::default(),
+            observed: None,
+            suspicion: None,
+            roots: None,
+            missed: 0,
+            switched: None,
+        }
+    }
+
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { life: self.life, state: self.state }
+    }
+
+    /// Announced addresses, then the observed one.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.alive.addresses.clone();
+        if let Some(observed) = self.observed.filter(|observed| !addresses.contains(observed)) {
+            addresses.push(observed);
+        }
+        addresses
+    }
+
+    pub(crate) fn digest(&self, name: &NodeName) -> MemberDigest {
+        MemberDigest {
+            name: name.clone(),
+            life: self.life,
+            state: self.state,
+            proof: self.proof,
+            credential: crate::hash::short(&self.alive.credential),
+        }
+    }
+
+    /// Counts as part of the mesh: alive, or only doubted.
+    pub(crate) fn is_present(&self) -> bool {
+        is_present(self.state)
+    }
+}
+
+/// Alive, or only doubted.
+pub(crate) fn is_present(state: MemberState) -> bool {
+    match state {
+        MemberState::Alive | MemberState::Suspect => true,
+        MemberState::Joining | MemberState::Dead | MemberState::Left => false,
+    }
+}
+
+/// All other members, by name; states change through [`Members::set_state`], so that counts cost nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Members {
+    table: BTreeMap<NodeName, Member>,
+    alive: usize,
+    suspect: usize,
+}
+
+impl Members {
+    pub(crate) fn get(&self, name: &NodeName) -> Option<&Member> {
+        self.table.get(name)
+    }
+
+    /// For everything but the state.
+    pub(crate) fn get_mut(&mut self, name: &NodeName) -> Option<&mut Member> {
+        self.table.get_mut(name)
+    }
+
+    pub(crate) fn insert(&mut self, name: NodeName, member: Member) {
+        self.count(member.state, true);
+        if let Some(old) = self.table.insert(name, member) {
+            self.count(old.state, false);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &NodeName) -> Option<Member> {
+        let member = self.table.remove(name)?;
+        self.count(member.state, false);
+        Some(member)
+    }
+
+    /// Changes a member's state; returns the former one if it was another.
+    pub(crate) fn set_state(&mut self, name: &NodeName, state: MemberState, now: Instant) -> Option<MemberState> {
+        let member = self.table.get_mut(name)?;
+        let old = std::mem::replace(&mut member.state, state);
+        if old == state {
+            return None;
+        }
+        member.since = now;
+        self.count(old, false);
+        self.count(state, true);
+        Some(old)
+    }
+
+    fn count(&mut self, state: MemberState, more: bool) {
+        let counter = match state {
+            MemberState::Alive => &mut self.alive,
+            MemberState::Suspect => &mut self.suspect,
+            MemberState::Joining | MemberState::Dead | MemberState::Left => return,
+        };
+        *counter = if more { *counter + 1 } else { *counter - 1 };
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
+        self.table.iter()
+    }
+
+    /// All others, tombstones included.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Others that are alive or only doubted.
+    pub(crate) fn present(&self) -> usize {
+        self.alive + self.suspect
+    }
+
+    /// Others that are alive.
+    pub(crate) fn alive(&self) -> usize {
+        self.alive
+    }
+
+    pub(crate) fn is_present(&self, name: &NodeName) -> bool {
+        self.get(name).is_some_and(Member::is_present)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use starling_model::{BootEpoch, Incarnation};
+
+    use super::*;
+
+    fn claim(text: &str) -> Claim {
+        let (state, life) = text.split_once('@').unwrap();
+        let (epoch, incarnation) = life.split_once('.').unwrap();
+        let life =
+            Life { epoch: BootEpoch(epoch.parse().unwrap()), incarnation: Incarnation(incarnation.parse().unwrap()) };
+        let state = MemberState::ALL.into_iter().find(|one| one.as_str() == state).unwrap();
+        Claim { life, state }
+    }
+
+    /// SWIM 4.2. Left of the arrow what we hold, right of it what arrives, then what we hold afterwards.
+    fn check(arrow: &str, want: &str) {
+        let (held, new) = arrow.split_once(" <- ").unwrap();
+        let after = if supersedes(claim(new), claim(held)) { new } else { held };
+        assert_eq!(after, want, "{arrow}");
+    }
+
+    #[test]
+    fn within_one_life_only_worse_news_wins() {
+        for state in ["alive", "suspect", "failed", "left"] {
+            check(&format!("{state}@7.3 <- {state}@7.3"), &format!("{state}@7.3"));
+        }
+        check("alive@7.3 <- suspect@7.3", "suspect@7.3");
+        check("alive@7.3 <- failed@7.3", "failed@7.3");
+        check("alive@7.3 <- left@7.3", "left@7.3");
+        check("suspect@7.3 <- alive@7.3", "suspect@7.3");
+        check("suspect@7.3 <- failed@7.3", "failed@7.3");
+        check("suspect@7.3 <- left@7.3", "left@7.3");
+        check("failed@7.3 <- alive@7.3", "failed@7.3");
+        check("failed@7.3 <- suspect@7.3", "failed@7.3");
+        check("failed@7.3 <- left@7.3", "left@7.3");
+        check("left@7.3 <- alive@7.3", "left@7.3");
+        check("left@7.3 <- suspect@7.3", "left@7.3");
+        check("left@7.3 <- failed@7.3", "left@7.3");
+    }
+
+    #[test]
+    fn a_higher_life_wins_whatever_it_says() {
+        for held in ["alive", "suspect", "failed", "left"] {
+            for new in ["alive", "suspect", "failed", "left"] {
+                check(&format!("{held}@7.3 <- {new}@7.4"), &format!("{new}@7.4"));
+                check(&format!("{held}@7.9 <- {new}@8.0"), &format!("{new}@8.0"));
+                check(&format!("{held}@8.0 <- {new}@7.9"), &format!("{held}@8.0"));
+            }
+        }
+    }
+
+    fn any_claim() -> impl Strategy<Value = Claim> {
+        (0..3_u64, 0..3_u32, 0..4_usize).prop_map(|(epoch, incarnation, state)| Claim {
+            life: Life { epoch: BootEpoch(epoch), incarnation: Incarnation(incarnation) },
+            state: [MemberState::Alive, MemberState::Suspect, MemberState::Dead, MemberState::Left][state],
+        })
+    }
+
+    proptest! {
+        /// The order in which claims arrive, and how often, does not matter.
+        #[test]
+        fn merging_converges(claims in prop::collection::vec(any_claim(), 1..8), turn in 0..8_usize) {
+            let fold = |claims: &[Claim]| claims.iter().copied().reduce(|held, new| if supersedes(new, held) { new } else { held });
+            let mut other = claims.clone();
+            other.reverse();
+            let len = other.len();
+            other.rotate_left(turn % len);
+            other.extend_from_slice(&claims);
+            prop_assert_eq!(fold(&claims), fold(&other));
+        }
+
+        #[test]
+        fn no_claim_supersedes_itself_or_both_ways(a in any_claim(), b in any_claim()) {
+            prop_assert!(!supersedes(a, a));
+            prop_assert!(!(supersedes(a, b) && supersedes(b, a)));
+            prop_assert!(a == b || supersedes(a, b) || supersedes(b, a));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How fast one owner may write (security.md C9): a token bucket per owner, at every relay.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use starling_model::NodeName;
+
+/// Tokens are counted in thousandths.
+const TOKEN: u64 = 1_000;
+
+/// One bucket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    level: u64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(burst: u32, now: Instant) -> Self {
+        Self { level: u64::from(burst) * TOKEN, at: now }
+    }
+
+    /// Takes one token if there is one.
+    pub(crate) fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
+        let elapsed = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
+        self.level = self.level.saturating_add(elapsed.saturating_mul(per_second.into())).min(u64::from(burst) * TOKEN);
+        self.at = self.at.max(now);
+        let enough = self.level >= TOKEN;
+        if enough {
+            self.level -= TOKEN;
+        }
+        enough
+    }
+
+    /// How long until the next token.
+    pub(crate) fn wait(&self, per_second: u32) -> Duration {
+        Duration::from_millis(TOKEN.saturating_sub(self.level).div_ceil(u64::from(per_second.max(1))))
+    }
+}
+
+/// A bucket per owner; owners are members, so their number is bounded.
+#[derive(Clone, Debug)]
+pub(crate) struct Quota {
+    per_second: u32,
+    burst: u32,
+    owners: BTreeMap<NodeName, Bucket>,
+}
+
+impl Quota {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        Self { per_second, burst, owners: BTreeMap::new() }
+    }
+
+    /// May this owner write once more?
+    pub(crate) fn take(&mut self, owner: &NodeName, now: Instant) -> bool {
+        let bucket = self.owners.entry(owner.clone()).or_insert_with(|| Bucket::new(self.burst, now));
+        bucket.take(self.per_second, self.burst, now)
+    }
+
+    pub(crate) fn forget(&mut self, owner: &NodeName) {
+        self.owners.remove(owner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{base, node};
+
+    #[test]
+    fn the_burst_passes_and_then_the_rate() {
+        let mut quota = Quota::new(10, 100);
+        let taken = |quota: &mut Quota, at: Instant| (0..1000).filter(|_| quota.take(&node("a"), at)).count();
+        assert_eq!(taken(&mut quota, base()), 100);
+        assert_eq!(taken(&mut quota, base() + Duration::from_secs(2)), 20);
+        assert_eq!(taken(&mut quota, base() + Duration::from_secs(1000)), 100);
+        assert!(quota.take(&node("b"), base()), "another owner has its own");
+    }
+
+    #[test]
+    fn an_empty_bucket_says_when_to_come_back() {
+        let mut bucket = Bucket::new(1, base());
+        assert!(bucket.take(10, 1, base()));
+        assert!(!bucket.take(10, 1, base()));
+        assert_eq!(bucket.wait(10), Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,277 @@
+//! The waiting room: unverified input sits here, changes nothing, and leaves with a verdict. Verified credentials are
+//! kept beside it.
+//!
+//! Signed statements wait in one of two places: for a verdict on themselves (under a ticket), or for the credential that
+//! certifies their key (under owner and hash).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use bytes::Bytes;
+use starling_model::{BootEpoch, NodeName};
+
+use crate::action::Ticket;
+use crate::hash;
+use crate::limits::{CREDENTIALS_PER_OWNER_MAX, WAITING_PER_PEER_MAX, WAITING_ROOM_MAX, WAITING_TIME_MAX};
+use crate::stats::Drop;
+use crate::wire::{LifeClaim, RecordParts, SignedLife};
+
+/// Names a credential.
+pub(crate) fn credential_hash(bytes: &[u8]) -> [u8; 32] {
+    hash::sha256(&[bytes])
+}
+
+/// A verified node statement.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential {
+    pub(crate) hash: [u8; 32],
+    pub(crate) bytes: Bytes,
+    pub(crate) record_key: [u8; 32],
+    pub(crate) epoch: BootEpoch,
+}
+
+/// All verified credentials, by owner.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Credentials {
+    owners: BTreeMap<NodeName, Vec<Credential>>,
+}
+
+impl Credentials {
+    pub(crate) fn get(&self, owner: &NodeName, hash: &[u8; 32]) -> Option<&Credential> {
+        self.owners.get(owner)?.iter().find(|held| held.hash == *hash)
+    }
+
+    /// Keeps a credential; the one of the lowest epoch goes when there are too many.
+    pub(crate) fn insert(&mut self, owner: NodeName, credential: Credential) {
+        let held = self.owners.entry(owner).or_default();
+        if held.iter().any(|one| one.hash == credential.hash) {
+            return;
+        }
+        held.push(credential);
+        held.sort_by_key(|one| std::cmp::Reverse(one.epoch));
+        held.truncate(CREDENTIALS_PER_OWNER_MAX);
+    }
+
+    pub(crate) fn forget(&mut self, owner: &NodeName) {
+        self.owners.remove(owner);
+    }
+
+    pub(crate) fn owners(&self) -> usize {
+        self.owners.len()
+    }
+
+    pub(crate) fn knows(&self, owner: &NodeName) -> bool {
+        self.owners.contains_key(owner)
+    }
+}
+
+/// How something reached us; decides what it may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// News.
+    Gossip,
+    /// Anti-entropy: a "dead" learnt here is only a doubt.
+    Sync,
+    /// Our own store.
+    Snapshot,
+}
+
+/// Who brought it, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// `None`: our own store.
+    pub(crate) from: Option<NodeName>,
+    pub(crate) via: Via,
+}
+
+/// One unverified thing.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    Credential { owner: NodeName, hash: [u8; 32], bytes: Bytes },
+    Life { claim: LifeClaim, signed: SignedLife },
+    Record { parts: Box<RecordParts>, bytes: Bytes },
+}
+
+impl Item {
+    /// Names it, so that a second copy does not wait besides the first.
+    pub(crate) fn id(&self) -> u64 {
+        match self {
+            Self::Credential { owner, hash, .. } => hash::head(&[b"c", owner.as_str().as_bytes(), hash]),
+            Self::Life { signed, .. } => signed.hash(),
+            Self::Record { bytes, .. } => hash::head(&[b"r", bytes]),
+        }
+    }
+
+    /// Owner and hash of the credential that certifies its key; a credential certifies itself.
+    pub(crate) fn credential(&self) -> Option<(NodeName, [u8; 32])> {
+        match self {
+            Self::Credential { .. } => None,
+            Self::Life { claim, .. } => Some((claim.name().clone(), *claim.credential())),
+            Self::Record { parts, .. } => Some((parts.head.owner.clone(), parts.head.statement)),
+        }
+    }
+}
+
+/// Something that waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) item: Item,
+    pub(crate) source: Source,
+    id: u64,
+    since: Instant,
+}
+
+/// The room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Room {
+    asked: BTreeMap<Ticket, Waiting>,
+    blocked: BTreeMap<(NodeName, [u8; 32]), Vec<Waiting>>,
+    ids: BTreeSet<u64>,
+    shares: BTreeMap<NodeName, usize>,
+}
+
+impl Room {
+    /// Lets one item in, unless it is here already or there is no room. The caller says next where it waits.
+    pub(crate) fn enter(&mut self, item: Item, source: Source, now: Instant) -> Result<Waiting, Drop> {
+        let id = item.id();
+        if self.ids.contains(&id) {
+            return Err(Drop::Duplicate);
+        }
+        if self.ids.len() >= WAITING_ROOM_MAX {
+            return Err(Drop::WaitingFull);
+        }
+        if let Some(from) = &source.from {
+            let share = self.shares.entry(from.clone()).or_default();
+            if *share >= WAITING_PER_PEER_MAX {
+                return Err(Drop::WaitingFull);
+            }
+            *share += 1;
+        }
+        self.ids.insert(id);
+        Ok(Waiting { item, source, id, since: now })
+    }
+
+    /// It waits for a verdict.
+    pub(crate) fn ask(&mut self, ticket: Ticket, waiting: Waiting) {
+        self.asked.insert(ticket, waiting);
+    }
+
+    /// It waits for a credential; true when it is the first one to do so.
+    pub(crate) fn block(&mut self, credential: (NodeName, [u8; 32]), waiting: Waiting) -> bool {
+        let queue = self.blocked.entry(credential).or_default();
+        queue.push(waiting);
+        queue.len() == 1
+    }
+
+    /// The verdict came: it leaves.
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let waiting = self.asked.remove(&ticket)?;
+        self.left(&waiting);
+        Some(waiting)
+    }
+
+    /// The credential was judged: what waited for it goes on (it stays in the room) or leaves.
+    pub(crate) fn unblock(&mut self, credential: &(NodeName, [u8; 32])) -> Vec<Waiting> {
+        self.blocked.remove(credential).unwrap_or_default()
+    }
+
+    /// Gives the place of an item free.
+    pub(crate) fn left(&mut self, waiting: &Waiting) {
+        self.ids.remove(&waiting.id);
+        if let Some(from) = &waiting.source.from
+            && let Some(share) = self.shares.get_mut(from)
+        {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(from);
+            }
+        }
+    }
+
+    /// Drops what waited too long; returns how many.
+    pub(crate) fn sweep(&mut self, now: Instant) -> usize {
+        let old = |waiting: &Waiting| now.saturating_duration_since(waiting.since) > WAITING_TIME_MAX;
+        let mut gone: Vec<Waiting> = Vec::new();
+        self.asked.retain(|_, waiting| {
+            let keep = !old(waiting);
+            if !keep {
+                gone.push(waiting.clone());
+            }
+            keep
+        });
+        self.blocked.retain(|_, queue| {
+            let (late, keep) = std::mem::take(queue).into_iter().partition(old);
+            *queue = keep;
+            gone.extend::<Vec<Waiting>>(late);
+            !queue.is_empty()
+        });
+        gone.iter().for_each(|waiting| self.left(waiting));
+        gone.len()
+    }
+
+    /// True when a credential is on its way to a verdict.
+    pub(crate) fn judges(&self, owner: &NodeName, hash: &[u8; 32]) -> bool {
+        let item = hash::head(&[b"c", owner.as_str().as_bytes(), hash]);
+        self.ids.contains(&item)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::{base, node};
+
+    fn item(at: u32) -> Item {
+        let bytes = Bytes::copy_from_slice(&at.to_le_bytes());
+        Item::Credential { owner: node("o"), hash: credential_hash(&bytes), bytes }
+    }
+
+    fn source(from: &str) -> Source {
+        Source { from: Some(node(from)), via: Via::Gossip }
+    }
+
+    #[test]
+    fn the_room_is_bounded_and_no_peer_takes_it_all() {
+        let mut room = Room::default();
+        let mut enter = |at: u32, from: &str| match room.enter(item(at), source(from), base()) {
+            Ok(waiting) => {
+                room.ask(Ticket(at.into()), waiting);
+                Ok(())
+            }
+            Err(why) => Err(why),
+        };
+        let share = u32::try_from(WAITING_PER_PEER_MAX).unwrap();
+        let all = u32::try_from(WAITING_ROOM_MAX).unwrap();
+        (0..share).for_each(|at| assert_eq!(enter(at, "a"), Ok(())));
+        assert_eq!(enter(share, "a"), Err(Drop::WaitingFull));
+        assert_eq!(enter(0, "b"), Err(Drop::Duplicate));
+        (share..all).for_each(|at| assert_eq!(enter(at, if at % 2 == 0 { "b" } else { "c" }), Ok(())));
+        assert_eq!(enter(all, "d"), Err(Drop::WaitingFull));
+        assert!(room.take(Ticket(0)).is_some());
+        assert!(room.take(Ticket(0)).is_none());
+        assert_eq!(room.sweep(base() + WAITING_TIME_MAX + Duration::from_millis(1)), WAITING_ROOM_MAX - 1);
+        assert!(room.is_empty() && room.shares.is_empty());
+    }
+
+    #[test]
+    fn credentials_of_the_highest_epochs_stay() {
+        let mut held = Credentials::default();
+        for epoch in [3, 1, 2, 9, 9] {
+            let bytes = Bytes::copy_from_slice(&[epoch]);
+            let hash = credential_hash(&bytes);
+            held.insert(node("o"), Credential { hash, bytes, record_key: [0; 32], epoch: BootEpoch(epoch.into()) });
+        }
+        let has = |epoch: u8| held.get(&node("o"), &credential_hash(&[epoch])).is_some();
+        assert_eq!([9, 3, 2, 1].map(has), [true, true, true, false]);
+    }
+}

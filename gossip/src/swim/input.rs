@@ -1,0 +1,259 @@
+//! Frames in: which message means what, by the way it came.
+
+use std::time::Instant;
+
+use starling_model::NodeName;
+
+use super::{Phase, Swim};
+use crate::action::{Action, ExchangeId, Rejected};
+use crate::anti_entropy::{Exchange, Listing, Purpose};
+use crate::broadcasts::Subject;
+use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
+use crate::replica::{Item, Source, Via};
+use crate::stats::Drop;
+use crate::wire::{self, Envelope, Frame, LifeClaim, Message, RecordDigest, SignedLife, Want};
+
+impl Swim {
+    pub(super) fn datagram(&mut self, from: &NodeName, payload: &[u8], now: Instant) -> Result<(), Rejected> {
+        self.stats.received_datagram_bytes += payload.len() as u64;
+        let messages = self.open(Envelope::Datagram, from, payload)?;
+        for message in messages {
+            match message {
+                Message::Ping { nonce } => self.answer_ping(from, nonce, now),
+                Message::Ack { nonce, roots, health: _ } => self.on_ack(from, nonce, roots, now),
+                Message::PingReq { nonce, target, wait_ms } => self.on_ping_req(from, nonce, &target, wait_ms, now),
+                Message::Nack { nonce } => self.on_nack(from, nonce),
+                Message::RelayedAck { nonce } => self.on_relayed_ack(from, nonce, now),
+                Message::Life(signed) => self.on_life(from, signed, Via::Gossip, now),
+                Message::Accusation(said) => self.on_accusation(from, &said, Via::Gossip, now),
+                Message::Record(bytes) => self.on_record(from, bytes, Via::Gossip, now),
+                Message::Have(digest) => self.on_have(from, &digest, now),
+                Message::SyncOpen { .. }
+                | Message::Buckets(_)
+                | Message::Members(_)
+                | Message::Records(_)
+                | Message::DigestEnd { .. }
+                | Message::Want(_)
+                | Message::Credential { .. }
+                | Message::LeaveAck
+                | Message::Busy
+                | Message::Done => self.stats.drop(Drop::StrayFrame),
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, which: Envelope, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
+        if self.phase == Phase::Left {
+            return Err(Rejected::Leaving);
+        }
+        if *from == self.me.name {
+            return Err(Rejected::OwnName);
+        }
+        match wire::read_frame(which, &self.mesh, bytes).map_err(Rejected::Malformed)? {
+            Frame::Foreign => Err(Rejected::OtherMesh),
+            Frame::Ours(messages, unknown) => {
+                (0..unknown).for_each(|_| self.stats.drop(Drop::UnknownKind));
+                Ok(messages)
+            }
+        }
+    }
+
+    pub(super) fn sync_frame(
+        &mut self,
+        from: &NodeName,
+        id: ExchangeId,
+        frame: &[u8],
+        now: Instant,
+    ) -> Result<(), Rejected> {
+        self.stats.received_sync_bytes += frame.len() as u64;
+        if frame.is_empty() {
+            return Ok(());
+        }
+        let messages = self.open(Envelope::Sync, from, frame)?;
+        let key = (from.clone(), id);
+        if !self.exchanges.contains_key(&key) {
+            if !id.is_inbound() {
+                return Err(Rejected::StrayFrame);
+            }
+            if !messages.iter().any(|message| matches!(message, Message::SyncOpen { .. })) {
+                self.answer_once(from, id, messages, now);
+                return Ok(());
+            }
+            let inbound = self.exchanges.keys().filter(|(_, id)| id.is_inbound()).count();
+            let same = self.exchanges.keys().filter(|(peer, id)| peer == from && id.is_inbound()).count();
+            if inbound >= INBOUND_SYNCS_MAX
+                || same >= INBOUND_SYNCS_PER_PEER_MAX
+                || self.exchanges.len() >= EXCHANGES_MAX
+            {
+                self.send_sync(from, id, &[Message::Busy], true);
+                return Err(Rejected::TooManyExchanges);
+            }
+            self.stats.syncs_answered += 1;
+            let purpose = Purpose::Sync(Listing::default());
+            self.exchanges.insert(key, Exchange { purpose, since: now, closed: false });
+        }
+        for message in messages {
+            self.sync_message(from, id, message, now);
+        }
+        Ok(())
+    }
+
+    /// A stream with one frame and one answer: a ping, a push, a question, a leave.
+    fn answer_once(&mut self, from: &NodeName, id: ExchangeId, messages: Vec<Message>, now: Instant) {
+        let mut answer = Vec::new();
+        for message in messages {
+            match message {
+                Message::Ping { nonce } => {
+                    answer.extend(self.doubts_about(from));
+                    answer.push(self.ack(nonce));
+                }
+                Message::Want(list) => answer.extend(self.wanted(&list)),
+                Message::Life(signed) => {
+                    let leaves = matches!(wire::read_life(&signed.body), Ok(LifeClaim::Leave(_)));
+                    self.on_life(from, signed, Via::Gossip, now);
+                    if leaves {
+                        answer.push(Message::LeaveAck);
+                    }
+                }
+                Message::Accusation(said) => self.on_accusation(from, &said, Via::Gossip, now),
+                Message::Record(bytes) => self.on_record(from, bytes, Via::Gossip, now),
+                Message::Credential { owner, bytes } => self.on_credential(from, owner, bytes, now),
+                Message::Ack { .. }
+                | Message::PingReq { .. }
+                | Message::Nack { .. }
+                | Message::RelayedAck { .. }
+                | Message::Have(_)
+                | Message::SyncOpen { .. }
+                | Message::Buckets(_)
+                | Message::Members(_)
+                | Message::Records(_)
+                | Message::DigestEnd { .. }
+                | Message::LeaveAck
+                | Message::Busy
+                | Message::Done => self.stats.drop(Drop::StrayFrame),
+            }
+        }
+        self.send_sync(from, id, &answer, true);
+    }
+
+    /// A message on a stream that has a state here.
+    fn sync_message(&mut self, from: &NodeName, id: ExchangeId, message: Message, now: Instant) {
+        let key = (from.clone(), id);
+        match message {
+            Message::Life(signed) => self.on_life(from, signed, Via::Sync, now),
+            Message::Accusation(said) => self.on_accusation(from, &said, Via::Sync, now),
+            Message::Record(bytes) => self.on_record(from, bytes, Via::Sync, now),
+            Message::Credential { owner, bytes } => self.on_credential(from, owner, bytes, now),
+            Message::Ack { nonce, roots, health: _ } => {
+                self.exchanges.remove(&key);
+                self.on_ack(from, nonce, roots, now);
+            }
+            Message::LeaveAck => self.on_leave_ack(&key, now),
+            Message::Busy => self.on_busy(&key, now),
+            Message::SyncOpen { roots } => {
+                if let Some(member) = self.members.get_mut(from) {
+                    member.roots = Some(roots);
+                }
+            }
+            Message::Buckets(sums) => self.on_buckets(&key, &sums),
+            Message::Members(list) => self.on_listing(&key, |listing| listing.add_members(list)),
+            Message::Records(list) => self.on_listing(&key, |listing| listing.add_records(list)),
+            Message::DigestEnd { buckets } => self.on_digest_end(&key, buckets),
+            Message::Want(list) => self.on_want(&key, &list),
+            Message::Done => self.on_done(&key, now),
+            Message::Ping { .. }
+            | Message::PingReq { .. }
+            | Message::Nack { .. }
+            | Message::RelayedAck { .. }
+            | Message::Have(_) => self.stats.drop(Drop::StrayFrame),
+        }
+    }
+
+    pub(super) fn on_life(&mut self, from: &NodeName, signed: SignedLife, via: Via, now: Instant) {
+        match wire::read_life(&signed.body) {
+            Ok(claim) => {
+                let source = Source { from: Some(from.clone()), via };
+                self.offer(Item::Life { claim, signed }, source, now);
+            }
+            Err(_) => self.stats.drop(Drop::Refused),
+        }
+    }
+
+    fn on_record(&mut self, from: &NodeName, bytes: bytes::Bytes, via: Via, now: Instant) {
+        match wire::read_record(&bytes) {
+            Ok(parts) => {
+                let source = Source { from: Some(from.clone()), via };
+                self.offer(Item::Record { parts: Box::new(parts), bytes }, source, now);
+            }
+            Err(_) => self.stats.drop(Drop::Refused),
+        }
+    }
+
+    fn on_credential(&mut self, from: &NodeName, owner: NodeName, bytes: bytes::Bytes, now: Instant) {
+        let hash = crate::replica::credential_hash(&bytes);
+        let source = Source { from: Some(from.clone()), via: Via::Sync };
+        self.offer(Item::Credential { owner, hash, bytes }, source, now);
+    }
+
+    /// A record that fits no datagram exists at `from`: ask for it unless we have it.
+    fn on_have(&mut self, from: &NodeName, digest: &RecordDigest, now: Instant) {
+        let subject = Subject::Record(digest.owner.clone(), digest.kind, digest.shard);
+        let held = self.records.get(&digest.owner, digest.kind, digest.shard).map(|held| held.version);
+        match held {
+            Some(held) if held == digest.version => self.broadcasts.heard(&subject, from),
+            Some(held) if held > digest.version => self.stats.drop(Drop::Stale),
+            Some(_) | None if digest.owner == self.me.name => {}
+            Some(_) | None => {
+                let want = Want::Record(digest.owner.clone(), digest.kind, digest.shard);
+                self.fetch(from, vec![want], now);
+            }
+        }
+    }
+
+    /// Asks one peer for something; the answer comes on the stream.
+    pub(super) fn fetch(&mut self, from: &NodeName, wants: Vec<Want>, now: Instant) {
+        if !self.links.is_up(from) || self.exchanges.len() >= EXCHANGES_MAX {
+            return self.stats.drop(Drop::Busy);
+        }
+        let id = self.open_exchange(from, Purpose::Fetch, now);
+        self.send_sync(from, id, &[Message::Want(wants)], true);
+    }
+
+    /// A new stream of ours with a state.
+    pub(super) fn open_exchange(&mut self, peer: &NodeName, purpose: Purpose, now: Instant) -> ExchangeId {
+        self.next_exchange += 1;
+        let id = ExchangeId(self.next_exchange);
+        self.exchanges.insert((peer.clone(), id), Exchange { purpose, since: now, closed: false });
+        id
+    }
+
+    /// Sends messages on a stream, in as many frames as they need.
+    pub(super) fn send_sync(&mut self, to: &NodeName, exchange: ExchangeId, messages: &[Message], last: bool) {
+        let mut frames = Vec::new();
+        let (mut batch, mut len) = (Vec::new(), 0);
+        for message in messages {
+            // What cannot be encoded breaks our own limits: it is dropped here, not at every peer.
+            let Ok(bytes) = wire::message(message) else {
+                self.stats.drop(Drop::OwnTooLarge);
+                continue;
+            };
+            if len + bytes.len() > crate::limits::SYNC_FRAME_BYTES_TARGET && !batch.is_empty() {
+                frames.push(wire::frame(Envelope::Sync, &self.mesh, &std::mem::take(&mut batch)));
+                len = 0;
+            }
+            len += bytes.len();
+            batch.push(bytes);
+        }
+        if !batch.is_empty() {
+            frames.push(wire::frame(Envelope::Sync, &self.mesh, &batch));
+        } else if last && frames.is_empty() {
+            frames.push(bytes::Bytes::new());
+        }
+        let count = frames.len();
+        for (at, frame) in frames.into_iter().enumerate() {
+            self.stats.sent_sync_bytes += frame.len() as u64;
+            self.act(Action::SendSync { to: to.clone(), exchange, frame, last: last && at + 1 == count });
+        }
+    }
+}

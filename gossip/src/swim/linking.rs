@@ -1,0 +1,356 @@
+//! Links: connections that come and go, dials of members, seeds and the dead, and what the store remembered
+//! (gossip.md 7).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use starling_model::{MemberState, NodeName, RecordKind};
+
+use super::{Phase, Swim, Synced};
+use crate::action::{Action, CloseReason, ConnectionChange, DialReason, DialTarget, DownReason, Event, Restored, Seed};
+use crate::limits::{ADDRESS_BOOK_MAX, DIALS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_ROOM_MAX};
+use crate::peers::{self, Link};
+use crate::rejoin::{self, Attempts};
+use crate::replica::{Item, Source, Via, credential_hash};
+use crate::snapshot;
+use crate::stats::Drop;
+use crate::timers::Timer;
+use crate::wire;
+
+/// Of the waiting room, this much is left to peers while the snapshot is read.
+const RESTORE_SHARE: usize = WAITING_ROOM_MAX / 2;
+/// Snapshot items that are kept for reading: all members with some records each.
+const RESTORE_MAX: usize = MEMBERS_MAX * 8;
+/// Links and seeds are looked at again at least this often.
+const LINKS_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Swim {
+    pub(super) fn connection(&mut self, peer: &NodeName, change: ConnectionChange, now: Instant) {
+        match change {
+            ConnectionChange::Up { address } => self.link_up(peer, address, now),
+            ConnectionChange::Rtt(rtt) => {
+                if let Some(link) = self.links.get_mut(peer) {
+                    link.rtt = Some(rtt);
+                }
+            }
+            ConnectionChange::Down { reason } => self.link_down(peer, reason, now),
+            ConnectionChange::DialFailed { reason: _ } => {
+                let (min, max) = (self.config.dial_backoff_min, self.config.dial_backoff_max);
+                if let Some(attempts) = self.dials.get_mut(peer) {
+                    attempts.failed(min, max, &mut self.rng, now);
+                }
+                self.widen_waiting(peer, now);
+                self.timers.set_earlier(Timer::Links, now + min);
+            }
+        }
+    }
+
+    fn link_up(&mut self, peer: &NodeName, address: SocketAddr, now: Instant) {
+        if self.links.is_up(peer) {
+            // Replaced by a new connection: the streams of the old one are gone.
+            self.drop_exchanges(peer, now);
+        }
+        self.links.insert(peer.clone(), Link { address, since: now, rtt: None });
+        if let Some(attempts) = self.dials.get_mut(peer) {
+            attempts.succeeded(now);
+        }
+        if let Some(member) = self.members.get_mut(peer) {
+            member.observed = Some(address);
+            member.missed = 0;
+        }
+        if self.phase == Phase::Joined {
+            self.ping_waiting(peer, now);
+            self.first_sync(peer, now);
+        }
+    }
+
+    fn link_down(&mut self, peer: &NodeName, reason: DownReason, now: Instant) {
+        // The end of a connection that we replaced says nothing about the new one.
+        let replaced = self.closing.remove(peer);
+        if (replaced && reason == DownReason::Local) || !self.links.remove(peer) {
+            return;
+        }
+        self.drop_exchanges(peer, now);
+        if self.phase == Phase::Joined && self.members.is_present(peer) {
+            // Nothing by itself: a fresh connection tells. At once, since the peer may be a new process.
+            self.dials.insert(peer.clone(), Attempts::from(now));
+            if reason == DownReason::Reset {
+                self.dial_member(peer, DialReason::Link, now);
+            }
+            self.timers.set_earlier(Timer::Links, now);
+        }
+    }
+
+    /// Gives a connection up that owes too many acks.
+    pub(super) fn replace_link(&mut self, peer: &NodeName, now: Instant) {
+        if self.links.remove(peer) {
+            self.closing.insert(peer.clone());
+            self.drop_exchanges(peer, now);
+            self.act(Action::Close { peer: peer.clone(), why: CloseReason::Stale });
+        }
+    }
+
+    /// Dials one member, unless that is under way or it is connected.
+    pub(super) fn dial_member(&mut self, name: &NodeName, why: DialReason, now: Instant) {
+        let addresses = match self.members.get(name) {
+            Some(member) => member.addresses(),
+            None => self.book.get(name).cloned().unwrap_or_default(),
+        };
+        if addresses.is_empty() || self.links.is_up(name) || self.phase != Phase::Joined {
+            return;
+        }
+        let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now));
+        if attempts.is_in_flight(now) {
+            return;
+        }
+        attempts.begin(now);
+        self.act(Action::Dial { target: DialTarget::Member(name.clone()), addresses, why });
+    }
+
+    /// Recomputes with whom we want links, after members came or went.
+    pub(super) fn refresh_view(&mut self) {
+        if !std::mem::take(&mut self.view_stale) {
+            return;
+        }
+        let present: Vec<NodeName> =
+            self.members.iter().filter(|(_, member)| member.is_present()).map(|(name, _)| name.clone()).collect();
+        let (full, links) = (self.config.full_view_members_max, self.config.links);
+        self.view = peers::wanted(&self.me.name, &present, full, links);
+        self.ring.update(&self.view, &mut self.rng);
+    }
+
+    /// Dials what the view lacks, and seeds while we are alone.
+    pub(super) fn update_links(&mut self, now: Instant) {
+        if self.phase != Phase::Joined {
+            return;
+        }
+        self.refresh_view();
+        let mut next = now + LINKS_INTERVAL;
+        let mut in_flight = self.dials.values().filter(|attempts| attempts.is_in_flight(now)).count();
+        let missing: Vec<NodeName> = self.view.iter().filter(|name| !self.links.is_up(name)).cloned().collect();
+        for name in missing {
+            // One of the two dials at once; the other only if that does not happen.
+            let grace = if self.me.name < name { Duration::ZERO } else { self.config.dial_grace };
+            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now + grace));
+            if attempts.is_due(now) && in_flight < DIALS_MAX {
+                in_flight += 1;
+                self.dial_member(&name, DialReason::Link, now);
+            }
+            if let Some(attempts) = self.dials.get(&name) {
+                next = next.min(attempts.next());
+            }
+        }
+        if rejoin::is_lonely(self.members.alive(), self.high_water) {
+            next = next.min(self.dial_seeds(now)).min(self.dial_book(now));
+        }
+        let soonest = now + self.config.forward_window;
+        self.timers.set_earlier(Timer::Links, next.max(soonest));
+    }
+
+    fn dial_seeds(&mut self, now: Instant) -> Instant {
+        let mut next = now + LINKS_INTERVAL;
+        let mut due = Vec::new();
+        for (seed, attempts) in &mut self.seeds {
+            if attempts.is_due(now) && due.len() < DIALS_MAX {
+                attempts.begin(now);
+                due.push(seed.clone());
+            }
+            next = next.min(attempts.next());
+        }
+        for seed in due {
+            let (target, addresses) = (DialTarget::Seed(seed), Vec::new());
+            self.act(Action::Dial { target, addresses, why: DialReason::Join });
+        }
+        next
+    }
+
+    /// Names whose tombstones are gone: their last addresses are the last resort.
+    fn dial_book(&mut self, now: Instant) -> Instant {
+        let known = |name: &&NodeName| self.members.get(name).is_none() && !self.links.is_up(name);
+        let names: Vec<NodeName> = self.book.keys().filter(known).take(DIALS_MAX).cloned().collect();
+        let mut next = now + LINKS_INTERVAL;
+        for name in names {
+            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now));
+            if attempts.is_due(now) {
+                self.dial_member(&name, DialReason::Heal, now);
+            }
+            if let Some(attempts) = self.dials.get(&name) {
+                next = next.min(attempts.next());
+            }
+        }
+        next
+    }
+
+    pub(super) fn seed_failed(&mut self, seed: &Seed, now: Instant) {
+        let (min, max) = (self.config.dial_backoff_min, self.config.dial_backoff_max);
+        if let Some(attempts) = self.seeds.get_mut(seed) {
+            attempts.failed(min, max, &mut self.rng, now);
+            let at = attempts.next();
+            self.timers.set_earlier(Timer::Links, at);
+        }
+    }
+
+    /// Begins: seeds and whoever the snapshot knew.
+    pub(super) fn join(&mut self, seeds: Vec<Seed>, now: Instant) {
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Joined => {
+                // More seeds for a running node.
+                for seed in seeds.into_iter().take(SEEDS_MAX.saturating_sub(self.seeds.len())) {
+                    self.seeds.entry(seed).or_insert_with(|| Attempts::from(now));
+                }
+                return self.timers.set_earlier(Timer::Links, now);
+            }
+            Phase::Leaving | Phase::Left => return,
+        }
+        self.phase = Phase::Joined;
+        for seed in seeds.into_iter().take(SEEDS_MAX) {
+            self.seeds.insert(seed, Attempts::from(now));
+        }
+        self.announce();
+        self.write_own(now);
+        let peers: Vec<NodeName> = self.links.names().cloned().collect();
+        for peer in peers {
+            self.first_sync(&peer, now);
+        }
+        // Starts are spread, so that a mesh that starts at once does not probe in step.
+        let jitter = self.config.probe_interval.mul_f64(self.rng.random_range(0.0..1.0));
+        self.timers.set(Timer::ProbeTick, now + jitter);
+        self.timers.set(Timer::Heal, now + self.config.heal_interval);
+        self.timers.set_earlier(Timer::AntiEntropy, now + self.config.anti_entropy_interval);
+        self.timers.set(Timer::Links, now);
+        let nobody = self.seeds.is_empty() && self.members.len() == 0 && self.restoring.is_empty();
+        if nobody && self.room.is_empty() && self.links.len() == 0 {
+            self.synced = Synced::Judging;
+        }
+    }
+
+    /// Calls one dead member now and then: a partition heals when any two of its sides meet.
+    pub(super) fn heal_tick(&mut self, now: Instant) {
+        if self.phase != Phase::Joined {
+            return;
+        }
+        let tick = self.config.heal_interval.mul_f64(self.rng.random_range(0.75..1.25));
+        self.timers.set(Timer::Heal, now + tick);
+        if !self.rng.random_bool(rejoin::call_chance(self.size())) {
+            return;
+        }
+        let due: Vec<NodeName> =
+            self.calls.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        if due.is_empty() {
+            return;
+        }
+        let Some(name) = due.get(self.rng.random_range(0..due.len())).cloned() else { return };
+        let dead_for = match self.members.get(&name) {
+            Some(member) if member.state == MemberState::Dead => now.saturating_duration_since(member.since),
+            Some(_) | None => {
+                self.calls.remove(&name);
+                return;
+            }
+        };
+        self.calls.insert(name.clone(), now + rejoin::call_pause(dead_for, self.config.heal_interval));
+        if self.links.is_up(&name) {
+            // Connected, and still held dead: comparing lets it answer.
+            self.first_sync(&name, now);
+        } else {
+            self.dial_member(&name, DialReason::Heal, now);
+        }
+    }
+
+    /// What the store remembered; nothing of it counts before it was verified again.
+    pub(super) fn restore(&mut self, items: Vec<Restored>, now: Instant) {
+        // Credentials first, then lives, then records: each needs the one before.
+        let mut items = items;
+        items.sort_by_key(|item| match item {
+            Restored::AddressBook { .. } => 0,
+            Restored::Credential { .. } => 1,
+            Restored::Member { .. } => 2,
+            Restored::Record { .. } => 3,
+        });
+        for item in items {
+            if self.restoring.len() >= RESTORE_MAX {
+                self.stats.drop(Drop::TableFull);
+                continue;
+            }
+            self.restoring.push_back(item);
+        }
+        self.pump_restore(now);
+    }
+
+    /// Feeds the snapshot to the waiting room as room becomes free.
+    pub(super) fn pump_restore(&mut self, now: Instant) {
+        while self.room.len() < RESTORE_SHARE {
+            let Some(item) = self.restoring.pop_front() else { return };
+            self.restore_one(item, now);
+        }
+    }
+
+    fn restore_one(&mut self, item: Restored, now: Instant) {
+        let source = Source { from: None, via: Via::Snapshot };
+        match item {
+            Restored::AddressBook { name, bytes } => match snapshot::read_addresses(&bytes) {
+                Ok(addresses) if self.book.len() < ADDRESS_BOOK_MAX => {
+                    self.book.insert(name, addresses);
+                }
+                Ok(_) | Err(_) => self.stats.drop(Drop::BadSnapshot),
+            },
+            Restored::Credential { owner, bytes } => {
+                let hash = credential_hash(&bytes);
+                self.offer(Item::Credential { owner, hash, bytes }, source, now);
+            }
+            Restored::Member { name, bytes } => self.restore_member(&name, &bytes, &source, now),
+            Restored::Record { owner, kind, shard: _, bytes } => match wire::read_record(&bytes) {
+                Ok(parts) if parts.head.owner == owner => {
+                    if owner == self.me.name {
+                        self.restore_own(kind, &parts, bytes, source, now);
+                    } else {
+                        self.offer(Item::Record { parts: Box::new(parts), bytes }, source, now);
+                    }
+                }
+                Ok(_) | Err(_) => self.stats.drop(Drop::BadSnapshot),
+            },
+        }
+    }
+
+    /// Our own records of the life before: they tell which kinds peers hold, and which epochs are used up.
+    fn restore_own(
+        &mut self,
+        kind: RecordKind,
+        parts: &wire::RecordParts,
+        bytes: bytes::Bytes,
+        source: Source,
+        now: Instant,
+    ) {
+        if Self::is_rewritten(kind) && !self.own.was_put(kind) {
+            self.outlived.insert(kind);
+        }
+        if parts.head.version.epoch >= self.life.epoch {
+            self.offer(Item::Record { parts: Box::new(parts.clone()), bytes }, source, now);
+        }
+    }
+
+    fn restore_member(&mut self, name: &NodeName, bytes: &[u8], source: &Source, now: Instant) {
+        let Ok(saved) = snapshot::read_member(bytes) else {
+            return self.stats.drop(Drop::BadSnapshot);
+        };
+        if self.restored.len() < MEMBERS_MAX {
+            self.restored.insert(name.clone(), (saved.state, saved.observed));
+        }
+        let statements = std::iter::once(saved.alive).chain(saved.leave);
+        for signed in statements {
+            match wire::read_life(&signed.body) {
+                Ok(claim) if claim.name() == name => {
+                    self.offer(Item::Life { claim, signed }, source.clone(), now);
+                }
+                Ok(_) | Err(_) => self.stats.drop(Drop::BadSnapshot),
+            }
+        }
+    }
+
+    /// Emits readiness when there turned out to be nobody to ask.
+    pub(super) fn emit_ready(&mut self) {
+        let members = self.size();
+        self.emit(Event::Synced { members });
+    }
+}

@@ -1,0 +1,474 @@
+//! Who is in which state: lives, doubts, deaths, leaves. Only the member itself clears a doubt, and nobody is dead here
+//! without our own failed probes (gossip.md 6).
+
+use std::time::Instant;
+
+use rand::RngExt as _;
+use starling_model::{MemberState, NodeName};
+
+use super::Swim;
+use crate::action::{Action, Alarm, Change, Event};
+use crate::broadcasts::{Class, Subject};
+use crate::config::Eviction;
+use crate::isolation::Guard;
+use crate::limits::{ADDRESS_BOOK_MAX, MEMBERS_MAX};
+use crate::members::{Claim, Member, supersedes};
+use crate::probe::{Probe, Purpose};
+use crate::replica::{Source, Via};
+use crate::snapshot;
+use crate::stats::Drop;
+use crate::suspicion::Suspicion;
+use crate::timers::Timer;
+use crate::wire::{Accusation, Alive, Leave, Message, SignedLife, Want};
+
+/// Two agents under one name change places at most this often.
+const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Swim {
+    /// A verified `alive` of another member.
+    pub(super) fn apply_alive(&mut self, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
+        let name = alive.name.clone();
+        let Some(member) = self.members.get_mut(&name) else {
+            if self.members.len() >= MEMBERS_MAX {
+                self.alarm(Alarm::TableFull, now);
+                return self.stats.drop(Drop::TableFull);
+            }
+            return self.admit_member(&name, alive, signed, source, now);
+        };
+        let new = Claim { life: alive.life, state: MemberState::Alive };
+        if new.life == member.life && member.proof != signed.hash() {
+            return self.forked(&name, alive, signed, source, now);
+        }
+        if !supersedes(new, member.claim()) {
+            self.stats.drop(Drop::Stale);
+            return self.answer_stale(&name, source);
+        }
+        let suspicion = member.suspicion.take();
+        member.life = alive.life;
+        member.proof = signed.hash();
+        member.alive = alive;
+        member.signed = signed;
+        member.leave = None;
+        if let Some(suspicion) = suspicion {
+            let (count, sum) = self.stats.suspicion_ms;
+            let lasted = u64::try_from(now.saturating_duration_since(suspicion.start).as_millis()).unwrap_or(u64::MAX);
+            self.stats.suspicion_ms = (count + 1, sum.saturating_add(lasted));
+            suspicion.proven.iter().for_each(|accuser| self.accusers.refuted(accuser, now));
+        }
+        self.settle_alive(&name, source, now);
+    }
+
+    fn admit_member(&mut self, name: &NodeName, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
+        let mut member = Member::new(alive, signed, now);
+        let restored = self.restored.remove(name).filter(|_| source.via == Via::Snapshot);
+        if let Some((_, observed)) = restored {
+            member.observed = observed;
+        }
+        if let Some(link) = self.links.iter().find(|(peer, _)| *peer == name).map(|(_, link)| link) {
+            member.observed = Some(link.address);
+        }
+        member.state = MemberState::Joining;
+        self.members.insert(name.clone(), member);
+        match restored {
+            Some((MemberState::Dead, _)) => {
+                self.transition(name, MemberState::Dead, now);
+                self.calls.insert(name.clone(), now);
+            }
+            // A saved leave follows as a statement of its own.
+            Some((MemberState::Alive | MemberState::Suspect | MemberState::Joining | MemberState::Left, _)) | None => {
+                self.settle_alive(name, source, now);
+            }
+        }
+    }
+
+    /// The newest word of a member is that it lives.
+    fn settle_alive(&mut self, name: &NodeName, source: &Source, now: Instant) {
+        self.timers.cancel(&Timer::Suspicion(name.clone()));
+        self.timers.cancel(&Timer::Verification(name.clone()));
+        let subject = Subject::Doubt(name.clone());
+        self.broadcasts.remove(&subject);
+        self.told_dead.remove(name);
+        self.calls.remove(name);
+        self.isolation.forget(name);
+        let Some(signed) = self.members.get(name).map(|member| member.signed.clone()) else { return };
+        if source.via != Via::Snapshot {
+            let knows = source.from.as_ref();
+            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
+        }
+        self.transition(name, MemberState::Alive, now);
+        self.isolation_relieved(now);
+    }
+
+    /// One life, two statements: a cloned identity (gossip.md 3). All nodes choose alike.
+    fn forked(&mut self, name: &NodeName, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
+        let Some(member) = self.members.get_mut(name) else { return };
+        let wins =
+            (alive.credential, alive.tag, signed.hash()) < (member.alive.credential, member.alive.tag, member.proof);
+        let settled = member.switched.is_some_and(|at| now.saturating_duration_since(at) < SWITCH_PAUSE);
+        let cloned = alive.tag != member.alive.tag;
+        if wins && !settled {
+            member.switched = Some(now);
+            member.proof = signed.hash();
+            member.alive = alive;
+            member.signed = signed.clone();
+            let knows = source.from.as_ref();
+            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
+            self.persist_member(name);
+            self.emit_member(name);
+        } else {
+            self.stats.drop(Drop::Stale);
+        }
+        if cloned {
+            self.alarm(Alarm::DuplicateIdentity { name: name.clone(), quiet: false }, now);
+        }
+    }
+
+    /// The sender is behind: it gets the newer word, unless it was told already.
+    fn answer_stale(&mut self, name: &NodeName, source: &Source) {
+        let Some(from) = &source.from else { return };
+        if source.via != Via::Gossip || self.broadcasts.was_told(&Subject::Life(name.clone()), from) {
+            return;
+        }
+        let Some(member) = self.members.get(name) else { return };
+        let newest = member.leave.clone().unwrap_or_else(|| member.signed.clone());
+        self.send(&from.clone(), &[Message::Life(newest)]);
+    }
+
+    /// A verified `leave` of another member.
+    pub(super) fn apply_leave(&mut self, leave: &Leave, signed: SignedLife, source: &Source, now: Instant) {
+        let name = leave.name.clone();
+        let Some(member) = self.members.get_mut(&name) else {
+            return self.stats.drop(Drop::UnknownSubject);
+        };
+        if !supersedes(Claim { life: leave.life, state: MemberState::Left }, member.claim()) {
+            return self.stats.drop(Drop::Stale);
+        }
+        member.life = leave.life;
+        member.leave = Some(signed.clone());
+        member.suspicion = None;
+        self.timers.cancel(&Timer::Suspicion(name.clone()));
+        self.timers.cancel(&Timer::Verification(name.clone()));
+        self.drop_records(&name);
+        self.act(Action::Persist(Change::ForgetOwner(name.clone())));
+        self.broadcasts.forget(&name);
+        if source.via != Via::Snapshot {
+            let knows = source.from.as_ref();
+            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
+        }
+        self.transition(&name, MemberState::Left, now);
+    }
+
+    /// A doubt or a "dead" about somebody, said by `from`.
+    pub(super) fn on_accusation(&mut self, from: &NodeName, said: &Accusation, via: Via, now: Instant) {
+        if said.subject == self.me.name {
+            return self.accused(from, said, now);
+        }
+        let subject = said.subject.clone();
+        let Some(member) = self.members.get(&subject) else {
+            self.fetch(from, vec![Want::Member(subject)], now);
+            return self.stats.drop(Drop::UnknownSubject);
+        };
+        if said.life < member.life {
+            self.stats.drop(Drop::Stale);
+            let source = Source { from: Some(from.clone()), via };
+            return self.answer_stale(&subject, &source);
+        }
+        if said.life > member.life || said.proof != member.proof {
+            // A life that we cannot prove yet: the sender must show it.
+            self.fetch(from, vec![Want::Member(subject)], now);
+            return self.stats.drop(Drop::UnknownSubject);
+        }
+        match member.state {
+            MemberState::Joining | MemberState::Dead | MemberState::Left => {
+                self.broadcasts.heard(&Subject::Doubt(subject), from);
+            }
+            MemberState::Alive | MemberState::Suspect => self.doubt(from, said, via, now),
+        }
+    }
+
+    /// An accusation of the very life that we hold.
+    fn doubt(&mut self, from: &NodeName, said: &Accusation, via: Via, now: Instant) {
+        let subject = said.subject.clone();
+        let known_accuser = said.accuser == self.me.name || self.members.get(&said.accuser).is_some();
+        let running = self.members.get(&subject).and_then(|member| member.suspicion.as_ref());
+        let repeated = running.is_some_and(|suspicion| suspicion.accusers.contains(&said.accuser));
+        let from_self = said.accuser == self.me.name;
+        if !known_accuser {
+            return self.stats.drop(Drop::UnknownSubject);
+        }
+        if !repeated && !from_self {
+            let window = self.window().min;
+            if !self.accusers.admit(&said.accuser, self.size(), window, now) {
+                self.stats.accusations_over_cap += 1;
+                self.stats.drop(Drop::AccuserCap);
+                if via == Via::Sync {
+                    // The two sides of a healed split hold each other dead: no sign of illness.
+                    return;
+                }
+                self.alarm(Alarm::AccuserOverCap { accuser: said.accuser.clone() }, now);
+                // The accuser is the likelier patient.
+                if !self.is_probed(&said.accuser) && self.members.is_present(&said.accuser) {
+                    self.probe(&said.accuser.clone(), Purpose::Verify, now);
+                }
+                return;
+            }
+        }
+        if repeated {
+            self.broadcasts.heard(&Subject::Doubt(subject.clone()), from);
+        } else {
+            self.suspect(&subject, &said.accuser, Some(from), now);
+        }
+        if *from == said.accuser
+            && via == Via::Gossip
+            && let Some(suspicion) = self.members.get_mut(&subject).and_then(|member| member.suspicion.as_mut())
+        {
+            suspicion.prove(from);
+        }
+        // Through anti-entropy a "dead" is only a doubt, so that the accused can answer.
+        if said.state == MemberState::Dead && via == Via::Gossip {
+            if *from == said.accuser {
+                self.isolation.witness(&subject, from);
+            }
+            self.called_dead(&subject, now);
+        }
+    }
+
+    /// Somebody calls a doubted member dead: our own failed ladder is all that is still needed.
+    fn called_dead(&mut self, name: &NodeName, now: Instant) {
+        let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        suspicion.called_dead = true;
+        if suspicion.own_failure.is_some() || self.config.eviction == Eviction::AnyVerdict {
+            self.declare_dead(name, now);
+        } else {
+            self.verify_member(name, now);
+        }
+    }
+
+    /// Starts a suspicion or confirms a running one, and tells others if that is news.
+    fn suspect(&mut self, name: &NodeName, accuser: &NodeName, knows: Option<&NodeName>, now: Instant) {
+        let window = self.window();
+        let Some(member) = self.members.get_mut(name) else { return };
+        let (life, proof) = (member.life, member.proof);
+        let fresh = match member.suspicion.as_mut() {
+            Some(suspicion) => {
+                if !suspicion.confirm(accuser) {
+                    return;
+                }
+                false
+            }
+            None => {
+                member.suspicion = Some(Suspicion::new(life, accuser.clone(), window, now));
+                true
+            }
+        };
+        let deadline = member.suspicion.as_ref().map_or(now, Suspicion::deadline).max(now);
+        self.timers.set(Timer::Suspicion(name.clone()), deadline);
+        let accusation =
+            Accusation { state: MemberState::Suspect, subject: name.clone(), life, proof, accuser: accuser.clone() };
+        self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), knows, now);
+        if fresh {
+            self.broadcasts.remove(&Subject::Life(name.clone()));
+            self.transition(name, MemberState::Suspect, now);
+        }
+        if fresh && *accuser != self.me.name {
+            self.plan_verification(name, now);
+        }
+    }
+
+    /// At once over an open link, else by a dial at a random time in the first half of the shortest window, so that a
+    /// whole mesh does not dial one member at once.
+    fn plan_verification(&mut self, name: &NodeName, now: Instant) {
+        if self.config.eviction == Eviction::AnyVerdict {
+            return;
+        }
+        if self.links.is_up(name) {
+            return self.verify_member(name, now);
+        }
+        let half = self.window().min / 2;
+        let at = now + half.mul_f64(self.rng.random_range(0.0..1.0));
+        self.timers.set(Timer::Verification(name.clone()), at);
+    }
+
+    /// Probes a doubted member, unless that is under way or done.
+    pub(super) fn verify_member(&mut self, name: &NodeName, now: Instant) {
+        let open = self.members.get(name).and_then(|member| member.suspicion.as_ref());
+        let open = open.is_some_and(|suspicion| suspicion.own_failure.is_none());
+        if open && !self.is_probed(name) {
+            self.probe(name, Purpose::Verify, now);
+        }
+    }
+
+    /// All paths of one of our own ladders failed.
+    pub(super) fn own_verdict(&mut self, probe: &Probe, now: Instant) {
+        let me = self.me.name.clone();
+        let Some(member) = self.members.get(&probe.target) else { return };
+        if member.life != probe.life || !member.is_present() {
+            return;
+        }
+        let joins = member.suspicion.as_ref().is_none_or(|suspicion| !suspicion.accusers.contains(&me));
+        if joins {
+            self.suspect(&probe.target, &me, None, now);
+        }
+        let over = match self.members.get_mut(&probe.target).and_then(|member| member.suspicion.as_mut()) {
+            Some(suspicion) => {
+                suspicion.own_failure = Some(now);
+                suspicion.expired || suspicion.called_dead || suspicion.deadline() <= now
+            }
+            None => false,
+        };
+        if over {
+            self.declare_dead(&probe.target, now);
+        }
+    }
+
+    /// A suspicion's time is over.
+    pub(super) fn suspicion_over(&mut self, name: &NodeName, now: Instant) {
+        let any = self.config.eviction == Eviction::AnyVerdict;
+        let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        if suspicion.deadline() > now {
+            let at = suspicion.deadline();
+            return self.timers.set(Timer::Suspicion(name.clone()), at);
+        }
+        suspicion.expired = true;
+        if any || suspicion.own_failure.is_some() {
+            self.declare_dead(name, now);
+        } else {
+            self.verify_member(name, now);
+        }
+    }
+
+    fn declare_dead(&mut self, name: &NodeName, now: Instant) {
+        let window = self.window();
+        let Some(member) = self.members.get(name) else { return };
+        let (life, proof, peers) = (member.life, member.proof, self.members.present());
+        if self.config.eviction == Eviction::OwnVerdict {
+            let was = self.isolation.is_isolated();
+            let judged = self.isolation.judge(name, peers, window.max, now);
+            if let Some(at) = self.isolation.ends().filter(|_| !was) {
+                self.timers.set(Timer::Isolation, at);
+                self.emit(Event::Isolation(true));
+            }
+            if judged == Guard::Hold {
+                // Asked again after another window; meanwhile its routes stay.
+                let wait = self.members.get(name).and_then(|member| member.suspicion.as_ref());
+                let wait = wait.map_or(window.min, Suspicion::min);
+                self.timers.set(Timer::Suspicion(name.clone()), now + wait);
+                return;
+            }
+        }
+        if let Some(member) = self.members.get_mut(name) {
+            if let Some(suspicion) = member.suspicion.take() {
+                let (count, sum) = self.stats.suspicion_ms;
+                let lasted = now.saturating_duration_since(suspicion.start).as_millis();
+                self.stats.suspicion_ms = (count + 1, sum.saturating_add(u64::try_from(lasted).unwrap_or(u64::MAX)));
+            }
+            member.missed = 0;
+        }
+        self.timers.cancel(&Timer::Suspicion(name.clone()));
+        self.timers.cancel(&Timer::Verification(name.clone()));
+        self.calls.insert(name.clone(), now + self.config.heal_interval);
+        let accusation =
+            Accusation { state: MemberState::Dead, subject: name.clone(), life, proof, accuser: self.me.name.clone() };
+        self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), None, now);
+        self.transition(name, MemberState::Dead, now);
+    }
+
+    /// Enters a state: counters, sums, store, event, view. The one place where a member's state changes.
+    fn transition(&mut self, name: &NodeName, to: MemberState, now: Instant) {
+        if let Some(from) = self.members.set_state(name, to, now) {
+            *self.stats.state_changes.entry((from, to)).or_default() += 1;
+        }
+        self.high_water = self.high_water.max(self.members.alive());
+        self.sum_owner(name);
+        self.view_stale = true;
+        self.timers.set_earlier(Timer::Links, now);
+        self.persist_member(name);
+        self.emit_member(name);
+    }
+
+    fn persist_member(&mut self, name: &NodeName) {
+        let Some(member) = self.members.get(name) else { return };
+        match snapshot::write_member(member) {
+            Ok(bytes) => self.act(Action::Persist(Change::Member { name: name.clone(), bytes })),
+            Err(_) => self.stats.drop(Drop::BadSnapshot),
+        }
+    }
+
+    fn emit_member(&mut self, name: &NodeName) {
+        if let Some(view) = self.members.get(name).map(|member| self.view_of(name, member)) {
+            self.emit(Event::Member(view));
+        }
+    }
+
+    /// Somebody lives: we are not cut off, or no longer.
+    fn isolation_relieved(&mut self, now: Instant) {
+        if self.isolation.is_isolated() && self.isolation.end(false) {
+            self.timers.cancel(&Timer::Isolation);
+            self.emit(Event::Isolation(false));
+            self.timers.set_earlier(Timer::Links, now);
+        }
+    }
+
+    /// The hold ran out: what is silent now is dead.
+    pub(super) fn isolation_over(&mut self, now: Instant) {
+        if !self.isolation.end(true) {
+            return;
+        }
+        self.emit(Event::Isolation(false));
+        let doubted: Vec<NodeName> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.suspicion.as_ref().is_some_and(|one| one.expired && one.own_failure.is_some()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in doubted {
+            self.declare_dead(&name, now);
+        }
+    }
+
+    /// Tombstones: dead for a day, left for an hour, at most twice as many as are present; the oldest go first.
+    pub(super) fn sweep_tombstones(&mut self, now: Instant) {
+        let mut stones: Vec<(Instant, MemberState, NodeName)> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !member.is_present())
+            .map(|(name, member)| (member.since, member.state, name.clone()))
+            .collect();
+        let spare = stones.len().saturating_sub((2 * self.size()).max(TOMBSTONES_MIN));
+        stones.sort();
+        for (at, (since, state, name)) in stones.into_iter().enumerate() {
+            let retention =
+                if state == MemberState::Left { self.config.left_retention } else { self.config.dead_retention };
+            if at < spare || now.saturating_duration_since(since) >= retention {
+                self.forget_member(&name, state);
+            }
+        }
+    }
+
+    fn forget_member(&mut self, name: &NodeName, state: MemberState) {
+        let Some(member) = self.members.remove(name) else { return };
+        self.drop_records(name);
+        self.sums.life(name, None);
+        self.credentials.forget(name);
+        self.broadcasts.forget(name);
+        self.accusers.forget(name);
+        self.isolation.forget(name);
+        self.quota.forget(name);
+        self.calls.remove(name);
+        self.dials.remove(name);
+        self.act(Action::Persist(Change::ForgetOwner(name.clone())));
+        self.emit(Event::MemberForgotten(name.clone()));
+        self.view_stale = true;
+        // Who left is not called again; who died may come back where it was.
+        if state != MemberState::Left && self.book.len() < ADDRESS_BOOK_MAX {
+            let addresses = member.addresses();
+            if let Ok(bytes) = snapshot::write_addresses(&addresses) {
+                self.act(Action::Persist(Change::AddressBook { name: name.clone(), bytes }));
+            }
+            self.book.insert(name.clone(), addresses);
+        }
+    }
+}
+
+/// Tombstones that even the smallest mesh keeps: a rolling restart of a few nodes is remembered whole.
+const TOMBSTONES_MIN: usize = 16;

@@ -1,0 +1,165 @@
+//! Frames out: forwarding at first receipt, gossip ticks, and what rides on probes.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use starling_model::{MemberState, NodeName};
+
+use super::{Phase, Swim};
+use crate::action::{Action, ExchangeId};
+use crate::broadcasts::{Broadcasts, Class, Parcel, ROOM, Subject, pack};
+use crate::forward;
+use crate::limits::FORWARD_TO_ALL_MAX;
+use crate::stats::Drop;
+use crate::timers::Timer;
+use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
+
+impl Swim {
+    /// Queues news for everybody, to leave within one window.
+    pub(super) fn spread(
+        &mut self,
+        subject: Subject,
+        class: Class,
+        message: &Message,
+        knows: Option<&NodeName>,
+        now: Instant,
+    ) {
+        let Some(parcel) = self.parcel(class, &subject, message) else {
+            return self.stats.drop(Drop::OwnTooLarge);
+        };
+        self.broadcasts.push(subject, class, parcel, knows);
+        self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window, now));
+    }
+
+    /// What does not fit a datagram goes by stream from its owner; others only say that they have it.
+    fn parcel(&self, class: Class, subject: &Subject, message: &Message) -> Option<Parcel> {
+        let bytes = wire::message(message).ok()?;
+        if bytes.len() <= ROOM {
+            return Some(Parcel::Datagram(bytes));
+        }
+        match subject {
+            Subject::Record(owner, kind, shard) if class != Class::Own => {
+                let version = self.records.get(owner, *kind, *shard)?.version;
+                let have = RecordDigest { owner: owner.clone(), kind: *kind, shard: *shard, version };
+                wire::message(&Message::Have(have)).ok().map(Parcel::Datagram)
+            }
+            Subject::Record(..) | Subject::Life(_) | Subject::Doubt(_) => Some(Parcel::Stream(bytes)),
+        }
+    }
+
+    /// Connected peers that shall hear news: all but those that left and those dead for long.
+    fn listeners(&self, now: Instant) -> Vec<NodeName> {
+        let listens = |name: &&NodeName| match self.members.get(name) {
+            None => true,
+            Some(member) => match member.state {
+                MemberState::Joining | MemberState::Alive | MemberState::Suspect => true,
+                MemberState::Dead => now.saturating_duration_since(member.since) < self.config.gossip_to_dead,
+                MemberState::Left => false,
+            },
+        };
+        self.links.names().filter(listens).cloned().collect()
+    }
+
+    /// First receipt: to all connected peers while they are few.
+    pub(super) fn flush(&mut self, now: Instant) {
+        self.pace.flushed(now);
+        let listeners = self.listeners(now);
+        for target in forward::first_targets(listeners.clone(), self.size(), &mut self.rng) {
+            self.tell(&target);
+        }
+        self.retire(&listeners);
+        if self.broadcasts.len() > 0 {
+            self.timers.set_earlier(Timer::Gossip, now + self.config.gossip_interval);
+        }
+    }
+
+    /// Repeats what is still worth repeating.
+    pub(super) fn gossip_tick(&mut self, now: Instant) {
+        let listeners = self.listeners(now);
+        let mut targets: Vec<NodeName> =
+            listeners.iter().filter(|target| self.broadcasts.owes(target)).cloned().collect();
+        forward::draw(&mut targets, self.config.gossip_targets, &mut self.rng);
+        for target in &targets {
+            self.tell(target);
+        }
+        self.retire(&listeners);
+        if self.broadcasts.len() > 0 {
+            self.timers.set(Timer::Gossip, now + self.config.gossip_interval);
+        }
+    }
+
+    fn retire(&mut self, listeners: &[NodeName]) {
+        let copies = (self.size() > FORWARD_TO_ALL_MAX).then(|| self.config.copies(self.size()));
+        self.broadcasts.retire(listeners, copies);
+    }
+
+    fn tell(&mut self, target: &NodeName) {
+        let mut messages = Vec::new();
+        for parcel in self.broadcasts.pick(target, Broadcasts::flush_room()) {
+            match parcel {
+                Parcel::Datagram(message) => messages.push(message),
+                Parcel::Stream(message) => self.push_on_stream(target, &message),
+            }
+        }
+        for body in pack(messages) {
+            self.send_datagram(target, &body);
+        }
+    }
+
+    /// One message alone on a stream, without a dialogue.
+    fn push_on_stream(&mut self, to: &NodeName, message: &Bytes) {
+        self.next_exchange += 1;
+        let exchange = ExchangeId(self.next_exchange);
+        let frame = wire::frame(Envelope::Sync, &self.mesh, std::slice::from_ref(message));
+        self.stats.sent_sync_bytes += frame.len() as u64;
+        self.act(Action::SendSync { to: to.clone(), exchange, frame, last: true });
+    }
+
+    fn send_datagram(&mut self, to: &NodeName, body: &[Bytes]) {
+        let payload = wire::frame(Envelope::Datagram, &self.mesh, body);
+        self.stats.sent_datagrams += 1;
+        self.stats.sent_datagram_bytes += payload.len() as u64;
+        self.act(Action::SendDatagram { to: to.clone(), payload });
+    }
+
+    /// Sends these messages in one datagram now, with what else the peer should hear while there is room.
+    pub(super) fn send(&mut self, to: &NodeName, messages: &[Message]) {
+        let mut body = Vec::with_capacity(messages.len());
+        let mut room = ROOM;
+        for message in messages {
+            match wire::message(message) {
+                Ok(bytes) if bytes.len() <= room => {
+                    room -= bytes.len();
+                    body.push(bytes);
+                }
+                Ok(_) | Err(_) => self.stats.drop(Drop::OwnTooLarge),
+            }
+        }
+        if self.phase == Phase::Joined {
+            for parcel in self.broadcasts.pick(to, room) {
+                if let Parcel::Datagram(bytes) = parcel {
+                    body.push(bytes);
+                }
+            }
+        }
+        self.send_datagram(to, &body);
+    }
+
+    /// What we hold against a peer, to be said first whenever we speak to it (Lifeguard, IV-C).
+    pub(super) fn doubts_about(&self, peer: &NodeName) -> Option<Message> {
+        let member = self.members.get(peer)?;
+        let state = match member.state {
+            MemberState::Suspect | MemberState::Dead => member.state,
+            MemberState::Joining | MemberState::Alive | MemberState::Left => return None,
+        };
+        let first = member.suspicion.as_ref().and_then(|suspicion| suspicion.accusers.first());
+        let accuser = first.unwrap_or(&self.me.name).clone();
+        Some(Message::Accusation(Accusation {
+            state,
+            subject: peer.clone(),
+            life: member.life,
+            proof: member.proof,
+            accuser,
+        }))
+    }
+}

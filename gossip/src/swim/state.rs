@@ -1,0 +1,284 @@
+//! Signed things in: what may wait for a verdict, what a verdict does, and the records that follow.
+
+use std::time::Instant;
+
+use starling_model::{MemberState, NodeName, RecordKind};
+
+use super::Swim;
+use crate::action::{Action, Alarm, Change, ClaimKind, Event, SignedClaim, Ticket, Verdict};
+use crate::broadcasts::{Class, Subject};
+use crate::limits::MEMBERS_MAX;
+use crate::payload;
+use crate::replica::{Credential, Item, Source, Via, Waiting};
+use crate::stats::Drop;
+use crate::wire::{LifeClaim, Message, RecordParts, SignedLife, Want};
+
+impl Swim {
+    /// Takes something unverified, if it could be news, into the waiting room.
+    pub(super) fn offer(&mut self, item: Item, source: Source, now: Instant) {
+        let admitted = match &item {
+            Item::Credential { owner, hash, .. } => self.admit_credential(owner, hash),
+            Item::Life { claim, signed } => self.admit_life(claim, signed, &source),
+            Item::Record { parts, bytes } => self.admit_record(parts, bytes, &source, now),
+        };
+        if let Err(why) = admitted {
+            return self.stats.drop(why);
+        }
+        let credential = item.credential();
+        let waiting = match self.room.enter(item, source, now) {
+            Ok(waiting) => waiting,
+            Err(why) => return self.stats.drop(why),
+        };
+        match credential {
+            None => self.ask(waiting),
+            Some((owner, hash)) if self.credentials.get(&owner, &hash).is_some() => self.ask(waiting),
+            Some((owner, hash)) => {
+                let from = waiting.source.from.clone();
+                let first = self.room.block((owner.clone(), hash), waiting);
+                let asks = |from: &NodeName| first || *from == owner;
+                if let Some(from) = from.filter(asks).filter(|_| !self.room.judges(&owner, &hash)) {
+                    self.fetch(&from, vec![Want::Credential(owner, hash)], now);
+                }
+            }
+        }
+    }
+
+    fn admit_credential(&self, owner: &NodeName, hash: &[u8; 32]) -> Result<(), Drop> {
+        if self.credentials.get(owner, hash).is_some() {
+            return Err(Drop::Duplicate);
+        }
+        if !self.credentials.knows(owner) && self.credentials.owners() > MEMBERS_MAX {
+            return Err(Drop::TableFull);
+        }
+        Ok(())
+    }
+
+    fn admit_life(&mut self, claim: &LifeClaim, signed: &SignedLife, source: &Source) -> Result<(), Drop> {
+        let name = claim.name();
+        if *name == self.me.name {
+            // Only a life that is not below ours, and not ours, is worth a verdict.
+            let ours = self.own_life.as_ref().is_some_and(|own| own == signed);
+            let tag = match claim {
+                LifeClaim::Alive(alive) => Some(alive.tag),
+                LifeClaim::Leave(_) => None,
+            };
+            let outdated = claim.life() < self.life || tag == Some(self.me.instance_tag);
+            return if ours || outdated { Err(Drop::Duplicate) } else { Ok(()) };
+        }
+        let Some(member) = self.members.get(name) else { return Ok(()) };
+        let known = match claim {
+            LifeClaim::Alive(_) => member.proof == signed.hash(),
+            LifeClaim::Leave(_) => member.leave.as_ref() == Some(signed),
+        };
+        if known {
+            if let Some(from) = &source.from {
+                self.broadcasts.heard(&Subject::Life(name.clone()), from);
+            }
+            return Err(Drop::Duplicate);
+        }
+        if claim.life() < member.life {
+            let (name, from) = (name.clone(), source.from.clone());
+            if let Some(from) = from.filter(|from| source.via == Via::Gossip && *from == name) {
+                // The member itself speaks with an old life: it must learn of the newer one that we hold.
+                if let Some(member) = self.members.get(&name) {
+                    let newest = member.leave.clone().unwrap_or_else(|| member.signed.clone());
+                    self.send(&from, &[Message::Life(newest)]);
+                }
+            }
+            return Err(Drop::Stale);
+        }
+        Ok(())
+    }
+
+    fn admit_record(&mut self, parts: &RecordParts, bytes: &[u8], source: &Source, now: Instant) -> Result<(), Drop> {
+        let head = &parts.head;
+        if head.owner == self.me.name {
+            return self.admit_own_record(parts, bytes);
+        }
+        if !self.records.is_newer(head) {
+            let held = self.records.get(&head.owner, head.kind, head.shard).map(|held| held.version);
+            if held != Some(head.version) {
+                return Err(Drop::Stale);
+            }
+            if let Some(from) = &source.from {
+                let subject = Subject::Record(head.owner.clone(), head.kind, head.shard);
+                self.broadcasts.heard(&subject, from);
+            }
+            return Err(Drop::Duplicate);
+        }
+        let left = self.members.get(&head.owner);
+        if left.is_some_and(|member| member.state == MemberState::Left && head.version.epoch <= member.life.epoch) {
+            return Err(Drop::Stale);
+        }
+        self.records.admits(head, bytes.len())?;
+        // A comparison may bring many shards at once, each of them once; only news has a rate.
+        // Only proven owners have a bucket: invented names must not fill the table.
+        let proven = self.credentials.knows(&head.owner);
+        if source.via == Via::Gossip && proven && !self.quota.take(&head.owner, now) {
+            return Err(Drop::OwnerRate);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, waiting: Waiting) {
+        let claim = match &waiting.item {
+            Item::Credential { owner, bytes, .. } => {
+                SignedClaim::Credential { owner: owner.clone(), bytes: bytes.clone() }
+            }
+            Item::Life { claim, signed } => {
+                let Some(key) = self.credentials.get(claim.name(), claim.credential()) else {
+                    return self.dismiss(&waiting, Drop::Refused);
+                };
+                SignedClaim::Owned {
+                    owner: claim.name().clone(),
+                    record_key: key.record_key,
+                    kind: ClaimKind::Life,
+                    body: signed.body.clone(),
+                    signature: signed.signature,
+                }
+            }
+            Item::Record { parts, .. } => {
+                let Some(key) = self.credentials.get(&parts.head.owner, &parts.head.statement) else {
+                    return self.dismiss(&waiting, Drop::Refused);
+                };
+                SignedClaim::Owned {
+                    owner: parts.head.owner.clone(),
+                    record_key: key.record_key,
+                    kind: ClaimKind::Record,
+                    body: parts.signed.clone(),
+                    signature: parts.signature,
+                }
+            }
+        };
+        let ticket = self.ticket();
+        self.room.ask(ticket, waiting);
+        self.act(Action::Verify { ticket, claim });
+    }
+
+    fn dismiss(&mut self, waiting: &Waiting, why: Drop) {
+        self.room.left(waiting);
+        self.stats.drop(why);
+    }
+
+    /// A verdict: the item leaves the room and counts, or is gone.
+    pub(super) fn judged(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
+        let Some(waiting) = self.room.take(ticket) else {
+            return self.stats.drop(Drop::UnaskedAnswer);
+        };
+        match (waiting.item, verdict) {
+            (Item::Credential { owner, hash, bytes }, Verdict::Credential { record_key, epoch }) => {
+                self.act(Action::Persist(Change::Credential { owner: owner.clone(), bytes: bytes.clone() }));
+                self.credentials.insert(owner.clone(), Credential { hash, bytes, record_key, epoch });
+                for blocked in self.room.unblock(&(owner, hash)) {
+                    self.ask(blocked);
+                }
+            }
+            (Item::Credential { owner, hash, .. }, Verdict::Valid | Verdict::Refused) => {
+                self.stats.drop(Drop::Refused);
+                for blocked in self.room.unblock(&(owner, hash)) {
+                    self.dismiss(&blocked, Drop::Refused);
+                }
+            }
+            (Item::Life { claim, signed }, Verdict::Valid) => self.apply_life(claim, signed, &waiting.source, now),
+            (Item::Record { parts, bytes }, Verdict::Valid) => {
+                self.apply_record(&parts, bytes, &waiting.source, now);
+            }
+            (Item::Life { .. } | Item::Record { .. }, Verdict::Refused | Verdict::Credential { .. }) => {
+                self.stats.drop(Drop::Refused);
+            }
+        }
+    }
+
+    fn apply_life(&mut self, claim: LifeClaim, signed: SignedLife, source: &Source, now: Instant) {
+        // The statement must not be older than the life it certifies, nor belong to a life before it.
+        let epoch = self.credentials.get(claim.name(), claim.credential()).map(|credential| credential.epoch);
+        if epoch.is_none_or(|epoch| epoch > claim.life().epoch) {
+            return self.stats.drop(Drop::Refused);
+        }
+        match claim {
+            LifeClaim::Alive(alive) if alive.name == self.me.name => self.met_ourselves(&alive, now),
+            LifeClaim::Leave(leave) if leave.name == self.me.name => self.met_own_leave(&leave, now),
+            LifeClaim::Alive(alive) => self.apply_alive(alive, signed, source, now),
+            LifeClaim::Leave(leave) => self.apply_leave(&leave, signed, source, now),
+        }
+    }
+
+    fn apply_record(&mut self, parts: &RecordParts, bytes: bytes::Bytes, source: &Source, now: Instant) {
+        let head = &parts.head;
+        if head.owner == self.me.name {
+            return self.met_own_record(head, now);
+        }
+        // It may have become old while it waited.
+        if !self.records.is_newer(head) {
+            return self.stats.drop(Drop::Stale);
+        }
+        if let Err(why) = self.records.admits(head, bytes.len()) {
+            if why == Drop::TableFull {
+                self.alarm(Alarm::TableFull, now);
+            }
+            return self.stats.drop(why);
+        }
+        self.hold_record(parts, bytes.clone(), false);
+        if source.via != Via::Snapshot {
+            let subject = Subject::Record(head.owner.clone(), head.kind, head.shard);
+            self.spread(subject, Class::Record, &Message::Record(bytes), source.from.as_ref(), now);
+        }
+    }
+
+    /// Takes a verified record (or an own one) into the table: sums, store, event.
+    pub(super) fn hold_record(&mut self, parts: &RecordParts, bytes: bytes::Bytes, own: bool) {
+        let head = &parts.head;
+        let payload = payload::read(head.kind, head.schema, &parts.payload).unwrap_or_else(|_| {
+            self.stats.drop(Drop::UnreadablePayload);
+            None
+        });
+        let outdated = self.records.insert(head, bytes.clone(), payload);
+        for shard in outdated {
+            self.sums.record(&head.owner, head.kind, shard, None);
+            self.broadcasts.remove(&Subject::Record(head.owner.clone(), head.kind, shard));
+        }
+        self.sum_owner(&head.owner);
+        let (owner, kind, shard) = (head.owner.clone(), head.kind, head.shard);
+        self.act(Action::Persist(Change::Record { owner: owner.clone(), kind, shard, bytes, own }));
+        self.emit_record(&owner, kind);
+    }
+
+    fn emit_record(&mut self, owner: &NodeName, kind: RecordKind) {
+        let owner = owner.clone();
+        let event = match kind {
+            RecordKind::Services => self.records.services(&owner).map(|record| Event::Services { owner, record }),
+            RecordKind::Health => self.records.health(&owner).map(|record| Event::Health { owner, record }),
+            RecordKind::Status => self.records.status(&owner).map(|record| Event::Status { owner, record }),
+            RecordKind::Unknown(_) => None,
+        };
+        if let Some(event) = event {
+            self.emit(event);
+        }
+    }
+
+    /// Brings the sums in line with what is held of one owner; tombstones are in no sum.
+    pub(super) fn sum_owner(&mut self, name: &NodeName) {
+        let life = if *name == self.me.name {
+            self.own_life.is_some().then_some(self.life)
+        } else {
+            self.members.get(name).filter(|member| member.is_present()).map(|member| member.life)
+        };
+        self.sums.life(name, life);
+        for (kind, shard, held) in self.records.of(name) {
+            let version = life.is_some().then_some(held.version);
+            self.sums.record(name, kind, shard, version);
+        }
+    }
+
+    /// Drops all records of an owner.
+    pub(super) fn drop_records(&mut self, owner: &NodeName) {
+        let gone = self.records.forget(owner);
+        if gone.is_empty() {
+            return;
+        }
+        for (kind, shard) in gone {
+            self.sums.record(owner, kind, shard, None);
+        }
+        self.emit(Event::OwnerDropped(owner.clone()));
+    }
+}

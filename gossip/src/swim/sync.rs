@@ -1,0 +1,402 @@
+//! Comparisons on streams (gossip.md 9): with each new peer once, then at intervals, and when an ack shows another root.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use starling_model::{MemberState, NodeName, RecordKind};
+
+use super::{Phase, Swim, Synced};
+use crate::action::ExchangeId;
+use crate::anti_entropy::{Exchange, Listing, Purpose, compare_member};
+use crate::digest::Mask;
+use crate::limits::{
+    BUCKETS, DIGEST_ITEMS_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, OUTBOUND_SYNCS_MAX, PLAIN_DIGEST_MAX, WANT_ITEMS_MAX,
+};
+use crate::records;
+use crate::stats::Drop;
+use crate::timers::Timer;
+use crate::wire::{Accusation, MemberDigest, Message, Want};
+
+type Key = (NodeName, ExchangeId);
+
+/// The side with the greater name waits this long for the other to begin the first comparison.
+const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
+/// After "busy": again after this long, give or take half.
+const BUSY_PAUSE: Duration = Duration::from_millis(300);
+
+impl Swim {
+    /// A link is new: one comparison, begun by the side with the smaller name, or by us if that does not happen.
+    pub(super) fn first_sync(&mut self, peer: &NodeName, now: Instant) {
+        let at = if self.me.name < *peer { now } else { now + FIRST_SYNC_GRACE };
+        self.plan_sync(peer, at);
+    }
+
+    fn plan_sync(&mut self, peer: &NodeName, at: Instant) {
+        let due = self.sync_due.entry(peer.clone()).or_insert(at);
+        *due = at.min(*due);
+        self.timers.set_earlier(Timer::AntiEntropy, at);
+    }
+
+    /// An ack showed another root: at most one comparison per quarter of the interval.
+    pub(super) fn advise_sync(&mut self, peer: &NodeName, now: Instant) {
+        let quarter = self.config.anti_entropy_among(self.size()) / 4;
+        let early = self.advisory_sync.is_some_and(|at| now.saturating_duration_since(at) < quarter);
+        if early {
+            return;
+        }
+        self.advisory_sync = Some(now);
+        // What is on its way by gossip should be given the time to arrive.
+        self.plan_sync(peer, now + self.config.forward_window * 2);
+    }
+
+    /// Begins what is due, and at the interval compares with one random peer.
+    pub(super) fn anti_entropy_tick(&mut self, now: Instant) {
+        if self.phase != Phase::Joined {
+            return;
+        }
+        let due: Vec<NodeName> =
+            self.sync_due.iter().filter(|(_, at)| **at <= now).map(|(peer, _)| peer.clone()).collect();
+        for peer in due {
+            let ours = |(key, exchange): &(&Key, &Exchange)| {
+                !key.1.is_inbound() && matches!(exchange.purpose, Purpose::Sync(_))
+            };
+            if self.exchanges.iter().filter(ours).count() >= OUTBOUND_SYNCS_MAX {
+                self.sync_due.insert(peer, now + BUSY_PAUSE / 4);
+                continue;
+            }
+            self.sync_due.remove(&peer);
+            if self.links.is_up(&peer) {
+                self.start_sync(&peer, now);
+            }
+        }
+        self.schedule_sync(now);
+    }
+
+    fn schedule_sync(&mut self, now: Instant) {
+        let next = self.sync_due.values().min().copied();
+        let interval = self.config.anti_entropy_among(self.size()).mul_f64(self.rng.random_range(0.75..1.25));
+        if self.sync_due.is_empty() {
+            // The regular one: a random alive peer after a jittered interval.
+            let peers: Vec<NodeName> = self
+                .links
+                .names()
+                .filter(|peer| self.members.get(peer).is_some_and(|member| member.state == MemberState::Alive))
+                .cloned()
+                .collect();
+            if !peers.is_empty()
+                && let Some(peer) = peers.get(self.rng.random_range(0..peers.len()))
+            {
+                self.sync_due.insert(peer.clone(), now + interval);
+            }
+            return self.timers.set(Timer::AntiEntropy, now + interval);
+        }
+        self.timers.set(Timer::AntiEntropy, next.unwrap_or(now + interval));
+    }
+
+    fn start_sync(&mut self, peer: &NodeName, now: Instant) {
+        if self.exchanges.len() >= EXCHANGES_MAX {
+            return self.stats.drop(Drop::Busy);
+        }
+        self.stats.syncs_started += 1;
+        let id = self.open_exchange(peer, Purpose::Sync(Listing::default()), now);
+        let mut messages = vec![Message::SyncOpen { roots: self.roots() }];
+        if self.members.len() + self.records.len() < PLAIN_DIGEST_MAX {
+            messages.extend(self.listing(Mask::ALL));
+        } else {
+            messages.push(Message::Buckets(self.sums.buckets().to_vec()));
+        }
+        self.send_sync(peer, id, &messages, false);
+    }
+
+    /// Digests of everything in these buckets.
+    fn listing(&self, mask: Mask) -> Vec<Message> {
+        let mut members: Vec<MemberDigest> = self
+            .members
+            .iter()
+            .filter(|(name, member)| member.state != MemberState::Joining && mask.holds(name))
+            .map(|(name, member)| member.digest(name))
+            .collect();
+        members.extend(self.own_digest().filter(|_| mask.holds(&self.me.name)));
+        let records: Vec<_> = self
+            .records
+            .iter()
+            .filter(|(owner, ..)| mask.holds(owner))
+            .map(|(owner, kind, shard, held)| records::digest(owner, kind, shard, held))
+            .collect();
+        let mut messages: Vec<Message> =
+            members.chunks(DIGEST_ITEMS_MAX).map(|chunk| Message::Members(chunk.to_vec())).collect();
+        messages.extend(records.chunks(DIGEST_ITEMS_MAX).map(|chunk| Message::Records(chunk.to_vec())));
+        messages.push(Message::DigestEnd { buckets: mask.0 });
+        messages
+    }
+
+    fn own_digest(&self) -> Option<MemberDigest> {
+        let own = self.own_life.as_ref()?;
+        Some(MemberDigest {
+            name: self.me.name.clone(),
+            life: self.life,
+            state: MemberState::Alive,
+            proof: own.hash(),
+            credential: crate::hash::short(&self.credential),
+        })
+    }
+
+    fn listing_of(&mut self, key: &Key) -> Option<&mut Listing> {
+        match self.exchanges.get_mut(key).map(|exchange| &mut exchange.purpose) {
+            Some(Purpose::Sync(listing)) => Some(listing),
+            Some(Purpose::Ping | Purpose::Fetch | Purpose::Leave) | None => None,
+        }
+    }
+
+    pub(super) fn on_listing(&mut self, key: &Key, add: impl FnOnce(&mut Listing) -> bool) {
+        match self.listing_of(key).map(add) {
+            Some(true) => {}
+            Some(false) => {
+                self.exchanges.remove(key);
+                self.stats.drop(Drop::StrayFrame);
+            }
+            None => self.stats.drop(Drop::StrayFrame),
+        }
+    }
+
+    /// Bucket sums: list what differs.
+    pub(super) fn on_buckets(&mut self, key: &Key, sums: &[u64]) {
+        if self.listing_of(key).is_none() || !key.1.is_inbound() {
+            return self.stats.drop(Drop::StrayFrame);
+        }
+        let mask = Mask::differing(self.sums.buckets(), sums);
+        let messages = self.listing(mask);
+        self.send_sync(&key.0, key.1, &messages, false);
+    }
+
+    /// The listing is complete: send what they lack, ask for what we lack.
+    pub(super) fn on_digest_end(&mut self, key: &Key, buckets: [u8; BUCKETS / 8]) {
+        let closed = self.exchanges.get(key).is_none_or(|exchange| exchange.closed);
+        let Some(listing) = self.listing_of(key).filter(|_| !closed).map(std::mem::take) else {
+            return self.stats.drop(Drop::StrayFrame);
+        };
+        let mut messages = self.differences(&listing, Mask(buckets));
+        messages.push(Message::Done);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.closed = true;
+        }
+        self.send_sync(&key.0, key.1, &messages, true);
+    }
+
+    fn differences(&self, listing: &Listing, mask: Mask) -> Vec<Message> {
+        let (mut sends, mut wants, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let own = self.own_digest();
+        let mut names: BTreeSet<&NodeName> =
+            self.members.iter().map(|(name, _)| name).chain(own.iter().map(|own| &own.name)).collect();
+        names.extend(listing.members.keys());
+        for name in names.into_iter().filter(|name| mask.holds(name)) {
+            let ours = match &own {
+                Some(own) if own.name == *name => Some(own.clone()),
+                Some(_) | None => self.members.get(name).map(|member| member.digest(name)),
+            };
+            let ours = ours.filter(|ours| ours.state != MemberState::Joining);
+            let theirs = listing.members.get(name);
+            let difference = compare_member(ours.as_ref(), theirs);
+            if difference.want {
+                wants.push(Want::Member(name.clone()));
+            }
+            if difference.send && bytes < EXCHANGE_BYTES_MAX {
+                let known = theirs.map(|theirs| theirs.credential);
+                let entry = self.member_entry(name, known);
+                bytes += entry.iter().map(size).sum::<usize>();
+                sends.extend(entry);
+            }
+        }
+        for (owner, kind, shard, held) in self.records.iter().filter(|(owner, ..)| mask.holds(owner)) {
+            match listing.records.get(&(owner.clone(), kind, shard)) {
+                Some(theirs) if *theirs > held.version => wants.push(Want::Record(owner.clone(), kind, shard)),
+                Some(theirs) if *theirs == held.version => {}
+                Some(_) | None => {
+                    if bytes < EXCHANGE_BYTES_MAX && self.tells_records_of(owner) {
+                        bytes += held.bytes.len();
+                        sends.push(Message::Record(held.bytes.clone()));
+                    }
+                }
+            }
+        }
+        for (owner, kind, shard) in listing.records.keys() {
+            let held = self.records.get(owner, *kind, *shard).is_some();
+            let gone = self.members.get(owner).is_some_and(|member| member.state == MemberState::Left);
+            let stone = listing.members.get(owner).is_none_or(|theirs| !crate::members::is_present(theirs.state));
+            let ours = *owner == self.me.name;
+            if !held && !gone && (!stone || ours) && mask.holds(owner) {
+                wants.push(Want::Record(owner.clone(), *kind, *shard));
+            }
+        }
+        sends.extend(wants.chunks(WANT_ITEMS_MAX).map(|chunk| Message::Want(chunk.to_vec())));
+        sends
+    }
+
+    /// Records of tombstones stay here.
+    fn tells_records_of(&self, owner: &NodeName) -> bool {
+        *owner == self.me.name || self.members.is_present(owner)
+    }
+
+    /// Credential, life and doubt of one member, for who does not know its credential already.
+    fn member_entry(&self, name: &NodeName, known_credential: Option<u64>) -> Vec<Message> {
+        let mut entry = Vec::with_capacity(3);
+        let (hash, life) = if *name == self.me.name {
+            (self.credential, self.own_life.clone())
+        } else {
+            let Some(member) = self.members.get(name) else { return entry };
+            (member.alive.credential, Some(member.signed.clone()))
+        };
+        if known_credential != Some(crate::hash::short(&hash))
+            && let Some(credential) = self.credentials.get(name, &hash)
+        {
+            entry.push(Message::Credential { owner: name.clone(), bytes: credential.bytes.clone() });
+        }
+        entry.extend(life.map(Message::Life));
+        let Some(member) = self.members.get(name) else { return entry };
+        match member.state {
+            MemberState::Joining | MemberState::Alive => {}
+            MemberState::Left => entry.extend(member.leave.clone().map(Message::Life)),
+            MemberState::Suspect | MemberState::Dead => {
+                let first = member.suspicion.as_ref().and_then(|suspicion| suspicion.accusers.first());
+                entry.push(Message::Accusation(Accusation {
+                    state: member.state,
+                    subject: name.clone(),
+                    life: member.life,
+                    proof: member.proof,
+                    accuser: first.unwrap_or(&self.me.name).clone(),
+                }));
+            }
+        }
+        entry
+    }
+
+    /// What was asked for, as far as we hold it.
+    pub(super) fn wanted(&self, list: &[Want]) -> Vec<Message> {
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        for want in list {
+            if bytes >= EXCHANGE_BYTES_MAX {
+                break;
+            }
+            let at = messages.len();
+            match want {
+                Want::Member(name) => messages.extend(self.member_entry(name, None)),
+                Want::Record(owner, kind, shard) => {
+                    messages
+                        .extend(self.records.get(owner, *kind, *shard).map(|held| Message::Record(held.bytes.clone())));
+                }
+                Want::Credential(owner, hash) => messages.extend(
+                    self.credentials
+                        .get(owner, hash)
+                        .map(|held| Message::Credential { owner: owner.clone(), bytes: held.bytes.clone() }),
+                ),
+            }
+            bytes += messages.iter().skip(at).map(size).sum::<usize>();
+        }
+        messages
+    }
+
+    /// The comparer asks: only the lister answers, and only while its half is open.
+    pub(super) fn on_want(&mut self, key: &Key, list: &[Want]) {
+        let open = self.exchanges.get(key).is_some_and(|exchange| !exchange.closed);
+        if !open || self.listing_of(key).is_none() {
+            return self.stats.drop(Drop::StrayFrame);
+        }
+        let messages = self.wanted(list);
+        self.send_sync(&key.0, key.1, &messages, false);
+    }
+
+    /// The other side is done: so is the exchange, once we have said the same.
+    pub(super) fn on_done(&mut self, key: &Key, now: Instant) {
+        let Some(exchange) = self.exchanges.remove(key) else { return };
+        match exchange.purpose {
+            Purpose::Ping | Purpose::Fetch | Purpose::Leave => {}
+            Purpose::Sync(_) => {
+                if !exchange.closed {
+                    self.send_sync(&key.0, key.1, &[Message::Done], true);
+                }
+                self.synced_with(&key.0, now);
+            }
+        }
+    }
+
+    fn synced_with(&mut self, peer: &NodeName, now: Instant) {
+        self.sync_due.remove(peer);
+        if self.synced == Synced::No {
+            self.synced = Synced::Judging;
+        }
+        if self.sync_due.is_empty() {
+            self.schedule_sync(now);
+        }
+    }
+
+    /// The peer has too many comparisons open.
+    pub(super) fn on_busy(&mut self, key: &Key, now: Instant) {
+        if self.exchanges.remove(key).is_some() {
+            let pause = BUSY_PAUSE.mul_f64(self.rng.random_range(0.5..1.5));
+            self.plan_sync(&key.0.clone(), now + pause);
+        }
+    }
+
+    /// The link is gone, and with it all streams.
+    pub(super) fn drop_exchanges(&mut self, peer: &NodeName, now: Instant) {
+        self.exchanges.retain(|(name, _), _| name != peer);
+        self.sync_due.remove(peer);
+        let gone: Vec<Key> = self.leave_open.iter().filter(|(name, _)| name == peer).cloned().collect();
+        for key in gone {
+            self.leave_open.remove(&key);
+            self.leave_progress(now);
+        }
+    }
+
+    /// Streams that take too long are forgotten; an unfinished comparison is begun again.
+    pub(super) fn sweep_exchanges(&mut self, now: Instant) {
+        let late = |exchange: &Exchange| now.saturating_duration_since(exchange.since) >= EXCHANGE_TIME_MAX;
+        let gone: Vec<(Key, bool)> = self
+            .exchanges
+            .iter()
+            .filter(|(_, exchange)| late(exchange))
+            .map(|(key, exchange)| (key.clone(), matches!(exchange.purpose, Purpose::Sync(_))))
+            .collect();
+        for (key, sync) in gone {
+            self.exchanges.remove(&key);
+            if sync && !key.1.is_inbound() && self.links.is_up(&key.0) {
+                self.plan_sync(&key.0.clone(), now + BUSY_PAUSE);
+            }
+        }
+    }
+
+    /// True for the kinds of record that a starting owner always writes again.
+    pub(super) fn is_rewritten(kind: RecordKind) -> bool {
+        match kind {
+            RecordKind::Services | RecordKind::Health => true,
+            RecordKind::Status | RecordKind::Unknown(_) => false,
+        }
+    }
+}
+
+/// State that one side sends in one comparison; the rest follows with the next.
+const EXCHANGE_BYTES_MAX: usize = 16 << 20;
+
+fn size(message: &Message) -> usize {
+    match message {
+        Message::Credential { bytes, .. } | Message::Record(bytes) => bytes.len(),
+        Message::Life(signed) => signed.body.len(),
+        Message::Ping { .. }
+        | Message::Ack { .. }
+        | Message::PingReq { .. }
+        | Message::Nack { .. }
+        | Message::RelayedAck { .. }
+        | Message::Accusation(_)
+        | Message::Have(_)
+        | Message::SyncOpen { .. }
+        | Message::Buckets(_)
+        | Message::Members(_)
+        | Message::Records(_)
+        | Message::DigestEnd { .. }
+        | Message::Want(_)
+        | Message::LeaveAck
+        | Message::Busy
+        | Message::Done => 64,
+    }
+}

@@ -1,0 +1,876 @@
+//! What travels: envelopes, messages, and the two forms that owners sign.
+//!
+//! ```text
+//! envelope := "S1" | kind u8 (1 datagram, 2 sync) | flags u8 | mesh [8] | len u32le | message*
+//! message  := kind u8 | len u16le | payload                        an unknown kind is skipped and counted
+//! life     := form u8 (1 alive, 2 leave) | schema u8 | nlen u8 | name | epoch u64 | incarnation u32 | credential [32]
+//!             alive only: tag u64 | proto_min u16 | proto_max u16 | features u64 | region | release | n u8 | address*
+//!             | elen u16 | extension                               newer fields go into the extension
+//! address  := 4 u8 | ip [4] | port u16     or     6 u8 | ip [16] | port u16
+//! record   := nlen u8 | node | kind u8 | shard u8 | epoch u64 | version u64 | schema u16 | ttl_s u32 | statement [32]
+//!             | plen u16 <= 8192 | payload | signature [64]
+//! ```
+//!
+//! All integers are little endian. Envelopes, `life` and `record` are read by hand, so that every release can read the
+//! life and the version of what a newer one signed; small fixed messages go through [`crate::codec`]. Signatures and
+//! hashes cover bytes as received; nothing signed is ever encoded a second time.
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use starling_model::limits::ADDRESSES_MAX;
+use starling_model::{BootEpoch, Incarnation, Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
+
+use crate::action::Roots;
+pub(crate) use crate::codec::WireError;
+use crate::codec::{BoundedVec, Decode, Encode, Name, decode, encode};
+use crate::hash;
+use crate::limits::{
+    BUCKETS, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, DIGEST_ITEMS_MAX, LIFE_BYTES_MAX, MESSAGE_BYTES_MAX,
+    RECORD_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_MAX, TEXT_BYTES_MAX, WANT_ITEMS_MAX,
+};
+
+/// Bytes of an envelope before its first message.
+pub(crate) const ENVELOPE_BYTES: usize = 16;
+/// Bytes of a message before its payload.
+pub(crate) const MESSAGE_HEADER_BYTES: usize = 3;
+/// Largest encoded message that fits a datagram alone.
+pub(crate) const DATAGRAM_MESSAGE_MAX: usize = DATAGRAM_BYTES_MAX - ENVELOPE_BYTES;
+const _: () = assert!(LIFE_BYTES_MAX + SIGNATURE_BYTES + MESSAGE_HEADER_BYTES <= DATAGRAM_MESSAGE_MAX);
+
+const MAGIC: [u8; 2] = *b"S1";
+/// Largest message that goes through bincode: a full list of digests.
+const STRUCT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
+/// Which envelope: decides its size limit and what its messages may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Envelope {
+    Datagram,
+    Sync,
+}
+
+impl Envelope {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Datagram => 1,
+            Self::Sync => 2,
+        }
+    }
+
+    fn bytes_max(self) -> usize {
+        match self {
+            Self::Datagram => DATAGRAM_BYTES_MAX,
+            Self::Sync => SYNC_FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// A signed `alive` or `leave`, as received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SignedLife {
+    pub(crate) body: Bytes,
+    pub(crate) signature: [u8; SIGNATURE_BYTES],
+}
+
+impl SignedLife {
+    /// Names this statement; an accusation quotes it.
+    pub(crate) fn hash(&self) -> u64 {
+        hash::head(&[&self.body, &self.signature])
+    }
+}
+
+/// A doubt about a member, or the word that it is dead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Accusation {
+    /// `Suspect` or `Dead`.
+    pub(crate) state: MemberState,
+    pub(crate) subject: NodeName,
+    pub(crate) life: Life,
+    /// Hash of the accused `alive`.
+    pub(crate) proof: u64,
+    pub(crate) accuser: NodeName,
+}
+
+/// One member of a digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberDigest {
+    pub(crate) name: NodeName,
+    pub(crate) life: Life,
+    pub(crate) state: MemberState,
+    pub(crate) proof: u64,
+    pub(crate) credential: u64,
+}
+
+/// One shard of a record in a digest, or the news that one exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordDigest {
+    pub(crate) owner: NodeName,
+    pub(crate) kind: RecordKind,
+    pub(crate) shard: u8,
+    pub(crate) version: RecordVersion,
+}
+
+/// One thing that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Want {
+    /// A member's credential and newest life.
+    Member(NodeName),
+    /// One shard of a record.
+    Record(NodeName, RecordKind, u8),
+    /// A member's credential with this hash.
+    Credential(NodeName, [u8; 32]),
+}
+
+/// Everything that peers say to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Ping {
+        nonce: u64,
+    },
+    Ack {
+        nonce: u64,
+        roots: Roots,
+        health: u8,
+    },
+    PingReq {
+        nonce: u64,
+        target: NodeName,
+        wait_ms: u32,
+    },
+    Nack {
+        nonce: u64,
+    },
+    RelayedAck {
+        nonce: u64,
+    },
+    Life(SignedLife),
+    Accusation(Accusation),
+    /// Header, payload and signature.
+    Record(Bytes),
+    /// A record that does not fit a datagram: fetch it.
+    Have(RecordDigest),
+    /// Begins a comparison.
+    SyncOpen {
+        roots: Roots,
+    },
+    Buckets(Vec<u64>),
+    Members(Vec<MemberDigest>),
+    Records(Vec<RecordDigest>),
+    /// All entries of the named buckets were listed.
+    DigestEnd {
+        buckets: [u8; BUCKETS / 8],
+    },
+    Want(Vec<Want>),
+    Credential {
+        owner: NodeName,
+        bytes: Bytes,
+    },
+    LeaveAck,
+    /// Too many comparisons are open here: ask again soon.
+    Busy,
+    /// The sender has sent all that it will on this exchange without being asked.
+    Done,
+}
+
+#[derive(Encode, Decode)]
+struct NonceV1 {
+    nonce: u64,
+}
+
+#[derive(Encode, Decode)]
+struct AckV1 {
+    nonce: u64,
+    documents: u64,
+    state: u64,
+    health: u8,
+}
+
+#[derive(Encode, Decode)]
+struct PingReqV1 {
+    nonce: u64,
+    target: Name,
+    wait_ms: u32,
+}
+
+#[derive(Encode, Decode)]
+struct AccusationV1 {
+    state: u8,
+    subject: Name,
+    epoch: u64,
+    incarnation: u32,
+    proof: u64,
+    accuser: Name,
+}
+
+#[derive(Encode, Decode)]
+struct RootsV1 {
+    documents: u64,
+    state: u64,
+}
+
+#[derive(Encode, Decode)]
+struct MemberV1 {
+    name: Name,
+    epoch: u64,
+    incarnation: u32,
+    state: u8,
+    proof: u64,
+    credential: u64,
+}
+
+#[derive(Encode, Decode)]
+struct RecordV1 {
+    owner: Name,
+    kind: u8,
+    shard: u8,
+    epoch: u64,
+    version: u64,
+}
+
+#[derive(Encode, Decode)]
+struct EndV1 {
+    buckets: [u8; BUCKETS / 8],
+}
+
+#[derive(Encode, Decode)]
+struct WantV1 {
+    class: u8,
+    owner: Name,
+    kind: u8,
+    shard: u8,
+    hash: BoundedVec<u8, 32>,
+}
+
+type ListV1<T, const N: usize> = BoundedVec<T, N>;
+
+/// The kind byte of each message.
+mod kind {
+    pub(super) const PING: u8 = 1;
+    pub(super) const ACK: u8 = 2;
+    pub(super) const PING_REQ: u8 = 3;
+    pub(super) const NACK: u8 = 4;
+    pub(super) const RELAYED_ACK: u8 = 5;
+    pub(super) const LIFE: u8 = 6;
+    pub(super) const ACCUSATION: u8 = 7;
+    pub(super) const RECORD: u8 = 8;
+    pub(super) const HAVE: u8 = 9;
+    pub(super) const SYNC_OPEN: u8 = 16;
+    pub(super) const BUCKETS: u8 = 17;
+    pub(super) const MEMBERS: u8 = 18;
+    pub(super) const RECORDS: u8 = 19;
+    pub(super) const DIGEST_END: u8 = 20;
+    pub(super) const WANT: u8 = 21;
+    pub(super) const CREDENTIAL: u8 = 22;
+    pub(super) const LEAVE_ACK: u8 = 23;
+    pub(super) const DONE: u8 = 24;
+    pub(super) const BUSY: u8 = 25;
+}
+
+/// The head of every frame of a mesh.
+pub(crate) fn mesh_head(mesh: &MeshId) -> [u8; 8] {
+    mesh.0.first_chunk::<8>().copied().unwrap_or_default()
+}
+
+/// What reading a frame yields.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// Of another mesh; its body was not looked at.
+    Foreign,
+    /// The messages, and how many of unknown kinds were skipped.
+    Ours(Vec<Message>, u64),
+}
+
+/// Reads a whole frame. One malformed message refuses the frame.
+pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Result<Frame, WireError> {
+    if bytes.len() > which.bytes_max() {
+        return Err(WireError::TooLong);
+    }
+    let mut reader = Reader(bytes);
+    if reader.array::<2>()? != MAGIC || reader.u8()? != which.byte() {
+        return Err(WireError::BadMagic);
+    }
+    let _flags = reader.u8()?;
+    if reader.array::<8>()? != *mesh {
+        return Ok(Frame::Foreign);
+    }
+    let len = usize::try_from(reader.u32()?).map_err(|_| WireError::TooLong)?;
+    match len.cmp(&reader.0.len()) {
+        std::cmp::Ordering::Less => return Err(WireError::Trailing),
+        std::cmp::Ordering::Greater => return Err(WireError::Truncated),
+        std::cmp::Ordering::Equal => {}
+    }
+    let mut messages = Vec::new();
+    let mut unknown = 0_u64;
+    while !reader.0.is_empty() {
+        let kind = reader.u8()?;
+        let len = usize::from(reader.u16()?);
+        match read_message(kind, reader.take(len)?)? {
+            Some(message) => messages.push(message),
+            None => unknown = unknown.saturating_add(1),
+        }
+    }
+    Ok(Frame::Ours(messages, unknown))
+}
+
+fn read_message(kind: u8, payload: &[u8]) -> Result<Option<Message>, WireError> {
+    Ok(Some(match kind {
+        kind::PING => Message::Ping { nonce: fixed::<NonceV1>(payload)?.nonce },
+        kind::ACK => {
+            let ack: AckV1 = fixed(payload)?;
+            let roots = Roots { documents: ack.documents, state: ack.state };
+            Message::Ack { nonce: ack.nonce, roots, health: ack.health }
+        }
+        kind::PING_REQ => {
+            let ask: PingReqV1 = fixed(payload)?;
+            Message::PingReq { nonce: ask.nonce, target: ask.target.0, wait_ms: ask.wait_ms }
+        }
+        kind::NACK => Message::Nack { nonce: fixed::<NonceV1>(payload)?.nonce },
+        kind::RELAYED_ACK => Message::RelayedAck { nonce: fixed::<NonceV1>(payload)?.nonce },
+        kind::LIFE => {
+            let mut reader = Reader(payload);
+            let signature = reader.array()?;
+            let body = reader.rest(LIFE_BYTES_MAX)?;
+            Message::Life(SignedLife { body: Bytes::copy_from_slice(body), signature })
+        }
+        kind::ACCUSATION => {
+            let said: AccusationV1 = fixed(payload)?;
+            Message::Accusation(Accusation {
+                state: match said.state {
+                    2 => MemberState::Suspect,
+                    3 => MemberState::Dead,
+                    _ => return Err(WireError::BadField("state")),
+                },
+                subject: said.subject.0,
+                life: life(said.epoch, said.incarnation),
+                proof: said.proof,
+                accuser: said.accuser.0,
+            })
+        }
+        kind::RECORD => Message::Record(Bytes::copy_from_slice(Reader(payload).rest(RECORD_BYTES_MAX)?)),
+        kind::HAVE => Message::Have(record_digest(fixed(payload)?)),
+        kind::SYNC_OPEN => {
+            let roots: RootsV1 = fixed(payload)?;
+            Message::SyncOpen { roots: Roots { documents: roots.documents, state: roots.state } }
+        }
+        kind::BUCKETS => {
+            let sums = fixed::<ListV1<u64, BUCKETS>>(payload)?.into_inner();
+            if sums.len() != BUCKETS {
+                return Err(WireError::BadField("buckets"));
+            }
+            Message::Buckets(sums)
+        }
+        kind::MEMBERS => {
+            let list = fixed::<ListV1<MemberV1, DIGEST_ITEMS_MAX>>(payload)?.into_inner();
+            Message::Members(list.into_iter().map(member_digest).collect::<Result<_, _>>()?)
+        }
+        kind::RECORDS => {
+            let list = fixed::<ListV1<RecordV1, DIGEST_ITEMS_MAX>>(payload)?.into_inner();
+            Message::Records(list.into_iter().map(record_digest).collect())
+        }
+        kind::DIGEST_END => Message::DigestEnd { buckets: fixed::<EndV1>(payload)?.buckets },
+        kind::WANT => {
+            let list = fixed::<ListV1<WantV1, WANT_ITEMS_MAX>>(payload)?.into_inner();
+            Message::Want(list.into_iter().map(want).collect::<Result<_, _>>()?)
+        }
+        kind::CREDENTIAL => {
+            let mut reader = Reader(payload);
+            let owner = reader.name()?;
+            Message::Credential { owner, bytes: Bytes::copy_from_slice(reader.rest(CREDENTIAL_BYTES_MAX)?) }
+        }
+        kind::LEAVE_ACK => empty(payload, Message::LeaveAck)?,
+        kind::DONE => empty(payload, Message::Done)?,
+        kind::BUSY => empty(payload, Message::Busy)?,
+        _ => return Ok(None),
+    }))
+}
+
+fn empty(payload: &[u8], message: Message) -> Result<Message, WireError> {
+    if payload.is_empty() { Ok(message) } else { Err(WireError::Trailing) }
+}
+
+fn fixed<T: Decode<()>>(payload: &[u8]) -> Result<T, WireError> {
+    decode::<STRUCT_BYTES_MAX, T>(payload)
+}
+
+fn life(epoch: u64, incarnation: u32) -> Life {
+    Life { epoch: BootEpoch(epoch), incarnation: Incarnation(incarnation) }
+}
+
+/// The byte of a state in digests and accusations. `Joining` never travels.
+fn state_byte(state: MemberState) -> u8 {
+    match state {
+        MemberState::Joining => 0,
+        MemberState::Alive => 1,
+        MemberState::Suspect => 2,
+        MemberState::Dead => 3,
+        MemberState::Left => 4,
+    }
+}
+
+fn member_digest(raw: MemberV1) -> Result<MemberDigest, WireError> {
+    let state = match raw.state {
+        1 => MemberState::Alive,
+        2 => MemberState::Suspect,
+        3 => MemberState::Dead,
+        4 => MemberState::Left,
+        _ => return Err(WireError::BadField("state")),
+    };
+    let life = life(raw.epoch, raw.incarnation);
+    Ok(MemberDigest { name: raw.name.0, life, state, proof: raw.proof, credential: raw.credential })
+}
+
+fn record_digest(raw: RecordV1) -> RecordDigest {
+    RecordDigest {
+        owner: raw.owner.0,
+        kind: RecordKind::from_wire(raw.kind),
+        shard: raw.shard,
+        version: RecordVersion { epoch: BootEpoch(raw.epoch), version: raw.version },
+    }
+}
+
+fn want(raw: WantV1) -> Result<Want, WireError> {
+    Ok(match raw.class {
+        1 => Want::Member(raw.owner.0),
+        2 => Want::Record(raw.owner.0, RecordKind::from_wire(raw.kind), raw.shard),
+        3 => {
+            let hash = raw.hash.into_inner().try_into().map_err(|_| WireError::BadField("hash"))?;
+            Want::Credential(raw.owner.0, hash)
+        }
+        _ => return Err(WireError::BadField("class")),
+    })
+}
+
+/// One encoded message: header and payload, ready to be packed.
+///
+/// # Errors
+/// When the message breaks a limit of its reader; it could not be understood, so it must not be sent.
+pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
+    let (kind, payload) = match message {
+        Message::Ping { nonce } => (kind::PING, pack(&NonceV1 { nonce: *nonce })?),
+        Message::Ack { nonce, roots, health } => {
+            let ack = AckV1 { nonce: *nonce, documents: roots.documents, state: roots.state, health: *health };
+            (kind::ACK, pack(&ack)?)
+        }
+        Message::PingReq { nonce, target, wait_ms } => {
+            let ask = PingReqV1 { nonce: *nonce, target: Name(target.clone()), wait_ms: *wait_ms };
+            (kind::PING_REQ, pack(&ask)?)
+        }
+        Message::Nack { nonce } => (kind::NACK, pack(&NonceV1 { nonce: *nonce })?),
+        Message::RelayedAck { nonce } => (kind::RELAYED_ACK, pack(&NonceV1 { nonce: *nonce })?),
+        Message::Life(signed) => {
+            if signed.body.len() > LIFE_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            (kind::LIFE, [&signed.signature[..], &signed.body[..]].concat())
+        }
+        Message::Accusation(said) => {
+            let raw = AccusationV1 {
+                state: state_byte(said.state),
+                subject: Name(said.subject.clone()),
+                epoch: said.life.epoch.0,
+                incarnation: said.life.incarnation.0,
+                proof: said.proof,
+                accuser: Name(said.accuser.clone()),
+            };
+            (kind::ACCUSATION, pack(&raw)?)
+        }
+        Message::Record(bytes) => {
+            if bytes.len() > RECORD_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            (kind::RECORD, bytes.to_vec())
+        }
+        Message::Have(digest) => (kind::HAVE, pack(&raw_record(digest))?),
+        Message::SyncOpen { roots } => {
+            (kind::SYNC_OPEN, pack(&RootsV1 { documents: roots.documents, state: roots.state })?)
+        }
+        Message::Buckets(sums) => (kind::BUCKETS, pack(&ListV1::<u64, BUCKETS>::new(sums.clone())?)?),
+        Message::Members(list) => {
+            let raw = list.iter().map(raw_member).collect();
+            (kind::MEMBERS, pack(&ListV1::<MemberV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
+        }
+        Message::Records(list) => {
+            let raw = list.iter().map(raw_record).collect();
+            (kind::RECORDS, pack(&ListV1::<RecordV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
+        }
+        Message::DigestEnd { buckets } => (kind::DIGEST_END, pack(&EndV1 { buckets: *buckets })?),
+        Message::Want(list) => {
+            let raw = list.iter().map(raw_want).collect::<Result<_, _>>()?;
+            (kind::WANT, pack(&ListV1::<WantV1, WANT_ITEMS_MAX>::new(raw)?)?)
+        }
+        Message::Credential { owner, bytes } => {
+            if bytes.len() > CREDENTIAL_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            let mut payload = Vec::with_capacity(bytes.len().saturating_add(64));
+            put_name(&mut payload, owner);
+            payload.extend_from_slice(bytes);
+            (kind::CREDENTIAL, payload)
+        }
+        Message::LeaveAck => (kind::LEAVE_ACK, Vec::new()),
+        Message::Done => (kind::DONE, Vec::new()),
+        Message::Busy => (kind::BUSY, Vec::new()),
+    };
+    let len = u16::try_from(payload.len()).map_err(|_| WireError::TooLong)?;
+    let mut out = Vec::with_capacity(payload.len().saturating_add(MESSAGE_HEADER_BYTES));
+    out.push(kind);
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&payload);
+    Ok(out.into())
+}
+
+fn pack<T: Encode + Decode<()>>(value: &T) -> Result<Vec<u8>, WireError> {
+    encode::<STRUCT_BYTES_MAX, T>(value)
+}
+
+fn raw_member(digest: &MemberDigest) -> MemberV1 {
+    MemberV1 {
+        name: Name(digest.name.clone()),
+        epoch: digest.life.epoch.0,
+        incarnation: digest.life.incarnation.0,
+        state: state_byte(digest.state),
+        proof: digest.proof,
+        credential: digest.credential,
+    }
+}
+
+fn raw_record(digest: &RecordDigest) -> RecordV1 {
+    RecordV1 {
+        owner: Name(digest.owner.clone()),
+        kind: digest.kind.to_wire(),
+        shard: digest.shard,
+        epoch: digest.version.epoch.0,
+        version: digest.version.version,
+    }
+}
+
+fn raw_want(want: &Want) -> Result<WantV1, WireError> {
+    let (class, owner, kind, shard, hash) = match want {
+        Want::Member(owner) => (1, owner, 0, 0, Vec::new()),
+        Want::Record(owner, kind, shard) => (2, owner, kind.to_wire(), *shard, Vec::new()),
+        Want::Credential(owner, hash) => (3, owner, 0, 0, hash.to_vec()),
+    };
+    Ok(WantV1 { class, owner: Name(owner.clone()), kind, shard, hash: BoundedVec::new(hash)? })
+}
+
+/// Puts encoded messages into an envelope.
+pub(crate) fn frame(which: Envelope, mesh: &[u8; 8], messages: &[Bytes]) -> Bytes {
+    let len = messages.iter().fold(0_usize, |sum, message| sum.saturating_add(message.len()));
+    debug_assert!(len.saturating_add(ENVELOPE_BYTES) <= which.bytes_max(), "the packer keeps to the limit");
+    let mut out = Vec::with_capacity(len.saturating_add(ENVELOPE_BYTES));
+    out.extend_from_slice(&MAGIC);
+    out.push(which.byte());
+    out.push(0);
+    out.extend_from_slice(mesh);
+    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+    messages.iter().for_each(|message| out.extend_from_slice(message));
+    out.into()
+}
+
+/// What a member says about its own life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alive {
+    pub(crate) name: NodeName,
+    pub(crate) life: Life,
+    /// Hash of the node statement that certifies the signing key.
+    pub(crate) credential: [u8; 32],
+    pub(crate) tag: u64,
+    pub(crate) protocol: (u16, u16),
+    pub(crate) features: u64,
+    pub(crate) region: String,
+    pub(crate) release: String,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// A member's own word that it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leave {
+    pub(crate) name: NodeName,
+    pub(crate) life: Life,
+    pub(crate) credential: [u8; 32],
+}
+
+/// The two forms that a record key signs as `Life`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LifeClaim {
+    Alive(Alive),
+    Leave(Leave),
+}
+
+impl LifeClaim {
+    pub(crate) fn name(&self) -> &NodeName {
+        match self {
+            Self::Alive(alive) => &alive.name,
+            Self::Leave(leave) => &leave.name,
+        }
+    }
+
+    pub(crate) fn credential(&self) -> &[u8; 32] {
+        match self {
+            Self::Alive(alive) => &alive.credential,
+            Self::Leave(leave) => &leave.credential,
+        }
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        match self {
+            Self::Alive(alive) => alive.life,
+            Self::Leave(leave) => leave.life,
+        }
+    }
+}
+
+const FORM_ALIVE: u8 = 1;
+const FORM_LEAVE: u8 = 2;
+const LIFE_SCHEMA: u8 = 1;
+
+impl Alive {
+    /// The bytes to sign. Addresses beyond the limit and overlong texts are cut: they come from our own settings.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = life_head(FORM_ALIVE, &self.name, self.life, &self.credential);
+        out.extend_from_slice(&self.tag.to_le_bytes());
+        out.extend_from_slice(&self.protocol.0.to_le_bytes());
+        out.extend_from_slice(&self.protocol.1.to_le_bytes());
+        out.extend_from_slice(&self.features.to_le_bytes());
+        put_text(&mut out, &self.region);
+        put_text(&mut out, &self.release);
+        let addresses = self.addresses.iter().take(ADDRESSES_MAX);
+        out.push(u8::try_from(addresses.len()).unwrap_or(0));
+        for address in addresses {
+            match address.ip() {
+                IpAddr::V4(ip) => {
+                    out.push(4);
+                    out.extend_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    out.push(6);
+                    out.extend_from_slice(&ip.octets());
+                }
+            }
+            out.extend_from_slice(&address.port().to_le_bytes());
+        }
+        out.extend_from_slice(&0_u16.to_le_bytes());
+        out.into()
+    }
+}
+
+impl Leave {
+    /// The bytes to sign.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = life_head(FORM_LEAVE, &self.name, self.life, &self.credential);
+        out.extend_from_slice(&0_u16.to_le_bytes());
+        out.into()
+    }
+}
+
+fn life_head(form: u8, name: &NodeName, life: Life, credential: &[u8; 32]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.push(form);
+    out.push(LIFE_SCHEMA);
+    put_name(&mut out, name);
+    out.extend_from_slice(&life.epoch.0.to_le_bytes());
+    out.extend_from_slice(&life.incarnation.0.to_le_bytes());
+    out.extend_from_slice(credential);
+    out
+}
+
+/// Reads the signed bytes of an `alive` or `leave`.
+pub(crate) fn read_life(body: &[u8]) -> Result<LifeClaim, WireError> {
+    if body.len() > LIFE_BYTES_MAX {
+        return Err(WireError::TooLong);
+    }
+    let mut reader = Reader(body);
+    let form = reader.u8()?;
+    // A newer schema adds fields in the extension only, so its number needs no check.
+    let _schema = reader.u8()?;
+    let name = reader.name()?;
+    let life = life(reader.u64()?, reader.u32()?);
+    let credential = reader.array()?;
+    let claim = match form {
+        FORM_ALIVE => {
+            let tag = reader.u64()?;
+            let protocol = (reader.u16()?, reader.u16()?);
+            let features = reader.u64()?;
+            let (region, release) = (reader.text()?, reader.text()?);
+            let count = usize::from(reader.u8()?);
+            if count > ADDRESSES_MAX {
+                return Err(WireError::BadField("addresses"));
+            }
+            let mut addresses = Vec::with_capacity(count);
+            for _ in 0..count {
+                addresses.push(reader.address()?);
+            }
+            LifeClaim::Alive(Alive { name, life, credential, tag, protocol, features, region, release, addresses })
+        }
+        FORM_LEAVE => LifeClaim::Leave(Leave { name, life, credential }),
+        _ => return Err(WireError::BadField("form")),
+    };
+    let extension = usize::from(reader.u16()?);
+    reader.take(extension)?;
+    reader.end()?;
+    Ok(claim)
+}
+
+/// The head of a record, and where its parts lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHead {
+    pub(crate) owner: NodeName,
+    pub(crate) kind: RecordKind,
+    pub(crate) shard: u8,
+    pub(crate) version: RecordVersion,
+    pub(crate) schema: u16,
+    pub(crate) ttl_s: u32,
+    /// Hash of the owner's node statement.
+    pub(crate) statement: [u8; 32],
+}
+
+/// A record taken apart; the parts share memory with the whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordParts {
+    pub(crate) head: RecordHead,
+    pub(crate) payload: Bytes,
+    /// What the signature covers: everything before it.
+    pub(crate) signed: Bytes,
+    pub(crate) signature: [u8; SIGNATURE_BYTES],
+}
+
+impl RecordHead {
+    /// The bytes to sign: head and payload.
+    ///
+    /// # Errors
+    /// The payload is too long.
+    pub(crate) fn to_bytes(&self, payload: &[u8]) -> Result<Bytes, WireError> {
+        if payload.len() > RECORD_PAYLOAD_BYTES_MAX {
+            return Err(WireError::TooLong);
+        }
+        let mut out = Vec::with_capacity(payload.len().saturating_add(200));
+        put_name(&mut out, &self.owner);
+        out.push(self.kind.to_wire());
+        out.push(self.shard);
+        out.extend_from_slice(&self.version.epoch.0.to_le_bytes());
+        out.extend_from_slice(&self.version.version.to_le_bytes());
+        out.extend_from_slice(&self.schema.to_le_bytes());
+        out.extend_from_slice(&self.ttl_s.to_le_bytes());
+        out.extend_from_slice(&self.statement);
+        out.extend_from_slice(&u16::try_from(payload.len()).map_err(|_| WireError::TooLong)?.to_le_bytes());
+        out.extend_from_slice(payload);
+        Ok(out.into())
+    }
+}
+
+/// Reads a whole record; the payload is not looked into.
+pub(crate) fn read_record(bytes: &Bytes) -> Result<RecordParts, WireError> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(WireError::TooLong);
+    }
+    let mut reader = Reader(bytes);
+    let owner = reader.name()?;
+    let (kind, shard) = (RecordKind::from_wire(reader.u8()?), reader.u8()?);
+    let version = RecordVersion { epoch: BootEpoch(reader.u64()?), version: reader.u64()? };
+    let (schema, ttl_s) = (reader.u16()?, reader.u32()?);
+    let statement = reader.array()?;
+    let len = usize::from(reader.u16()?);
+    if len > RECORD_PAYLOAD_BYTES_MAX {
+        return Err(WireError::TooLong);
+    }
+    let payload = bytes.slice_ref(reader.take(len)?);
+    let signature = reader.array()?;
+    reader.end()?;
+    let signed = bytes.slice(..bytes.len().saturating_sub(SIGNATURE_BYTES));
+    let head = RecordHead { owner, kind, shard, version, schema, ttl_s, statement };
+    Ok(RecordParts { head, payload, signed, signature })
+}
+
+fn put_name(out: &mut Vec<u8>, name: &NodeName) {
+    // A name has at most 63 bytes by its grammar.
+    out.push(u8::try_from(name.as_str().len()).unwrap_or(0));
+    out.extend_from_slice(name.as_str().as_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    out.push(u8::try_from(end).unwrap_or(0));
+    out.extend_from_slice(text.get(..end).unwrap_or_default().as_bytes());
+}
+
+/// Reads forward through foreign bytes; every step checks the length first.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (head, tail) = self.0.split_at_checked(len).ok_or(WireError::Truncated)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, WireError> {
+        self.array::<1>().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, WireError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, WireError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, WireError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn str(&mut self, max: usize, field: &'static str) -> Result<&'a str, WireError> {
+        let len = usize::from(self.u8()?);
+        if len > max {
+            return Err(WireError::BadField(field));
+        }
+        std::str::from_utf8(self.take(len)?).map_err(|_| WireError::BadField(field))
+    }
+
+    fn name(&mut self) -> Result<NodeName, WireError> {
+        let text = self.str(starling_model::limits::NAME_BYTES_MAX, "name")?;
+        NodeName::new(text).map_err(|_| WireError::BadField("name"))
+    }
+
+    /// Printable text: control characters never reach a log or a table.
+    fn text(&mut self) -> Result<String, WireError> {
+        let text = self.str(TEXT_BYTES_MAX, "text")?;
+        if text.chars().any(char::is_control) {
+            return Err(WireError::BadField("text"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn address(&mut self) -> Result<SocketAddr, WireError> {
+        let ip = match self.u8()? {
+            4 => IpAddr::from(self.array::<4>()?),
+            6 => IpAddr::from(self.array::<16>()?),
+            _ => return Err(WireError::BadField("address")),
+        };
+        Ok(SocketAddr::new(ip, self.u16()?))
+    }
+
+    fn rest(&mut self, max: usize) -> Result<&'a [u8], WireError> {
+        if self.0.len() > max {
+            return Err(WireError::TooLong);
+        }
+        Ok(std::mem::take(&mut self.0))
+    }
+
+    fn end(&self) -> Result<(), WireError> {
+        if self.0.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! `/v1/members`: everybody, as this node sees them.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use starling_gossip::MemberView;
+use starling_model::{Digest, MemberState, SpiffeId, TrustDomain, mesh};
+
+use super::Shared;
+use super::answer::read;
+use super::problem::Refusal;
+use super::query::Query;
+use super::views::{
+    Items, Member, MemberCertificate, MemberConfig, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion, kind,
+};
+use crate::telemetry::time::{Clocks, millis, rfc3339_seconds};
+
+/// All members, by name.
+///
+/// # Errors
+/// 400 for unknown parameters.
+pub async fn list(
+    State(state): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    Query::read(query.as_deref(), &[])?;
+    let view = state.view.load_full();
+    let (clocks, domain) = (Clocks::read(), state.identity.node.trust_domain());
+    let items = view.members.iter().map(|member| show(member, member.name == view.node, domain, &clocks)).collect();
+    Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
+}
+
+/// One member.
+///
+/// # Errors
+/// 404 when this node knows none of that name.
+pub async fn get(
+    State(state): State<Shared>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    Query::read(query.as_deref(), &[])?;
+    let view = state.view.load_full();
+    let Some(member) = view.member(&name) else {
+        let help = "starling members lists the known names";
+        return Err(Refusal::missing(format!("{} knows no member {name:?}", view.node)).with_help(help));
+    };
+    let shown = show(member, member.name == view.node, state.identity.node.trust_domain(), &Clocks::read());
+    Ok(read(&state, &headers, kind::MEMBER, shown))
+}
+
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clocks) -> Member {
+    let offered = member.services.iter().flat_map(|record| &record.instances);
+    let mut services: Vec<ServiceRef> = offered
+        .map(|instance| ServiceRef {
+            namespace: instance.service.namespace.to_string(),
+            name: instance.service.name.to_string(),
+        })
+        .collect();
+    services.sort();
+    services.dedup();
+    // Who has left offers nothing, whatever is remembered of it.
+    if member.state == MemberState::Left {
+        services.clear();
+    }
+    let status = member.status.as_ref();
+    let labels: BTreeMap<String, String> = status
+        .map(|status| status.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+        .unwrap_or_default();
+    let certified = status.filter(|status| status.certificate_not_after > 0);
+    Member {
+        name: member.name.to_string(),
+        address: member.addresses.first().map(ToString::to_string),
+        state: member.state.as_str().to_owned(),
+        boot_epoch: member.life.epoch.to_string(),
+        incarnation: member.life.incarnation.0,
+        since: clocks.show(member.since),
+        last_seen: member.last_seen.filter(|_| !is_self).map(|at| clocks.show(at)),
+        is_self,
+        rtt: member.rtt.filter(|_| !is_self).map(|rtt| Rtt { ms: millis(rtt), jitter_ms: None }),
+        version: text(&member.release),
+        protocol: ProtocolRange { min: member.protocol.0, max: member.protocol.1 },
+        labels,
+        services,
+        config: status.map(|status| MemberConfig {
+            documents: u64::from(status.documents),
+            digest: Digest(status.digest.0).to_string(),
+        }),
+        trust: certified
+            .map(|status| MemberTrust { bundle_sequence: status.bundle_sequence, shared_issuer: status.shared_issuer }),
+        suspicion: member.suspicion.as_ref().map(|doubt| Suspicion {
+            accusers: doubt.accusers.iter().map(ToString::to_string).collect(),
+            until: clocks.show(doubt.deadline),
+        }),
+        certificate: certified.map(|status| MemberCertificate {
+            spiffe_id: SpiffeId::node(domain, &member.name).to_string(),
+            not_after: rfc3339_seconds(status.certificate_not_after),
+            leaf_not_after: Some(status.leaf_not_after).filter(|at| *at > 0).map(rfc3339_seconds),
+            root: mesh::hex(&status.root),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use starling_model::StatusRecord;
+
+    use super::*;
+    use crate::mesh_view::tests::member;
+
+    #[test]
+    fn a_member_is_shown_with_what_is_known_of_it() {
+        let mut known = member("vm-2", MemberState::Alive, Instant::now());
+        known.status = Some(StatusRecord {
+            certificate_not_after: 1_826_496_000,
+            leaf_not_after: 1_795_440_600,
+            bundle_sequence: 1,
+            root: [0xb7, 0xe1, 0x03, 0xc8],
+            ..StatusRecord::default()
+        });
+        let domain = TrustDomain::new("prod.internal").unwrap();
+        let shown = show(&known, false, &domain, &Clocks::read());
+        let certificate = shown.certificate.unwrap();
+        assert_eq!(certificate.spiffe_id, "spiffe://prod.internal/node/vm-2");
+        assert_eq!((certificate.root.as_str(), shown.trust.unwrap().bundle_sequence), ("b7e103c8", 1));
+        assert_eq!((shown.rtt.unwrap().ms, shown.boot_epoch.as_str(), shown.incarnation), (0.41, "1795014117", 3));
+
+        known.status = None;
+        let unknown = show(&known, true, &domain, &Clocks::read());
+        assert!(unknown.certificate.is_none() && unknown.config.is_none() && unknown.rtt.is_none());
+        assert!(unknown.is_self && unknown.last_seen.is_none());
+    }
+}

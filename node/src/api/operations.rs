@@ -1,0 +1,216 @@
+//! `POST /v1/join` and `/v1/leave`: things that take longer than a request, and `/v1/operations/{id}` to ask again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use starling_gossip::Seed;
+use starling_model::codes;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::answer;
+use super::problem::Refusal;
+use super::query::Query;
+use super::server::BODY_BYTES_MAX;
+use super::views::{Envelope, JoinRequest, Operation, kind};
+use crate::shutdown::Phase;
+use crate::tasks::gossip::MeshCommand;
+use crate::telemetry::time::{Clocks, rfc3339_millis};
+
+/// Operations remembered.
+const OPERATIONS_MAX: usize = 16;
+/// Longest wait of one request.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Most seeds in one request.
+const SEEDS_MAX: usize = 16;
+/// How often a waiting join looks at the view.
+const JOIN_LOOK: Duration = Duration::from_millis(50);
+
+/// The newest operations.
+#[derive(Clone, Debug, Default)]
+pub struct Operations(Arc<Mutex<(u64, VecDeque<Operation>)>>);
+
+impl Operations {
+    fn begin(&self, verb: &str) -> Operation {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.0 += 1;
+        let operation = Operation {
+            id: format!("{verb}-{}", held.0),
+            verb: verb.to_owned(),
+            state: "running".to_owned(),
+            started_at: rfc3339_millis(SystemTime::now()),
+            finished_at: None,
+            detail: None,
+            acknowledged: None,
+            withdrawn: Vec::new(),
+            problem: None,
+        };
+        if held.1.len() >= OPERATIONS_MAX {
+            held.1.pop_front();
+        }
+        held.1.push_back(operation.clone());
+        operation
+    }
+
+    fn save(&self, operation: &Operation) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = held.1.iter_mut().find(|held| held.id == operation.id) {
+            place.clone_from(operation);
+        }
+    }
+
+    fn find(&self, found: impl Fn(&Operation) -> bool) -> Option<Operation> {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.1.iter().rev().find(|operation| found(operation)).cloned()
+    }
+}
+
+/// One operation.
+///
+/// # Errors
+/// 404 when it is unknown or too old.
+pub async fn get(
+    State(state): State<Shared>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    Query::read(query.as_deref(), &[])?;
+    let operation = state.operations.find(|held| held.id == id);
+    let operation = operation.ok_or_else(|| Refusal::missing(format!("no operation {id:?}")))?;
+    Ok(answer::read(&state, &headers, kind::OPERATION, operation))
+}
+
+/// Dials further seeds.
+///
+/// # Errors
+/// 400 for a malformed body, 503 while leaving.
+pub async fn join(
+    State(state): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let wait = Query::read(query.as_deref(), &["wait"])?.duration("wait", WAIT_MAX)?;
+    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| Refusal::malformed("the body could not be read"))?;
+    let request: JoinRequest = serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::malformed(format!("{error}")).with_help(r#"send {"seeds": ["HOST:7740"]}"#))?;
+    check_seeds(&request.seeds)?;
+    if state.lifecycle.phase() >= Phase::Draining {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the agent is leaving"));
+    }
+    let before = state.view.load().counts().alive;
+    let mut operation = state.operations.begin("join");
+    let seeds = request.seeds.iter().cloned().map(Seed).collect();
+    if !state.mesh.offer(MeshCommand::Join(seeds)) {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "too many commands wait"));
+    }
+    if let Some(wait) = wait {
+        let more = async {
+            while state.view.load().counts().alive <= before {
+                tokio::time::sleep(JOIN_LOOK).await;
+            }
+        };
+        if timeout(wait, more).await.is_ok() {
+            let alive = state.view.load().counts().alive;
+            operation.state = "done".to_owned();
+            operation.detail = Some(format!("{alive} members alive"));
+            operation.finished_at = Some(rfc3339_millis(SystemTime::now()));
+            state.operations.save(&operation);
+        }
+    }
+    Ok(show(&state, &headers, operation))
+}
+
+fn check_seeds(seeds: &[String]) -> Result<(), Refusal> {
+    if seeds.is_empty() || seeds.len() > SEEDS_MAX {
+        return Err(Refusal::malformed(format!("{} seeds; between 1 and {SEEDS_MAX} are allowed", seeds.len())));
+    }
+    for seed in seeds {
+        let good = seed.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && host.len() <= 255 && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
+        if !good {
+            return Err(Refusal::malformed(format!(
+                "seed {:?} is not HOST:PORT",
+                seed.chars().take(80).collect::<String>()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the mesh; the agent ends afterwards.
+///
+/// # Errors
+/// 400 for unknown parameters.
+pub async fn leave(
+    State(state): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let wait = Query::read(query.as_deref(), &["wait"])?.duration("wait", WAIT_MAX)?;
+    let running = state.operations.find(|held| held.verb == "leave" && held.state == "running");
+    let mut operation = match running {
+        Some(operation) => operation,
+        None => {
+            let mut begun = state.operations.begin("leave");
+            begun.withdrawn = state.local.load().services().iter().map(ToString::to_string).collect();
+            state.operations.save(&begun);
+            begun
+        }
+    };
+    state.lifecycle.stop("leave was asked for over the API");
+    if let Some(wait) = wait
+        && let Ok(left) = timeout(wait, state.lifecycle.leave_done()).await
+    {
+        operation.state = "done".to_owned();
+        operation.acknowledged = Some(left.acknowledged as u64);
+        operation.finished_at = Some(rfc3339_millis(SystemTime::now()));
+        state.operations.save(&operation);
+    }
+    Ok(show(&state, &headers, operation))
+}
+
+fn show(state: &Shared, headers: &HeaderMap, operation: Operation) -> Response {
+    let running = operation.state == "running";
+    let location = HeaderValue::from_str(&format!("/v1/operations/{}", operation.id));
+    let status = if running { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let envelope = Envelope::new(kind::OPERATION, answer::view(state, &Clocks::read()), operation);
+    let mut response = answer::render(headers, status, &envelope);
+    if let (true, Ok(location)) = (running, location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_hosts_with_ports() {
+        let check =
+            |seeds: &[&str]| check_seeds(&seeds.iter().map(|seed| (*seed).to_owned()).collect::<Vec<_>>()).is_ok();
+        assert!(check(&["10.0.0.11:7740", "vm-1.example:7740", "[::1]:7740"]));
+        for bad in ["", "vm-1", ":7740", "vm-1:0", "vm-1:seven", "vm-1:99999"] {
+            assert!(!check(&[bad]), "{bad}");
+        }
+        assert!(!check(&[]) && !check(&["a:1"; 17]));
+    }
+
+    #[test]
+    fn only_the_newest_operations_are_remembered() {
+        let operations = Operations::default();
+        for _ in 0..=OPERATIONS_MAX {
+            operations.begin("join");
+        }
+        assert!(operations.find(|held| held.id == "join-1").is_none());
+        assert!(operations.find(|held| held.id == "join-17").is_some());
+    }
+}

@@ -1,0 +1,99 @@
+//! Query parameters: known names only, each at most once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::problem::Refusal;
+
+/// The parameters of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Reads `raw`; every name must be in `known`.
+    ///
+    /// # Errors
+    /// 400 for unknown or repeated names, and for bad escapes.
+    pub fn read(raw: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let mut parameters = BTreeMap::new();
+        for pair in raw.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (unescape(name)?, unescape(value)?);
+            if !known.contains(&name.as_str()) {
+                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Refusal::malformed(format!("unknown query parameter {name:?}; known here: {list}")));
+            }
+            if parameters.insert(name.clone(), value).is_some() {
+                return Err(Refusal::malformed(format!("query parameter {name:?} stands there twice")));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// One parameter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A duration such as `30s`, at most `longest`.
+    ///
+    /// # Errors
+    /// 400 when it is none, or longer.
+    pub fn duration(&self, name: &str, longest: Duration) -> Result<Option<Duration>, Refusal> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match starling_config::duration::parse(text) {
+            Ok(duration) if duration <= longest => Ok(Some(duration)),
+            Ok(_) => Err(Refusal::malformed(format!("{name}={text} is over {} s", longest.as_secs()))),
+            Err(_) => Err(Refusal::malformed(format!("{name}={text} is no duration such as 30s"))),
+        }
+    }
+}
+
+fn unescape(text: &str) -> Result<String, Refusal> {
+    let bad = || Refusal::malformed(format!("{text:?} is not a well-formed query"));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+                let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else { return Err(bad()) };
+                u8::try_from(high * 16 + low).map_err(|_| bad())?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_names_once_and_well_formed() {
+        let read = |raw: &str| Query::read(Some(raw), &["wait", "verbose"]).map_err(|refusal| refusal.status.as_u16());
+        assert_eq!(Query::read(None, &[]), Ok(Query::default()));
+        assert!(read("").is_ok() && read("verbose").is_ok());
+        assert_eq!(read("wait=30s").unwrap().get("wait"), Some("30s"));
+        assert_eq!(read("wait=3%30s").unwrap().get("wait"), Some("30s"));
+        for bad in ["view=all", "wait=1s&wait=2s", "wait=%", "wait=%3", "wait=%ff", "%77ait%20=1"] {
+            assert_eq!(read(bad), Err(400), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_bound() {
+        let read = |raw: &str| {
+            let query = Query::read(Some(raw), &["wait"])?;
+            query.duration("wait", Duration::from_secs(60))
+        };
+        assert_eq!(read("wait=30s"), Ok(Some(Duration::from_secs(30))));
+        assert_eq!(read(""), Ok(None));
+        assert!(read("wait=61s").is_err());
+        assert!(read("wait=soon").is_err());
+        assert!(read("wait=-1s").is_err());
+    }
+}

@@ -1,0 +1,321 @@
+//! The doors as clients see them: a whole API over real sockets, with a fresh identity and an empty mesh.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use starling_model::{BootEpoch, MemberState};
+use starling_proxy::ProxyShared;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::super::guard::TcpRule;
+use super::super::{ApiState, Shared, router};
+use super::*;
+use crate::crypto::wall_clock;
+use crate::mesh_view::MeshView;
+use crate::mesh_view::tests::member;
+use crate::shutdown::Phase;
+use crate::tasks::identity::tests::{config, shared_folder};
+use crate::tasks::instances::{self, Instances};
+use crate::tasks::{gossip, identity, own::OwnRecords, routes::RoutesInbox};
+use crate::telemetry::metrics::{Metrics, Sources};
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    state: Shared,
+    tcp: std::net::SocketAddr,
+    closing: watch::Sender<bool>,
+}
+
+fn state(folder: &Path) -> Shared {
+    let config = config(folder, "vm-1");
+    let identity = Arc::new(identity::load(&config).unwrap());
+    let store = crate::store::open(&config.state, identity.node.mesh_id()).unwrap();
+    let shared = Arc::new(ProxyShared::new(identity.current.clone(), wall_clock));
+    let now = Instant::now();
+    let mut view = MeshView::empty(identity.node.node().clone(), BootEpoch(7), now);
+    view.members = vec![member("vm-1", MemberState::Alive, now), member("vm-2", MemberState::Suspect, now)];
+    let view = Arc::new(ArcSwap::from_pointee(view));
+    let sources = Sources {
+        view: Arc::clone(&view),
+        identity: Arc::clone(&identity),
+        store: store.clone(),
+        routes_inbox: RoutesInbox::default(),
+        routes: Arc::default(),
+    };
+    let local = instances::LocalViewCell::default();
+    let health = crate::supervise::Health::default();
+    let instances = Instances::load(instances::Context {
+        folder: config.services_dir(),
+        store: store.clone(),
+        own: OwnRecords::default(),
+        shared: Arc::clone(&shared),
+        view: Arc::clone(&local),
+        health: health.clone(),
+    });
+    let (commands, inbox) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(instances.run(inbox));
+    Arc::new(ApiState {
+        metrics: Metrics::new(&shared.metrics, sources),
+        identity,
+        view,
+        shared,
+        ages: Arc::default(),
+        local,
+        lifecycle: crate::shutdown::Lifecycle::default(),
+        mesh: crate::channel::Queue::<gossip::MeshCommand>::new("mesh", 1).0,
+        instances: commands,
+        store,
+        health,
+        listeners: super::super::views::Listeners::default(),
+        domain: "mesh.internal".to_owned(),
+        started: std::time::SystemTime::now(),
+        operations: super::super::operations::Operations::default(),
+    })
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        let folder = shared_folder();
+        let state = state(folder.path());
+        let (closing, closed) = watch::channel(false);
+        let guard = Guard { tcp: TcpRule::Read, hosts: Vec::new() };
+        let server = Server::new(router(Arc::clone(&state)), guard, closed);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = listener.local_addr().unwrap();
+        let socket = bind_socket(&folder.path().join("api.sock")).await.unwrap();
+        tokio::spawn(server.clone().serve_tcp(listener));
+        tokio::spawn(server.serve_socket(socket));
+        Self { folder, state, tcp, closing }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    /// Sends bytes over TCP and returns the whole answer.
+    async fn tcp(&self, request: &str) -> String {
+        exchange(TcpStream::connect(self.tcp).await.unwrap(), request).await
+    }
+
+    /// A request over the Unix socket; the body, if any, is JSON.
+    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+        let len = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{kind}content-length: {len}\r\n\r\n{body}"
+        );
+        let answer = exchange(UnixStream::connect(self.socket()).await.unwrap(), &request).await;
+        (status_of(&answer), serde_json::from_str(body_of(&answer)).unwrap_or_default())
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A refused request may end in a reset; what came before counts.
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status_of(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+fn get(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
+    let fixture = Fixture::start().await;
+    for (path, kind) in [
+        ("/v1/status", "Status"),
+        ("/v1/members", "MemberList"),
+        ("/v1/members/vm-2", "Member"),
+        ("/v1/services", "ServiceList"),
+        ("/v1/routes", "RouteTable"),
+        ("/v1/instances", "InstanceList"),
+        ("/v1/certs", "CertificateList"),
+    ] {
+        let answer = fixture.tcp(&get(path, "127.0.0.1")).await;
+        assert_eq!(status_of(&answer), 200, "{path}: {answer}");
+        let value: serde_json::Value = serde_json::from_str(body_of(&answer)).unwrap();
+        assert_eq!((&value["kind"], &value["apiVersion"]), (&kind.into(), &"starling/v1".into()), "{path}");
+        assert_eq!((&value["view"]["node"], &value["view"]["bootEpoch"]), (&"vm-1".into(), &"7".into()), "{path}");
+        for line in [
+            "etag: W/\"7-",
+            "x-content-type-options: nosniff",
+            "x-frame-options: DENY",
+            "cache-control: no-store",
+            "content-security-policy: default-src 'self'",
+        ] {
+            assert!(answer.contains(line), "{path}: {line}: {answer}");
+        }
+        assert!(!answer.contains("access-control"), "{path}");
+        assert_eq!(status_of(&fixture.tcp(&get(path, "evil.example")).await), 421, "{path}");
+        assert_eq!(status_of(&fixture.tcp(&get(&format!("{path}?view=all"), "localhost")).await), 400, "{path}");
+    }
+    for path in ["/livez", "/live", "/metrics"] {
+        assert_eq!(status_of(&fixture.tcp(&get(path, "localhost")).await), 200, "{path}");
+        assert_eq!(status_of(&fixture.tcp(&get(path, "evil.example")).await), 421, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unknown_things_are_problem_documents() {
+    let fixture = Fixture::start().await;
+    for (method, path, status, code) in [
+        ("GET", "/v1/nothing", 404, "ST0306"),
+        ("GET", "/v1/members/vm-77", 404, "ST0306"),
+        ("GET", "/v1/services/default/none", 404, "ST0306"),
+        ("GET", "/v1/services/Bad/none", 404, "ST0306"),
+        ("GET", "/v1/instances/none", 404, "ST0306"),
+        ("GET", "/v1/operations/leave-1", 404, "ST0306"),
+        ("DELETE", "/v1/instances/none", 404, "ST0306"),
+        ("DELETE", "/v1/status", 405, "ST0305"),
+        ("POST", "/v1/members", 405, "ST0305"),
+        ("POST", "/v1/leave?wait=soon", 400, "ST0305"),
+        ("PUT", "/v1/instances/Not_a_name", 400, "ST0305"),
+    ] {
+        let (got, problem) = fixture.ask(method, path, "").await;
+        assert_eq!((got, &problem["code"]), (status, &code.into()), "{method} {path}: {problem}");
+        assert_eq!(problem["type"], format!("urn:starling:error:{code}"));
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["instance"], path.split('?').next().unwrap());
+        assert!(!problem["help"].as_str().unwrap().is_empty());
+    }
+    let wrong = "DELETE /v1/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let answer = exchange(UnixStream::connect(fixture.socket()).await.unwrap(), wrong).await;
+    assert!(answer.contains("allow: GET,HEAD"), "{answer}");
+    let denied = fixture.tcp("POST /v1/leave HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(status_of(&denied) == 403 && denied.contains("ST0307"), "{denied}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_follows_the_life_of_the_agent() {
+    let fixture = Fixture::start().await;
+    let ready = || fixture.tcp("GET /readyz?verbose HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let answer = ready().await;
+    assert!(
+        status_of(&answer) == 503 && answer.contains("retry-after: 1") && answer.contains("not ready:"),
+        "{answer}"
+    );
+    fixture.state.lifecycle.advance(Phase::Ready);
+    let answer = ready().await;
+    assert!(status_of(&answer) == 200 && answer.ends_with("ok\n"), "{answer}");
+    fixture.state.lifecycle.advance(Phase::Draining);
+    assert_eq!(status_of(&ready().await), 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_announced_changed_and_withdrawn() {
+    let fixture = Fixture::start().await;
+    let web = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080", "labels": {"version": "v1"}}"#;
+    let (status, instance) = fixture.ask("PUT", "/v1/instances/web-1", web).await;
+    assert_eq!(
+        (status, &instance["durable"], &instance["health"]),
+        (200, &true.into(), &"healthy".into()),
+        "{instance}"
+    );
+    assert_eq!(instance["source"]["kind"], "api");
+    let (_, list) = fixture.ask("GET", "/v1/instances", "").await;
+    assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["service"]), (1, &"web".into()));
+    for (bad, word) in [
+        ("{", "EOF"),
+        (r#"{"service": "web"}"#, "missing field"),
+        (r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:1", "wieght": 1}"#, "wieght"),
+        (r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:1", "name": "other"}"#, "other"),
+        (r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:1", "weight": 1000001}"#, "weight"),
+    ] {
+        let (status, problem) = fixture.ask("PUT", "/v1/instances/web-1", bad).await;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(status == 400 && detail.contains(word), "{bad}: {problem}");
+    }
+    let (status, gone) = fixture.ask("DELETE", "/v1/instances/web-1", "").await;
+    assert_eq!((status, &gone["name"]), (200, &"web-1".into()));
+    assert_eq!(fixture.ask("GET", "/v1/instances/web-1", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_holds_its_name_against_the_api() {
+    let fixture = Fixture::start().await;
+    let services = fixture.folder.path().join("services.d");
+    std::fs::create_dir(&services).unwrap();
+    let text = "[[instance]]\nservice = \"web\"\nprotocol = \"tcp\"\naddress = \"127.0.0.1:9\"\n";
+    crate::files::replace(&services.join("web.toml"), text.as_bytes(), 0o644).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(8);
+    while fixture.state.local.load().get("web").is_none() {
+        assert!(Instant::now() < deadline, "the folder is watched");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let web = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080"}"#;
+    let (status, problem) = fixture.ask("PUT", "/v1/instances/web", web).await;
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("web.toml"), "{problem}");
+    assert_eq!(fixture.ask("DELETE", "/v1/instances/web", "").await.0, 409);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_oversize_are_answered_or_cut_and_harm_nobody() {
+    let fixture = Fixture::start().await;
+    for garbage in ["\x16\x03\x01\x02\0\x01\0", "GET\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\0\r\n\r\n"] {
+        let answer = fixture.tcp(garbage).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{garbage:?}: {answer}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(HEAD_BYTES_MAX + 1_000));
+    let answer = fixture.tcp(&long).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let over = BODY_BYTES_MAX + 1;
+    let request = format!(
+        "PUT /v1/instances/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {over}\r\n\r\n"
+    );
+    let answer = exchange(UnixStream::connect(fixture.socket()).await.unwrap(), &request).await;
+    assert!(status_of(&answer) == 413 && answer.contains("ST0308"), "{answer}");
+    let chunked = format!(
+        "PUT /v1/instances/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{over:x}\r\n{}\r\n0\r\n\r\n",
+        " ".repeat(over)
+    );
+    let answer = exchange(UnixStream::connect(fixture.socket()).await.unwrap(), &chunked).await;
+    assert_eq!(status_of(&answer), 413, "{answer}");
+    assert_eq!(status_of(&fixture.tcp(&get("/livez", "localhost")).await), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_end_with_the_agent_and_silent_ones_are_cut() {
+    let fixture = Fixture::start().await;
+    let mut idle = TcpStream::connect(fixture.tcp).await.unwrap();
+    idle.write_all(b"GET /livez HT").await.unwrap();
+    let mut rest = Vec::new();
+    let cut = tokio::time::timeout(Duration::from_secs(8), idle.read_to_end(&mut rest)).await;
+    assert!(cut.is_ok(), "a head that does not come is not waited for");
+    let mut kept = TcpStream::connect(fixture.tcp).await.unwrap();
+    kept.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut buffer = [0; 512];
+    assert!(kept.read(&mut buffer).await.unwrap() > 0);
+    fixture.closing.send_replace(true);
+    let closed = tokio::time::timeout(Duration::from_secs(2), kept.read(&mut buffer)).await;
+    assert_eq!(closed.unwrap().unwrap_or(0), 0, "kept connections are closed at the end");
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "the file outlives its process");
+    let live = bind_socket(&path).await.unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, SOCKET_MODE);
+    let taken = bind_socket(&path).await.unwrap_err();
+    assert!(taken.to_string().contains("another process answers"), "{taken}");
+    drop(live);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"precious").unwrap();
+    assert!(bind_socket(&path).await.is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious", "a file that is no socket is left alone");
+}

@@ -1,0 +1,216 @@
+//! `starling join FILE`: gives this host its identity, then starts the agent where systemd runs it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
+use starling_config::{ConfigDir, Loaded, Origin};
+use starling_identity::{JoinFile, TrustBundle};
+use starling_model::{SpiffeId, codes};
+use zeroize::Zeroizing;
+
+use crate::api::views::MemberList;
+use crate::cli::address::Address;
+use crate::cli::client::{Ask, Client};
+use crate::cli::errors::{CliError, Exit, causes};
+use crate::cli::install::{self, Places, Present};
+use crate::cli::leave::duration;
+use crate::cli::load::{Request, configuration};
+use crate::cli::output;
+use crate::files::{self, FileError};
+
+/// The packaged unit.
+const UNIT: &str = "starling.service";
+
+/// Pause between two looks at an agent that is starting.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Flags of `starling join`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JoinArgs {
+    /// The join file that the operator made: starling trust issue node NAME
+    file: PathBuf,
+    /// Folder of the configuration
+    #[arg(long, value_name = "DIR", default_value = ConfigDir::STANDARD)]
+    config_dir: PathBuf,
+    /// Folder of what the agent keeps [default: /var/lib/starling, or DIR/state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Installs only; the agent is not started
+    #[arg(long)]
+    no_start: bool,
+    /// Replaces an identity that this host has already
+    #[arg(long)]
+    replace: bool,
+    /// How long to wait until the started agent is alive
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    timeout: Duration,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
+    let text = read(&args.file)?;
+    let join = JoinFile::parse(&text).map_err(|error| {
+        let what = format!("{} cannot be used", args.file.display());
+        let cause = causes(&error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"));
+        CliError::coded(Exit::Refused, error.code(), what).cause(cause)
+    })?;
+    drop(text);
+    let bundle = TrustBundle::parse(&join.bundle_file).map_err(|error| install::bundle_error(&args.file, &error))?;
+
+    let (places, note) = places(args, &join)?;
+    let present = if args.replace { Present::Replace } else { Present::Keep };
+    let there = install::check(&join, &bundle, &places, present)?;
+    install::install(&join, &places, there)?;
+    let wrote_settings = install::agent_toml(&join, &places)?;
+
+    let mut text = format!(
+        "identity   {}   trust {}\n",
+        SpiffeId::node(&bundle.trust_domain, &join.node),
+        install::short_fingerprint(&bundle)
+    );
+    let mut wrote = Vec::new();
+    if wrote_settings {
+        wrote.push(places.agent_toml().display().to_string());
+    }
+    wrote.push(format!("{}/", places.trust.display()));
+    wrote.push(format!("{}/ (0600)", places.identity().display()));
+    text.push_str(&format!("wrote      {}\n", wrote.join(", ")));
+    // A bearer secret must not lie about once it has done its work; an error here must be seen, but undoes nothing.
+    match std::fs::remove_file(&args.file) {
+        Ok(()) => text.push_str(&format!("deleted    {}\n", args.file.display())),
+        Err(error) => {
+            let shown = args.file.display();
+            output::message(&format!("warning: {shown} holds a secret and could not be deleted: {error}\n"));
+        }
+    }
+    if let Some(note) = note {
+        text.push_str(&format!("note       {note}\n"));
+    }
+    output::print(&text)?;
+    start(args, &places)
+}
+
+/// Reads the file, which may belong to the user for whom root joins, but must not be open to others.
+fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let no =
+        |action: &'static str| move |source| CliError::from(FileError::Io { action, path: path.to_owned(), source });
+    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(no("open"))?;
+    let metadata = file.metadata().map_err(no("inspect"))?;
+    let unsafe_file = |why: String, help: String| Err(FileError::Unsafe { path: path.to_owned(), why, help }.into());
+    let shown = path.display();
+    if !metadata.file_type().is_file() {
+        return unsafe_file("is not a regular file".to_owned(), "copy the file itself to this host".to_owned());
+    }
+    if metadata.mode() & 0o077 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return unsafe_file(format!("has mode {mode:04o}: others can reach it"), format!("chmod 600 {shown}"));
+    }
+    let (owner, us) = (metadata.uid(), geteuid().as_raw());
+    if owner != us && us != 0 {
+        return unsafe_file(format!("belongs to uid {owner}, not to us (uid {us})"), format!("chown {us} {shown}"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let expected = usize::try_from(metadata.len().min(files::SECRET_BYTES_MAX)).unwrap_or(0);
+    text.reserve_exact(expected.saturating_add(1));
+    file.take(files::SECRET_BYTES_MAX).read_to_string(&mut text).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::InvalidData {
+            CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, format!("{shown} cannot be used"))
+                .cause("it is not a join file, or it is damaged or cut off")
+        } else {
+            no("read")(source)
+        }
+    })?;
+    Ok(text)
+}
+
+/// Where the parts go by the settings of this host, and what a person should know about its name.
+fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), CliError> {
+    let mut flags = Vec::new();
+    flags.extend(args.state_dir.as_ref().map(|dir| ("state".to_owned(), dir.display().to_string())));
+    let plain = Request { dir: ConfigDir::new(&args.config_dir), flags: flags.clone() };
+    flags.push(("node_name".to_owned(), join.node.to_string()));
+    let named = Request { flags, ..plain.clone() };
+    let loaded = configuration(&named)?;
+    let places = Places { config: args.config_dir.clone(), trust: loaded.config.trust, state: loaded.config.state };
+    // Without the flag: what the agent would call itself.
+    let note = match configuration(&plain) {
+        Ok(plain) => name_conflict(&plain, join, &places)?,
+        // Only the host's name is unusable, or the line above had failed, too; the settings written below name the node.
+        Err(_) => None,
+    };
+    Ok((places, note))
+}
+
+fn name_conflict(loaded: &Loaded, join: &JoinFile, places: &Places) -> Result<Option<String>, CliError> {
+    let held = &loaded.config.node_name;
+    if *held == join.node {
+        return Ok(None);
+    }
+    match loaded.origin("node_name") {
+        Some(Origin::Default) | None => {
+            // A file is there, so none is written: it has to be completed.
+            let complete = places.agent_toml().symlink_metadata().is_ok();
+            Ok(complete.then(|| {
+                format!(
+                    "this host is called {held}: put node_name = \"{}\" into {}",
+                    join.node,
+                    places.agent_toml().display()
+                )
+            }))
+        }
+        Some(origin) => {
+            let what = format!("the file is for {}, this host is called {held}", join.node);
+            Err(CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what)
+                .cause(format!("node_name is set in {origin}")))
+        }
+    }
+}
+
+fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
+    let standard = ConfigDir::new(&args.config_dir).is_standard();
+    let systemd = Path::new("/run/systemd/system").is_dir() && geteuid().is_root();
+    let unit = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
+        .iter()
+        .any(|dir| Path::new(dir).join(UNIT).exists());
+    if args.no_start || !standard || !systemd || !unit {
+        let state = args.state_dir.as_ref().map(|dir| format!(" --state-dir {}", dir.display())).unwrap_or_default();
+        return output::print(&format!("next:  starling agent --config-dir {}{state}\n", places.config.display()));
+    }
+    let begun = Instant::now();
+    let status = Command::new("systemctl").args(["restart", UNIT]).status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(_) | Err(_) => {
+            return Err(CliError::plain(Exit::Bad, format!("{UNIT} did not start"))
+                .help([format!("see why:  journalctl -u {UNIT}")]));
+        }
+    }
+    output::print(&format!("started    {UNIT}\n"))?;
+    let client = Client::new(Address::choose(None, None))?;
+    loop {
+        if let Ok(answer) = client.ask(Ask::get("/readyz"))
+            && answer.status == 200
+        {
+            break;
+        }
+        if begun.elapsed() > args.timeout {
+            let waited = starling_config::duration::format(args.timeout);
+            return Err(CliError::plain(Exit::TimedOut, format!("the agent is not ready after {waited}"))
+                .help(["it goes on by itself; see what it waits for:  starling status"]));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    let answer = client.ask(Ask::get("/v1/members"))?;
+    let members: Option<MemberList> = serde_json::from_slice(&answer.body).ok();
+    let alive = members.map_or(0, |list| list.body.items.iter().filter(|member| member.state == "alive").count());
+    let took = begun.elapsed().as_secs_f64();
+    output::print(&format!("joined     in {took:.2} s; {alive} members alive\nnext:  starling members\n"))
+}

@@ -1,0 +1,186 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+use crate::cli::install::{BundleThere, Places, Present};
+
+fn init_args(out: &Path) -> InitArgs {
+    InitArgs {
+        trust_domain: TrustDomain::new("prod.internal").unwrap(),
+        operator: "alice".to_owned(),
+        out: out.to_owned(),
+        shared_issuer: false,
+    }
+}
+
+fn issue_args(dir: &Path, name: &str, replace: bool) -> IssueNodeArgs {
+    IssueNodeArgs {
+        name: NodeName::new(name).unwrap(),
+        seed: vec!["10.0.0.11:7740".to_owned()],
+        ttl: "365d".to_owned(),
+        replace,
+        dir: dir.to_owned(),
+    }
+}
+
+fn join_file(path: &Path) -> JoinFile {
+    JoinFile::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn places(root: &Path) -> Places {
+    Places { config: root.to_owned(), trust: root.join("trust"), state: root.join("state") }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn an_operator_folder_is_made_once_and_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("op");
+    init(&init_args(&out), &Look::plain()).unwrap();
+    for (file, want) in [
+        ("operator/root.key", 0o600),
+        ("operator/issuer.key", 0o600),
+        ("operator/alice.key", 0o600),
+        ("operator/issued.log", 0o600),
+        ("trust/bundle.trust", 0o644),
+    ] {
+        assert_eq!(mode(&out.join(file)), want, "{file}");
+    }
+    assert!(!out.join("trust/issuer.key").exists());
+    let again = init(&init_args(&out), &Look::plain()).unwrap_err();
+    assert_eq!((again.exit(), again.code()), (Exit::Refused, Some(codes::TRUST_EXISTS)));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn init_looks_as_documented() {
+    let args = init_args(Path::new("/srv/prod"));
+    let made = create_trust_domain(&args.trust_domain, "alice", false, now()).unwrap();
+    let fingerprint = install::short_fingerprint(&made.bundle);
+    let want = format!(
+        "created trust domain prod.internal in /srv/prod
+  root CA        operator/root.key      valid 10 years         KEEP OFFLINE
+  issuing CA     operator/issuer.key    valid 5 years          signs node certificates
+  operator key   operator/alice.key     k1 \"alice\"             roles admin, config, issue, revoke
+  trust bundle   trust/bundle.trust     public, sequence 1     goes to every node
+  fingerprint    {fingerprint}                       compare it by voice or ticket
+next:  cd /srv/prod && starling trust issue node vm-1
+"
+    );
+    assert_eq!(init_text(&args, &made, &Look::plain()), want);
+    let shared = InitArgs { shared_issuer: true, ..args };
+    let text = init_text(&shared, &made, &Look::plain());
+    assert!(
+        text.contains("‼ trust/issuer.key is included: whoever reads it can pose as any node (ST0604)\n"),
+        "{text}"
+    );
+    assert!(text.contains("next:  copy /srv/prod/trust to /etc/starling/trust on every host; there:"), "{text}");
+}
+
+#[test]
+fn a_name_is_issued_once_unless_it_is_to_be_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("op");
+    init(&init_args(&out), &Look::plain()).unwrap();
+    issue_node(&issue_args(&out, "vm-2", false)).unwrap();
+    let file = out.join("vm-2.join");
+    assert_eq!(mode(&file), 0o600);
+    assert_eq!(join_file(&file).seeds, ["10.0.0.11:7740"]);
+    // The file may be gone, the log remembers.
+    std::fs::remove_file(&file).unwrap();
+    let again = issue_node(&issue_args(&out, "vm-2", false)).unwrap_err();
+    assert_eq!((again.exit(), again.code()), (Exit::Refused, Some(codes::TRUST_EXISTS)));
+    issue_node(&issue_args(&out, "vm-2", true)).unwrap();
+    issue_node(&issue_args(&out, "vm-20", false)).unwrap();
+    let log = std::fs::read_to_string(out.join("operator/issued.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.starts_with("node vm-2 key ")).count(), 2, "{log}");
+    assert_eq!(mode(&out.join("operator/issued.log")), 0o600);
+    let elsewhere = issue_node(&issue_args(folder.path(), "vm-3", false)).unwrap_err();
+    assert_eq!(elsewhere.exit(), Exit::NotFound);
+}
+
+#[test]
+fn an_identity_is_installed_once_and_only_under_its_own_mesh() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+    for out in [&ours, &theirs] {
+        init(&init_args(out), &Look::plain()).unwrap();
+        issue_node(&issue_args(out, "vm-2", false)).unwrap();
+    }
+    let join = join_file(&ours.join("vm-2.join"));
+    let bundle = TrustBundle::parse(&join.bundle_file).unwrap();
+    let places = places(&folder.path().join("host"));
+    assert_eq!(install::check(&join, &bundle, &places, Present::Keep).unwrap(), BundleThere::Older);
+    install::install(&join, &places, BundleThere::Older).unwrap();
+    assert!(install::agent_toml(&join, &places).unwrap());
+    assert!(!install::agent_toml(&join, &places).unwrap(), "settings that are there stay");
+    assert_eq!((mode(&places.issuing_key()), mode(&places.identity())), (0o600, 0o700));
+    assert_eq!((mode(&places.bundle()), mode(&places.chain())), (0o644, 0o644));
+    let text = std::fs::read_to_string(places.agent_toml()).unwrap();
+    assert!(text.contains("node_name = \"vm-2\"") && text.contains("seeds = [\"10.0.0.11:7740\"]"), "{text}");
+
+    let again = install::check(&join, &bundle, &places, Present::Keep).unwrap_err();
+    assert_eq!((again.exit(), again.code()), (Exit::Refused, Some(codes::IDENTITY_EXISTS)));
+    assert_eq!(install::check(&join, &bundle, &places, Present::Replace).unwrap(), BundleThere::Newer);
+    let foreign = join_file(&theirs.join("vm-2.join"));
+    let foreign_bundle = TrustBundle::parse(&foreign.bundle_file).unwrap();
+    for present in [Present::Keep, Present::Replace] {
+        let refused = install::check(&foreign, &foreign_bundle, &places, present).unwrap_err();
+        assert_eq!((refused.exit(), refused.code()), (Exit::Refused, Some(codes::OTHER_MESH)));
+    }
+}
+
+#[test]
+fn inspecting_looks_as_documented_and_shows_no_key() {
+    let row = |what, subject: &str, serial: &str, before: u64, after: u64| InspectRow {
+        what,
+        subject: subject.to_owned(),
+        serial: serial.to_owned(),
+        not_before: UnixTime(before),
+        not_after: UnixTime(after),
+        key: "P-256".to_owned(),
+    };
+    // 2026-11-22T15:31:59Z
+    let now = UnixTime(1_795_361_519);
+    let days = |count: u64| now.0 + count * 86_400 + 3_600;
+    let rows = [
+        row("root CA", "starling root b7e103c8", "41c9aa", 1_795_000_000, days(3_646)),
+        row("issuing CA", "starling issuer 5d2a77f0", "0b6ebb", 1_795_000_000, days(1_821)),
+        row("node CA", "vm-2.node.prod.internal", "7f31cc", 1_795_000_000, days(361)),
+        row("leaf", "spiffe://prod.internal/node/vm-2", "99", 1_795_000_000, now.0),
+    ];
+    let text = certificates(&rows, now, Serials::Short, &Look::plain());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("WHAT         SUBJECT "), "{text}");
+    assert!(lines[0].ends_with("SERIAL   NOT BEFORE   NOT AFTER     LEFT   KEY"), "{text}");
+    assert!(lines[1].ends_with("41c9…    2026-11-18   2036-11-15   3646d   P-256"), "{text}");
+    assert!(lines[4].contains("ended"), "{text}");
+    assert!(certificates(&rows, now, Serials::Full, &Look::plain()).contains("41c9aa"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("op");
+    init(&init_args(&out), &Look::plain()).unwrap();
+    issue_node(&issue_args(&out, "vm-2", false)).unwrap();
+    let rows = rows_of(&out.join("vm-2.join")).unwrap();
+    assert_eq!(rows.iter().map(|row| row.what).collect::<Vec<_>>(), ["root CA", "issuing CA", "node CA"]);
+    assert_eq!(rows_of(&out.join("trust/bundle.trust")).unwrap().len(), 2);
+    assert_eq!(rows_of(&out.join("operator/issuer.key")).unwrap_err().exit(), Exit::Refused);
+}
+
+#[test]
+fn seeds_and_lives_are_checked() {
+    let check = |text: &str, want: Option<&str>| assert_eq!(seed(text).ok().as_deref(), want, "{text}");
+    check("10.0.0.11:7740", Some("10.0.0.11:7740"));
+    check("vm-1", Some("vm-1:7740"));
+    check("vm-1.example.net:1", Some("vm-1.example.net:1"));
+    check("[fd00::1]:7740", Some("[fd00::1]:7740"));
+    check("[fd00::1]", Some("[fd00::1]:7740"));
+    check("fd00::1", Some("[fd00::1]:7740"));
+    for bad in ["", ":7740", "vm-1:0", "vm-1:70000", "vm-1:x", "a b", "http://x:1", "a\"b:1"] {
+        check(bad, None);
+    }
+    assert_eq!((days("365d").unwrap(), days("30").unwrap()), (365, 30));
+    assert_eq!(days("1y").unwrap_err().exit(), Exit::Usage);
+}

@@ -1,0 +1,164 @@
+//! What this node holds about the mesh, as one immutable snapshot: written by the gossip task after a turn, read by
+//! everybody else.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use starling_gossip::{MemberView, Stats};
+use starling_model::{BootEpoch, Digest, MemberState, NodeName};
+
+use crate::api::views::{Agreement, BEHIND_NAMES_MAX, MemberCounts};
+
+/// Where the newest snapshot is.
+pub type MeshViewCell = Arc<ArcSwap<MeshView>>;
+
+/// One snapshot.
+#[derive(Clone, Debug)]
+pub struct MeshView {
+    /// Whose view.
+    pub node: NodeName,
+    /// This start of the agent.
+    pub epoch: BootEpoch,
+    /// Counts changes of the view since that start.
+    pub revision: u64,
+    /// When it was taken.
+    pub at: Instant,
+    /// Every member by name, this node included.
+    pub members: Vec<MemberView>,
+    /// Counters of the membership machine.
+    pub stats: Stats,
+    /// Lifeguard's local health score; 0 is good.
+    pub health_score: u8,
+    /// True while this node believes that it is cut off.
+    pub isolated: bool,
+    /// True once the first exchange with a peer is done, or there is nobody to ask.
+    pub synced: bool,
+    /// Two agents carry our name, and we are the one that stays silent (ST0626).
+    pub duplicate: bool,
+    /// Digest of the documents in use here.
+    pub digest: Digest,
+    /// The seed that let us in.
+    pub via: Option<String>,
+    /// Questions about signatures that were dropped because too many waited.
+    pub judge_dropped: u64,
+}
+
+impl MeshView {
+    /// Before the first turn.
+    #[must_use]
+    pub fn empty(node: NodeName, epoch: BootEpoch, at: Instant) -> Self {
+        Self {
+            node,
+            epoch,
+            revision: 0,
+            at,
+            members: Vec::new(),
+            stats: Stats::default(),
+            health_score: 0,
+            isolated: false,
+            synced: false,
+            duplicate: false,
+            digest: Digest::default(),
+            via: None,
+            judge_dropped: 0,
+        }
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&MemberView> {
+        let at = self.members.binary_search_by(|member| member.name.as_str().cmp(name)).ok()?;
+        self.members.get(at)
+    }
+
+    /// Members by state.
+    #[must_use]
+    pub fn counts(&self) -> MemberCounts {
+        let mut counts = MemberCounts::default();
+        for member in &self.members {
+            let count = match member.state {
+                MemberState::Joining => &mut counts.joining,
+                MemberState::Alive => &mut counts.alive,
+                MemberState::Suspect => &mut counts.suspect,
+                MemberState::Dead => &mut counts.failed,
+                MemberState::Left => &mut counts.left,
+            };
+            *count += 1;
+        }
+        counts
+    }
+
+    /// Live members, this node first among equals.
+    pub fn alive(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.state == MemberState::Alive)
+    }
+
+    /// Who uses the same documents as this node. A member whose status is not known yet counts as behind.
+    #[must_use]
+    pub fn agreement(&self) -> Agreement {
+        let mut agreement = Agreement::default();
+        for member in self.alive() {
+            agreement.alive += 1;
+            let same =
+                member.name == self.node || member.status.as_ref().is_some_and(|status| status.digest == self.digest);
+            if same {
+                agreement.same += 1;
+                continue;
+            }
+            agreement.behind_count += 1;
+            if agreement.behind.len() < BEHIND_NAMES_MAX {
+                agreement.behind.push(member.name.to_string());
+            }
+        }
+        agreement
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use starling_model::{Incarnation, Life, StatusRecord};
+
+    use super::*;
+
+    /// A member with a status of digest zero.
+    pub(crate) fn member(name: &str, state: MemberState, at: Instant) -> MemberView {
+        MemberView {
+            name: NodeName::new(name).unwrap(),
+            state,
+            life: Life { epoch: BootEpoch(1_795_014_117), incarnation: Incarnation(3) },
+            addresses: vec!["10.0.0.12:7740".parse().unwrap()],
+            rtt: Some(Duration::from_micros(410)),
+            since: at,
+            last_seen: Some(at),
+            release: "0.1.0".to_owned(),
+            region: String::new(),
+            protocol: (1, 1),
+            services: None,
+            status: Some(StatusRecord::default()),
+            suspicion: None,
+            connected: true,
+        }
+    }
+
+    #[test]
+    fn agreement_counts_live_members_only() {
+        let now = Instant::now();
+        let mut view = MeshView::empty(NodeName::new("vm-1").unwrap(), BootEpoch(1), now);
+        let mut behind = member("vm-3", MemberState::Alive, now);
+        behind.status = Some(StatusRecord { digest: Digest([7; 32]), ..StatusRecord::default() });
+        view.members = vec![
+            member("vm-1", MemberState::Alive, now),
+            member("vm-2", MemberState::Alive, now),
+            behind,
+            member("vm-9", MemberState::Left, now),
+        ];
+        let agreement = view.agreement();
+        assert_eq!((agreement.alive, agreement.same, agreement.behind_count), (3, 2, 1));
+        assert_eq!(agreement.behind, vec!["vm-3".to_owned()]);
+        assert_eq!((view.counts().alive, view.counts().left), (3, 1));
+        assert!(view.member("vm-9").is_some() && view.member("vm-4").is_none());
+    }
+}

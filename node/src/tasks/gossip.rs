@@ -1,0 +1,387 @@
+//! The driver of the membership machine: feeds it packets and time, performs what it asks, tells the others.
+//!
+//! One turn: gather inputs, read the clock once, feed them all, let time pass, drain the actions without awaiting, then
+//! publish. The machine decides everything; this file only moves bytes. Names of seeds are resolved beside the loop,
+//! certificates are judged on a thread of their own, and both answers come back as inputs.
+//!
+//! The task ends when it is dropped; its only `.await` takes nothing off a queue until it returns. After a panic it is
+//! started again under a new boot epoch, so it never speaks with an older life than the mesh remembers.
+
+mod events;
+mod persist;
+mod seeds;
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use starling_gossip::{
+    Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, ExchangeId, LocalMember, Rejected,
+    Seed, Swim, SwimConfig, Ticket, Verdict, Wake,
+};
+use starling_model::{BootEpoch, NodeName};
+use starling_transport::quic::{self, GossipNet, NetEvent};
+use tokio::sync::{Mutex, mpsc};
+use tracing::{debug, trace};
+
+use self::events::News;
+use self::persist::Persister;
+use self::seeds::{Resolved, Seeds};
+use super::identity::Identity;
+use super::own::OwnRecords;
+use super::routes::RoutesInbox;
+use crate::channel::Queue;
+use crate::crypto::{self, Judge};
+use crate::mesh_view::MeshViewCell;
+use crate::shutdown::Lifecycle;
+use crate::store::StoreHandle;
+use crate::telemetry::notify;
+
+pub use self::seeds::resolve;
+
+/// Inputs fed in one turn: enough to keep up with a burst, few enough that timers are not late.
+const TURN_INPUTS_MAX: usize = 64;
+/// Datagrams and frames that wait for the loop; when it is full the newest is dropped (SWIM tolerates loss).
+pub const INBOX_LEN_MAX: usize = 1_024;
+/// Commands that wait.
+pub const COMMANDS_LEN_MAX: usize = 256;
+/// Time between two snapshots while things change.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
+/// Time between two snapshots while nothing changes: round trips and last contact grow old otherwise.
+const PUBLISH_IDLE: Duration = Duration::from_secs(1);
+/// A loop this late says so to the machine.
+const LAG_REPORTED_MIN: Duration = Duration::from_millis(100);
+
+/// What others ask of the mesh.
+#[derive(Debug)]
+pub enum MeshCommand {
+    /// Dial these as well.
+    Join(Vec<Seed>),
+    /// Leave for good.
+    Leave,
+}
+
+/// Everything the driver needs, shared over restarts.
+#[derive(Debug)]
+pub struct Settings {
+    /// Timing of the protocol.
+    pub swim: SwimConfig,
+    /// Members to begin with.
+    pub seeds: Vec<Seed>,
+    /// Where others reach us, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// Our labels' zone, in every key space.
+    pub region: String,
+}
+
+/// The world around the machine.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// See [`Settings`].
+    pub settings: Arc<Settings>,
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// Connections with the others.
+    pub net: GossipNet,
+    /// What survives a crash.
+    pub store: StoreHandle,
+    /// Our own records.
+    pub own: OwnRecords,
+    /// Where news about members and their services go.
+    pub routes: RoutesInbox,
+    /// Where the snapshot is published.
+    pub view: MeshViewCell,
+    /// The agent's life.
+    pub lifecycle: Lifecycle,
+}
+
+/// Queues into the driver; they outlive a panic of it.
+#[derive(Debug)]
+pub struct Inbox {
+    /// From the network.
+    pub net: mpsc::Receiver<NetEvent>,
+    /// From the rest of the agent.
+    pub commands: mpsc::Receiver<MeshCommand>,
+}
+
+/// One thing that happened.
+enum Input {
+    Net(NetEvent),
+    Command(MeshCommand),
+    Verdict(Ticket, Verdict),
+    Resolved(Resolved),
+}
+
+/// The world as the loop sees it.
+struct World {
+    context: Context,
+    judge: Judge,
+    verdicts: mpsc::Receiver<(Ticket, Verdict)>,
+    seeds: Seeds,
+    resolved: mpsc::Receiver<Resolved>,
+    persister: Persister,
+    news: News,
+    publish_at: Instant,
+    published_at: Instant,
+    watchdog: Option<Duration>,
+    watchdog_at: Instant,
+}
+
+/// Drives the machine until the agent ends. `restarts` counts panics before: each start has an epoch of its own.
+pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, restarts: u64) {
+    let mut inbox = inbox.lock().await;
+    let epoch = if restarts == 0 { epoch } else { tokio::task::block_in_place(|| context.store.next_epoch()) };
+    let now = Instant::now();
+    let (judge, verdicts) = match Judge::start(context.identity.current.clone()) {
+        Ok(started) => started,
+        Err(error) => {
+            context.lifecycle.stop(&format!("no thread for signatures: {error}"));
+            return;
+        }
+    };
+    let (resolved_queue, resolved) = Queue::new("resolved", COMMANDS_LEN_MAX);
+    let mut swim = Swim::new(local_member(&context, epoch), context.settings.swim.clone(), random_seed(), now);
+    let mut world = World {
+        judge,
+        verdicts,
+        seeds: Seeds::new(resolved_queue),
+        resolved,
+        persister: Persister::new(context.store.clone()),
+        news: News::new(context.clone(), now),
+        publish_at: now,
+        published_at: now,
+        watchdog: notify::watchdog_interval(),
+        watchdog_at: now,
+        context,
+    };
+    world.begin(&mut swim, now);
+    let mut inputs = Vec::with_capacity(TURN_INPUTS_MAX);
+    while world.gather(&mut inbox, &mut inputs, swim.poll_timeout()).await.is_continue() {
+        let now = Instant::now(); // One reading per turn: its decisions agree on the time.
+        for input in inputs.drain(..) {
+            world.feed(&mut swim, input, now);
+        }
+        for record in world.context.own.take_changed() {
+            swim.handle_command(Command::Put(record), now);
+        }
+        swim.handle_timeout(now); // After the inputs: an ack that has arrived beats its own deadline.
+        world.drain(&mut swim, now);
+        world.publish(&swim, epoch, now);
+    }
+}
+
+fn local_member(context: &Context, epoch: BootEpoch) -> LocalMember {
+    let node = &context.identity.node;
+    let mut tag = [0_u8; 8];
+    fill_random(&mut tag);
+    LocalMember {
+        mesh: node.mesh_id(),
+        name: node.node().clone(),
+        addresses: context.settings.addresses.clone(),
+        record_key: node.record_public_key(),
+        credential: Bytes::from(node.credential(epoch)),
+        epoch,
+        instance_tag: u64::from_be_bytes(tag),
+        region: context.settings.region.clone(),
+        release: crate::RELEASE.to_owned(),
+    }
+}
+
+fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    fill_random(&mut seed);
+    seed
+}
+
+fn fill_random(bytes: &mut [u8]) {
+    // Without random bytes from the system nothing here could be trusted, TLS least of all.
+    aws_lc_rs::rand::fill(bytes).expect("invariant: the crypto provider gives random bytes");
+}
+
+impl World {
+    /// What the store held, our own records, then the seeds.
+    fn begin(&mut self, swim: &mut Swim, now: Instant) {
+        let restored = tokio::task::block_in_place(|| self.persister.restore());
+        debug!(restored = restored.len(), "view restored from the store");
+        swim.handle_command(Command::Restore(restored), now);
+        self.context.own.forget_taken();
+        for record in self.context.own.take_changed() {
+            swim.handle_command(Command::Put(record), now);
+        }
+        swim.handle_command(Command::Join { seeds: self.context.settings.seeds.clone() }, now);
+        self.drain(swim, now);
+    }
+
+    /// Waits for something to do. Nothing leaves a queue before this returns.
+    async fn gather(
+        &mut self,
+        inbox: &mut Inbox,
+        inputs: &mut Vec<Input>,
+        wake: Option<(Instant, Wake)>,
+    ) -> ControlFlow<()> {
+        let deadline = wake.map_or(self.publish_at, |(at, _)| at.min(self.publish_at));
+        tokio::select! {
+            Some(event) = inbox.net.recv() => inputs.push(Input::Net(event)),
+            Some(command) = inbox.commands.recv() => inputs.push(Input::Command(command)),
+            Some((ticket, verdict)) = self.verdicts.recv() => inputs.push(Input::Verdict(ticket, verdict)),
+            Some(resolved) = self.resolved.recv() => inputs.push(Input::Resolved(resolved)),
+            () = self.context.own.wait() => {}
+            () = tokio::time::sleep_until(deadline.into()) => {
+                if let Some((_, why)) = wake {
+                    trace!(?why, "time passed");
+                }
+            }
+        }
+        while inputs.len() < TURN_INPUTS_MAX {
+            let next = inbox.net.try_recv().ok().map(Input::Net);
+            let next =
+                next.or_else(|| self.verdicts.try_recv().ok().map(|(ticket, verdict)| Input::Verdict(ticket, verdict)));
+            let next = next.or_else(|| inbox.commands.try_recv().ok().map(Input::Command));
+            let next = next.or_else(|| self.resolved.try_recv().ok().map(Input::Resolved));
+            match next {
+                Some(input) => inputs.push(input),
+                None => break,
+            }
+        }
+        self.news.lag = Instant::now().saturating_duration_since(deadline);
+        ControlFlow::Continue(())
+    }
+
+    fn feed(&mut self, swim: &mut Swim, input: Input, now: Instant) {
+        match input {
+            Input::Net(event) => self.feed_net(swim, event, now),
+            Input::Command(MeshCommand::Join(seeds)) => swim.handle_command(Command::Join { seeds }, now),
+            Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
+            Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
+            Input::Resolved(Resolved { seed, addresses }) => match addresses {
+                Ok(addresses) => self.context.net.dial(None, self.seeds.tag(&seed), addresses),
+                Err(error) => {
+                    self.seeds.explain_name(&seed, &error);
+                    swim.handle_command(Command::SeedFailed { seed }, now);
+                }
+            },
+        }
+    }
+
+    fn feed_net(&mut self, swim: &mut Swim, event: NetEvent, now: Instant) {
+        match event {
+            NetEvent::Datagram { from, payload } => note(&from, swim.handle_datagram(&from, &payload, now)),
+            NetEvent::Sync { from, exchange, frame } => {
+                note(&from, swim.handle_sync(&from, ExchangeId(exchange), &frame, now));
+            }
+            NetEvent::Up { peer, address, dialled, rtt } => {
+                if let Some(seed) = dialled.as_ref().and_then(|tag| self.seeds.of(tag)) {
+                    self.seeds.answered(&seed, &peer);
+                    self.news.via.get_or_insert_with(|| seed.0.clone());
+                }
+                swim.handle_connection(&peer, ConnectionChange::Up { address }, now);
+                swim.handle_connection(&peer, ConnectionChange::Rtt(rtt), now);
+            }
+            NetEvent::Down { peer, reason } => {
+                swim.handle_connection(&peer, ConnectionChange::Down { reason: down_reason(reason) }, now);
+            }
+            NetEvent::DialFailed { tag, expected, reason } => {
+                if let Some(seed) = self.seeds.of(&tag) {
+                    self.seeds.explain(&seed, &reason);
+                    swim.handle_command(Command::SeedFailed { seed }, now);
+                }
+                if let Some(peer) = expected {
+                    debug!(member = %peer, error = %reason, "dial failed");
+                    let reason = seeds::as_down(&reason);
+                    swim.handle_connection(&peer, ConnectionChange::DialFailed { reason }, now);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, swim: &mut Swim, now: Instant) {
+        if self.news.lag > LAG_REPORTED_MIN {
+            swim.handle_command(Command::ReportLag(std::mem::take(&mut self.news.lag)), now);
+        }
+        while let Some(action) = swim.poll_action() {
+            self.perform(action, swim, now); // Never awaits, so the machine cannot stall.
+        }
+        self.persister.flush();
+    }
+
+    fn perform(&mut self, action: Action, swim: &mut Swim, now: Instant) {
+        match action {
+            Action::SendDatagram { to, payload } => {
+                if !self.context.net.send_datagram(&to, payload) {
+                    trace!(member = %to, "datagram not sent");
+                }
+            }
+            Action::SendSync { to, exchange, frame, last } => self.context.net.send_sync(&to, exchange.0, frame, last),
+            Action::Dial { target: DialTarget::Member(peer), addresses, why } => {
+                trace!(member = %peer, ?why, "dialling");
+                let tag = seeds::member_tag(&peer);
+                self.context.net.dial(Some(peer), tag, addresses);
+            }
+            Action::Dial { target: DialTarget::Seed(seed), why, .. } => {
+                trace!(seed = %seed.0, ?why, "dialling");
+                self.seeds.look_up(seed);
+            }
+            Action::Close { peer, why } => self.context.net.close(&peer, close_code(why)),
+            Action::Verify { ticket, claim } => self.judge.ask(ticket, claim),
+            Action::Sign { ticket, statement } => {
+                let signature = crypto::sign(&self.context.identity.node, &statement);
+                swim.handle_signature(ticket, signature, now);
+            }
+            Action::Persist(Change::Epoch(epoch)) => {
+                // The one thing that later actions of this turn may not overtake.
+                tokio::task::block_in_place(|| self.context.store.save_epoch(epoch));
+            }
+            Action::Persist(change) => self.persister.keep(&change),
+            Action::Emit(event) => self.news.tell(event, now),
+        }
+    }
+
+    fn publish(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) {
+        let due = if self.news.changed { self.published_at + PUBLISH_PAUSE } else { self.published_at + PUBLISH_IDLE };
+        if now >= due {
+            let mut view = self.news.view(swim, epoch, now);
+            view.judge_dropped = self.judge.dropped();
+            self.context.view.store(Arc::new(view));
+            self.published_at = now;
+            self.news.changed = false;
+        }
+        self.publish_at =
+            if self.news.changed { self.published_at + PUBLISH_PAUSE } else { self.published_at + PUBLISH_IDLE };
+        if let Some(interval) = self.watchdog
+            && now >= self.watchdog_at
+        {
+            notify::alive();
+            self.watchdog_at = now + interval;
+        }
+    }
+}
+
+/// The peer's fault, so the turn goes on; the machine has counted it.
+fn note(from: &NodeName, outcome: Result<(), Rejected>) {
+    if let Err(rejected) = outcome {
+        debug!(member = %from, reason = rejected.reason(), "input rejected");
+    }
+}
+
+fn close_code(why: CloseReason) -> quic::CloseCode {
+    match why {
+        CloseReason::Leaving => quic::CloseCode::Leaving,
+        CloseReason::Evicted => quic::CloseCode::Evicted,
+        CloseReason::Stale => quic::CloseCode::Stale,
+    }
+}
+
+fn down_reason(reason: quic::DownReason) -> DownReason {
+    match reason {
+        quic::DownReason::Left => DownReason::Left,
+        quic::DownReason::Evicted => DownReason::Evicted,
+        quic::DownReason::Reset => DownReason::Reset,
+        quic::DownReason::TimedOut => DownReason::TimedOut,
+        quic::DownReason::Refused => DownReason::Refused,
+        quic::DownReason::Foreign => DownReason::Foreign,
+        quic::DownReason::Local => DownReason::Local,
+        quic::DownReason::Other => DownReason::Other,
+    }
+}

@@ -1,0 +1,171 @@
+//! What the machine tells: log lines for people, news for the routes task, and the next snapshot for everybody.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use starling_gossip::{Alarm, Event, MemberView, Swim};
+use starling_model::{BootEpoch, Digest, HealthRecord, MemberState, NodeName, ServicesRecord, codes};
+use starling_routing::MemberFact;
+use tracing::{debug, info, warn};
+
+use super::Context;
+use crate::mesh_view::MeshView;
+use crate::shutdown::{Left, Phase};
+use crate::telemetry::time::short;
+
+/// Alarms that were told within this time are not told again.
+const ALARM_PAUSE: Duration = Duration::from_secs(60);
+
+/// State of the telling.
+#[derive(Debug)]
+pub(super) struct News {
+    context: Context,
+    states: BTreeMap<NodeName, MemberState>,
+    alarms: BTreeMap<Alarm, Instant>,
+    started: Instant,
+    revision: u64,
+    synced: bool,
+    duplicate: bool,
+    /// The seed that let us in.
+    pub(super) via: Option<String>,
+    /// True when the snapshot is older than the news.
+    pub(super) changed: bool,
+    /// How late the last turn was.
+    pub(super) lag: Duration,
+}
+
+impl News {
+    pub(super) fn new(context: Context, now: Instant) -> Self {
+        // After a restart of this task the revision goes on rising.
+        let revision = context.view.load().revision;
+        // The machine tells about others; what we offer ourselves is reached at our own address.
+        let (node, address) = (context.identity.node.node().clone(), context.settings.addresses.first().copied());
+        context.routes.merge(node.clone(), |news| {
+            news.member = Some(MemberFact { node, state: MemberState::Alive, address });
+        });
+        Self {
+            context,
+            states: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            started: now,
+            revision,
+            synced: false,
+            duplicate: false,
+            via: None,
+            changed: true,
+            lag: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: Event, now: Instant) {
+        self.changed = true;
+        self.revision += 1;
+        let routes = &self.context.routes;
+        match event {
+            Event::Member(member) => self.tell_member(&member),
+            Event::MemberForgotten(name) => {
+                self.states.remove(&name);
+                info!(node = %name, "member forgotten");
+                routes.merge(name, |news| {
+                    *news = super::super::routes::OwnerNews { forgotten: true, ..Default::default() };
+                });
+            }
+            Event::Services { owner, record } => routes.merge(owner, |news| news.services = Some(record)),
+            Event::Health { owner, record } => routes.merge(owner, |news| news.health = Some(record)),
+            Event::Status { owner, record: _ } => debug!(member = %owner, "status received"),
+            Event::OwnerDropped(owner) => routes.merge(owner, |news| {
+                news.services = Some(ServicesRecord::default());
+                news.health = Some(HealthRecord::default());
+            }),
+            Event::Synced { members } => {
+                self.synced = true;
+                info!(members, after = %short(now.saturating_duration_since(self.started)), "view complete");
+                self.context.lifecycle.advance(Phase::Ready);
+            }
+            Event::Isolation(true) => {
+                warn!("too many members fell silent at once: this node assumes that it is cut off")
+            }
+            Event::Isolation(false) => info!("no longer cut off"),
+            Event::Alarm(alarm) => self.tell_alarm(alarm, now),
+            Event::LeaveFinished { acknowledged } => {
+                info!(acknowledged, "left the mesh");
+                self.context.lifecycle.tell_left(Left { acknowledged });
+            }
+        }
+    }
+
+    fn tell_member(&mut self, member: &MemberView) {
+        let known = self.states.insert(member.name.clone(), member.state);
+        self.context.routes.merge(member.name.clone(), |news| {
+            let address = member.addresses.first().copied();
+            news.member = Some(MemberFact { node: member.name.clone(), state: member.state, address });
+        });
+        if known == Some(member.state) || member.name == *self.context.identity.node.node() {
+            return;
+        }
+        let node = &member.name;
+        let rtt = member.rtt.map(short).unwrap_or_else(|| "-".to_owned());
+        match member.state {
+            MemberState::Joining => debug!(%node, "member joining"),
+            MemberState::Alive => info!(%node, %rtt, "member alive"),
+            MemberState::Suspect => {
+                let accusers: Vec<&str> =
+                    member.suspicion.iter().flat_map(|doubt| &doubt.accusers).map(NodeName::as_str).collect();
+                info!(%node, accusers = accusers.join(","), "member suspect");
+            }
+            MemberState::Dead => warn!(%node, "member failed"),
+            MemberState::Left => info!(%node, "member left"),
+        }
+    }
+
+    fn tell_alarm(&mut self, alarm: Alarm, now: Instant) {
+        if let Alarm::DuplicateIdentity { quiet, .. } = &alarm {
+            self.duplicate = *quiet;
+        }
+        let told = self.alarms.get(&alarm).is_some_and(|at| now.saturating_duration_since(*at) < ALARM_PAUSE);
+        if told {
+            return;
+        }
+        match &alarm {
+            Alarm::DuplicateIdentity { name, quiet: true } => {
+                let code = codes::NAME_TAKEN;
+                warn!(node = %name, %code, "another node is alive under our name: this one announces nothing");
+            }
+            Alarm::DuplicateIdentity { name, quiet: false } => {
+                let code = codes::DUPLICATE_IDENTITY;
+                warn!(node = %name, %code, "one identity is live at two addresses");
+            }
+            Alarm::TableFull => warn!("a table is full: newcomers or new state are refused"),
+            Alarm::AccuserOverCap { accuser } => {
+                warn!(node = %accuser, "accuses more members than a healthy one would")
+            }
+            Alarm::OwnRecordTooLarge => warn!("what this node announces does not fit into a record"),
+        }
+        // Keys come from members, whose number is capped; old entries leave with the first that is told again.
+        self.alarms.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
+        self.alarms.insert(alarm, now);
+    }
+
+    pub(super) fn view(&self, swim: &Swim, epoch: BootEpoch, now: Instant) -> MeshView {
+        let me = swim.me();
+        let node = me.name.clone();
+        let mut members: BTreeMap<NodeName, MemberView> =
+            swim.members().map(|member| (member.name.clone(), member)).collect();
+        members.insert(node.clone(), me);
+        MeshView {
+            node,
+            epoch,
+            revision: self.revision,
+            at: now,
+            members: members.into_values().collect(),
+            stats: swim.stats().clone(),
+            health_score: swim.health_score(),
+            isolated: swim.is_isolated(),
+            synced: self.synced,
+            duplicate: self.duplicate,
+            digest: Digest::default(),
+            via: self.via.clone(),
+            judge_dropped: 0,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Between the machine's changes and the store's keys.
+//!
+//! `m/NAME` a member, `c/NAME` its credential, `a/NAME` its last addresses, `r/NAME/` and two bytes (kind, shard) one
+//! shard of a record. Values are the machine's own and are not looked at.
+
+use std::collections::BTreeSet;
+
+use starling_gossip::{Change, Restored};
+use starling_model::{NodeName, RecordKind};
+
+use crate::store::{Batch, StoreHandle};
+
+/// Collects the changes of one turn into one batch.
+#[derive(Debug)]
+pub(super) struct Persister {
+    store: StoreHandle,
+    batch: Batch,
+    /// Record keys in the store, so that an owner can be forgotten without reading.
+    records: BTreeSet<Vec<u8>>,
+}
+
+fn key(room: u8, name: &NodeName) -> Vec<u8> {
+    let mut key = vec![room, b'/'];
+    key.extend_from_slice(name.as_str().as_bytes());
+    key
+}
+
+fn records_of(owner: &NodeName) -> Vec<u8> {
+    let mut prefix = key(b'r', owner);
+    prefix.push(b'/');
+    prefix
+}
+
+fn record_key(owner: &NodeName, kind: RecordKind, shard: u8) -> Vec<u8> {
+    let mut key = records_of(owner);
+    key.extend_from_slice(&[kind.to_wire(), shard]);
+    key
+}
+
+fn name_of(key: &[u8]) -> Option<NodeName> {
+    NodeName::new(std::str::from_utf8(key.get(2..)?).ok()?).ok()
+}
+
+fn record_of(key: &[u8]) -> Option<(NodeName, RecordKind, u8)> {
+    let (head, [kind, shard]) = key.split_last_chunk::<2>()?;
+    let owner = name_of(head.strip_suffix(b"/")?)?;
+    Some((owner, RecordKind::from_wire(*kind), *shard))
+}
+
+impl Persister {
+    pub(super) fn new(store: StoreHandle) -> Self {
+        Self { store, batch: Batch::default(), records: BTreeSet::new() }
+    }
+
+    /// Everything the store holds. Keys that make no sense are left alone.
+    pub(super) fn restore(&mut self) -> Vec<Restored> {
+        let mut restored = Vec::new();
+        for (key, bytes) in self.store.scan(b"m/") {
+            restored.extend(name_of(&key).map(|name| Restored::Member { name, bytes: bytes.into() }));
+        }
+        for (key, bytes) in self.store.scan(b"c/") {
+            restored.extend(name_of(&key).map(|owner| Restored::Credential { owner, bytes: bytes.into() }));
+        }
+        for (key, bytes) in self.store.scan(b"r/") {
+            if let Some((owner, kind, shard)) = record_of(&key) {
+                restored.push(Restored::Record { owner, kind, shard, bytes: bytes.into() });
+                self.records.insert(key);
+            }
+        }
+        for (key, bytes) in self.store.scan(b"a/") {
+            restored.extend(name_of(&key).map(|name| Restored::AddressBook { name, bytes: bytes.into() }));
+        }
+        restored
+    }
+
+    /// Adds one change to the turn's batch.
+    pub(super) fn keep(&mut self, change: &Change) {
+        match change {
+            Change::Epoch(epoch) => self.store.save_epoch(*epoch),
+            Change::Member { name, bytes } => self.batch.put(key(b'm', name), &bytes[..]),
+            Change::Credential { owner, bytes } => self.batch.put(key(b'c', owner), &bytes[..]),
+            Change::AddressBook { name, bytes } => self.batch.put(key(b'a', name), &bytes[..]),
+            Change::Record { owner, kind, shard, bytes, own: _ } => {
+                let key = record_key(owner, *kind, *shard);
+                self.batch.put(key.clone(), &bytes[..]);
+                self.records.insert(key);
+            }
+            Change::ForgetOwner(name) => {
+                self.batch.remove(key(b'm', name));
+                self.batch.remove(key(b'c', name));
+                let prefix = records_of(name);
+                let gone: Vec<Vec<u8>> =
+                    self.records.range(prefix.clone()..).take_while(|key| key.starts_with(&prefix)).cloned().collect();
+                for key in gone {
+                    self.records.remove(&key);
+                    self.batch.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Hands the turn's batch to the store, without waiting.
+    pub(super) fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            self.store.write(std::mem::take(&mut self.batch));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use starling_model::MeshId;
+
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_comes_back_and_a_forgotten_owner_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::open(folder.path(), MeshId([1; 32])).unwrap();
+        let mut persister = Persister::new(store.clone());
+        let bytes = Bytes::from_static(b"value");
+        for owner in ["vm", "vm-1", "vm-2"] {
+            let owner = name(owner);
+            persister.keep(&Change::Member { name: owner.clone(), bytes: bytes.clone() });
+            persister.keep(&Change::Credential { owner: owner.clone(), bytes: bytes.clone() });
+            persister.keep(&Change::AddressBook { name: owner.clone(), bytes: bytes.clone() });
+            for shard in [0, 47, 255] {
+                let (kind, bytes) = (RecordKind::Services, bytes.clone());
+                persister.keep(&Change::Record { owner: owner.clone(), kind, shard, bytes, own: false });
+            }
+        }
+        persister.flush();
+        let mut again = Persister::new(store);
+        assert_eq!(again.restore().len(), 18);
+        again.keep(&Change::ForgetOwner(name("vm")));
+        again.flush();
+        let restored = again.restore();
+        assert_eq!(restored.len(), 13, "the address outlives the member");
+        let expected = Restored::Record { owner: name("vm-1"), kind: RecordKind::Services, shard: 47, bytes };
+        assert!(restored.contains(&expected));
+    }
+}

@@ -1,0 +1,223 @@
+//! From news about members to the route table.
+//!
+//! News wait in a mailbox, the newest per owner, so a burst of thousands costs one rebuild. The first change is served
+//! after [`SETTLE`], then at most one rebuild per [`REBUILD_PAUSE`]. A rebuild that panics leaves the last good table in
+//! place. The task may be dropped at any `.await`: what it took from the mailbox is folded in before the next one.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use starling_model::{EndpointId, HealthRecord, MemberState, NodeName, Readiness, ServicesRecord};
+use starling_proxy::ProxyShared;
+use starling_routing::{MemberFact, Registry, RouteTable, TableSettings, compile};
+use tokio::time::sleep;
+use tracing::{debug, error};
+
+use crate::channel::Mailbox;
+
+/// How long the first change waits for those that come with it: a services record is followed by its health record.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Least time between two rebuilds.
+pub const REBUILD_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is new about one owner; later news replace earlier ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerNews {
+    /// It was forgotten; what else stands here came after that.
+    pub forgotten: bool,
+    /// Its state and address.
+    pub member: Option<MemberFact>,
+    /// What it offers.
+    pub services: Option<ServicesRecord>,
+    /// Readiness of it.
+    pub health: Option<HealthRecord>,
+}
+
+/// Where news wait.
+pub type RoutesInbox = Mailbox<NodeName, OwnerNews>;
+
+/// Since when each endpoint is as it is, for people; written with the table.
+pub type EndpointAges = Arc<ArcSwap<BTreeMap<EndpointId, EndpointAge>>>;
+
+/// One endpoint's condition and its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointAge {
+    condition: (Readiness, MemberState),
+    /// When the condition began, as seen here.
+    pub since: Instant,
+}
+
+/// Figures of the task.
+#[derive(Debug, Default)]
+pub struct RoutesFigures {
+    /// Tables published.
+    pub rebuilds: AtomicU64,
+    /// Rebuilds that panicked.
+    pub failures: AtomicU64,
+    /// How long the last rebuild took, microseconds.
+    pub last_us: AtomicU64,
+}
+
+/// Everything the task needs.
+#[derive(Clone)]
+pub struct Routes {
+    /// Where news wait.
+    pub inbox: RoutesInbox,
+    /// Where the table goes.
+    pub shared: Arc<ProxyShared>,
+    /// DNS domain of the mesh.
+    pub settings: TableSettings,
+    /// Ages of endpoints.
+    pub ages: EndpointAges,
+    /// Figures.
+    pub figures: Arc<RoutesFigures>,
+}
+
+impl std::fmt::Debug for Routes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Routes").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Publishes tables until the agent ends.
+pub async fn run(routes: Routes) {
+    let mut registry = Registry::new();
+    loop {
+        routes.inbox.wait().await;
+        sleep(SETTLE).await;
+        let news = routes.inbox.take();
+        if news.is_empty() {
+            continue;
+        }
+        fold(&mut registry, news);
+        routes.rebuild(&registry);
+        sleep(REBUILD_PAUSE.saturating_sub(SETTLE)).await;
+    }
+}
+
+fn fold(registry: &mut Registry, news: BTreeMap<NodeName, OwnerNews>) {
+    for (owner, OwnerNews { forgotten, member, services, health }) in news {
+        if forgotten {
+            registry.forget(&owner);
+        }
+        if let Some(fact) = member {
+            registry.member(&fact);
+        }
+        if let Some(record) = services {
+            registry.services(&owner, &record);
+        }
+        if let Some(record) = health {
+            registry.health(&owner, &record);
+        }
+    }
+}
+
+impl Routes {
+    fn rebuild(&self, registry: &Registry) {
+        let began = Instant::now();
+        let previous = self.shared.table.load_full();
+        if previous.revision() == registry.revision() {
+            return;
+        }
+        let built = catch_unwind(AssertUnwindSafe(|| compile(registry, &self.settings, Some(&previous))));
+        let Ok(table) = built else {
+            self.figures.failures.fetch_add(1, Ordering::Relaxed);
+            error!("the route table could not be built; the last good one stays in use");
+            return;
+        };
+        self.ages.store(Arc::new(ages(&self.ages.load(), &table, began)));
+        debug!(services = table.services().len(), revision = table.revision(), "route table published");
+        self.shared.publish(Arc::new(table));
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.figures.last_us.store(took, Ordering::Relaxed);
+        self.figures.rebuilds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Carries over the ages of endpoints whose condition did not change.
+fn ages(
+    before: &BTreeMap<EndpointId, EndpointAge>,
+    table: &RouteTable,
+    now: Instant,
+) -> BTreeMap<EndpointId, EndpointAge> {
+    let endpoints = table.services().flat_map(|service| &service.endpoints);
+    endpoints
+        .map(|endpoint| {
+            let condition = (endpoint.readiness, endpoint.member);
+            let held = before.get(&endpoint.id).filter(|held| held.condition == condition);
+            (endpoint.id.clone(), held.copied().unwrap_or(EndpointAge { condition, since: now }))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_model::{Announcement, HealthEntry, InstanceName, Labels, PortName, Protocol, ServiceKey, Weight};
+
+    use super::*;
+
+    fn node(text: &str) -> NodeName {
+        NodeName::new(text).unwrap()
+    }
+
+    fn services(names: &[&str]) -> ServicesRecord {
+        let instances = names.iter().map(|name| Announcement {
+            instance: InstanceName::new(name).unwrap(),
+            service: ServiceKey::parse(name, &starling_model::Namespace::default()).unwrap(),
+            port: PortName::new("http").unwrap(),
+            protocol: Protocol::Http,
+            labels: Labels::default(),
+            weight: Weight::default(),
+        });
+        ServicesRecord { instances: instances.collect() }
+    }
+
+    fn health(names: &[&str], readiness: Readiness) -> HealthRecord {
+        let entry = |name: &&str| HealthEntry { instance: InstanceName::new(name).unwrap(), readiness };
+        HealthRecord { entries: names.iter().map(entry).collect() }
+    }
+
+    fn member(name: &str, state: MemberState) -> MemberFact {
+        MemberFact { node: node(name), state, address: Some("127.0.0.1:7740".parse().unwrap()) }
+    }
+
+    #[test]
+    fn news_fold_in_the_order_that_they_mean() {
+        let inbox = RoutesInbox::default();
+        inbox.merge(node("vm-1"), |news| news.health = Some(health(&["web"], Readiness::Ready)));
+        inbox.merge(node("vm-1"), |news| news.services = Some(services(&["web"])));
+        inbox.merge(node("vm-1"), |news| news.member = Some(member("vm-1", MemberState::Alive)));
+        let mut registry = Registry::new();
+        fold(&mut registry, inbox.take());
+        let settings = TableSettings { domain: "mesh.internal".to_owned() };
+        let table = compile(&registry, &settings, None);
+        assert!(table.resolve_host("web.mesh.internal").unwrap().endpoints[0].admissible());
+
+        // Forgotten and back at once: only what came after counts.
+        inbox.merge(node("vm-1"), |news| *news = OwnerNews { forgotten: true, ..OwnerNews::default() });
+        inbox.merge(node("vm-1"), |news| news.member = Some(member("vm-1", MemberState::Alive)));
+        fold(&mut registry, inbox.take());
+        assert!(compile(&registry, &settings, None).resolve_host("web.mesh.internal").is_none());
+    }
+
+    #[test]
+    fn an_age_lasts_as_long_as_the_condition() {
+        let mut registry = Registry::new();
+        let settings = TableSettings { domain: "mesh.internal".to_owned() };
+        registry.member(&member("vm-1", MemberState::Alive));
+        registry.services(&node("vm-1"), &services(&["web"]));
+        registry.health(&node("vm-1"), &health(&["web"], Readiness::Ready));
+        let (first, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
+        let table = compile(&registry, &settings, None);
+        let before = ages(&BTreeMap::new(), &table, first);
+        let same = ages(&before, &table, later);
+        assert_eq!(same.values().next().unwrap().since, first);
+        registry.health(&node("vm-1"), &health(&["web"], Readiness::Draining));
+        let changed = ages(&before, &compile(&registry, &settings, None), later);
+        assert_eq!(changed.values().next().unwrap().since, later);
+    }
+}

@@ -1,0 +1,132 @@
+//! Times for people and for JSON: RFC 3339 in UTC. Monotonic instants are translated by one pair of clock readings.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// Seconds since 1970 by the host's clock; 0 if that lies before.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// `2026-11-22T15:31:59.120Z`.
+#[must_use]
+pub fn rfc3339_millis(at: SystemTime) -> String {
+    match Timestamp::try_from(at) {
+        Ok(at) => format!("{at:.3}"),
+        Err(_) => String::new(),
+    }
+}
+
+/// `2026-11-22T15:31:59Z` of Unix seconds; empty when the year is beyond 9999.
+#[must_use]
+pub fn rfc3339_seconds(unix: u64) -> String {
+    let at = i64::try_from(unix).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    at.map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// One reading of both clocks, to show instants as times of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The monotonic reading.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.monotonic
+    }
+
+    /// The wall-clock reading.
+    #[must_use]
+    pub fn wall(&self) -> SystemTime {
+        self.wall
+    }
+
+    /// The time of day of an instant, whole seconds.
+    #[must_use]
+    pub fn show(&self, at: Instant) -> String {
+        let wall = match at.checked_duration_since(self.monotonic) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.monotonic.saturating_duration_since(at)),
+        };
+        wall.and_then(|wall| wall.duration_since(UNIX_EPOCH).ok())
+            .map(|since| rfc3339_seconds(since.as_secs()))
+            .unwrap_or_default()
+    }
+}
+
+/// Milliseconds with a fraction, as JSON and tables show latencies: three digits after the point.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// `0.4ms`, `12ms`: for log lines.
+#[must_use]
+pub fn short(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1e3;
+    if ms < 10.0 {
+        format!("{ms:.1}ms")
+    } else if ms < 10_000.0 {
+        format!("{ms:.0}ms")
+    } else {
+        format!("{:.0}s", duration.as_secs_f64())
+    }
+}
+
+/// A duration as Gateway API writes it: `1h30m`, `15s`, `250ms`.
+#[must_use]
+pub fn gateway(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if rest == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (unit, ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if rest >= ms {
+            text.push_str(&format!("{}{unit}", rest / ms));
+            rest %= ms;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        let at = UNIX_EPOCH + Duration::from_millis(1_795_361_519_120);
+        assert_eq!(rfc3339_millis(at), "2026-11-22T15:31:59.120Z");
+        assert_eq!(rfc3339_seconds(1_795_361_519), "2026-11-22T15:31:59Z");
+        assert_eq!(rfc3339_seconds(u64::MAX), "");
+    }
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        for (ms, want) in [(0, "0s"), (15_000, "15s"), (250, "250ms"), (5_400_000, "1h30m"), (1_500, "1s500ms")] {
+            assert_eq!(gateway(Duration::from_millis(ms)), want);
+        }
+        assert_eq!(short(Duration::from_micros(412)), "0.4ms");
+        assert_eq!(short(Duration::from_millis(18)), "18ms");
+        assert_eq!(millis(Duration::from_nanos(412_345)), 0.412);
+    }
+
+    #[test]
+    fn instants_are_shown_around_the_reading() {
+        let clocks = Clocks { monotonic: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(1_795_361_519) };
+        assert_eq!(clocks.show(clocks.now() + Duration::from_secs(1)), "2026-11-22T15:32:00Z");
+        assert_eq!(clocks.show(clocks.now()), "2026-11-22T15:31:59Z");
+    }
+}

@@ -1,0 +1,206 @@
+//! Bodies on their way through: request bodies that a refused try can repeat, response bodies that tell when they end.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::http::exchange::Exchange;
+use crate::limits::REPLAY_BYTES_MAX;
+use crate::metrics::Edge;
+
+/// Errors of bodies as hyper hands them on.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What arrived of a request body, kept while a try may still be repeated.
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    size: SizeHint,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// More came than is kept: no repetition.
+    lost: bool,
+    /// The try that may read; an older one, still held by a dying connection, gets nothing any more.
+    turn: u32,
+    edge: Rc<Edge>,
+}
+
+/// A request's body across its tries.
+#[derive(Clone, Debug)]
+pub(crate) enum Upload {
+    /// There is none.
+    Empty,
+    /// One that comes from the client as it is read.
+    Stream(UploadStream),
+}
+
+/// A handle to the one source of all tries.
+#[derive(Clone, Debug)]
+pub(crate) struct UploadStream(Rc<RefCell<Source>>);
+
+impl Upload {
+    pub(crate) fn new(incoming: Incoming, edge: &Rc<Edge>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        let size = incoming.size_hint();
+        let source =
+            Source { incoming, size, kept: Vec::new(), kept_bytes: 0, lost: false, turn: 0, edge: edge.clone() };
+        Self::Stream(UploadStream(Rc::new(RefCell::new(source))))
+    }
+
+    /// The body of the next try; every earlier one ends with an error where it still is.
+    pub(crate) fn next_try(&self) -> RequestBody {
+        match self {
+            Self::Empty => RequestBody { source: None, turn: 0, at: 0 },
+            Self::Stream(UploadStream(source)) => {
+                let mut held = source.borrow_mut();
+                held.turn += 1;
+                RequestBody { turn: held.turn, source: Some(source.clone()), at: 0 }
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Can the body be sent once more from its start?
+    pub(crate) fn can_repeat(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(UploadStream(source)) => !source.borrow().lost,
+        }
+    }
+}
+
+/// The body of one try.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    source: Option<Rc<RefCell<Source>>>,
+    turn: u32,
+    at: usize,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(source) = &this.source else { return Poll::Ready(None) };
+        let mut source = source.borrow_mut();
+        if source.turn != this.turn {
+            return Poll::Ready(Some(Err("the request is being tried elsewhere".into())));
+        }
+        if let Some(kept) = source.kept.get(this.at) {
+            this.at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+        }
+        let polled = std::task::ready!(Pin::new(&mut source.incoming).poll_frame(cx));
+        Poll::Ready(polled.map(|frame| {
+            let frame = frame?;
+            if let Some(data) = frame.data_ref() {
+                source.edge.request_bytes(data.len() as u64);
+                source.kept_bytes += data.len();
+                if source.kept_bytes > REPLAY_BYTES_MAX {
+                    source.lost = true;
+                    source.kept = Vec::new();
+                    this.at = 0;
+                } else {
+                    source.kept.push(data.clone());
+                    this.at += 1;
+                }
+            }
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            None => true,
+            Some(source) => {
+                let source = source.borrow();
+                self.at >= source.kept.len() && source.incoming.is_end_stream()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            None => SizeHint::with_exact(0),
+            // Asked before the first frame only, when all of it is still to come.
+            Some(source) => source.borrow().size,
+        }
+    }
+}
+
+/// What goes back to the client.
+#[derive(Debug)]
+pub(crate) enum ResponseBody {
+    /// An answer of our own.
+    Own(Option<Bytes>),
+    /// An instance's answer on its way.
+    Relayed {
+        /// Where it comes from.
+        incoming: Incoming,
+        /// Told when it ends, however it ends.
+        exchange: Exchange,
+    },
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relayed { incoming, exchange } => {
+                let polled = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                Poll::Ready(match polled {
+                    None => {
+                        exchange.completed();
+                        None
+                    }
+                    Some(Ok(frame)) => {
+                        if let Some(data) = frame.data_ref() {
+                            exchange.response_bytes(data.len() as u64);
+                        }
+                        // The writer behind us may never ask again once it knows the end.
+                        if incoming.is_end_stream() {
+                            exchange.completed();
+                        }
+                        Some(Ok(frame))
+                    }
+                    Some(Err(error)) => {
+                        exchange.broke_off();
+                        Some(Err(error.into()))
+                    }
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Relayed { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Relayed { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! One request's bookkeeping, from its arrival to the last byte of its answer, however it ends.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use starling_routing::{Endpoint, EndpointIndex};
+
+use crate::answers::ErrorType;
+use crate::http::guard::Busy;
+use crate::http::pool::{Client, PoolKey};
+use crate::metrics::{Edge, RequestEnd};
+use crate::worker::{Active, Worker};
+
+/// The status under which a request counts whose client went away before its answer (as nginx logs it).
+const CLIENT_GONE: u16 = 499;
+
+/// Dropped exactly once per request: then it is counted, its endpoint is relieved, and its client returns to the pool
+/// if the answer was complete.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    worker: Rc<Worker>,
+    edge: Rc<Edge>,
+    _busy: Busy,
+    _active: Active,
+    began: Instant,
+    status: u16,
+    error: Option<ErrorType>,
+    endpoint: Option<(EndpointIndex, u64)>,
+    client: Option<(PoolKey, Client)>,
+    complete: bool,
+}
+
+impl Exchange {
+    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, busy: Busy, active: Active) -> Self {
+        edge.request_began();
+        Self {
+            worker: worker.clone(),
+            edge,
+            _busy: busy,
+            _active: active,
+            began: Instant::now(),
+            status: CLIENT_GONE,
+            error: None,
+            endpoint: None,
+            client: None,
+            complete: false,
+        }
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn edge(&self) -> &Rc<Edge> {
+        &self.edge
+    }
+
+    /// Counts the request at `endpoint`; the endpoint of an earlier try is relieved.
+    pub(crate) fn at(&mut self, endpoint: &Endpoint) {
+        self.relieve();
+        self.worker.shared.loads.begin(endpoint);
+        self.endpoint = Some((endpoint.index, endpoint.birth));
+    }
+
+    fn relieve(&mut self) {
+        if let Some((index, birth)) = self.endpoint.take() {
+            self.worker.shared.loads.end(index, birth);
+        }
+    }
+
+    /// What the client is told.
+    pub(crate) fn answered(&mut self, status: u16, error: Option<ErrorType>) {
+        self.status = status;
+        self.error = error;
+    }
+
+    /// The client that carries the answer; it is used again once the answer is complete.
+    pub(crate) fn carried_by(&mut self, key: PoolKey, client: Client) {
+        self.client = Some((key, client));
+    }
+
+    pub(crate) fn response_bytes(&self, bytes: u64) {
+        self.edge.response_bytes(bytes);
+    }
+
+    pub(crate) fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    pub(crate) fn broke_off(&mut self) {
+        self.error = Some(ErrorType::ConnectionTerminated);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.relieve();
+        let now = Instant::now();
+        if let Some((key, client)) = self.client.take().filter(|_| self.complete) {
+            self.worker.pool.put(key, client, now);
+        }
+        let duration = now.saturating_duration_since(self.began);
+        self.edge.request_ended(RequestEnd { status: self.status, error: self.error, duration, now });
+    }
+}

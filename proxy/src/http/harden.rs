@@ -1,0 +1,264 @@
+//! Refuses what two HTTP implementations could read differently, before anything else looks at it.
+//!
+//! Each hop does it again: a peer's cleaning proves nothing. What is refused is refused whole, never repaired: the
+//! string that is authorised is the string that is forwarded. Judged on the raw head, since a parser that has already
+//! merged lengths or cut a fragment (hyper does both) no longer shows what was sent. Rules and the attacks behind them:
+//! request smuggling by both framings (RFC 9112, 6.1), path confusion by `%00`, `#` and `\`, and identity headers
+//! smuggled in with `_` for `-`.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is ours to set: `trailers`
+/// is all that may pass, and we do not promise it.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+];
+
+/// Who is calling, by URI of its SPIFFE id; set by the receiver only.
+pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// Set by a receiving agent on its own answers, never by an application: the error type of RFC 9209.
+pub const STARLING_ERROR: HeaderName = HeaderName::from_static("x-starling-error");
+
+/// Set by a receiving agent on its own answers: the request reached nobody, so another endpoint may be tried.
+pub const STARLING_UNPROCESSED: HeaderName = HeaderName::from_static("x-starling-unprocessed");
+
+/// Why a request is refused at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadRefused {
+    /// Not HTTP/1, or not well formed.
+    Malformed,
+    /// Over 64 KiB, or over 100 lines.
+    HeadTooLarge,
+    /// The request line alone is over 64 KiB.
+    TargetTooLong,
+    /// `Content-Length` and `Transfer-Encoding` together.
+    BothFramings,
+    /// Several lengths, or none that is a number.
+    ContentLength,
+    /// `Transfer-Encoding` other than exactly `chunked`.
+    TransferCoding,
+    /// `Transfer-Encoding` in HTTP/1.0, which has none.
+    TransferCodingInHttp10,
+    /// A chunk size or a chunk's end is wrong.
+    Chunk,
+    /// `%00`, `#` or `\` in the target, or a form that the method does not have.
+    Target,
+    /// No `Host` in HTTP/1.1, several, or one that the absolute target contradicts.
+    Host,
+    /// `x_forwarded_for` and the like, which some servers read as the real name.
+    Disguised,
+    /// HTTP/2 with prior knowledge, which this release does not speak.
+    Http2,
+    /// `CONNECT`, which this release does not tunnel.
+    Connect,
+    /// `Upgrade` (WebSocket, say), which this release does not tunnel.
+    Upgrade,
+    /// It took longer than 10 s from its first byte.
+    Slow,
+}
+
+impl HeadRefused {
+    /// The status to answer with.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Slow => 408,
+            Self::HeadTooLarge => 431,
+            Self::TargetTooLong => 414,
+            Self::TransferCoding | Self::Http2 | Self::Connect | Self::Upgrade => 501,
+            Self::Malformed
+            | Self::BothFramings
+            | Self::ContentLength
+            | Self::TransferCodingInHttp10
+            | Self::Chunk
+            | Self::Target
+            | Self::Host
+            | Self::Disguised => 400,
+        }
+    }
+
+    /// The rule that was broken, for the person who wrote the client.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Malformed => "the head is not well-formed HTTP/1.1",
+            Self::HeadTooLarge => "the head is over 64 KiB or has over 100 headers",
+            Self::TargetTooLong => "the request target is over 64 KiB",
+            Self::BothFramings => "Content-Length and Transfer-Encoding exclude each other",
+            Self::ContentLength => "there is not exactly one decimal Content-Length",
+            Self::TransferCoding => "the only transfer coding served is chunked",
+            Self::TransferCodingInHttp10 => "HTTP/1.0 has no Transfer-Encoding",
+            Self::Chunk => "the chunked body is malformed",
+            Self::Target => "the target holds %00, # or a backslash, or has a form that its method does not take",
+            Self::Host => "there is not exactly one Host, or it contradicts the absolute target",
+            Self::Disguised => "a forwarding header is written with '_' for '-'",
+            Self::Http2 => "HTTP/2 is not served here",
+            Self::Connect => "CONNECT is not served here",
+            Self::Upgrade => "protocol upgrades are not served here",
+            Self::Slow => "the head was not complete within 10 s",
+        }
+    }
+}
+
+/// How the end of a request's body is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// Chunk after chunk.
+    Chunked,
+}
+
+/// Judges one complete head. The framing it returns is the only one that hyper can then come to.
+///
+/// # Errors
+/// [`HeadRefused`]: the first rule broken, framing first.
+pub fn check_head(head: &httparse::Request<'_, '_>) -> Result<Framing, HeadRefused> {
+    let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version) else {
+        return Err(HeadRefused::Malformed);
+    };
+    let mut length: Option<&[u8]> = None;
+    let mut lengths = 0u32;
+    let mut coding: Option<&[u8]> = None;
+    let mut codings = 0u32;
+    let mut host: Option<&[u8]> = None;
+    let mut hosts = 0u32;
+    let mut upgrade = false;
+    for line in head.headers.iter() {
+        let name = line.name;
+        if name.eq_ignore_ascii_case("content-length") {
+            length = Some(line.value);
+            lengths += 1;
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            coding = Some(line.value);
+            codings += 1;
+        } else if name.eq_ignore_ascii_case("host") {
+            host = Some(line.value);
+            hosts += 1;
+        } else if name.eq_ignore_ascii_case("upgrade") {
+            // An offer of h2c may be ignored (RFC 9110, 7.8), and common clients make it unasked.
+            upgrade |= !line.value.trim_ascii().eq_ignore_ascii_case(b"h2c");
+        } else if is_disguised(name) {
+            return Err(HeadRefused::Disguised);
+        }
+    }
+    if lengths > 0 && codings > 0 {
+        return Err(HeadRefused::BothFramings);
+    }
+    if lengths > 1 {
+        return Err(HeadRefused::ContentLength);
+    }
+    let framing = match (length, coding) {
+        (None, None) => Framing::Empty,
+        (Some(text), _) => match parse_length(text)? {
+            0 => Framing::Empty,
+            bytes => Framing::Length(bytes),
+        },
+        (None, Some(_)) if minor == 0 => return Err(HeadRefused::TransferCodingInHttp10),
+        (None, Some(text)) if codings == 1 && text.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
+        (None, Some(_)) => return Err(HeadRefused::TransferCoding),
+    };
+    if method == "CONNECT" {
+        return Err(HeadRefused::Connect);
+    }
+    if upgrade && minor == 1 {
+        return Err(HeadRefused::Upgrade);
+    }
+    check_target(method, target)?;
+    if hosts > 1 || (hosts == 0 && minor == 1) {
+        return Err(HeadRefused::Host);
+    }
+    if let (Some(host), Some(authority)) = (host, authority_of(target))
+        && !same_authority(host, authority.as_bytes())
+    {
+        return Err(HeadRefused::Host);
+    }
+    Ok(framing)
+}
+
+fn parse_length(text: &[u8]) -> Result<u64, HeadRefused> {
+    // 19 digits are the most that surely fit; no sign, no blank, no list.
+    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
+        return Err(HeadRefused::ContentLength);
+    }
+    std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).ok_or(HeadRefused::ContentLength)
+}
+
+fn check_target(method: &str, target: &str) -> Result<(), HeadRefused> {
+    let form = target.starts_with('/') || authority_of(target).is_some() || (target == "*" && method == "OPTIONS");
+    let bytes = target.as_bytes();
+    let clean = !bytes.iter().any(|b| matches!(b, b'#' | b'\\')) && !bytes.windows(3).any(|w| w == b"%00");
+    if form && clean { Ok(()) } else { Err(HeadRefused::Target) }
+}
+
+/// The authority of an absolute-form target (`http://orders.mesh.internal:80/x`); none of any other form or scheme.
+#[must_use]
+pub fn authority_of(target: &str) -> Option<&str> {
+    let head = target.get(..7)?;
+    if !head.eq_ignore_ascii_case("http://") {
+        return None;
+    }
+    let rest = target.get(7..)?;
+    let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+    (!authority.is_empty() && !authority.contains('@')).then_some(authority)
+}
+
+/// Hosts are compared without case and without port 80, which is what `http` means by none.
+fn same_authority(one: &[u8], two: &[u8]) -> bool {
+    let bare = |text: &[u8]| text.trim_ascii().strip_suffix(b":80").unwrap_or(text.trim_ascii()).to_ascii_lowercase();
+    bare(one) == bare(two)
+}
+
+/// `X_Forwarded_For`: not our name, but a CGI server would read it as ours.
+fn is_disguised(name: &str) -> bool {
+    name.contains('_') && {
+        let plain = name.to_ascii_lowercase().replace('_', "-");
+        plain.starts_with("x-forwarded-") || plain.starts_with("x-starling-") || plain == "forwarded"
+    }
+}
+
+/// Removes what ends at this hop, in either direction: hop-by-hop headers and those that `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+            // Naming an end-to-end header here must not delete what authorises the request (CVE-2022-1388).
+            .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH) && *name != XFCC)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        if headers.contains_key(name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes every header that only agents may set. Called on requests from applications, on requests from peers (before
+/// the receiver sets its own) and on answers of instances.
+pub fn strip_ours(headers: &mut HeaderMap) {
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| **name == XFCC || name.as_str().starts_with("x-starling-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The owner's side of one HTTP stream: from a proven peer to the local instance and back.
+//!
+//! The head is hardened again, since a peer's cleaning proves nothing, and the identity header is set here, where the
+//! peer is proven. An instance that cannot be reached is told to the calling agent as "nobody has seen it", so that it
+//! may try another endpoint.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use starling_model::SpiffeId;
+use starling_routing::Caller;
+use starling_transport::data::MuxStream;
+use tracing::debug;
+
+use crate::answers::{Answer, Connection, ErrorType, Processed};
+use crate::header::OpenHeader;
+use crate::http::body::{ResponseBody, Upload};
+use crate::http::exchange::Exchange;
+use crate::http::guard::{Busy, Door, Guard};
+use crate::http::harden::{self, XFCC};
+use crate::http::outbound::pass_on;
+use crate::http::pool::{Client, PoolKey};
+use crate::l4::connect;
+use crate::metrics::{Direction, Edge};
+use crate::worker::{Side, Worker};
+
+/// What all requests of a stream have in common.
+struct Stream {
+    worker: Rc<Worker>,
+    header: OpenHeader,
+    edge: Rc<Edge>,
+    /// `By=<us>;URI=<caller>`.
+    identity: HeaderValue,
+    door: Rc<Door>,
+}
+
+/// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHeader, caller: &Caller) {
+    let domain = &worker.config.trust_domain;
+    let own = SpiffeId::workload(domain, &worker.config.node, &header.destination);
+    let identity = format!("By={own};URI={}", caller.spiffe_id(domain));
+    // Names are labels, so this always is a header value; without it nothing is served.
+    let Ok(identity) = HeaderValue::from_str(&identity) else { return };
+    let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
+    let door = Door::new();
+    let io = TokioIo::new(Guard::new(stream, door.clone()));
+    let builder = worker.server.clone();
+    let stream = Rc::new(Stream { worker, header, edge, identity, door });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let stream = stream.clone();
+        Box::pin(async move { Ok::<_, Infallible>(answer(stream, request).await) })
+    });
+    if let Err(error) = builder.serve_connection(io, service).await {
+        debug!(%error, "a peer's stream broke");
+    }
+}
+
+async fn answer(stream: Rc<Stream>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let worker = &stream.worker;
+    let busy: Busy = stream.door.busy();
+    let active = worker.active(Side::Inbound);
+    let refused = stream.door.verdict();
+    let mut exchange = Exchange::begin(worker, stream.edge.clone(), busy, active);
+    let outcome = match refused {
+        Some(refused) => Err(Answer::refused(refused)),
+        None => forward(&stream, &mut exchange, request).await,
+    };
+    match outcome {
+        Ok(mut answer) => {
+            exchange.answered(answer.status().as_u16(), None);
+            pass_on(&mut answer);
+            if answer.body().is_end_stream() {
+                exchange.completed();
+            }
+            answer.map(|incoming| ResponseBody::Relayed { incoming, exchange })
+        }
+        Err(answer) => {
+            exchange.answered(answer.status.as_u16(), Some(answer.error));
+            let digest = worker.shared.table.load().digest();
+            answer.response_to_peer(&worker.config.node, digest).map(|body| ResponseBody::Own(Some(body)))
+        }
+    }
+}
+
+async fn forward(
+    stream: &Stream,
+    exchange: &mut Exchange,
+    mut request: Request<Incoming>,
+) -> Result<Response<Incoming>, Answer> {
+    let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
+    let worker = &stream.worker;
+    // Asked per request: the instance may have moved or gone since the stream was opened.
+    let address = worker.shared.instances.load().find(name, destination, port).map(|instance| instance.address);
+    let Some(address) = address else {
+        let answer = Answer::new(ErrorType::DestinationUnavailable, format!("{name} does not run here any more"));
+        return Err(Answer { processed: Processed::No, ..answer });
+    };
+    let mut headers = std::mem::take(request.headers_mut());
+    harden::strip_hop_by_hop(&mut headers);
+    harden::strip_ours(&mut headers);
+    headers.remove(header::EXPECT);
+    headers.insert(XFCC, stream.identity.clone());
+    if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let method = std::mem::take(request.method_mut());
+    let uri = match std::mem::take(request.uri_mut()).into_parts().path_and_query {
+        Some(path) => Uri::from(path),
+        None => Uri::from_static("/"),
+    };
+    let upload = Upload::new(request.into_body(), exchange.edge());
+    let safe = upload.is_empty() && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+    let mut head = Request::new(());
+    *head.method_mut() = method;
+    *head.uri_mut() = uri;
+    *head.headers_mut() = headers;
+    *head.version_mut() = Version::HTTP_11;
+    let mut head = Some(head.into_parts().0);
+    let key = PoolKey::Instance(address);
+    loop {
+        let mut client = match worker.pool.take(&key) {
+            Some(client) => client,
+            None => open(worker, address).await.map_err(|error| unreachable(&error, stream))?,
+        };
+        // A copy is kept only where losing the connection would be answered by another try.
+        let repeatable = client.reused && safe;
+        let parts = if repeatable { head.clone() } else { head.take() };
+        let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
+        let request = Request::from_parts(parts, upload.next_try());
+        let mut error = match client.sender.try_send_request(request).await {
+            Ok(answer) => {
+                exchange.carried_by(key, client);
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        // An idle connection that its server closed at this very moment: nothing was lost, or nothing can be harmed.
+        let unsent = error.take_message();
+        if let Some(request) = unsent {
+            head = Some(request.into_parts().0);
+            if client.reused {
+                continue;
+            }
+        } else if repeatable {
+            continue;
+        }
+        let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
+        let processed = if head.is_some() { Processed::No } else { Processed::Perhaps };
+        let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
+        return Err(Answer { processed, connection, ..answer });
+    }
+}
+
+fn unreachable(error: &io::Error, stream: &Stream) -> Answer {
+    let name = &stream.header.instance;
+    debug!(service = %stream.header.destination, endpoint = %name, %error, "a local instance cannot be reached");
+    let (error, what) = if error.kind() == io::ErrorKind::TimedOut {
+        (ErrorType::ConnectionTimeout, "takes no connection in time")
+    } else {
+        (ErrorType::ConnectionRefused, "refuses connections")
+    };
+    Answer { processed: Processed::No, ..Answer::new(error, format!("{name} {what}")) }
+}
+
+async fn open(worker: &Worker, address: SocketAddr) -> io::Result<Client> {
+    let socket = connect(address).await?;
+    let (sender, connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
+    // Owns the connection; ends with it, or when its sender is dropped.
+    drop(tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, "a connection to a local instance broke");
+        }
+    }));
+    Ok(Client { sender, fault: Rc::new(Cell::new(None)), reused: false })
+}

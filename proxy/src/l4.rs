@@ -1,0 +1,48 @@
+//! TCP through the mesh: one tunnel, top to bottom, at the caller's side ([`outbound`]) and at the owner's
+//! ([`inbound`]); [`copy`] moves the bytes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::SockRef;
+use starling_routing::limits::CONNECT_TIMEOUT;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+pub(crate) mod copy;
+pub(crate) mod inbound;
+pub(crate) mod outbound;
+
+/// A socket of a local application.
+pub(crate) trait Tunnelled: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Makes closing it a reset, so that the application sees a failure and not an end.
+    fn break_off(&self);
+}
+
+impl Tunnelled for TcpStream {
+    fn break_off(&self) {
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Tunnelled for UnixStream {
+    fn break_off(&self) {}
+}
+
+/// Connects to a local instance.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    tune_local(&SockRef::from(&socket));
+    match tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(address)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Options of sockets between agent and application. Best effort: a kernel without them is slower, not wrong.
+pub(crate) fn tune_local(socket: &SockRef<'_>) {
+    let _ = socket.set_tcp_nodelay(true);
+    // The host's default may pace even loopback (bbr does).
+    let _ = socket.set_tcp_congestion(b"cubic");
+}

@@ -1,0 +1,52 @@
+//! The owner's side of one tunnel: from a proven peer's stream to the local instance.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use starling_routing::Caller;
+use starling_transport::data::{MuxStream, ResetCode};
+use tracing::debug;
+
+use crate::answers::ErrorType;
+use crate::header::OpenHeader;
+use crate::l4::copy::{Broken, Tunnel};
+use crate::l4::outbound::Account;
+use crate::l4::{Tunnelled as _, connect};
+use crate::metrics::Direction;
+use crate::worker::{Side, Worker};
+
+/// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it and closes the instance's socket.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut stream: MuxStream,
+    header: &OpenHeader,
+    caller: &Caller,
+    address: SocketAddr,
+) {
+    let _active = worker.active(Side::Inbound);
+    let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
+    let mut account = Account::open(edge);
+    let mut instance = match connect(address).await {
+        Ok(instance) => instance,
+        Err(error) => {
+            debug!(service = %header.destination, endpoint = %header.instance, %error, "a local instance cannot be reached");
+            let timed_out = error.kind() == io::ErrorKind::TimedOut;
+            account.error = Some(if timed_out { ErrorType::ConnectionTimeout } else { ErrorType::ConnectionRefused });
+            stream.reset(ResetCode::Refused);
+            return;
+        }
+    };
+    match Tunnel::default().run(&mut stream, &mut instance, &mut account).await {
+        Ok(()) => {}
+        Err(Broken::Client(error)) => {
+            debug!(service = %header.destination, %error, "a peer broke its tunnel off");
+            instance.break_off();
+        }
+        Err(Broken::Server(error)) => {
+            debug!(service = %header.destination, endpoint = %header.instance, %error, "an instance broke a tunnel off");
+            account.error = Some(ErrorType::ConnectionTerminated);
+            stream.reset(ResetCode::Error);
+        }
+    }
+}

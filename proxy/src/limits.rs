@@ -1,0 +1,88 @@
+//! Limits of the data plane, each with its reason.
+
+use std::time::Duration;
+
+/// Largest request head: request line and headers (nginx and Envoy allow 32 to 60 KiB; Kerberos tickets fit in 64).
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Most header lines in a head; hyper parses so many without allocating.
+pub const HEADERS_MAX: usize = 100;
+
+/// A head that has begun must be complete after this long, so that slow senders hold no connection (slowloris).
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection of an application, or a stream of a peer, may wait for its next request. Longer than any
+/// usual client keeps idle connections (60 to 90 s), so that the client closes first and no request meets a closing
+/// connection.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long an idle stream to a peer is kept for the next request. Under [`IDLE_TIMEOUT`], for the same reason.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const _: () = assert!(POOL_IDLE_TIMEOUT.as_secs() * 2 <= IDLE_TIMEOUT.as_secs());
+
+/// How long an idle connection to a local instance is kept. Short, since servers close idle ones after 5 s (Node.js) to
+/// 75 s (nginx), and a request that meets the closing may have to be answered with an error.
+pub const INSTANCE_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Idle clients kept per key of a pool; a burst beyond it opens anew.
+pub const POOL_IDLE_PER_KEY_MAX: usize = 128;
+
+/// Idle clients of a thread in all.
+pub const POOL_IDLE_MAX: usize = 2_048;
+
+/// How often a thread drops what has been idle for too long.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// hyper's buffer per connection and direction: one head and a little more, so that an approved head always fits.
+pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
+
+/// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a connection that are kept until its endpoint answered, so that a refused one can go elsewhere.
+pub const REPLAY_TUNNEL_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes moved per step of a tunnel: one TLS record.
+pub const COPY_BYTES: usize = 16 * 1024;
+
+/// Connections waiting for one data thread.
+pub const HANDOVER_MAX: usize = 256;
+
+/// Connections that one listener serves at a time.
+pub const CONNECTIONS_PER_LISTENER_MAX: usize = 8_192;
+
+/// Connections of all listeners together.
+pub const CONNECTIONS_MAX: usize = 16_384;
+const _: () = assert!(CONNECTIONS_PER_LISTENER_MAX <= CONNECTIONS_MAX);
+
+/// Accepted and not yet handshaken connections of peers, per thread: a flood of handshakes may use this much at once.
+pub const HANDSHAKES_PER_THREAD_MAX: usize = 256;
+
+/// After an `accept` that failed for want of descriptors or memory, wait so long before the next.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Most data threads. More do not help: beyond four, kernel and peers are the limit, and every thread holds its own
+/// connections.
+pub const THREADS_MAX: usize = 4;
+
+/// Endpoints whose load is kept. 262,144 is a mesh of 5,000 nodes with 50 instances each.
+pub const ENDPOINTS_MAX: usize = 256 * 1024;
+
+/// First wait after a connection to an endpoint failed; doubles with each failure in a row.
+pub const FAILING_FIRST: Duration = Duration::from_millis(200);
+
+/// Longest wait after connections were refused. A refusal costs a request about a millisecond, and a restarted host
+/// should be used within 2 s.
+pub const FAILING_MAX: Duration = Duration::from_secs(1);
+
+/// Wait after a connection attempt timed out: finding out again costs a request the whole connect deadline.
+pub const FAILING_TIMED_OUT: Duration = Duration::from_secs(10);
+
+/// Series of one metric family; what is over counts under `other`.
+pub const SERIES_MAX: usize = 10_000;
+
+/// Services whose traffic of the last minute is kept for the local API.
+pub const TRAFFIC_SERVICES_MAX: usize = 4_096;
+
+/// Transitions of local checks that wait for the node.
+pub const TRANSITIONS_MAX: usize = 256;

@@ -1,0 +1,352 @@
+//! Listeners: each connection is accepted once, given a permit, and handed to the least-loaded data thread.
+//!
+//! Under `SO_REUSEPORT` a hash would decide, and two busy connections could share a thread while another idles. What
+//! is over a limit is refused at once and counted; nobody waits in a queue that nobody serves.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use starling_model::{Code, codes};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use crate::config::ListenAddress;
+use crate::l4::tune_local;
+use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CONNECTIONS_PER_LISTENER_MAX};
+use crate::metrics::{ProxyMetrics, Turned};
+use crate::worker::Phase;
+
+mod holder;
+
+/// Connections that the kernel holds for us while the accept task is busy; the usual `somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// What a connection came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Another agent's traffic.
+    Peers,
+    /// The HTTP outbound.
+    Http,
+    /// The entrance of this number in the configuration.
+    Upstream(usize),
+}
+
+/// A socket between two threads.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection on its way to a data thread.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub(crate) socket: Socket,
+    pub(crate) entry: Entry,
+    pub(crate) permit: Permit,
+}
+
+/// A place among the connections of a listener, of all listeners and of a thread; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    counts: [Arc<AtomicUsize>; 3],
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for count in &self.counts {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The accepting end of one data thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) handovers: mpsc::Sender<Handover>,
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{purpose} cannot listen on {address}{}", .holder.as_ref().map(|h| format!(", which is held by {h}")).unwrap_or_default())]
+pub struct ListenError {
+    /// The setting's meaning, `peers' traffic` say.
+    pub purpose: &'static str,
+    /// The address that was wanted.
+    pub address: ListenAddress,
+    /// The process that holds it, if it could be found: `nginx (pid 812)`.
+    pub holder: Option<String>,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl ListenError {
+    fn new(purpose: &'static str, address: &ListenAddress, source: io::Error) -> Self {
+        let holder = match (address, source.kind()) {
+            (ListenAddress::Tcp(address), io::ErrorKind::AddrInUse) => holder::of_port(address.port()),
+            _ => None,
+        };
+        Self { purpose, address: address.clone(), holder, source }
+    }
+
+    /// The catalogue's entry.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        if self.source.kind() == io::ErrorKind::PermissionDenied { codes::PORT_FORBIDDEN } else { codes::PORT_TAKEN }
+    }
+}
+
+/// A listener that is bound, not served yet.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    listener: Listener,
+    entry: Entry,
+    pub(crate) address: ListenAddress,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Binds one listener.
+pub(crate) fn bind(purpose: &'static str, address: &ListenAddress, entry: Entry) -> Result<Bound, ListenError> {
+    let bound = match address {
+        ListenAddress::Tcp(wanted) => bind_tcp(*wanted, entry).and_then(|listener| {
+            let address = ListenAddress::Tcp(listener.local_addr()?);
+            Ok(Bound { listener: Listener::Tcp(listener), entry, address })
+        }),
+        ListenAddress::Unix(path) => bind_unix(path).map(|listener| Bound {
+            listener: Listener::Unix(listener),
+            entry,
+            address: address.clone(),
+        }),
+    };
+    bound.map_err(|source| ListenError::new(purpose, address, source))
+}
+
+fn bind_tcp(address: SocketAddr, entry: Entry) -> io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restarted agent must not wait for the old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if entry != Entry::Peers {
+        // Accepted sockets inherit these, which saves two system calls per connection.
+        tune_local(&SockRef::from(&socket));
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
+            fs::remove_file(path)?;
+            UnixListener::bind(path)?
+        }
+        other => other?,
+    };
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A socket file that nobody answers at, left by an agent that was killed.
+fn is_stale(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// What the accept thread needs.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) metrics: ProxyMetrics,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// Serves all listeners until the data plane closes. Runs on a thread of its own, so that a busy data thread delays no
+/// other one's connections.
+pub(crate) fn run(bound: Vec<Bound>, acceptor: Acceptor) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            warn!(%error, "no listener is served: the accept thread has no runtime");
+            return;
+        }
+    };
+    let acceptor = Arc::new(acceptor);
+    let total = Arc::new(AtomicUsize::new(0));
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for Bound { listener, entry, address } in bound {
+            let own = Own { entry, count: Arc::default(), total: total.clone(), acceptor: acceptor.clone() };
+            match listener {
+                Listener::Tcp(listener) => {
+                    tasks.spawn(async move { accept_all(tokio::net::TcpListener::from_std(listener), own).await })
+                }
+                Listener::Unix(listener) => tasks.spawn(async move {
+                    accept_all(tokio::net::UnixListener::from_std(listener), own).await;
+                    if let ListenAddress::Unix(path) = address {
+                        let _ = fs::remove_file(path);
+                    }
+                }),
+            };
+        }
+        while tasks.join_next().await.is_some() {}
+    });
+}
+
+/// One listener's counters and where it hands over.
+#[derive(Debug)]
+struct Own {
+    entry: Entry,
+    count: Arc<AtomicUsize>,
+    total: Arc<AtomicUsize>,
+    acceptor: Arc<Acceptor>,
+}
+
+/// The two kinds of listener, which differ in what they yield.
+trait Accept: Send + 'static {
+    /// Waits for one connection. Safe to drop: a connection not yielded stays with the kernel.
+    fn take(&self) -> impl Future<Output = io::Result<Socket>> + Send;
+}
+
+impl Accept for tokio::net::TcpListener {
+    async fn take(&self) -> io::Result<Socket> {
+        // Leaving this thread's reactor costs a system call, which a connection pays once.
+        Ok(Socket::Tcp(self.accept().await?.0.into_std()?))
+    }
+}
+
+impl Accept for tokio::net::UnixListener {
+    async fn take(&self) -> io::Result<Socket> {
+        Ok(Socket::Unix(self.accept().await?.0.into_std()?))
+    }
+}
+
+/// Owns the listener; ends when the data plane closes.
+async fn accept_all<L: Accept>(listener: io::Result<L>, own: Own) {
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(%error, "a listener cannot be served");
+            return;
+        }
+    };
+    let mut phase = own.acceptor.phase.clone();
+    loop {
+        let taken = tokio::select! {
+            taken = listener.take() => taken,
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
+        };
+        match taken {
+            Ok(socket) => own.hand_over(socket),
+            // The client gave up before we looked: the next one may be well.
+            Err(error) if is_passing(&error) => debug!(%error, "a connection was gone before it was accepted"),
+            Err(error) => {
+                own.acceptor.metrics.turned_away(Turned::System);
+                warn!(%error, "no connection can be accepted for a moment");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+impl Own {
+    fn hand_over(&self, socket: Socket) {
+        let metrics = &self.acceptor.metrics;
+        let Some(lane) = self.acceptor.lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed)) else {
+            return;
+        };
+        if self.count.load(Ordering::Relaxed) >= CONNECTIONS_PER_LISTENER_MAX
+            || self.total.load(Ordering::Relaxed) >= CONNECTIONS_MAX
+        {
+            // Dropping the socket closes it.
+            return metrics.turned_away(Turned::Limit);
+        }
+        let counts = [self.count.clone(), self.total.clone(), lane.load.clone()];
+        for count in &counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let handover = Handover { socket, entry: self.entry, permit: Permit { counts } };
+        if lane.handovers.try_send(handover).is_err() {
+            metrics.turned_away(Turned::Handover);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ListenAddress::Tcp(held.local_addr().unwrap());
+        let error = bind("peers' traffic", &address, Entry::Peers).unwrap_err();
+        assert_eq!(error.code(), codes::PORT_TAKEN);
+        let holder = error.holder.clone().unwrap_or_default();
+        assert!(holder.contains(&format!("pid {}", std::process::id())), "{error}");
+        assert!(error.to_string().starts_with("peers' traffic cannot listen on 127.0.0.1:"), "{error}");
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_refused_and_counted() {
+        let (sender, mut handed) = mpsc::channel(1);
+        let lanes = vec![Lane { handovers: sender, load: Arc::default() }];
+        let metrics = ProxyMetrics::new();
+        let (_phase, phase) = watch::channel(Phase::Open);
+        let acceptor = Arc::new(Acceptor { lanes, metrics: metrics.clone(), phase });
+        let own = Own { entry: Entry::Http, count: Arc::default(), total: Arc::default(), acceptor };
+        let socket = || Socket::Unix(UnixStream::pair().unwrap().0);
+        own.hand_over(socket());
+        own.hand_over(socket());
+        assert_eq!(metrics.turned_count(Turned::Handover), 1, "the thread has one waiting");
+        let counts = || [&own.count, &own.total].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(counts(), [1, 1], "the refused one holds no place");
+        drop(handed.try_recv());
+        assert_eq!(counts(), [0, 0]);
+        own.count.store(CONNECTIONS_PER_LISTENER_MAX, Ordering::Relaxed);
+        own.hand_over(socket());
+        own.count.store(0, Ordering::Relaxed);
+        own.total.store(CONNECTIONS_MAX, Ordering::Relaxed);
+        own.hand_over(socket());
+        assert_eq!(metrics.turned_count(Turned::Limit), 2);
+        assert!(handed.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_socket_file_of_a_killed_agent_is_replaced_and_a_living_one_is_not() {
+        let path = std::env::temp_dir().join(format!("starling-proxy-test-{}.sock", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let address = ListenAddress::Unix(path.clone());
+        let first = bind("an upstream", &address, Entry::Upstream(0)).unwrap();
+        assert!(bind("an upstream", &address, Entry::Upstream(0)).is_err(), "it is served");
+        drop(first);
+        assert!(bind("an upstream", &address, Entry::Upstream(0)).is_ok(), "nobody serves it");
+        fs::write(path.with_extension("txt"), "").unwrap();
+        let file = ListenAddress::Unix(path.with_extension("txt"));
+        assert!(bind("an upstream", &file, Entry::Upstream(0)).is_err(), "no other file is ever removed");
+        for left in [path.clone(), path.with_extension("txt")] {
+            let _ = fs::remove_file(left);
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! Metric families of the data plane, with a cap on series, and handles that a data thread resolves once.
+//!
+//! A family is a map behind a lock. A data thread therefore asks it once per combination of labels and keeps the handle
+//! ([`Edge`]); from then on counting is an atomic add. Labels are closed words or names that the mesh declared, never
+//! anything a request carries. A family over its cap counts under `other`, and says so.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use starling_model::ServiceKey;
+
+use crate::answers::ErrorType;
+use crate::limits::SERIES_MAX;
+use crate::traffic::{Traffic, TrafficBook, Window};
+
+mod histogram;
+pub use histogram::Latency;
+
+/// Which side of the mesh a request or connection is seen from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From a local application to a peer.
+    Outbound,
+    /// From a peer to a local instance.
+    Inbound,
+}
+
+impl EncodeLabelValue for Direction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
+/// Why a connection or stream was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Turned {
+    /// A listener, or all of them, serve as many connections as they may.
+    Limit,
+    /// The data thread does not keep up with new connections.
+    Handover,
+    /// A stream's open header is malformed.
+    Header,
+    /// A stream asks for an instance that is not ready here.
+    NoInstance,
+    /// A stream asks for the agent's own door, which is not served yet, or for a carry that the instance does not take.
+    Carry,
+    /// The system had no descriptor or memory for it.
+    System,
+    /// The agent drains.
+    Draining,
+}
+
+impl EncodeLabelValue for Turned {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let word = match self {
+            Self::Limit => "limit",
+            Self::Handover => "handover",
+            Self::Header => "header",
+            Self::NoInstance => "no_instance",
+            Self::Carry => "carry",
+            Self::System => "system",
+            Self::Draining => "draining",
+        };
+        EncodeLabelValue::encode(&word, encoder)
+    }
+}
+
+/// Label sets that can be folded into one when there are too many.
+trait Fold: Clone + Hash + Eq + EncodeLabelSet + Debug + Send + Sync + 'static {
+    fn fold(&mut self);
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EdgeLabels {
+    direction: Direction,
+    source_service: Arc<str>,
+    source_namespace: Arc<str>,
+    destination_service: Arc<str>,
+    destination_namespace: Arc<str>,
+}
+
+impl EdgeLabels {
+    fn new(direction: Direction, source: Option<&ServiceKey>, destination: Option<&ServiceKey>) -> Self {
+        let name = |key: Option<&ServiceKey>| key.map_or("unknown", |key| key.name.as_str()).into();
+        let namespace = |key: Option<&ServiceKey>| key.map_or("unknown", |key| key.namespace.as_str()).into();
+        Self {
+            direction,
+            source_service: name(source),
+            source_namespace: namespace(source),
+            destination_service: name(destination),
+            destination_namespace: namespace(destination),
+        }
+    }
+}
+
+impl Fold for EdgeLabels {
+    fn fold(&mut self) {
+        let other: Arc<str> = "other".into();
+        self.source_service = other.clone();
+        self.source_namespace = other.clone();
+        self.destination_service = other.clone();
+        self.destination_namespace = other;
+    }
+}
+
+macro_rules! labels {
+    ($name:ident { $($field:ident: $type:ty),* }) => {
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name {
+            #[prometheus(flatten)]
+            edge: EdgeLabels,
+            $($field: $type,)*
+        }
+        impl Fold for $name {
+            fn fold(&mut self) {
+                self.edge.fold();
+            }
+        }
+    };
+}
+
+labels!(RequestLabels {
+    route: &'static str,
+    subset: &'static str,
+    protocol: &'static str,
+    status_code: u16,
+    grpc_status: &'static str,
+    error: &'static str,
+    security: &'static str
+});
+labels!(RouteLabels { route: &'static str, subset: &'static str });
+labels!(TunnelLabels { security: &'static str });
+labels!(ClosedLabels { security: &'static str, error: &'static str });
+labels!(RetryLabels { route: &'static str, result: &'static str });
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    direction: Direction,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TurnedLabels {
+    reason: Turned,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FamilyLabels {
+    family: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    namespace: Arc<str>,
+    service: Arc<str>,
+    subset: &'static str,
+    health: &'static str,
+}
+
+impl EndpointLabels {
+    fn new(service: &ServiceKey, health: &'static str) -> Self {
+        let (namespace, name) = (service.namespace.as_str().into(), service.name.as_str().into());
+        Self { namespace, service: name, subset: NO_SUBSET, health }
+    }
+}
+
+impl Fold for EndpointLabels {
+    fn fold(&mut self) {
+        self.namespace = "other".into();
+        self.service = "other".into();
+    }
+}
+
+/// Requests and tries without a route document, and instances without a subset, are labelled so.
+const DEFAULT_ROUTE: &str = "default";
+const NO_SUBSET: &str = "none";
+const MTLS: &str = "mtls";
+
+/// A family with a cap.
+#[derive(Clone, Debug)]
+struct Capped<L: Fold, M> {
+    family: Family<L, M>,
+    /// Series so far. Two threads that make the same one at once count it twice, which only moves the cap.
+    series: Arc<AtomicUsize>,
+    name: &'static str,
+    dropped: Family<FamilyLabels, Counter>,
+}
+
+impl<L: Fold, M: Clone + Default> Capped<L, M> {
+    fn new(name: &'static str, dropped: &Family<FamilyLabels, Counter>) -> Self {
+        Self { family: Family::default(), series: Arc::default(), name, dropped: dropped.clone() }
+    }
+
+    fn handle(&self, mut labels: L) -> M {
+        let known = self.family.get(&labels).is_some();
+        if !known && self.series.load(Ordering::Relaxed) >= SERIES_MAX {
+            self.dropped.get_or_create_owned(&FamilyLabels { family: self.name }).inc();
+            labels.fold();
+        } else if !known {
+            self.series.fetch_add(1, Ordering::Relaxed);
+        }
+        self.family.get_or_create_owned(&labels)
+    }
+}
+
+/// All families of the data plane. Cheap to clone: every clone counts into the same series.
+#[derive(Clone, Debug)]
+pub struct ProxyMetrics {
+    requests: Capped<RequestLabels, Counter>,
+    duration: Capped<RouteLabels, Latency>,
+    in_flight: Capped<EdgeLabels, Gauge>,
+    retries: Capped<RetryLabels, Counter>,
+    request_bytes: Capped<EdgeLabels, Counter>,
+    response_bytes: Capped<EdgeLabels, Counter>,
+    opened: Capped<TunnelLabels, Counter>,
+    closed: Capped<ClosedLabels, Counter>,
+    open: Capped<TunnelLabels, Gauge>,
+    sent: Capped<TunnelLabels, Counter>,
+    received: Capped<TunnelLabels, Counter>,
+    turned: Family<TurnedLabels, Counter>,
+    handshakes: Family<HandshakeLabels, Counter>,
+    endpoints: Capped<EndpointLabels, Gauge>,
+    dropped: Family<FamilyLabels, Counter>,
+    traffic: Arc<TrafficBook>,
+}
+
+impl Default for ProxyMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ProxyMetrics {
+    /// Families without series.
+    #[must_use]
+    pub fn new() -> Self {
+        let dropped = Family::default();
+        Self {
+            requests: Capped::new("starling_http_requests", &dropped),
+            duration: Capped::new("starling_http_request_duration_seconds", &dropped),
+            in_flight: Capped::new("starling_http_requests_in_flight", &dropped),
+            retries: Capped::new("starling_http_retries", &dropped),
+            request_bytes: Capped::new("starling_http_request_bytes", &dropped),
+            response_bytes: Capped::new("starling_http_response_bytes", &dropped),
+            opened: Capped::new("starling_tcp_connections_opened", &dropped),
+            closed: Capped::new("starling_tcp_connections_closed", &dropped),
+            open: Capped::new("starling_tcp_connections_open", &dropped),
+            sent: Capped::new("starling_tcp_sent_bytes", &dropped),
+            received: Capped::new("starling_tcp_received_bytes", &dropped),
+            turned: Family::default(),
+            handshakes: Family::default(),
+            endpoints: Capped::new("starling_endpoints", &dropped),
+            dropped,
+            traffic: Arc::default(),
+        }
+    }
+
+    /// Adds every family to the node's registry. The registry itself appends `_total` to counters.
+    pub fn register(&self, registry: &mut Registry) {
+        macro_rules! family {
+            ($name:literal, $help:literal, $metric:expr) => {
+                registry.register($name, $help, $metric.clone())
+            };
+        }
+        family!("starling_http_requests", "HTTP requests answered", self.requests.family);
+        family!(
+            "starling_http_request_duration_seconds",
+            "Time from a request's head to its answer's end",
+            self.duration.family
+        );
+        family!("starling_http_requests_in_flight", "HTTP requests under way", self.in_flight.family);
+        family!("starling_http_retries", "Further tries of a request, by result", self.retries.family);
+        family!("starling_http_request_bytes", "Bytes of request bodies", self.request_bytes.family);
+        family!("starling_http_response_bytes", "Bytes of response bodies", self.response_bytes.family);
+        family!("starling_tcp_connections_opened", "Tunnels opened", self.opened.family);
+        family!("starling_tcp_connections_closed", "Tunnels closed, by error", self.closed.family);
+        family!("starling_tcp_connections_open", "Tunnels open", self.open.family);
+        family!("starling_tcp_sent_bytes", "Bytes towards the destination service", self.sent.family);
+        family!("starling_tcp_received_bytes", "Bytes from the destination service", self.received.family);
+        family!("starling_tcp_turned_away", "Connections and streams not served, by reason", self.turned);
+        family!("starling_tls_handshakes", "TLS handshakes of traffic connections", self.handshakes);
+        family!("starling_endpoints", "Endpoints known, by health as seen from here", self.endpoints.family);
+        family!("starling_metrics_dropped_series", "Series counted under other, by family", self.dropped);
+    }
+
+    /// Publishes how many endpoints a service has in one state of health; the node calls it after each new table.
+    pub fn set_endpoints(&self, service: &ServiceKey, health: &'static str, count: usize) {
+        let labels = EndpointLabels::new(service, health);
+        self.endpoints.handle(labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Forgets the endpoint series of a service that is gone.
+    pub fn remove_endpoints(&self, service: &ServiceKey, health: &'static str) {
+        if self.endpoints.family.remove(&EndpointLabels::new(service, health)) {
+            self.endpoints.series.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A service's traffic of the last minute as this node saw it.
+    #[must_use]
+    pub fn traffic(&self, direction: Direction, service: &ServiceKey, now: Instant) -> Traffic {
+        self.traffic.read(direction, service, now)
+    }
+
+    /// Counts something turned away. Rare, so it may take the family's lock.
+    pub(crate) fn turned_away(&self, reason: Turned) {
+        self.turned.get_or_create_owned(&TurnedLabels { reason }).inc();
+    }
+
+    /// Counts one TLS handshake.
+    pub(crate) fn handshake(&self, direction: Direction, result: &'static str) {
+        self.handshakes.get_or_create_owned(&HandshakeLabels { direction, result }).inc();
+    }
+
+    /// Counts dials of a thread's pool, in bulk.
+    pub(crate) fn dials(&self, good: u64, failed: u64) {
+        for (result, count) in [("success", good), ("failure", failed)] {
+            if count > 0 {
+                let labels = HandshakeLabels { direction: Direction::Outbound, result };
+                self.handshakes.get_or_create_owned(&labels).inc_by(count);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn turned_count(&self, reason: Turned) -> u64 {
+        self.turned.get_or_create_owned(&TurnedLabels { reason }).get()
+    }
+}
+
+/// The error label of requests and connections without one.
+const NO_ERROR: &str = "none";
+
+/// All handles of one (direction, source, destination), owned by one data thread.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    metrics: ProxyMetrics,
+    labels: EdgeLabels,
+    duration: Latency,
+    in_flight: Gauge,
+    request_bytes: Counter,
+    response_bytes: Counter,
+    window: Option<Arc<Window>>,
+    /// A handful per edge: searching them is cheaper than hashing.
+    statuses: RefCell<Vec<(u16, &'static str, Counter)>>,
+    tunnel: OnceCell<Tunnel>,
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    opened: Counter,
+    open: Gauge,
+    sent: Counter,
+    received: Counter,
+}
+
+/// How a request ended, for [`Edge::request_ended`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestEnd {
+    pub(crate) status: u16,
+    pub(crate) error: Option<ErrorType>,
+    pub(crate) duration: Duration,
+    pub(crate) now: Instant,
+}
+
+impl Edge {
+    pub(crate) fn request_began(&self) {
+        self.in_flight.inc();
+    }
+
+    pub(crate) fn request_ended(&self, end: RequestEnd) {
+        self.in_flight.dec();
+        self.duration.observe(end.duration);
+        let error = end.error.map_or(NO_ERROR, ErrorType::as_str);
+        self.status(end.status, error).inc();
+        if let Some(window) = &self.window {
+            window.record(end.duration, end.status >= 500 || end.error.is_some(), end.now);
+        }
+    }
+
+    pub(crate) fn retried(&self, result: &'static str) {
+        let edge = self.labels.clone();
+        self.metrics.retries.handle(RetryLabels { edge, route: DEFAULT_ROUTE, result }).inc();
+    }
+
+    pub(crate) fn request_bytes(&self, bytes: u64) {
+        self.request_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn response_bytes(&self, bytes: u64) {
+        self.response_bytes.inc_by(bytes);
+    }
+
+    pub(crate) fn tunnel_opened(&self) {
+        let tunnel = self.tunnel();
+        tunnel.opened.inc();
+        tunnel.open.inc();
+    }
+
+    pub(crate) fn tunnel_closed(&self, error: Option<ErrorType>) {
+        self.tunnel().open.dec();
+        let (edge, error) = (self.labels.clone(), error.map_or(NO_ERROR, ErrorType::as_str));
+        self.metrics.closed.handle(ClosedLabels { edge, security: MTLS, error }).inc();
+    }
+
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.tunnel().sent.inc_by(bytes);
+    }
+
+    pub(crate) fn received(&self, bytes: u64) {
+        self.tunnel().received.inc_by(bytes);
+    }
+
+    fn tunnel(&self) -> &Tunnel {
+        self.tunnel.get_or_init(|| {
+            let labels = TunnelLabels { edge: self.labels.clone(), security: MTLS };
+            Tunnel {
+                opened: self.metrics.opened.handle(labels.clone()),
+                open: self.metrics.open.handle(labels.clone()),
+                sent: self.metrics.sent.handle(labels.clone()),
+                received: self.metrics.received.handle(labels),
+            }
+        })
+    }
+
+    fn status(&self, status_code: u16, error: &'static str) -> Counter {
+        let mut statuses = self.statuses.borrow_mut();
+        if let Some((_, _, counter)) = statuses.iter().find(|(s, e, _)| *s == status_code && *e == error) {
+            return counter.clone();
+        }
+        let counter = self.metrics.requests.handle(RequestLabels {
+            edge: self.labels.clone(),
+            route: DEFAULT_ROUTE,
+            subset: NO_SUBSET,
+            protocol: "http1",
+            status_code,
+            grpc_status: "",
+            error,
+            security: MTLS,
+        });
+        statuses.push((status_code, error, counter.clone()));
+        counter
+    }
+}
+
+type EdgeKey = (Direction, Option<ServiceKey>, Option<ServiceKey>);
+
+/// One data thread's edges.
+#[derive(Debug)]
+pub(crate) struct Edges {
+    metrics: ProxyMetrics,
+    known: RefCell<HashMap<EdgeKey, Rc<Edge>>>,
+}
+
+impl Edges {
+    pub(crate) fn new(metrics: &ProxyMetrics) -> Self {
+        Self { metrics: metrics.clone(), known: RefCell::default() }
+    }
+
+    /// The handles of an edge, resolved at its first use on this thread.
+    pub(crate) fn edge(
+        &self,
+        direction: Direction,
+        source: Option<&ServiceKey>,
+        destination: Option<&ServiceKey>,
+    ) -> Rc<Edge> {
+        let key = (direction, source.cloned(), destination.cloned());
+        if let Some(edge) = self.known.borrow().get(&key) {
+            return edge.clone();
+        }
+        let labels = EdgeLabels::new(direction, source, destination);
+        let metrics = &self.metrics;
+        let route = RouteLabels { edge: labels.clone(), route: DEFAULT_ROUTE, subset: NO_SUBSET };
+        let edge = Rc::new(Edge {
+            duration: metrics.duration.handle(route),
+            in_flight: metrics.in_flight.handle(labels.clone()),
+            request_bytes: metrics.request_bytes.handle(labels.clone()),
+            response_bytes: metrics.response_bytes.handle(labels.clone()),
+            window: destination.and_then(|key| metrics.traffic.window(direction, key)),
+            statuses: RefCell::default(),
+            tunnel: OnceCell::new(),
+            metrics: metrics.clone(),
+            labels,
+        });
+        let mut known = self.known.borrow_mut();
+        // A thread remembers as many edges as a family has series; what is beyond is resolved each time.
+        if known.len() < SERIES_MAX {
+            known.insert(key, edge.clone());
+        }
+        edge
+    }
+}
+
+#[cfg(test)]
+mod tests;

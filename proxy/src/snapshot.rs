@@ -1,0 +1,107 @@
+//! What the data plane shares with the rest of the agent: snapshots that others publish, loads and metrics it keeps.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use starling_identity::CurrentIdentity;
+use starling_identity::tls::Clock;
+use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
+use starling_routing::RouteTable;
+
+use crate::loads::Loads;
+use crate::metrics::ProxyMetrics;
+
+/// One instance on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalInstance {
+    /// What it is an instance of.
+    pub service: ServiceKey,
+    /// Which port of the service it serves.
+    pub port: PortName,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// New streams are taken while it is ready; those it has live on when it drains.
+    pub readiness: Readiness,
+}
+
+/// Everything that runs here, by name. Immutable; published whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalInstances {
+    instances: BTreeMap<(InstanceName, PortName), LocalInstance>,
+}
+
+impl LocalInstances {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one; of two with the same name and port the later counts.
+    pub fn insert(&mut self, name: InstanceName, instance: LocalInstance) {
+        self.instances.insert((name, instance.port.clone()), instance);
+    }
+
+    /// The instance of this name, if it serves this port of this service.
+    #[must_use]
+    pub fn find(&self, name: &InstanceName, service: &ServiceKey, port: &PortName) -> Option<&LocalInstance> {
+        self.instances.get(&(name.clone(), port.clone())).filter(|instance| instance.service == *service)
+    }
+
+    /// All of them, by name and port.
+    pub fn iter(&self) -> impl Iterator<Item = (&InstanceName, &LocalInstance)> {
+        self.instances.iter().map(|((name, _), instance)| (name, instance))
+    }
+}
+
+impl FromIterator<(InstanceName, LocalInstance)> for LocalInstances {
+    fn from_iter<I: IntoIterator<Item = (InstanceName, LocalInstance)>>(instances: I) -> Self {
+        let mut all = Self::new();
+        for (name, instance) in instances {
+            all.insert(name, instance);
+        }
+        all
+    }
+}
+
+/// Shared by all data threads and the rest of the agent. A request reads each snapshot once per decision and never waits.
+#[derive(Debug)]
+pub struct ProxyShared {
+    /// Where requests go. Publish through [`Self::publish`].
+    pub table: ArcSwap<RouteTable>,
+    /// Who we are and whom we believe.
+    pub current: CurrentIdentity,
+    /// The wall time, for certificates.
+    pub clock: Clock,
+    /// What runs here.
+    pub instances: ArcSwap<LocalInstances>,
+    /// What our own traffic knows of endpoints.
+    pub loads: Loads,
+    /// What is counted.
+    pub metrics: ProxyMetrics,
+}
+
+impl ProxyShared {
+    /// With an empty table and nothing running here.
+    #[must_use]
+    pub fn new(current: CurrentIdentity, clock: Clock) -> Self {
+        Self {
+            table: ArcSwap::default(),
+            current,
+            clock,
+            instances: ArcSwap::default(),
+            loads: Loads::new(),
+            metrics: ProxyMetrics::new(),
+        }
+    }
+
+    /// Puts a table into use, with the loads fitted to it first.
+    pub fn publish(&self, table: Arc<RouteTable>) {
+        self.loads.adopt(&table);
+        self.table.store(table);
+    }
+}

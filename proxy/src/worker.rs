@@ -1,0 +1,274 @@
+//! A data thread: one current-thread runtime that serves the connections handed to it, and owns all it needs for that.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher as _, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use starling_model::ServiceKey;
+use starling_routing::{Choice, Decision, Draws, EndpointIndex, Refusal, RequestFacts};
+use starling_transport::data::{DataClient, DataServer};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tracing::{debug, error};
+
+use crate::config::ProxyConfig;
+use crate::http::outbound;
+use crate::http::pool::Pool;
+use crate::l4;
+use crate::limits::{HANDSHAKES_PER_THREAD_MAX, HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
+use crate::listen::{Entry, Handover, Permit, Socket};
+use crate::metrics::{Edges, Turned};
+use crate::peers::{self, Dials};
+use crate::snapshot::ProxyShared;
+
+/// Where the data plane stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Serving.
+    Open,
+    /// Peers may open nothing new; what is under way goes on.
+    Draining,
+    /// Applications' connections end after the request they have.
+    Closing,
+    /// Everything ends now.
+    Stopped,
+}
+
+/// Requests and tunnels under way, of all threads.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    pub(crate) inbound: AtomicUsize,
+    pub(crate) outbound: AtomicUsize,
+}
+
+/// Which counter of [`UnderWay`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side {
+    Inbound,
+    Outbound,
+}
+
+impl UnderWay {
+    fn counter(&self, side: Side) -> &AtomicUsize {
+        match side {
+            Side::Inbound => &self.inbound,
+            Side::Outbound => &self.outbound,
+        }
+    }
+}
+
+/// One request or tunnel under way.
+#[derive(Debug)]
+pub(crate) struct Active {
+    under_way: Arc<UnderWay>,
+    side: Side,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.under_way.counter(self.side).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all tasks of one data thread share. Not `Send`, so nothing in it is locked.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<ProxyShared>,
+    pub(crate) config: Arc<ProxyConfig>,
+    pub(crate) edges: Edges,
+    pub(crate) pool: Pool,
+    pub(crate) client: DataClient,
+    pub(crate) server_of_peers: DataServer,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) server: hyper::server::conn::http1::Builder,
+    pub(crate) upstream: hyper::client::conn::http1::Builder,
+    pub(crate) handshakes: Cell<usize>,
+    under_way: Arc<UnderWay>,
+    draw: Cell<u64>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("phase", &*self.phase.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// What a thread is started with.
+#[derive(Debug)]
+pub(crate) struct WorkerSeed {
+    pub(crate) shared: Arc<ProxyShared>,
+    pub(crate) config: Arc<ProxyConfig>,
+    pub(crate) under_way: Arc<UnderWay>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) handovers: mpsc::Receiver<Handover>,
+}
+
+impl Worker {
+    fn new(seed: WorkerSeed) -> (Rc<Self>, mpsc::Receiver<Handover>) {
+        let mut server = hyper::server::conn::http1::Builder::new();
+        // The door in front of hyper keeps time and judges heads; answers of applications carry nothing of ours.
+        server.header_read_timeout(None).max_buf_size(HTTP_BUFFER_BYTES).auto_date_header(false).half_close(false);
+        let mut upstream = hyper::client::conn::http1::Builder::new();
+        upstream.max_buf_size(HTTP_BUFFER_BYTES);
+        let worker = Rc::new(Self {
+            edges: Edges::new(&seed.shared.metrics),
+            pool: Pool::default(),
+            client: DataClient::new(seed.shared.current.clone(), seed.shared.clock),
+            server_of_peers: DataServer::new(seed.shared.current.clone(), seed.shared.clock),
+            phase: seed.phase,
+            server,
+            upstream,
+            handshakes: Cell::new(0),
+            under_way: seed.under_way,
+            // The standard library's own entropy; draws need to differ, not to be secret.
+            draw: Cell::new(RandomState::new().hash_one(0u8)),
+            shared: seed.shared,
+            config: seed.config,
+        });
+        (worker, seed.handovers)
+    }
+
+    /// Counts a request or tunnel until the guard is dropped.
+    pub(crate) fn active(&self, side: Side) -> Active {
+        self.under_way.counter(side).fetch_add(1, Ordering::Relaxed);
+        Active { under_way: self.under_way.clone(), side }
+    }
+
+    /// A fresh draw per request. [`Draws`] spreads the bits.
+    pub(crate) fn draws(&self) -> Draws {
+        let next = self.draw.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.draw.set(next);
+        Draws::from_seed(next)
+    }
+
+    /// One decision by the table of this moment.
+    pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Result<Choice, Refusal> {
+        let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
+        match self.shared.table.load().decide(request, now, draws, &loads) {
+            Decision::Forward(choice) => Ok(choice),
+            Decision::Refuse(refusal) => Err(refusal),
+        }
+    }
+
+    /// True if the table knows the service, so that its name may stand in a label.
+    pub(crate) fn knows(&self, service: &ServiceKey) -> bool {
+        self.shared.table.load().service(service).is_some()
+    }
+}
+
+/// Runs one data thread until [`Phase::Stopped`], then drops every connection it has.
+pub(crate) fn run(seed: WorkerSeed) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "a data thread has no runtime");
+            return;
+        }
+    };
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        let (worker, handovers) = Worker::new(seed);
+        serve(worker, handovers).await;
+    });
+    // Tasks hold the worker and the worker's pool holds tasks' ends; both go with the set.
+    drop(local);
+}
+
+async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
+    let mut phase = worker.phase.clone();
+    let mut dials = Dials::default();
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            handover = handovers.recv() => match handover {
+                Some(handover) => begin(&worker, handover),
+                None => return,
+            },
+            _ = sweep.tick() => {
+                let now = Instant::now();
+                worker.pool.sweep(now);
+                dials.count(&worker);
+            }
+            changed = phase.changed() => {
+                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stopped };
+                if now >= Phase::Draining {
+                    worker.server_of_peers.drain();
+                }
+                if now == Phase::Stopped {
+                    worker.pool.clear();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Spawns the one task of a connection. It owns the connection and its permit, and ends with it or with the thread.
+fn begin(worker: &Rc<Worker>, handover: Handover) {
+    let Handover { socket, entry, permit } = handover;
+    let worker = worker.clone();
+    match socket {
+        Socket::Tcp(stream) => match TcpStream::from_std(stream) {
+            Ok(stream) => drop(tokio::task::spawn_local(dispatch(worker, stream, entry, permit))),
+            Err(error) => turn_away(&worker, &error),
+        },
+        Socket::Unix(stream) => match UnixStream::from_std(stream) {
+            Ok(stream) => drop(tokio::task::spawn_local(application(worker, stream, entry, permit))),
+            Err(error) => turn_away(&worker, &error),
+        },
+    }
+}
+
+fn turn_away(worker: &Worker, error: &std::io::Error) {
+    worker.shared.metrics.turned_away(Turned::System);
+    debug!(%error, "a connection could not be taken over");
+}
+
+async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: Permit) {
+    match entry {
+        Entry::Peers => {
+            if worker.handshakes.get() >= HANDSHAKES_PER_THREAD_MAX {
+                worker.shared.metrics.turned_away(Turned::Limit);
+                return;
+            }
+            peers::serve(worker, stream).await;
+        }
+        Entry::Http | Entry::Upstream(_) => application(worker, stream, entry, permit).await,
+    }
+}
+
+async fn application<S: l4::Tunnelled>(worker: Rc<Worker>, stream: S, entry: Entry, permit: Permit) {
+    match entry {
+        Entry::Http => outbound::serve(worker, stream, outbound::Route::ByHost).await,
+        Entry::Upstream(at) => {
+            let Some(upstream) = worker.config.upstreams.get(at).cloned() else { return };
+            if outbound::is_http(&worker, &upstream) {
+                outbound::serve(worker, stream, outbound::Route::Fixed(Rc::new(upstream))).await;
+            } else {
+                l4::outbound::serve(worker, stream, &upstream).await;
+            }
+        }
+        Entry::Peers => {}
+    }
+    drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Requests keep their state on the heap while they run, so this is what an idle keep-alive connection holds here.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size(dispatch);
+        assert!(size <= 10, "{size} bytes");
+    }
+}

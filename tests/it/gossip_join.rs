@@ -1,0 +1,62 @@
+//! Coming, going, and being found dead. Times are virtual.
+
+use std::time::Duration;
+
+use crate::gossip_simulator::check;
+
+#[test]
+fn three_agents_form_a_mesh_through_one_seed_within_a_second() {
+    for report in check("join", 3, 0..20) {
+        assert!(report.time("formed").is_some_and(|time| time <= Duration::from_secs(1)), "seed={}", report.seed);
+    }
+}
+
+#[test]
+fn eight_agents_form_a_mesh_through_one_seed() {
+    check("join", 8, 0..5);
+}
+
+#[test]
+fn thirty_two_agents_form_a_mesh_through_one_seed() {
+    check("join", 32, 0..1);
+}
+
+#[test]
+fn a_seed_that_comes_late_is_found() {
+    check("seed-late", 3, 0..5);
+}
+
+#[test]
+fn a_crash_among_three_is_known_to_all_within_ten_seconds() {
+    for report in check("crash", 3, 0..20) {
+        assert!(report.time("last death").is_some_and(|time| time <= Duration::from_secs(10)), "seed={}", report.seed);
+    }
+}
+
+#[test]
+fn a_crash_among_eight_is_known_to_all_in_time() {
+    check("crash", 8, 0..5);
+}
+
+#[test]
+fn a_crash_among_thirty_two_is_known_within_the_suspicion_bounds() {
+    check("crash", 32, 0..1);
+}
+
+#[test]
+fn a_leave_is_seen_by_all_at_once_and_is_no_death() {
+    check("leave", 8, 0..5);
+    check("leave", 3, 0..5);
+}
+
+#[test]
+fn another_mesh_stays_outside() {
+    for report in check("foreign", 3, 0..5) {
+        assert!(report.counts.foreign_refused > 0, "seed={}", report.seed);
+    }
+}
+
+#[test]
+fn a_cloned_machine_raises_an_alarm_and_no_war_of_lives() {
+    check("clone", 5, 0..3);
+}

@@ -1,0 +1,25 @@
+//! Agents that come back.
+
+use crate::gossip_simulator::check;
+
+#[test]
+fn a_restart_faster_than_detection_is_no_death() {
+    check("quick-restart", 5, 0..4);
+    check("quick-restart", 3, 0..4);
+}
+
+#[test]
+fn all_agents_restart_at_once_from_what_they_stored() {
+    check("all-restart", 16, 0..2);
+    check("all-restart", 3, 0..5);
+}
+
+#[test]
+fn a_disk_and_a_clock_that_went_back_still_give_a_higher_life() {
+    check("old-snapshot", 5, 0..5);
+}
+
+#[test]
+fn an_agent_without_its_disk_and_with_a_slow_clock_comes_back() {
+    check("lost-disk", 4, 0..5);
+}

@@ -1,0 +1,507 @@
+//! Hosts and their agents, what an operator or fate does to them, and the loop that drives it all through virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_gossip::{Command, ExchangeId, LocalMember, OwnRecord, Seed, Swim, SwimConfig};
+use starling_model::{BootEpoch, MeshId, NodeName};
+
+use crate::checks::{Checker, View};
+use crate::clock::{Clock, Dice, SimTime};
+use crate::disk::Disk;
+use crate::keys::{RecordKey, Trust};
+use crate::network::{Link, Network};
+use crate::shell::{Connection, ConnectionId, Dial, DialId, Happening};
+use crate::trace::{Trace, TraceHash};
+use crate::turn::{Input, Process};
+
+/// Unix time at which runs begin.
+const UNIX_BASE: u64 = 1_800_000_000;
+/// Packets that wait for a paused process, as in a socket's buffer; the rest is lost.
+const BACKLOG_MAX: usize = 1_024;
+/// Steps in which a condition is looked at.
+const STEP: Duration = Duration::from_millis(10);
+/// Port of every host.
+const PORT: u16 = 7740;
+
+/// One host of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub usize);
+
+/// One host: an address, a disk, an identity, and at times an agent.
+#[derive(Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Its mesh.
+    pub mesh: MeshId,
+    /// What it keeps.
+    pub disk: Disk,
+    /// Seconds by which its wall clock is off.
+    pub clock_off_s: i64,
+    /// Share of what it sends that is damaged on purpose.
+    pub corrupts: f64,
+    pub(crate) key: RecordKey,
+    pub(crate) process: Option<Process>,
+    pub(crate) backlog: VecDeque<Happening>,
+    pub(crate) paused: bool,
+    generation: u64,
+    seeds: Vec<Seed>,
+    own: BTreeMap<u8, OwnRecord>,
+    /// True once it was told to leave.
+    pub(crate) leaving: bool,
+    /// The last datagram that it sent.
+    pub last_datagram: Bytes,
+    /// The last frame that it sent on a stream.
+    pub last_frame: Bytes,
+    /// When its agent was ready, since its last start.
+    pub ready: Option<SimTime>,
+}
+
+impl Host {
+    /// True while an agent runs here and is not paused.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some() && !self.paused
+    }
+}
+
+/// What a run begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Settings of every agent.
+    pub config: SwimConfig,
+    /// Every link, until told otherwise.
+    pub link: Link,
+    /// Silence after which a connection is given up.
+    pub idle: Duration,
+}
+
+impl Setup {
+    /// One site with LAN settings.
+    #[must_use]
+    pub fn lan(seed: u64) -> Self {
+        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle: Duration::from_secs(60) }
+    }
+}
+
+#[derive(Debug)]
+struct Due {
+    at: SimTime,
+    order: u64,
+    happening: Happening,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Sim {
+    pub(crate) setup: Setup,
+    pub(crate) clock: Clock,
+    pub(crate) now: SimTime,
+    queue: BinaryHeap<Reverse<Due>>,
+    order: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) by_address: BTreeMap<SocketAddr, HostId>,
+    /// What lies between the hosts.
+    pub network: Network,
+    pub(crate) trust: Trust,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) dials: BTreeMap<DialId, Dial>,
+    pub(crate) next_id: u64,
+    pub(crate) dice: Dice,
+    pub(crate) crypto_dice: Dice,
+    pub(crate) trace: Trace,
+    /// The host whose inputs are gathered for one turn.
+    gathering: Option<HostId>,
+    /// What must hold, and what happened.
+    pub checker: Checker,
+}
+
+impl Sim {
+    /// A run without hosts.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            clock: Clock::start(),
+            now: SimTime::START,
+            queue: BinaryHeap::new(),
+            order: 0,
+            hosts: Vec::new(),
+            by_address: BTreeMap::new(),
+            network: Network::new(setup.seed, setup.link),
+            trust: Trust::new(setup.seed),
+            connections: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_id: 0,
+            dice: Dice::new(setup.seed, 2),
+            crypto_dice: Dice::new(setup.seed, 3),
+            trace: Trace::new(),
+            gathering: None,
+            checker: Checker::default(),
+            setup,
+        }
+    }
+
+    // ---- hosts
+
+    /// Adds a host of the usual mesh, named `n0`, `n1` and so on. Its agent does not run yet.
+    pub fn add_host(&mut self) -> HostId {
+        let name = format!("n{}", self.hosts.len());
+        self.add_host_named(&name, MeshId([7; 32]))
+    }
+
+    /// Adds that many.
+    pub fn add_hosts(&mut self, count: usize) -> Vec<HostId> {
+        (0..count).map(|_| self.add_host()).collect()
+    }
+
+    /// Adds a host with this name in this mesh.
+    ///
+    /// # Panics
+    /// When `name` is no label: scenarios are code.
+    pub fn add_host_named(&mut self, name: &str, mesh: MeshId) -> HostId {
+        let id = HostId(self.hosts.len());
+        let low = u16::try_from(id.0).expect("invariant: runs have less than 65,536 hosts").to_be_bytes();
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, low[0], low[1])), PORT);
+        self.by_address.insert(address, id);
+        let key = self.trust.new_key();
+        self.hosts.push(Host {
+            name: NodeName::new(name).expect("invariant: scenarios use labels"),
+            address,
+            mesh,
+            disk: Disk::default(),
+            clock_off_s: 0,
+            corrupts: 0.0,
+            key,
+            process: None,
+            backlog: VecDeque::new(),
+            paused: false,
+            generation: 0,
+            seeds: Vec::new(),
+            own: BTreeMap::new(),
+            leaving: false,
+            last_datagram: Bytes::new(),
+            last_frame: Bytes::new(),
+            ready: None,
+        });
+        id
+    }
+
+    /// A host with the name, the key and the disk of another: a cloned machine.
+    pub fn clone_host(&mut self, original: HostId) -> HostId {
+        let (name, mesh) = (self.host(original).name.as_str().to_owned(), self.host(original).mesh);
+        let id = self.add_host_named(&name, mesh);
+        let (key, disk) = (self.host(original).key.clone(), self.host(original).disk.clone());
+        let host = self.host_mut(id);
+        (host.key, host.disk) = (key, disk);
+        id
+    }
+
+    /// One host.
+    #[must_use]
+    pub fn host(&self, id: HostId) -> &Host {
+        &self.hosts[id.0]
+    }
+
+    /// One host, to be changed by a scenario between events.
+    pub fn host_mut(&mut self, id: HostId) -> &mut Host {
+        &mut self.hosts[id.0]
+    }
+
+    /// All hosts.
+    pub fn host_ids(&self) -> impl Iterator<Item = HostId> + use<> {
+        (0..self.hosts.len()).map(HostId)
+    }
+
+    /// The machine that runs on a host, if one does.
+    #[must_use]
+    pub fn swim(&self, id: HostId) -> Option<&Swim> {
+        self.host(id).process.as_ref().map(|process| &process.swim)
+    }
+
+    /// What a host's agent has been told so far, if it runs.
+    #[must_use]
+    pub fn view(&self, id: HostId) -> Option<&View> {
+        self.host(id).process.as_ref().map(|process| &process.view)
+    }
+
+    /// The seed that names a host by its address.
+    #[must_use]
+    pub fn seed_of(&self, id: HostId) -> Seed {
+        Seed(self.host(id).address.to_string())
+    }
+
+    // ---- what operators and fate do
+
+    /// Starts the agent of a host with these seeds; it keeps them for later starts.
+    pub fn start(&mut self, id: HostId, seeds: &[HostId]) {
+        let seeds = seeds.iter().map(|seed| self.seed_of(*seed)).collect();
+        self.start_with(id, seeds);
+    }
+
+    /// Starts the agent of a host with seeds in words.
+    pub fn start_with(&mut self, id: HostId, seeds: Vec<Seed>) {
+        self.host_mut(id).seeds = seeds;
+        self.restart(id);
+    }
+
+    /// Starts the agent of a host again, from what its disk holds.
+    pub fn restart(&mut self, id: HostId) {
+        if self.host(id).process.is_some() {
+            self.crash(id);
+        }
+        let seed = Dice::seed_bytes(self.setup.seed, self.dice.number());
+        let instance_tag = self.dice.number();
+        let (now, instant, config) = (self.now, self.clock.instant(self.now), self.setup.config.clone());
+        let host = &mut self.hosts[id.0];
+        host.generation += 1;
+        host.leaving = false;
+        host.paused = false;
+        host.ready = None;
+        host.backlog.clear();
+        let wall = (UNIX_BASE + now.elapsed().as_secs()).saturating_add_signed(host.clock_off_s);
+        let epoch = BootEpoch(host.disk.epoch().map_or(wall, |saved| saved.0 + 1));
+        host.disk.save_epoch(epoch);
+        let credential = self.trust.credential(&host.mesh, &host.name, host.key.public(), epoch);
+        let me = LocalMember {
+            mesh: host.mesh,
+            name: host.name.clone(),
+            addresses: vec![host.address],
+            record_key: host.key.public(),
+            credential,
+            epoch,
+            instance_tag,
+            region: "here".to_owned(),
+            release: "0.1.0".to_owned(),
+        };
+        let mut inbox: Vec<Input> = vec![Input::Command(Command::Restore(host.disk.restore()))];
+        inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
+        inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
+        let swim = Swim::new(me, config, seed, instant);
+        host.process = Some(Process::new(swim, host.generation, inbox, now));
+        let line = format!("{} starts in epoch {}", host.name, epoch.0);
+        self.checker.note(self.now, line);
+        self.turn(id);
+    }
+
+    /// Kills the agent of a host; its connections fall silent.
+    pub fn crash(&mut self, id: HostId) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        host.process = None;
+        host.paused = false;
+        host.backlog.clear();
+        host.disk.crash(now);
+        let line = format!("{} crashes", host.name);
+        self.checker.note(now, line);
+    }
+
+    /// Stops the process of a host from running for a while; packets wait in its socket.
+    pub fn pause(&mut self, id: HostId, length: Duration) {
+        self.hosts[id.0].paused = true;
+        let line = format!("{} pauses for {length:?}", self.host(id).name);
+        self.checker.note(self.now, line);
+        self.later(length, Happening::Resume { host: id, generation: self.host(id).generation });
+    }
+
+    /// Tells the agent of a host to leave for good; its process ends when the leave is done.
+    pub fn leave(&mut self, id: HostId) {
+        self.host_mut(id).leaving = true;
+        let line = format!("{} leaves", self.host(id).name);
+        self.checker.note(self.now, line);
+        self.deliver(id, Input::Command(Command::Leave));
+    }
+
+    /// Announces one of a host's own records, now and after each start.
+    pub fn put(&mut self, id: HostId, record: OwnRecord) {
+        let kind = match &record {
+            OwnRecord::Services(_) => 1,
+            OwnRecord::Health(_) => 2,
+            OwnRecord::Status(_) => 3,
+        };
+        self.host_mut(id).own.insert(kind, record.clone());
+        if self.host(id).process.is_some() {
+            self.deliver(id, Input::Command(Command::Put(record)));
+        }
+    }
+
+    /// The own records of a host as last put.
+    pub fn own_records(&self, id: HostId) -> impl Iterator<Item = &OwnRecord> {
+        self.host(id).own.values()
+    }
+
+    /// Cuts every edge between two groups, in both directions.
+    pub fn split(&mut self, left: &[HostId], right: &[HostId]) {
+        for a in left {
+            for b in right {
+                self.network.block(*a, *b);
+                self.network.block(*b, *a);
+            }
+        }
+        let line = format!("split into {} and {}", left.len(), right.len());
+        self.checker.note(self.now, line);
+    }
+
+    /// Mends all edges.
+    pub fn heal(&mut self) {
+        self.network.unblock_all();
+        self.checker.note(self.now, "all edges work again".to_owned());
+    }
+
+    /// Hands a payload to a host as if the connected peer `from` had sent it as a datagram.
+    pub fn inject_datagram(&mut self, to: HostId, from: &NodeName, payload: Bytes) {
+        self.deliver(to, Input::Datagram { from: from.clone(), payload });
+    }
+
+    /// Hands a frame to a host as if the connected peer `from` had sent it on a stream of its own.
+    pub fn inject_sync(&mut self, to: HostId, from: &NodeName, frame: Bytes) {
+        let Some(process) = self.hosts[to.0].process.as_mut() else { return };
+        process.next_inbound += 1;
+        let exchange = ExchangeId(ExchangeId::INBOUND | process.next_inbound);
+        self.deliver(to, Input::Sync { from: from.clone(), exchange, frame });
+    }
+
+    // ---- time
+
+    /// The virtual time.
+    #[must_use]
+    pub fn now(&self) -> SimTime {
+        self.now
+    }
+
+    /// Hash of everything so far.
+    #[must_use]
+    pub fn trace_hash(&self) -> TraceHash {
+        self.trace.hash()
+    }
+
+    /// Lets this much time pass.
+    pub fn run_for(&mut self, length: Duration) {
+        self.run_to(self.now.after(length));
+    }
+
+    fn run_to(&mut self, end: SimTime) {
+        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
+            if let Some(Reverse(due)) = self.queue.pop() {
+                self.now = due.at;
+                self.happen(due.happening);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds, and says how long that took, in steps of 10 ms; `None` when it did not hold
+    /// within `limit`.
+    pub fn run_until(&mut self, limit: Duration, mut holds: impl FnMut(&Self) -> bool) -> Option<Duration> {
+        let begin = self.now;
+        let end = begin.after(limit);
+        loop {
+            if holds(self) {
+                return Some(self.now.since(begin));
+            }
+            if self.now >= end {
+                return None;
+            }
+            self.run_to(self.now.after(STEP).min(end));
+        }
+    }
+
+    pub(crate) fn later(&mut self, wait: Duration, happening: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Due { at: self.now.after(wait), order: self.order, happening }));
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        // A paused process sees nothing; what is for it waits as long as there is room.
+        if let Some(host) = self.whose(&happening)
+            && self.hosts[host.0].paused
+            && !matches!(happening, Happening::Resume { .. })
+        {
+            if self.hosts[host.0].backlog.len() < BACKLOG_MAX {
+                self.hosts[host.0].backlog.push_back(happening);
+            } else {
+                self.checker.counts.overflowed += 1;
+            }
+            return;
+        }
+        match happening {
+            Happening::Turn { host, generation, token } => {
+                let due = self.hosts[host.0]
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| process.generation == generation && process.wake_token == token);
+                if due {
+                    self.turn(host);
+                }
+            }
+            Happening::Answer { host, generation, input } => {
+                if self.hosts[host.0].process.as_ref().is_some_and(|process| process.generation == generation) {
+                    self.deliver(host, *input);
+                }
+            }
+            Happening::Resume { host, generation } => {
+                if self.hosts[host.0].generation == generation && self.hosts[host.0].paused {
+                    self.resume(host);
+                }
+            }
+            Happening::Wire(wire) => self.transport(wire),
+        }
+    }
+
+    /// The pause is over: everything that waited is handled in one turn, and the driver reports how late it is.
+    fn resume(&mut self, id: HostId) {
+        let host = &mut self.hosts[id.0];
+        host.paused = false;
+        let waiting = std::mem::take(&mut host.backlog);
+        let late =
+            host.process.as_ref().and_then(|process| process.wake_at).map_or(Duration::ZERO, |at| self.now.since(at));
+        let line = format!("{} goes on", host.name);
+        self.checker.note(self.now, line);
+        self.gathering = Some(id);
+        for happening in waiting {
+            match happening {
+                // The turn that follows takes the place of all of these.
+                Happening::Turn { .. } => {}
+                Happening::Answer { .. } | Happening::Resume { .. } | Happening::Wire(_) => self.happen(happening),
+            }
+        }
+        self.gathering = None;
+        self.deliver(id, Input::Command(Command::ReportLag(late)));
+    }
+
+    pub(crate) fn deliver(&mut self, id: HostId, input: Input) {
+        if let Some(process) = self.hosts[id.0].process.as_mut() {
+            process.inbox.push(input);
+            if self.gathering != Some(id) {
+                self.turn(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! All faults in a random mix, then peace.
+
+use super::records::announce_everywhere;
+use super::{Run, Scenario, demand, seconds};
+use crate::checks::converged;
+use crate::clock::Dice;
+use crate::cluster::{HostId, Setup};
+use crate::network::Link;
+
+/// Faults of one run.
+const FAULTS: usize = 40;
+
+pub(super) const CHAOS: Scenario = Scenario {
+    name: "chaos",
+    about: "crashes, restarts, pauses, splits, half-open edges, loss, leaves and writes in a random mix; then one view",
+    nodes: 8,
+    setup: Setup::lan,
+    run: |run| {
+        let hosts = run.settled_mesh()?;
+        announce_everywhere(run, 1);
+        let mut dice = Dice::new(run.sim.setup.seed, 9);
+        let mut version = 1;
+        for _ in 0..FAULTS {
+            version += 1;
+            fault(run, &hosts, &mut dice, version);
+            let wait = dice.up_to(seconds(12));
+            run.sim.run_for(wait);
+        }
+        run.sim.heal();
+        run.sim.network.set_default(Link::site());
+        run.sim.run_for(seconds(13));
+        for id in &hosts {
+            if run.sim.swim(*id).is_none() {
+                run.sim.restart(*id);
+            }
+        }
+        let counts = &run.sim.checker.counts;
+        demand(counts.suspicions > 0 && counts.refuted > 0, "nothing happened in this run")?;
+        // Anti-entropy, two longest suspicions and the rounds of gossip.
+        run.agree("one view", seconds(30 + 2 * 24 + 12))?;
+        run.sim.run_for(seconds(60));
+        converged(&run.sim)
+    },
+};
+
+fn fault(run: &mut Run, hosts: &[HostId], dice: &mut Dice, version: u64) {
+    let one = hosts[dice.index(hosts.len())];
+    let other = hosts[dice.index(hosts.len())];
+    let running = run.sim.host(one).is_running();
+    match dice.index(12) {
+        0 | 1 if running => run.sim.crash(one),
+        0..=3 if !running && run.sim.swim(one).is_none() => run.sim.restart(one),
+        2 if running => run.sim.restart(one),
+        3 if running => run.sim.pause(one, dice.up_to(seconds(12))),
+        4 => {
+            let (left, right) = hosts.split_at(1 + dice.index(hosts.len() - 1));
+            run.sim.split(left, right);
+        }
+        5 | 6 => run.sim.heal(),
+        7 if one != other => run.sim.network.block(one, other),
+        8 => {
+            let link = if dice.chance(0.3) { Link::far() } else { Link::site() };
+            run.sim.network.set_default(Link { duplication: 0.02, ..link.losing(0.25) });
+        }
+        9 => run.sim.network.set_default(Link::site()),
+        10 if running && dice.chance(0.3) => run.sim.leave(one),
+        _ => {
+            let instances = dice.index(5);
+            run.announce(one, version, instances);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The accepting side: one inbound connection after the other, each on the thread that calls.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use starling_identity::tls::{self, Clock};
+use starling_identity::{CurrentIdentity, PeerIdentity};
+use starling_model::NodeName;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tracing::{debug, info};
+
+use super::connection::{Connection, Driver, Ended};
+use super::stream::MuxStream;
+use super::tcp;
+use crate::error::DialError;
+use crate::mux::Role;
+
+/// What a peer says when it opens a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// The header of the `open` frame, opaque to this crate, at most `OPEN_BYTES_MAX` bytes.
+    pub header: Bytes,
+}
+
+/// How serving one connection ended. Nothing in it needs an action; it is for logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServeEnd {
+    /// No mutual TLS came about: garbage, a foreign certificate, another protocol, silence.
+    NotProven(DialError),
+    /// The last stream after a goaway is over.
+    Drained,
+    /// The peer closed, or the network broke.
+    Closed,
+    /// The peer did not answer for 15 s.
+    Silent,
+    /// The peer broke the protocol.
+    Violated(crate::mux::Violation),
+    /// We closed it at once.
+    Cut,
+}
+
+/// What a server has done, as plain counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Connections whose peer was proven.
+    pub connections_accepted: u64,
+    /// Sockets on which no peer was proven.
+    pub connections_refused: u64,
+    /// Connections open now.
+    pub connections_open: u64,
+    /// Connections closed for a violation of the protocol.
+    pub violations: u64,
+    /// Streams handed to the handler.
+    pub streams_accepted: u64,
+    /// Streams open now.
+    pub streams_open: u64,
+    /// Streams refused because a connection had too many.
+    pub streams_refused: u64,
+    /// Payload bytes received and sent.
+    pub bytes: (u64, u64),
+}
+
+/// Serves the connections of one data thread.
+#[derive(Clone)]
+pub struct DataServer {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    config: Arc<rustls::ServerConfig>,
+    current: CurrentIdentity,
+    clock: Clock,
+    connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    next: Cell<u64>,
+    is_draining: Cell<bool>,
+    /// Told whenever a connection ends.
+    ended: Notify,
+    /// Counters of connections that are over.
+    past: RefCell<ServerStats>,
+}
+
+impl fmt::Debug for DataServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataServer")
+            .field("connections", &self.inner.connections.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl DataServer {
+    /// A server that shows `current` and lets any node of our trust domain in.
+    #[must_use]
+    pub fn new(current: CurrentIdentity, clock: Clock) -> Self {
+        let inner = Inner {
+            config: tls::data_server(&current, clock),
+            current,
+            clock,
+            connections: RefCell::default(),
+            next: Cell::new(0),
+            is_draining: Cell::new(false),
+            ended: Notify::new(),
+            past: RefCell::default(),
+        };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// Drives one inbound connection to its end on the current thread, and calls `handler` for each stream in a task of
+    /// its own. Must run inside a `LocalSet`. Dropping the future cuts the connection.
+    pub async fn serve_connection<H, F>(&self, socket: TcpStream, handler: H) -> ServeEnd
+    where
+        H: Fn(PeerIdentity, OpenRequest, MuxStream) -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        let address = socket.peer_addr().ok();
+        let (stream, peer) = match self.prove(socket).await {
+            Ok(proven) => proven,
+            Err(error) => {
+                self.inner.past.borrow_mut().connections_refused += 1;
+                debug!(?address, reason = error.reason(), %error, "data connection refused");
+                return ServeEnd::NotProven(error);
+            }
+        };
+        let connection = Connection::new(Role::Acceptor, peer);
+        let registered = self.register(Rc::clone(&connection));
+        if self.inner.is_draining.get() {
+            connection.goaway();
+        }
+        let ended = Driver::new(Rc::clone(&connection), stream)
+            .run(|id, header| {
+                let stream = MuxStream::new(Rc::clone(&connection), id);
+                spawn_local(handler(connection.peer().clone(), OpenRequest { header }, stream));
+            })
+            .await;
+        drop(registered);
+        self.report(&connection, address, ended)
+    }
+
+    async fn prove(&self, socket: TcpStream) -> Result<(tcp::Tls, PeerIdentity), DialError> {
+        let stream = tcp::accept(socket, Arc::clone(&self.inner.config)).await?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock);
+        Ok((stream, peer.map_err(|refused| DialError::PeerCertificate((&refused).into()))?))
+    }
+
+    fn register(&self, connection: Rc<Connection>) -> Registered {
+        let number = self.inner.next.get();
+        self.inner.next.set(number.wrapping_add(1));
+        self.inner.past.borrow_mut().connections_accepted += 1;
+        self.inner.connections.borrow_mut().insert(number, connection);
+        Registered { server: Rc::clone(&self.inner), number }
+    }
+
+    fn report(&self, connection: &Connection, address: Option<SocketAddr>, ended: Ended) -> ServeEnd {
+        let member = &connection.peer().node;
+        match ended {
+            Ended::Violated(violation) => {
+                self.inner.past.borrow_mut().violations += 1;
+                info!(%member, ?address, error = %violation, "data connection closed: the peer broke the protocol");
+                ServeEnd::Violated(violation)
+            }
+            Ended::Silent => {
+                info!(%member, ?address, "data connection closed: the peer does not answer");
+                ServeEnd::Silent
+            }
+            Ended::Cut => ServeEnd::Cut,
+            Ended::Drained => ServeEnd::Drained,
+            Ended::Closed => ServeEnd::Closed,
+            Ended::Broken(error) => {
+                debug!(%member, ?address, %error, "data connection broke");
+                ServeEnd::Closed
+            }
+            Ended::Refused(error) => ServeEnd::NotProven(error),
+        }
+    }
+
+    /// Takes no new streams, on any connection, from here on; what runs goes on.
+    pub fn drain(&self) {
+        self.inner.is_draining.set(true);
+        self.retire_all();
+    }
+
+    /// Says goaway on all connections there are, so that peers dial new ones (a new leaf, for one).
+    pub fn retire_all(&self) {
+        for connection in self.all() {
+            connection.goaway();
+        }
+    }
+
+    /// Waits until no connection is left. Meant for after [`drain`](Self::drain), under the caller's deadline.
+    pub async fn drained(&self) {
+        loop {
+            let ended = self.inner.ended.notified();
+            if self.inner.connections.borrow().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Closes every connection of `node` at once, with its streams: its key is revoked. Says how many.
+    pub fn close_node(&self, node: &NodeName) -> usize {
+        self.close_unless(|peer| peer.node != *node)
+    }
+
+    /// Closes at once every connection whose peer `keep` does not want.
+    pub fn close_unless(&self, keep: impl Fn(&PeerIdentity) -> bool) -> usize {
+        let unwanted: Vec<_> = self.all().into_iter().filter(|connection| !keep(connection.peer())).collect();
+        unwanted.iter().for_each(|connection| connection.cut());
+        unwanted.len()
+    }
+
+    /// Streams that are open now.
+    #[must_use]
+    pub fn streams_len(&self) -> usize {
+        self.inner.connections.borrow().values().map(|connection| connection.streams_len()).sum()
+    }
+
+    /// Counters of this thread's server.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let mut stats = *self.inner.past.borrow();
+        for connection in self.inner.connections.borrow().values() {
+            add(&mut stats, connection);
+            stats.connections_open += 1;
+            stats.streams_open += connection.streams_len() as u64;
+        }
+        stats
+    }
+
+    fn all(&self) -> Vec<Rc<Connection>> {
+        self.inner.connections.borrow().values().cloned().collect()
+    }
+}
+
+fn add(stats: &mut ServerStats, connection: &Connection) {
+    let more = connection.stats();
+    stats.streams_accepted += more.streams_accepted;
+    stats.streams_refused += more.streams_refused;
+    stats.bytes.0 += more.bytes_received;
+    stats.bytes.1 += more.bytes_sent;
+}
+
+/// Takes a connection off the table, also when its task is dropped.
+struct Registered {
+    server: Rc<Inner>,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let gone = self.server.connections.borrow_mut().remove(&self.number);
+        if let Some(connection) = gone {
+            add(&mut self.server.past.borrow_mut(), &connection);
+        }
+        self.server.ended.notify_waiters();
+    }
+}

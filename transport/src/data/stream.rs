@@ -1,0 +1,94 @@
+//! One stream in the hands of its user.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use starling_identity::PeerIdentity;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+use crate::mux::{Fault, ResetCode, StreamId};
+
+/// A stream of bytes in both directions, each of which ends by itself (half close).
+///
+/// Writes are taken into the connection's next batch, so there is nothing to flush. Dropping it before
+/// [`shutdown`](tokio::io::AsyncWriteExt::shutdown) resets it; after that, what was written is still delivered.
+#[derive(Debug)]
+pub struct MuxStream {
+    connection: Rc<Connection>,
+    id: StreamId,
+}
+
+impl MuxStream {
+    pub(super) const fn new(connection: Rc<Connection>, id: StreamId) -> Self {
+        Self { connection, id }
+    }
+
+    /// The node at the other end, proven.
+    #[must_use]
+    pub fn peer(&self) -> &PeerIdentity {
+        self.connection.peer()
+    }
+
+    /// Its number on its connection.
+    #[must_use]
+    pub const fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Why it is broken, if it is.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.connection.fault(self.id)
+    }
+
+    /// Breaks it off in both directions and tells the peer whether anything was processed.
+    pub fn reset(&self, code: ResetCode) {
+        self.connection.reset(self.id, code);
+    }
+}
+
+impl Drop for MuxStream {
+    fn drop(&mut self) {
+        self.connection.release(self.id);
+    }
+}
+
+impl AsyncRead for MuxStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.connection.poll_read(self.id, cx, into).map_err(to_io)
+    }
+}
+
+impl AsyncWrite for MuxStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.connection.poll_write(self.id, cx, bytes).map_err(to_io)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.finish(self.id);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The fault behind an IO error of a [`MuxStream`].
+#[must_use]
+pub fn fault_of(error: &io::Error) -> Option<Fault> {
+    error.get_ref()?.downcast_ref().copied()
+}
+
+fn to_io(fault: Fault) -> io::Error {
+    let kind = match fault {
+        Fault::Refused | Fault::Unprocessed => io::ErrorKind::ConnectionRefused,
+        Fault::Reset => io::ErrorKind::ConnectionReset,
+        Fault::Lost => io::ErrorKind::ConnectionAborted,
+        Fault::Local => io::ErrorKind::BrokenPipe,
+    };
+    io::Error::new(kind, fault)
+}

@@ -1,0 +1,148 @@
+//! Mutual TLS on a TCP socket, and the read-ahead that keeps rustls from reading 4 KiB at a time.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use starling_identity::tls;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::DIAL_DEADLINE;
+use crate::error::{DialError, of_io};
+
+/// Bytes taken from a socket at once: four TLS records, one system call.
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Read-ahead buffers a thread keeps; a connection holds one only while ciphertext waits in it.
+const SPARE_BUFFERS_MAX: usize = 2;
+
+thread_local! {
+    static SPARE_BUFFERS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Box<[u8]> {
+    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; READ_AHEAD_BYTES].into_boxed_slice())
+}
+
+fn return_buffer(buffer: Box<[u8]>) {
+    SPARE_BUFFERS.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_BUFFERS_MAX {
+            spare.push(buffer);
+        }
+    });
+}
+
+/// A socket whose reads fetch a lot at once, and which owns no buffer while nothing waits.
+#[derive(Debug)]
+pub(super) struct ReadAhead {
+    socket: TcpStream,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl ReadAhead {
+    pub(super) const fn new(socket: TcpStream) -> Self {
+        Self { socket, waiting: None }
+    }
+}
+
+impl AsyncRead for ReadAhead {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.waiting.is_none() {
+            let mut buffer = take_buffer();
+            let mut fresh = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut this.socket).poll_read(cx, &mut fresh);
+            let end = fresh.filled().len();
+            match read {
+                Poll::Ready(Ok(())) if end > 0 => this.waiting = Some(Waiting { buffer, start: 0, end }),
+                nothing @ (Poll::Ready(_) | Poll::Pending) => {
+                    return_buffer(buffer);
+                    return nothing;
+                }
+            }
+        }
+        if let Some(waiting) = &mut this.waiting {
+            let bytes = waiting.buffer.get(waiting.start..waiting.end).unwrap_or_default();
+            let length = bytes.len().min(into.remaining());
+            into.put_slice(bytes.get(..length).unwrap_or_default());
+            waiting.start += length;
+            if waiting.start == waiting.end
+                && let Some(empty) = this.waiting.take()
+            {
+                return_buffer(empty.buffer);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ReadAhead {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A mutual TLS connection.
+pub(super) type Tls = TlsStream<ReadAhead>;
+
+/// Connects and shakes hands within [`DIAL_DEADLINE`]. In TLS 1.3 this succeeds before the server has judged our
+/// certificate; its refusal comes with the first read.
+pub(super) async fn dial(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Result<Tls, DialError> {
+    let dial = async {
+        let socket = TcpStream::connect(address).await.map_err(|error| of_io(&error))?;
+        // Batches are ours to make; the kernel must not wait for more.
+        socket.set_nodelay(true).map_err(|error| of_io(&error))?;
+        let connect = TlsConnector::from(config).connect(tls::server_name(), ReadAhead::new(socket));
+        connect.await.map_err(|error| of_io(&error))
+    };
+    let stream = tokio::time::timeout(DIAL_DEADLINE, dial).await.map_err(|_| DialError::Timeout)??;
+    if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN_MUX) {
+        return Err(DialError::OtherProtocol);
+    }
+    Ok(stream.into())
+}
+
+/// Shakes hands with a client within [`DIAL_DEADLINE`].
+pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Tls, DialError> {
+    socket.set_nodelay(true).map_err(|error| of_io(&error))?;
+    let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
+    let stream =
+        tokio::time::timeout(DIAL_DEADLINE, accept).await.map_err(|_| DialError::Timeout)?.map_err(|e| of_io(&e))?;
+    if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN_MUX) {
+        return Err(DialError::OtherProtocol);
+    }
+    Ok(stream.into())
+}

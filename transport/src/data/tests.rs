@@ -1,0 +1,535 @@
+//! Real mutual TLS on loopback: clients and servers as the proxy uses them, on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use starling_identity::{CurrentIdentity, tls};
+use starling_model::codes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::timeout;
+
+use super::{
+    BACKOFF_MIN, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream, OpenError, ResetCode,
+    SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
+};
+use crate::mux::frame::{Header, Kind};
+use crate::mux::limits::STREAM_WINDOW_INITIAL;
+use crate::mux::{StreamId, Violation};
+use crate::testing::{PATIENCE, TestMesh, clock, name, until};
+
+/// A server on a port of its own, whose handlers do as the first byte of the header says.
+struct Host {
+    address: SocketAddr,
+    server: DataServer,
+    ends: Rc<RefCell<Vec<ServeEnd>>>,
+    connections: Rc<RefCell<Vec<JoinHandle<()>>>>,
+    accept: JoinHandle<()>,
+}
+
+impl Host {
+    async fn start(current: CurrentIdentity) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = DataServer::new(current, clock);
+        let ends = Rc::new(RefCell::new(Vec::new()));
+        let connections = Rc::new(RefCell::new(Vec::new()));
+        let (serving, seen, tasks) = (server.clone(), Rc::clone(&ends), Rc::clone(&connections));
+        let accept = spawn_local(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (serving, seen) = (serving.clone(), Rc::clone(&seen));
+                let task = spawn_local(async move {
+                    let end = serving.serve_connection(socket, |_peer, open, stream| handle(open.header, stream)).await;
+                    seen.borrow_mut().push(end);
+                });
+                tasks.borrow_mut().push(task);
+            }
+        });
+        Self { address, server, ends, connections, accept }
+    }
+
+    /// As when the process dies: sockets close without a word of TLS.
+    fn kill(&self) {
+        self.accept.abort();
+        self.connections.borrow_mut().drain(..).for_each(|task| task.abort());
+    }
+}
+
+async fn handle(header: Bytes, mut stream: MuxStream) {
+    match header.first() {
+        Some(b'e') => echo(stream).await,
+        Some(b'n') => {
+            let peer = stream.peer().node.to_string();
+            let _ = stream.write_all(peer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+        Some(b'r') => stream.reset(ResetCode::Refused),
+        Some(b'h') => {
+            // Holds the stream, reads nothing, until the other side gives up.
+            while stream.fault().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        Some(b'l') => {
+            // Sends for ever.
+            while stream.write_all(&[7; 16_384]).await.is_ok() {}
+        }
+        _ => stream.reset(ResetCode::Error),
+    }
+}
+
+async fn echo(stream: MuxStream) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+    let _ = write.shutdown().await;
+}
+
+fn local<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async { timeout(2 * PATIENCE, test).await.expect("the test ends in time") })
+}
+
+async fn open(client: &DataClient, host: &Host, header: &'static str) -> MuxStream {
+    client.open(&name("b"), host.address, Bytes::from_static(header.as_bytes())).await.unwrap()
+}
+
+async fn call(client: &DataClient, host: &Host, body: &[u8]) -> Vec<u8> {
+    let (mut read, mut write) = tokio::io::split(open(client, host, "echo").await);
+    let mut answer = Vec::new();
+    let send = async {
+        write.write_all(body).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let (_, received) = tokio::join!(send, read.read_to_end(&mut answer));
+    received.unwrap();
+    answer
+}
+
+async fn pair(mesh: &TestMesh) -> (DataClient, Host) {
+    (DataClient::new(mesh.node("a"), clock), Host::start(mesh.node("b")).await)
+}
+
+fn pattern(seed: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 + at / 251 + seed).to_le_bytes()[0]).collect()
+}
+
+#[test]
+fn a_stream_carries_bytes_both_ways_and_names_both_nodes() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        assert_eq!(call(&client, &host, b"hello").await, b"hello");
+        assert_eq!(call(&client, &host, b"").await, b"");
+        let mut stream = open(&client, &host, "name").await;
+        assert_eq!(stream.peer().node, name("b"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "a");
+        drop(stream);
+        assert_eq!(client.stats().dials, 1);
+        until("all streams are over", || client.streams_len() == 0 && host.server.streams_len() == 0).await;
+        assert_eq!(host.server.stats().streams_accepted, 3);
+        assert_eq!(client.stats().streams_opened, 3);
+    });
+}
+
+#[test]
+fn much_data_arrives_whole_in_both_directions_at_once() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let body = pattern(1, 8 * 1024 * 1024);
+        assert!(call(&client, &host, &body).await == body);
+        assert!(client.stats().bytes.0 >= 8 * 1024 * 1024);
+    });
+}
+
+#[test]
+fn a_thousand_streams_at_once() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let host = Rc::new(host);
+        let calls: Vec<_> = (0..1_000)
+            .map(|number| {
+                let (client, host) = (client.clone(), Rc::clone(&host));
+                spawn_local(async move {
+                    let body = pattern(number, 10_000);
+                    assert!(call(&client, &host, &body).await == body, "call {number}");
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        let stats = client.stats();
+        assert!(stats.dials <= 2, "{stats:?}");
+        assert_eq!(stats.streams_opened, 1_000);
+        until("all streams are over", || client.streams_len() == 0 && host.server.streams_len() == 0).await;
+    });
+}
+
+#[test]
+fn many_opens_share_one_dial_and_a_crowd_gets_a_second() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut held = Vec::new();
+        for _ in 0..=SECOND_CONNECTION_STREAMS {
+            held.push(open(&client, &host, "hold").await);
+        }
+        until("the second connection", || client.stats().connections_open == 2).await;
+        for _ in 0..SECOND_CONNECTION_STREAMS {
+            held.push(open(&client, &host, "hold").await);
+        }
+        assert_eq!(client.stats().dials, 2);
+    });
+}
+
+#[test]
+fn slow_readers_do_not_starve_the_others() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        // On each of these the server sends until the window is full; nobody reads.
+        let mut unread = Vec::new();
+        for _ in 0..50 {
+            unread.push(open(&client, &host, "lots").await);
+        }
+        // And on these the client writes, and the server does not read.
+        let mut unheard = Vec::new();
+        for _ in 0..10 {
+            let mut stream = open(&client, &host, "hold").await;
+            let lots = vec![1; 2 * STREAM_WINDOW_INITIAL as usize];
+            assert!(timeout(Duration::from_millis(100), stream.write_all(&lots)).await.is_err(), "nobody reads it");
+            unheard.push(stream);
+        }
+        let body = pattern(3, 4 * 1024 * 1024);
+        let start = Instant::now();
+        assert!(call(&client, &host, &body).await == body);
+        assert!(start.elapsed() < PATIENCE / 2);
+        // Bounded: what waits here is what the windows allow.
+        assert!(client.stats().bytes.0 < 60 * u64::from(STREAM_WINDOW_INITIAL) + 2 * body.len() as u64);
+    });
+}
+
+#[test]
+fn opening_on_a_connection_at_hand_waits_for_nothing() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        assert_eq!(call(&client, &host, b"warm").await, b"warm");
+        let node = name("b");
+        let mut opening = pin!(client.open(&node, host.address, Bytes::from_static(b"echo")));
+        let Poll::Ready(stream) = opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("an open waited although a connection was there");
+        };
+        let mut stream = stream.unwrap();
+        let mut writing = pin!(stream.write_all(b"at once"));
+        assert!(writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(client.try_open(&name("b"), b"echo").is_some());
+        assert!(client.try_open(&name("c"), b"echo").is_none());
+    });
+}
+
+#[test]
+fn another_node_than_dialled_is_a_peer_certificate_error() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let error = client.open(&name("c"), host.address, Bytes::new()).await.unwrap_err();
+        assert_eq!(error.code(), codes::PEER_CERTIFICATE, "{error:?}");
+        assert_eq!(error.peer_refused().unwrap().reason, "unexpected-peer");
+        let twin = TestMesh::new();
+        let stranger = Host::start(twin.node("b")).await;
+        let error = client.open(&name("b"), stranger.address, Bytes::new()).await.unwrap_err();
+        assert_eq!(error.peer_refused().unwrap().reason, "not-chained");
+        until("both connections end", || host.ends.borrow().len() + stranger.ends.borrow().len() == 2).await;
+        let ends = host.ends.borrow();
+        assert!(matches!(ends[..], [ServeEnd::NotProven(_) | ServeEnd::Closed]), "{ends:?}");
+    });
+}
+
+#[test]
+fn a_server_that_refuses_us_has_processed_nothing() {
+    local(async {
+        let (mesh, twin) = (TestMesh::new(), TestMesh::new());
+        let host = Host::start(mesh.node("b")).await;
+        // It believes in our mesh and shows a certificate of another.
+        let current = twin.node("a");
+        current.swap_trust(mesh.node("a").trust());
+        let client = DataClient::new(current, clock);
+        // In TLS 1.3 the client's handshake succeeds first.
+        let mut stream = open(&client, &host, "echo").await;
+        let error = stream.read(&mut [0; 9]).await.unwrap_err();
+        assert_eq!(fault_of(&error), Some(Fault::Unprocessed));
+        let again = client.open(&name("b"), host.address, Bytes::new()).await.unwrap_err();
+        assert!(matches!(&again, OpenError::Remembered { source: DialError::OurCertificate(_), .. }), "{again:?}");
+        assert_eq!(host.server.stats().streams_accepted, 0);
+        assert_eq!(host.server.stats().connections_refused, 1);
+    });
+}
+
+#[test]
+fn a_failed_dial_is_remembered_and_forgotten() {
+    local(async {
+        let mesh = TestMesh::new();
+        let client = DataClient::new(mesh.node("a"), clock);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, node) = (listener.local_addr().unwrap(), name("b"));
+        drop(listener);
+        let dial = || client.open(&node, address, Bytes::from_static(b"echo"));
+        let first = dial().await.unwrap_err();
+        assert!(matches!(&first, OpenError::Dial { source: DialError::Unreachable(_), .. }), "{first:?}");
+        assert!(matches!(dial().await.unwrap_err(), OpenError::Remembered { .. }));
+        assert_eq!((client.stats().dials_failed, client.stats().opens_remembered), (1, 1));
+        // Another address is another matter.
+        let host = Host::start(mesh.node("b")).await;
+        assert_eq!(call(&client, &host, b"elsewhere").await, b"elsewhere");
+        // And so is the same one, a little later.
+        let start = Instant::now();
+        let client = DataClient::new(mesh.node("a"), clock);
+        let dial = || client.open(&node, address, Bytes::from_static(b"echo"));
+        let _ = dial().await.unwrap_err();
+        until("it is dialled again", || client.stats().dials_failed == 1 && start.elapsed() > BACKOFF_MIN).await;
+        assert!(matches!(dial().await.unwrap_err(), OpenError::Dial { .. }));
+        assert!(matches!(dial().await.unwrap_err(), OpenError::Remembered { .. }));
+    });
+}
+
+#[test]
+fn a_peer_that_accepts_and_says_nothing_is_a_timeout() {
+    local(async {
+        let mesh = TestMesh::new();
+        let client = DataClient::new(mesh.node("a"), clock);
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = client.open(&name("b"), silent.local_addr().unwrap(), Bytes::new()).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Dial { source: DialError::Timeout, .. }), "{error:?}");
+        assert_eq!(error.code(), codes::UPSTREAM_TIMEOUT);
+        // The same on the other side: a client that connects and says nothing holds nothing for long.
+        let host = Host::start(mesh.node("b")).await;
+        let _quiet = TcpStream::connect(host.address).await.unwrap();
+        until("the server gives up", || !host.ends.borrow().is_empty()).await;
+        assert_eq!(host.ends.borrow()[..], [ServeEnd::NotProven(DialError::Timeout)]);
+    });
+}
+
+#[test]
+fn a_killed_peer_fails_its_streams_at_once_and_is_dialled_again() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut streams = Vec::new();
+        for _ in 0..20 {
+            let mut stream = open(&client, &host, "echo").await;
+            stream.write_all(b"x").await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'x');
+            streams.push(stream);
+        }
+        let start = Instant::now();
+        host.kill();
+        for mut stream in streams {
+            let error = stream.read_u8().await.unwrap_err();
+            assert_eq!(fault_of(&error), Some(Fault::Lost), "{error:?}");
+            assert!(stream.write_all(b"y").await.is_err());
+        }
+        assert!(start.elapsed() < Duration::from_secs(2));
+        // The port is closed: the next one knows it at once, or finds out by one dial.
+        let error = client.open(&name("b"), host.address, Bytes::new()).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Dial { .. } | OpenError::Remembered { .. }), "{error:?}");
+        assert_eq!(client.stats().connections_open, 0);
+        assert_eq!(client.stats().connections_broken, 1);
+    });
+}
+
+#[test]
+fn a_connection_that_breaks_in_use_is_dialled_again_by_itself() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        assert_eq!(call(&client, &host, b"x").await, b"x");
+        host.connections.borrow_mut().drain(..).for_each(|task| task.abort());
+        until("a new connection", || client.stats().dials == 2 && client.stats().connections_open == 1).await;
+        assert_eq!(call(&client, &host, b"y").await, b"y");
+        assert_eq!(client.stats().dials, 2);
+    });
+}
+
+#[test]
+fn refused_and_reset_streams_are_told_apart() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        for (header, fault) in [("refuse", Fault::Refused), ("x", Fault::Reset)] {
+            let mut stream = open(&client, &host, header).await;
+            let error = stream.read_u8().await.unwrap_err();
+            assert_eq!(fault_of(&error), Some(fault));
+            assert_eq!(stream.fault(), Some(fault));
+            assert_eq!(fault.nothing_was_processed(), fault == Fault::Refused);
+        }
+        // The connection is none the worse for it.
+        assert_eq!(call(&client, &host, b"x").await, b"x");
+        assert_eq!(client.stats().dials, 1);
+    });
+}
+
+#[test]
+fn a_burst_of_cancelled_streams_hurts_nobody() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut steady = open(&client, &host, "echo").await;
+        for _ in 0..2_000 {
+            drop(open(&client, &host, "hold").await);
+            tokio::task::yield_now().await;
+        }
+        steady.write_all(b"still here").await.unwrap();
+        let mut answer = [0; 10];
+        steady.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"still here");
+        assert_eq!(client.stats().connections_broken, 0);
+        until("the handlers are gone", || host.server.streams_len() == 1).await;
+    });
+}
+
+#[test]
+fn goaway_moves_new_streams_to_a_new_connection_and_lets_the_old_ones_end() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        for retire in [
+            |_: &DataClient, host: &Host| host.server.retire_all(),
+            |client: &DataClient, _: &Host| {
+                client.retire_all();
+            },
+        ] {
+            let dials = client.stats().dials;
+            let mut old = open(&client, &host, "echo").await;
+            old.write_all(b"before").await.unwrap();
+            old.read_exact(&mut [0; 6]).await.unwrap();
+            retire(&client, &host);
+            until("new streams go elsewhere", || client.try_open(&name("b"), b"hold").is_none()).await;
+            assert_eq!(call(&client, &host, b"new").await, b"new");
+            assert!(client.stats().dials > dials);
+            assert_eq!(client.stats().connections_open, 2);
+            old.write_all(b"after").await.unwrap();
+            old.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            old.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, b"after");
+            drop(old);
+            until("the old connection closes", || client.stats().connections_open == 1).await;
+        }
+        assert_eq!(client.stats().connections_broken, 0);
+        assert!(host.ends.borrow().iter().all(|end| matches!(end, ServeEnd::Drained | ServeEnd::Closed)));
+    });
+}
+
+#[test]
+fn draining_ends_with_the_last_stream() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut stream = open(&client, &host, "echo").await;
+        stream.write_all(b"x").await.unwrap();
+        stream.read_exact(&mut [0; 1]).await.unwrap();
+        client.drain();
+        host.server.drain();
+        let error = client.open(&name("b"), host.address, Bytes::new()).await.unwrap_err();
+        assert_eq!(error, OpenError::Draining);
+        let is_over = Rc::new(Cell::new(false));
+        let (flag, both) = (Rc::clone(&is_over), (client.clone(), host.server.clone()));
+        let waiting = spawn_local(async move {
+            both.0.drained().await;
+            both.1.drained().await;
+            flag.set(true);
+        });
+        stream.write_all(b"y").await.unwrap();
+        stream.read_exact(&mut [0; 1]).await.unwrap();
+        assert!(!is_over.get());
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        waiting.await.unwrap();
+    });
+}
+
+#[test]
+fn a_revoked_node_is_cut_at_once_on_both_sides() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut stream = open(&client, &host, "hold").await;
+        until("the stream has arrived", || host.server.streams_len() == 1).await;
+        assert_eq!(host.server.close_node(&name("x")), 0);
+        assert_eq!(host.server.close_node(&name("a")), 1);
+        assert_eq!(fault_of(&stream.read_u8().await.unwrap_err()), Some(Fault::Lost));
+        let mut stream = open(&client, &host, "hold").await;
+        assert_eq!(client.close_node(&name("b")), 1);
+        let fault = fault_of(&stream.read_u8().await.unwrap_err());
+        assert!(matches!(fault, Some(Fault::Lost | Fault::Unprocessed)), "{fault:?}");
+        until("nothing is left", || host.server.stats().connections_open == 0).await;
+    });
+}
+
+#[test]
+fn garbage_on_the_port_closes_that_socket_only() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut steady = open(&client, &host, "echo").await;
+        let before = |count: usize| move |ends: &[ServeEnd]| ends.len() == count;
+        for (at, garbage) in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4_096], &[0x16, 3, 1, 0xff, 0xff], b""].iter().enumerate()
+        {
+            let mut socket = TcpStream::connect(host.address).await.unwrap();
+            socket.write_all(garbage).await.unwrap();
+            drop(socket);
+            until("it is refused", || before(at + 1)(&host.ends.borrow())).await;
+            assert!(matches!(host.ends.borrow()[at], ServeEnd::NotProven(_)));
+        }
+        steady.write_all(b"x").await.unwrap();
+        assert_eq!(steady.read_u8().await.unwrap(), b'x');
+        assert_eq!(host.server.stats().connections_refused, 4);
+    });
+}
+
+#[test]
+fn a_proven_peer_that_breaks_the_protocol_loses_that_connection_only() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        let mut steady = open(&client, &host, "echo").await;
+        let config = tls::data_client(&mesh.node("c"), name("b"), clock);
+        let mut raw = super::tcp::dial(host.address, config).await.unwrap();
+        let header = Header { kind: Kind::Data, length: 5, stream: StreamId(1) };
+        raw.write_all(&[&header.encode()[..], b"never"].concat()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = raw.read_to_end(&mut rest).await;
+        until("it is closed", || !host.ends.borrow().is_empty()).await;
+        let violation = Violation::NeverOpened { kind: Kind::Data, stream: StreamId(1) };
+        assert_eq!(host.ends.borrow()[..], [ServeEnd::Violated(violation)]);
+        assert_eq!(host.server.stats().violations, 1);
+        steady.write_all(b"x").await.unwrap();
+        assert_eq!(steady.read_u8().await.unwrap(), b'x');
+    });
+}
+
+#[test]
+fn a_header_beyond_the_limit_is_refused_before_it_is_sent() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        assert_eq!(call(&client, &host, b"x").await, b"x");
+        let too_large = Bytes::from(vec![0; crate::mux::frame::OPEN_BYTES_MAX + 1]);
+        let error = client.open(&name("b"), host.address, too_large).await.unwrap_err();
+        assert!(matches!(error, OpenError::Stream { source: CannotOpen::HeaderTooLarge, .. }), "{error:?}");
+        assert_eq!(call(&client, &host, b"y").await, b"y");
+    });
+}

@@ -1,0 +1,521 @@
+//! The gossip network: one UDP socket, one QUIC connection per pair of nodes that talk, each end proven by certificate.
+//!
+//! [`GossipNet`] dials and accepts on the same socket (ALPN `starling-gossip/1`). Both ends say hello first; only then a
+//! peer is reported [`Up`](NetEvent::Up). Datagrams carry probes and news and may be lost anywhere; sync exchanges are
+//! streams with framed messages and wait for their reader. What ends a connection is reported with its reason: a
+//! restarted peer answers old packets with a stateless reset, because its keys outlive the restart.
+//!
+//! Everything goes to one bounded inbox. Datagrams that find it full are dropped and counted; connection changes wait,
+//! in the order in which they happened.
+//!
+//! Reading order: this file, `peer.rs` (a connection's life), `table.rs` (which of two connections stays), `dial.rs`,
+//! `accept.rs`, `exchange.rs`, `hello.rs`, `tuning.rs`.
+//!
+//! Not here: what datagrams and frames mean, whom to dial, who is alive.
+
+mod accept;
+mod dial;
+mod exchange;
+mod hello;
+mod keys;
+mod peer;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tuning;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{TokioRuntime, VarInt};
+use starling_identity::tls::{self, Clock};
+use starling_identity::{CurrentIdentity, PeerRefused};
+use starling_model::{MeshId, NodeName};
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+pub use crate::error::{CertificateRefusal, DialError};
+pub use exchange::{FRAME_BYTES_MAX, INBOUND_BIT};
+pub use hello::{PROTOCOL_MAX, PROTOCOL_MIN};
+pub use keys::QuicKeys;
+
+use accept::Sources;
+use exchange::Outlet;
+use table::Table;
+
+/// Largest gossip datagram on every path: 1,200 bytes less what a packet spends besides (`tuning.rs` has the sum).
+pub const DATAGRAM_BYTES_MAX: usize = 1_162;
+
+/// How long a shutdown waits for peers to hear of it.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Strangers that were logged; after that only the counter speaks.
+const STRANGERS_MAX: usize = 256;
+
+/// What a dial was for, given back with its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialTag(pub String);
+
+/// What the network reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetEvent {
+    /// A datagram of a proven peer.
+    Datagram {
+        /// The peer.
+        from: NodeName,
+        /// Its bytes.
+        payload: Bytes,
+    },
+    /// A frame of a sync exchange.
+    Sync {
+        /// The peer.
+        from: NodeName,
+        /// The exchange; [`INBOUND_BIT`] is set when the peer began it.
+        exchange: u64,
+        /// The frame, at most [`FRAME_BYTES_MAX`].
+        frame: Bytes,
+    },
+    /// The pair is connected. A second one without a `Down` between means that the connection was replaced, or that a
+    /// dial found the pair connected.
+    Up {
+        /// The peer.
+        peer: NodeName,
+        /// Its address as seen here.
+        address: SocketAddr,
+        /// The dial this answers, if it does.
+        dialled: Option<DialTag>,
+        /// QUIC's first estimate of the round trip.
+        rtt: Duration,
+    },
+    /// The pair is no longer connected.
+    Down {
+        /// The peer.
+        peer: NodeName,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// The dial.
+        tag: DialTag,
+        /// Whom it expected.
+        expected: Option<NodeName>,
+        /// Why.
+        reason: DialError,
+    },
+}
+
+/// Why a pair is no longer connected. None of it is a verdict on the member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DownReason {
+    /// The peer closed because it leaves.
+    Left,
+    /// The peer has no more need of the connection.
+    Evicted,
+    /// The peer's process is new: a stateless reset, or a hello of another instance.
+    Reset,
+    /// Silence for the idle time.
+    TimedOut,
+    /// The peer refused us.
+    Refused,
+    /// The peer is of another mesh, or speaks no common version.
+    Foreign,
+    /// We closed it.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+impl DialError {
+    /// The same, for those who only care about the connection.
+    #[must_use]
+    pub fn as_down(&self) -> DownReason {
+        match self {
+            Self::Timeout => DownReason::TimedOut,
+            Self::Unreachable(_) | Self::OurCertificate(_) | Self::OtherProtocol => DownReason::Refused,
+            Self::PeerCertificate(_) | Self::OtherMesh(_) | Self::NoCommonVersion { .. } | Self::OurOwnName(_) => {
+                DownReason::Foreign
+            }
+            Self::NotDialled(_) => DownReason::Local,
+            Self::Handshake(_) | Self::Closed(_) => DownReason::Other,
+        }
+    }
+}
+
+macro_rules! close_codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $word:literal;)*) => {
+        /// Why one side closes a connection, as said on the wire.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CloseCode {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl CloseCode {
+            const fn number(self) -> VarInt {
+                VarInt::from_u32(match self {
+                    $(Self::$name => $number,)*
+                })
+            }
+
+            const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            const fn word(self) -> &'static [u8] {
+                self.text().as_bytes()
+            }
+
+            fn of(number: VarInt) -> Option<Self> {
+                match number.into_inner() {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+close_codes! {
+    /// This node leaves; its signed leave has gone out before.
+    Leaving = 1, "leaving";
+    /// The link is not needed.
+    Evicted = 2, "evicted";
+    /// Answers are missing: a fresh connection is to replace this one.
+    Stale = 3, "stale";
+    /// Another connection of this pair stays.
+    Duplicate = 4, "duplicate";
+    /// The agent stops, without leaving.
+    Shutdown = 5, "shutdown";
+    /// The hello named another mesh.
+    OtherMesh = 6, "other mesh";
+    /// The hello had no version in common.
+    NoCommonVersion = 7, "no common version";
+    /// Too many connections.
+    Busy = 8, "busy";
+    /// Not a word of this protocol.
+    Malformed = 9, "malformed";
+    /// The peer's key is revoked.
+    Revoked = 10, "revoked";
+}
+
+/// Why the network could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The socket could not be bound.
+    #[error("cannot bind {address}")]
+    Bind {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Our own certificate proves nothing.
+    #[error("our own certificate is refused")]
+    Identity(#[source] PeerRefused),
+    /// The TLS settings lack the suite that QUIC begins with.
+    #[error("the TLS settings do not fit QUIC")]
+    NoInitialSuite,
+}
+
+/// A counter that anybody may raise.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        #[derive(Debug, Default)]
+        struct Counters {
+            $($name: Counter,)*
+        }
+
+        /// What the network has done, as plain counters.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct NetStats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Connections open now.
+            pub connections: u64,
+            /// Connections that were closed because the pair had another.
+            pub duplicates: u64,
+        }
+
+        impl Counters {
+            fn read(&self) -> NetStats {
+                NetStats { $($name: self.$name.get(),)* connections: 0, duplicates: 0 }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams handed to QUIC.
+    datagrams_sent,
+    /// Bytes of them.
+    datagram_bytes_sent,
+    /// Datagrams not sent: no connection, too large, or no room for the congestion window.
+    datagrams_dropped_out,
+    /// Datagrams put into the inbox.
+    datagrams_received,
+    /// Datagrams dropped because the inbox was full.
+    datagrams_dropped_inbox,
+    /// Frames of exchanges received.
+    frames_received,
+    /// Frames not sent: no connection, exchange over, queue full, too large.
+    frames_dropped,
+    /// Exchanges that broke a rule or a deadline.
+    exchanges_broken,
+    /// Handshakes of peers that became connections.
+    handshakes_accepted,
+    /// Handshakes that failed or were refused.
+    handshakes_refused,
+    /// Handshakes that were not answered: too many of their source, or of all.
+    handshakes_ignored,
+    /// Handshakes whose source was asked to prove its address.
+    handshakes_retried,
+    /// Hellos of another mesh.
+    other_mesh,
+    /// Dials that became connections or found one.
+    dials,
+    /// Dials that came to nothing.
+    dials_failed,
+    /// Reports of failed dials that nobody had room for.
+    reports_dropped,
+}
+
+struct Inner {
+    endpoint: quinn::Endpoint,
+    transport: Arc<quinn::TransportConfig>,
+    current: CurrentIdentity,
+    clock: Clock,
+    mesh: MeshId,
+    me: NodeName,
+    instance: u64,
+    inbox: mpsc::Sender<NetEvent>,
+    table: Mutex<Table>,
+    /// Told whenever the table has something to report.
+    changed: Notify,
+    sources: Mutex<Sources>,
+    exchanges: Mutex<BTreeMap<(NodeName, u64), Outlet>>,
+    exchange_number: AtomicU64,
+    strangers: Mutex<BTreeSet<IpAddr>>,
+    dials: Arc<Semaphore>,
+    counters: Counters,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while one of these is held ends one connection's task; the tables stay whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        lock(&self.sources)
+    }
+
+    fn exchanges(&self) -> MutexGuard<'_, BTreeMap<(NodeName, u64), Outlet>> {
+        lock(&self.exchanges)
+    }
+
+    fn next_exchange(&self) -> u64 {
+        self.exchange_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn is_first_stranger(&self, ip: IpAddr) -> bool {
+        let mut strangers = lock(&self.strangers);
+        strangers.len() < STRANGERS_MAX && strangers.insert(ip)
+    }
+}
+
+/// Closes the socket when the last handle is dropped.
+struct Guard(quinn::Endpoint);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.close(CloseCode::Shutdown.number(), CloseCode::Shutdown.word());
+    }
+}
+
+/// A handle on the gossip network; cheap to clone. Nothing it does waits.
+#[derive(Clone)]
+pub struct GossipNet {
+    inner: Arc<Inner>,
+    _guard: Arc<Guard>,
+}
+
+impl std::fmt::Debug for GossipNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GossipNet").field("me", &self.inner.me).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl GossipNet {
+    /// Binds `listen` and begins to accept. Must be called inside a tokio runtime, which then runs its tasks.
+    ///
+    /// # Errors
+    /// [`NetError`], before anything was started.
+    pub fn bind(
+        listen: SocketAddr,
+        current: CurrentIdentity,
+        clock: Clock,
+        keys: QuicKeys,
+        mesh: MeshId,
+        inbox: mpsc::Sender<NetEvent>,
+    ) -> Result<Self, NetError> {
+        let me = tls::peer_of(&current.leaf_chain(), &current, clock).map_err(NetError::Identity)?.node;
+        let bind = |source| NetError::Bind { address: listen, source };
+        let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
+        let transport = tuning::transport();
+        let server = tuning::server(&current, clock, &transport)?;
+        let endpoint = quinn::Endpoint::new(tuning::endpoint(keys), Some(server), socket, Arc::new(TokioRuntime));
+        let endpoint = endpoint.map_err(bind)?;
+        let mut instance = [0; 8];
+        // Zeros would only make two lives of this process look like one.
+        let _ = aws_lc_rs::rand::fill(&mut instance);
+        let inner = Arc::new(Inner {
+            endpoint: endpoint.clone(),
+            transport,
+            current,
+            clock,
+            mesh,
+            instance: u64::from_le_bytes(instance),
+            inbox,
+            table: Mutex::new(Table::new(me.clone())),
+            me,
+            changed: Notify::new(),
+            sources: Mutex::default(),
+            exchanges: Mutex::default(),
+            exchange_number: AtomicU64::new(1),
+            strangers: Mutex::default(),
+            dials: Arc::new(Semaphore::new(dial::DIALS_MAX)),
+            counters: Counters::default(),
+        });
+        tokio::spawn(accept::run(Arc::clone(&inner)));
+        tokio::spawn(report(Arc::clone(&inner)));
+        Ok(Self { inner, _guard: Arc::new(Guard(endpoint)) })
+    }
+
+    /// Hands a datagram to QUIC. False when it was dropped here: no connection, larger than [`DATAGRAM_BYTES_MAX`], or
+    /// the congestion window has no room. True says nothing about its arrival.
+    #[must_use]
+    pub fn send_datagram(&self, to: &NodeName, payload: Bytes) -> bool {
+        let (length, counters) = (payload.len(), &self.inner.counters);
+        let table = self.inner.table();
+        // quinn would drop the oldest waiting datagram for this one; an old ack is worth more than a new probe.
+        let is_sent = table.current(to).is_some_and(|link| {
+            link.connection.datagram_send_buffer_space() >= length && link.connection.send_datagram(payload).is_ok()
+        });
+        drop(table);
+        if is_sent {
+            counters.datagrams_sent.add(1);
+            counters.datagram_bytes_sent.add(length as u64);
+        } else {
+            counters.datagrams_dropped_out.add(1);
+        }
+        is_sent
+    }
+
+    /// Sends a frame on an exchange with `to`. An unknown number without [`INBOUND_BIT`] begins an exchange; `last`
+    /// finishes our half. What cannot be sent is dropped and counted.
+    pub fn send_sync(&self, to: &NodeName, exchange: u64, frame: Bytes, last: bool) {
+        exchange::send(&self.inner, to, exchange, frame, last);
+    }
+
+    /// Dials `addresses`, the first that answers wins. Exactly one `Up` or `DialFailed` gives `tag` back. Without
+    /// `expected`, any node of our trust domain may answer.
+    pub fn dial(&self, expected: Option<NodeName>, tag: DialTag, addresses: Vec<SocketAddr>) {
+        dial::start(&self.inner, expected, tag, addresses);
+    }
+
+    /// Closes the connection with `peer` and tells it why.
+    pub fn close(&self, peer: &NodeName, code: CloseCode) {
+        self.inner.table().close(peer, code);
+        self.inner.changed.notify_one();
+    }
+
+    /// QUIC's current estimate of the round trip to `peer`.
+    #[must_use]
+    pub fn rtt(&self, peer: &NodeName) -> Option<Duration> {
+        self.inner.table().current(peer).map(|link| link.connection.rtt())
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn peers(&self) -> Vec<(NodeName, SocketAddr)> {
+        let table = self.inner.table();
+        let address = |link: &table::Link| table::canonical(link.connection.remote_address());
+        table.peers().map(|(peer, link)| (peer.clone(), address(link))).collect()
+    }
+
+    /// Addresses of known members, which the caps per source do not hit once they are validated.
+    pub fn set_known_addresses(&self, known: impl IntoIterator<Item = IpAddr>) {
+        self.inner.sources().set_known(known);
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.endpoint.local_addr()
+    }
+
+    /// Our own name, as our certificate has it.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.inner.me
+    }
+
+    /// Plain counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> NetStats {
+        let table = self.inner.table();
+        let (connections, duplicates) = (table.links_len() as u64, table.duplicates);
+        drop(table);
+        NetStats { connections, duplicates, ..self.inner.counters.read() }
+    }
+
+    /// Closes everything and waits up to a second for the peers to hear of it. A node that leaves closes its
+    /// connections with [`CloseCode::Leaving`] before.
+    pub async fn shutdown(&self) {
+        self.inner.endpoint.close(CloseCode::Shutdown.number(), CloseCode::Shutdown.word());
+        let _ = tokio::time::timeout(SHUTDOWN_DEADLINE, self.inner.endpoint.wait_idle()).await;
+    }
+}
+
+/// Brings the table's reports to the inbox, in order. Ends with the inbox; dropping it loses reports only.
+async fn report(inner: Arc<Inner>) {
+    loop {
+        let changed = inner.changed.notified();
+        let next = inner.table().next_change();
+        match next {
+            Some(event) => {
+                if inner.inbox.send(event).await.is_err() {
+                    return;
+                }
+            }
+            None => tokio::select! {
+                () = changed => {}
+                () = inner.inbox.closed() => return,
+            },
+        }
+    }
+}

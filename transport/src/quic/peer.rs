@@ -1,0 +1,287 @@
+//! One gossip connection from its handshake to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, ConnectionError, TransportErrorCode};
+use rustls::pki_types::CertificateDer;
+use starling_identity::tls;
+use starling_model::NodeName;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::accept::Pending;
+use super::hello::{HELLO_BYTES_MAX, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use super::table::{Dialled, End, Link, LinkFacts, Number, REPLACEMENT_WAIT, Registered, canonical};
+use super::{CloseCode, DialTag, DownReason, Inner, NetEvent, exchange};
+use crate::error::{CertificateRefusal, DialError, refusal_of_alert};
+
+/// Deadline of the handshake, and once more of the hellos.
+pub(super) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// TLS alerts in QUIC's error codes (RFC 9001, 4.8).
+const CRYPTO_CODES: std::ops::Range<u64> = 0x100..0x200;
+
+/// An inbound connection: handshake, hello, then its life. Dropping the task closes the connection.
+pub(super) async fn accepted(inner: Arc<Inner>, connecting: quinn::Connecting, pending: Pending) {
+    let from = connecting.remote_address();
+    let connection = match timeout(HANDSHAKE_DEADLINE, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            inner.counters.handshakes_refused.add(1);
+            debug!(%from, %error, "gossip handshake failed");
+            return;
+        }
+        Err(_) => {
+            inner.counters.handshakes_refused.add(1);
+            return;
+        }
+    };
+    let met = meet(&inner, &connection).await;
+    drop(pending);
+    match met {
+        Ok((peer, hello)) => {
+            inner.counters.handshakes_accepted.add(1);
+            let _ = join(&inner, &peer, connection, &hello, Origin::Accepted);
+        }
+        Err(error) => {
+            inner.counters.handshakes_refused.add(1);
+            tell_stranger(&inner, &connection, &error);
+        }
+    }
+}
+
+/// Where a connection comes from.
+pub(super) enum Origin {
+    Accepted,
+    Dialled(DialTag),
+}
+
+/// Proves the peer and exchanges hellos. On an error the connection is closed with a code that says why.
+pub(super) async fn meet(inner: &Inner, connection: &Connection) -> Result<(NodeName, Hello), DialError> {
+    let met = match prove(inner, connection) {
+        Ok(peer) => match timeout(HANDSHAKE_DEADLINE, exchange_hellos(inner, &peer, connection)).await {
+            Ok(hello) => hello.map(|hello| (peer, hello)),
+            Err(_) => Err(DialError::Timeout),
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &met {
+        let code = match error {
+            DialError::OtherMesh(_) => CloseCode::OtherMesh,
+            DialError::NoCommonVersion { .. } => CloseCode::NoCommonVersion,
+            DialError::OurOwnName(_) => CloseCode::Duplicate,
+            DialError::Timeout
+            | DialError::Unreachable(_)
+            | DialError::PeerCertificate(_)
+            | DialError::OurCertificate(_)
+            | DialError::OtherProtocol
+            | DialError::Handshake(_)
+            | DialError::Closed(_)
+            | DialError::NotDialled(_) => CloseCode::Malformed,
+        };
+        connection.close(code.number(), code.word());
+    }
+    met
+}
+
+/// Who is at the other end, by protocol and certificate.
+pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<NodeName, DialError> {
+    let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    if protocol.and_then(|data| data.protocol).as_deref() != Some(tls::ALPN_GOSSIP) {
+        return Err(DialError::OtherProtocol);
+    }
+    let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let peer = tls::peer_of(&certificates.unwrap_or_default(), &inner.current, inner.clock)
+        .map_err(|refused| DialError::PeerCertificate(CertificateRefusal::from(&refused)))?;
+    if peer.node == inner.me {
+        return Err(DialError::OurOwnName(peer.node));
+    }
+    Ok(peer.node)
+}
+
+async fn exchange_hellos(inner: &Inner, peer: &NodeName, connection: &Connection) -> Result<Hello, DialError> {
+    let holds_another = inner.table().current(peer).is_some();
+    let ours =
+        Hello { mesh: inner.mesh, versions: (PROTOCOL_MIN, PROTOCOL_MAX), instance: inner.instance, holds_another };
+    let send = async {
+        let mut stream = connection.open_uni().await?;
+        if stream.write_all(&ours.encode()).await.is_ok() {
+            let _ = stream.finish();
+        }
+        Ok::<(), ConnectionError>(())
+    };
+    let receive = async {
+        let mut stream = connection.accept_uni().await?;
+        Ok::<_, ConnectionError>(stream.read_to_end(HELLO_BYTES_MAX).await.ok())
+    };
+    let ((), theirs) = tokio::try_join!(send, receive).map_err(|error| dial_error(&error))?;
+    let Some(theirs) = theirs.and_then(|bytes| Hello::decode(&bytes)) else {
+        // Why the stream ended says more than that it ended.
+        return Err(connection.close_reason().map_or(DialError::OtherProtocol, |error| dial_error(&error)));
+    };
+    if theirs.mesh != inner.mesh {
+        return Err(DialError::OtherMesh(theirs.mesh));
+    }
+    if !theirs.is_understood() {
+        let (min, max) = theirs.versions;
+        return Err(DialError::NoCommonVersion { min, max });
+    }
+    Ok(theirs)
+}
+
+/// Puts a connection into the table and starts its task.
+pub(super) fn join(
+    inner: &Arc<Inner>,
+    peer: &NodeName,
+    connection: Connection,
+    hello: &Hello,
+    origin: Origin,
+) -> Registered {
+    let (dialled, tag) = match origin {
+        Origin::Accepted => (Dialled::ByPeer, None),
+        Origin::Dialled(tag) => (Dialled::ByUs, Some(tag)),
+    };
+    let mut table = inner.table();
+    let number = table.next_number();
+    let facts = LinkFacts {
+        number,
+        dialled,
+        instance: hello.instance,
+        since: Instant::now(),
+        peer_holds_another: hello.holds_another,
+    };
+    let registered = table.register(peer, Link { connection: connection.clone(), facts }, tag);
+    drop(table);
+    inner.changed.notify_one();
+    if registered == Registered::Kept {
+        tokio::spawn(live(Arc::clone(inner), peer.clone(), number, connection));
+    }
+    registered
+}
+
+/// A connection's life: hands on what comes, until it ends. Every arm of the `select!` is cancel-safe.
+async fn live(inner: Arc<Inner>, peer: NodeName, number: Number, connection: Connection) {
+    let error = loop {
+        tokio::select! {
+            datagram = connection.read_datagram() => match datagram {
+                Ok(payload) => deliver(&inner, NetEvent::Datagram { from: peer.clone(), payload }),
+                Err(error) => break error,
+            },
+            stream = connection.accept_bi() => match stream {
+                Ok((send, receive)) => exchange::serve(&inner, &peer, send, receive),
+                Err(error) => break error,
+            },
+            stream = connection.accept_uni() => match stream {
+                // The hello was the only one there is to say.
+                Ok(mut receive) => drop(receive.stop(CloseCode::Malformed.number())),
+                Err(error) => break error,
+            },
+        }
+    };
+    let end = end_of(&error);
+    debug!(member = %peer, %error, "gossip connection ended");
+    let must_wait = inner.table().ended(&peer, number, end);
+    inner.changed.notify_one();
+    if must_wait {
+        tokio::time::sleep(REPLACEMENT_WAIT).await;
+        inner.table().expire(&peer);
+        inner.changed.notify_one();
+    }
+}
+
+fn deliver(inner: &Inner, event: NetEvent) {
+    match inner.inbox.try_send(event) {
+        Ok(()) => inner.counters.datagrams_received.add(1),
+        // The newest is dropped: what waits is older and has waited already.
+        Err(TrySendError::Full(_)) => inner.counters.datagrams_dropped_inbox.add(1),
+        Err(TrySendError::Closed(_)) => {}
+    }
+}
+
+fn end_of(error: &ConnectionError) -> End {
+    let reason = match error {
+        ConnectionError::ApplicationClosed(close) => match CloseCode::of(close.error_code) {
+            Some(CloseCode::Duplicate) => return End::Duplicate,
+            Some(CloseCode::Leaving) => DownReason::Left,
+            Some(CloseCode::Evicted) => DownReason::Evicted,
+            Some(CloseCode::OtherMesh | CloseCode::NoCommonVersion) => DownReason::Foreign,
+            Some(CloseCode::Busy | CloseCode::Revoked) => DownReason::Refused,
+            Some(CloseCode::Stale | CloseCode::Shutdown | CloseCode::Malformed) | None => DownReason::Other,
+        },
+        ConnectionError::Reset => DownReason::Reset,
+        ConnectionError::TimedOut => DownReason::TimedOut,
+        ConnectionError::LocallyClosed => DownReason::Local,
+        ConnectionError::ConnectionClosed(_) => DownReason::Refused,
+        ConnectionError::VersionMismatch | ConnectionError::TransportError(_) | ConnectionError::CidsExhausted => {
+            DownReason::Other
+        }
+    };
+    End::Down(reason)
+}
+
+/// What QUIC says about a dial, in our layers.
+pub(super) fn dial_error(error: &ConnectionError) -> DialError {
+    match error {
+        ConnectionError::TimedOut => DialError::Timeout,
+        // Our own TLS refused: the text holds the verifier's reason.
+        ConnectionError::TransportError(inner) => match CertificateRefusal::in_text(&inner.reason) {
+            Some(refusal) => DialError::PeerCertificate(refusal),
+            None => alert_of(inner.code)
+                .and_then(refusal_of_alert)
+                .unwrap_or_else(|| DialError::Handshake(inner.to_string())),
+        },
+        // The peer's TLS refused.
+        ConnectionError::ConnectionClosed(close) => alert_of(close.error_code)
+            .and_then(refusal_of_alert)
+            .unwrap_or_else(|| DialError::Closed(close.to_string())),
+        ConnectionError::ApplicationClosed(close) => match CloseCode::of(close.error_code) {
+            Some(CloseCode::OtherMesh) => DialError::OurCertificate("it belongs to another mesh".to_owned()),
+            Some(code) => DialError::Closed(code.text().to_owned()),
+            None => DialError::Closed(close.to_string()),
+        },
+        ConnectionError::VersionMismatch => DialError::OtherProtocol,
+        ConnectionError::Reset => DialError::Closed("reset".to_owned()),
+        ConnectionError::LocallyClosed => DialError::NotDialled("this agent is shutting down"),
+        ConnectionError::CidsExhausted => DialError::NotDialled("no connection id is free"),
+    }
+}
+
+fn alert_of(code: TransportErrorCode) -> Option<rustls::AlertDescription> {
+    let code = u64::from(code);
+    let alert = CRYPTO_CODES.contains(&code).then_some(code & 0xff)?;
+    Some(rustls::AlertDescription::from(u8::try_from(alert).ok()?))
+}
+
+/// A stranger at the door: counted each time, logged once per cause and address.
+fn tell_stranger(inner: &Inner, connection: &Connection, error: &DialError) {
+    let from = canonical(connection.remote_address());
+    match error {
+        DialError::OtherMesh(mesh) => {
+            inner.counters.other_mesh.add(1);
+            if inner.is_first_stranger(from.ip()) {
+                warn!(mesh = %mesh.short(), "an agent of another mesh was refused");
+            }
+        }
+        DialError::NoCommonVersion { min, max } => {
+            if inner.is_first_stranger(from.ip()) {
+                warn!(min, max, "an agent without a common protocol version was refused");
+            }
+        }
+        DialError::OurOwnName(name) => {
+            if inner.is_first_stranger(from.ip()) {
+                info!(member = %name, "an agent with our own name was refused");
+            }
+        }
+        DialError::Timeout
+        | DialError::Unreachable(_)
+        | DialError::PeerCertificate(_)
+        | DialError::OurCertificate(_)
+        | DialError::OtherProtocol
+        | DialError::Handshake(_)
+        | DialError::Closed(_)
+        | DialError::NotDialled(_) => debug!(%from, reason = error.reason(), %error, "gossip connection refused"),
+    }
+}

@@ -1,0 +1,299 @@
+//! One connection per pair of nodes: which of several stays, and what is reported, in order.
+//!
+//! Two nodes that dial each other at once end up with two connections. Both know which one stays, without asking: the
+//! one that the smaller name dialled. A peer whose instance has changed was restarted, and its old connections are
+//! over. What one side closes as a duplicate is no event for the pair.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use starling_model::NodeName;
+
+use super::{CloseCode, DialTag, DownReason, NetEvent};
+
+/// Connections of this endpoint, hard: twice what a node keeps as links and for probes in the largest mesh planned.
+pub(super) const CONNECTIONS_MAX: usize = 1_024;
+
+/// Reports that wait for their reader; beyond it no new connection is taken.
+const CHANGES_MAX: usize = 4 * CONNECTIONS_MAX;
+
+/// Connections with one peer: two that crossed, and two that replace them.
+const LINKS_PER_PEER_MAX: usize = 4;
+
+/// A connection that stood longer than this when the other side says that it holds none has died there.
+const CROSSING_MAX: Duration = Duration::from_secs(2);
+
+/// After a duplicate was closed from the other side, the one that stays may still be on its way.
+pub(super) const REPLACEMENT_WAIT: Duration = Duration::from_secs(1);
+
+/// Names one connection on this endpoint.
+pub(super) type Number = u64;
+
+/// One connection that has exchanged hellos.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) connection: quinn::Connection,
+    pub(super) facts: LinkFacts,
+}
+
+/// What decides about a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkFacts {
+    pub(super) number: Number,
+    pub(super) dialled: Dialled,
+    /// The peer's instance.
+    pub(super) instance: u64,
+    pub(super) since: Instant,
+    /// The peer says that it holds another connection with us.
+    pub(super) peer_holds_another: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialled {
+    ByUs,
+    ByPeer,
+}
+
+/// What becomes of a new connection beside the one in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// The new one is used; the others of this pair are closed as duplicates.
+    New,
+    /// The new one is used; the others are the dialler's to close.
+    NewBesideOld,
+    /// The peer was restarted: the others are over.
+    NewLife,
+    /// The new one is a duplicate.
+    Held,
+}
+
+fn choose(me: &NodeName, peer: &NodeName, held: &LinkFacts, new: &LinkFacts) -> Choice {
+    if held.instance != new.instance {
+        return Choice::NewLife;
+    }
+    if held.dialled == new.dialled {
+        return match new.dialled {
+            // It has just proven to work, which the old one has not.
+            Dialled::ByUs => Choice::New,
+            Dialled::ByPeer => Choice::NewBesideOld,
+        };
+    }
+    let winner = if me < peer { Dialled::ByUs } else { Dialled::ByPeer };
+    let held_for = new.since.saturating_duration_since(held.since);
+    let died_at_peer = !new.peer_holds_another && held_for > CROSSING_MAX;
+    if new.dialled == winner || died_at_peer { Choice::New } else { Choice::Held }
+}
+
+/// How a new connection was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    Kept,
+    Duplicate,
+    /// No room.
+    Busy,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// The last one is in use.
+    links: Vec<Link>,
+}
+
+/// All connections, and the reports about them that nobody has read yet.
+#[derive(Debug)]
+pub(super) struct Table {
+    me: NodeName,
+    slots: BTreeMap<NodeName, Slot>,
+    changes: VecDeque<NetEvent>,
+    next: Number,
+    pub(super) duplicates: u64,
+}
+
+impl Table {
+    pub(super) fn new(me: NodeName) -> Self {
+        Self { me, slots: BTreeMap::new(), changes: VecDeque::new(), next: 0, duplicates: 0 }
+    }
+
+    pub(super) fn next_number(&mut self) -> Number {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn current(&self, peer: &NodeName) -> Option<&Link> {
+        self.slots.get(peer)?.links.last()
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeName, &Link)> {
+        self.slots.iter().filter_map(|(peer, slot)| Some((peer, slot.links.last()?)))
+    }
+
+    pub(super) fn links_len(&self) -> usize {
+        self.slots.values().map(|slot| slot.links.len()).sum()
+    }
+
+    pub(super) fn next_change(&mut self) -> Option<NetEvent> {
+        self.changes.pop_front()
+    }
+
+    /// A change that concerns no connection: a dial that failed, or one that was not needed.
+    pub(super) fn report(&mut self, event: NetEvent) -> bool {
+        let has_room = self.changes.len() < CHANGES_MAX;
+        if has_room {
+            self.changes.push_back(event);
+        }
+        has_room
+    }
+
+    /// Takes a connection whose hello has come, and says who stays.
+    pub(super) fn register(&mut self, peer: &NodeName, link: Link, tag: Option<DialTag>) -> Registered {
+        if self.links_len() >= CONNECTIONS_MAX || self.changes.len() >= CHANGES_MAX {
+            close(&link, CloseCode::Busy);
+            return Registered::Busy;
+        }
+        let me = &self.me;
+        let slot = self.slots.entry(peer.clone()).or_default();
+        let choice = slot.links.last().map(|held| choose(me, peer, &held.facts, &link.facts));
+        let mut must_report = tag.is_some();
+        match choice {
+            None => must_report = true,
+            Some(Choice::New) => {
+                self.duplicates += slot.links.len() as u64;
+                slot.links.drain(..).for_each(|old| close(&old, CloseCode::Duplicate));
+            }
+            Some(Choice::NewBesideOld) => {
+                if slot.links.len() >= LINKS_PER_PEER_MAX {
+                    close(&slot.links.remove(0), CloseCode::Duplicate);
+                }
+            }
+            Some(Choice::NewLife) => {
+                slot.links.drain(..).for_each(|old| close(&old, CloseCode::Stale));
+                self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Reset });
+                must_report = true;
+            }
+            Some(Choice::Held) => {
+                self.duplicates += 1;
+                close(&link, CloseCode::Duplicate);
+                if tag.is_some() {
+                    self.report_up(peer, tag);
+                }
+                return Registered::Duplicate;
+            }
+        }
+        slot.links.push(link);
+        if must_report {
+            self.report_up(peer, tag);
+        }
+        Registered::Kept
+    }
+
+    /// Says that the pair is connected, by the connection in use. False when it is not.
+    pub(super) fn report_up(&mut self, peer: &NodeName, dialled: Option<DialTag>) -> bool {
+        let Some(link) = self.current(peer) else { return false };
+        let (address, rtt) = (canonical(link.connection.remote_address()), link.connection.rtt());
+        self.changes.push_back(NetEvent::Up { peer: peer.clone(), address, dialled, rtt });
+        true
+    }
+
+    /// A connection ended by itself. True when the caller should call [`expire`](Self::expire) after
+    /// [`REPLACEMENT_WAIT`].
+    pub(super) fn ended(&mut self, peer: &NodeName, number: Number, end: End) -> bool {
+        let Some(slot) = self.slots.get_mut(peer) else { return false };
+        let before = slot.links.len();
+        slot.links.retain(|link| link.facts.number != number);
+        if slot.links.len() == before || !slot.links.is_empty() {
+            return false;
+        }
+        match end {
+            End::Duplicate => true,
+            End::Down(reason) => {
+                self.slots.remove(peer);
+                self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason });
+                false
+            }
+        }
+    }
+
+    /// The replacement of a duplicate has not come.
+    pub(super) fn expire(&mut self, peer: &NodeName) {
+        if self.slots.get(peer).is_some_and(|slot| slot.links.is_empty()) {
+            self.slots.remove(peer);
+            self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Other });
+        }
+    }
+
+    /// Closes every connection with `peer`.
+    pub(super) fn close(&mut self, peer: &NodeName, code: CloseCode) {
+        if let Some(slot) = self.slots.remove(peer) {
+            slot.links.iter().for_each(|link| close(link, code));
+            self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Local });
+        }
+    }
+}
+
+/// How a connection ended, as far as the table cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed it in favour of another one.
+    Duplicate,
+    Down(DownReason),
+}
+
+fn close(link: &Link, code: CloseCode) {
+    link.connection.close(code.number(), code.word());
+}
+
+/// An IPv4 peer of an IPv6 socket is shown as IPv4.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(dialled: Dialled, instance: u64, since: Instant) -> LinkFacts {
+        LinkFacts { number: 0, dialled, instance, since, peer_holds_another: false }
+    }
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).unwrap()
+    }
+
+    /// Both ends of a pair, whatever they see first, keep the same of two connections that crossed.
+    #[test]
+    fn both_ends_keep_the_dial_of_the_smaller_name() {
+        let now = Instant::now();
+        let check = |me: &str, peer: &str, held, new, want| {
+            let choice = choose(&name(me), &name(peer), &facts(held, 1, now), &facts(new, 1, now));
+            assert_eq!(choice, want, "{me} holds {held:?}, new {new:?}");
+        };
+        // Of a and b, the connection that a dialled stays.
+        check("a", "b", Dialled::ByUs, Dialled::ByPeer, Choice::Held);
+        check("a", "b", Dialled::ByPeer, Dialled::ByUs, Choice::New);
+        check("b", "a", Dialled::ByUs, Dialled::ByPeer, Choice::New);
+        check("b", "a", Dialled::ByPeer, Dialled::ByUs, Choice::Held);
+        // Of two dials of one side the newer stays, and only the dialler closes the other.
+        check("a", "b", Dialled::ByUs, Dialled::ByUs, Choice::New);
+        check("a", "b", Dialled::ByPeer, Dialled::ByPeer, Choice::NewBesideOld);
+    }
+
+    #[test]
+    fn a_restarted_peer_is_not_locked_out_by_its_former_life() {
+        let now = Instant::now();
+        let held = facts(Dialled::ByUs, 1, now);
+        let new = facts(Dialled::ByPeer, 2, now);
+        assert_eq!(choose(&name("a"), &name("b"), &held, &new), Choice::NewLife);
+    }
+
+    #[test]
+    fn a_connection_that_died_at_the_other_end_only_gives_way() {
+        let now = Instant::now();
+        let held = facts(Dialled::ByUs, 1, now);
+        let new = facts(Dialled::ByPeer, 1, now + CROSSING_MAX + Duration::from_millis(1));
+        let (a, b) = (name("a"), name("b"));
+        assert_eq!(choose(&a, &b, &held, &new), Choice::New);
+        assert_eq!(choose(&a, &b, &held, &LinkFacts { peer_holds_another: true, ..new }), Choice::Held);
+        assert_eq!(choose(&a, &b, &held, &LinkFacts { since: now + CROSSING_MAX, ..new }), Choice::Held);
+    }
+}
