@@ -1,7 +1,5 @@
 //! The multiplexer: frame headers, and bytes through two machines joined in memory.
 
-#![expect(missing_docs, reason = "criterion's macros make an undocumented function")]
-
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -20,8 +18,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let (dialler, acceptor) =
-            (Mux::new(Role::Dialler, 0, now), Mux::new(Role::Acceptor, ACCEPT_STREAMS_MAX, now));
+        let (dialler, acceptor) = (Mux::new(Role::Dialler, 0, now), Mux::new(Role::Acceptor, ACCEPT_STREAMS_MAX, now));
         Self { dialler, acceptor, now }
     }
 

@@ -1,4 +1,4 @@
-//! A cap on what one member may accuse (gossip.md 6). A healthy prober has about f x window / period accusations open
+//! A cap on what one member may accuse. A healthy prober has about f x window / period accusations open
 //! (f = share of members that fail), one that hears nobody has window / period: the cap lies between.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -102,7 +102,7 @@ pub enum CloseReason {
     Stale,
 }
 
-/// Why a connection ended or a dial failed. Worth nothing as a verdict on the member (gossip.md 5).
+/// Why a connection ended or a dial failed. Worth nothing as a verdict on the member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DownReason {
     /// The peer closed with the leave code.
@@ -574,7 +574,7 @@ impl Rejected {
     }
 }
 
-/// The two hashes that ride on every ack (gossip.md 9).
+/// The two hashes that ride on every ack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Roots {
     /// Over documents and trust: exact.

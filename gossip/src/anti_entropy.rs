@@ -1,4 +1,4 @@
-//! One comparison between two nodes (gossip.md 9), as the state of a stream.
+//! One comparison between two nodes, as the state of a stream.
 //!
 //! ```text
 //! few entries:   lister  -> open, all digests, end          many:  initiator -> open, bucket sums

@@ -1,6 +1,6 @@
 //! **The** bincode module: nothing else in Starling names that crate.
 //!
-//! bincode 2.0.1 is unmaintained and trusting by default (security.md 12), so this module fixes its rules: fixed-width
+//! bincode 2.0.1 is unmaintained and trusting by default, so this module fixes its rules: fixed-width
 //! little-endian integers, a limit on every call, trailing bytes are an error, slices only, containers of bounded
 //! length that never reserve what a length field claims. A wire struct is never edited: a change is a new schema.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]

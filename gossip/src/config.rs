@@ -1,4 +1,4 @@
-//! [`SwimConfig`]: every knob of the protocol, named by its consequence, and the presets of gossip.md 4.
+//! [`SwimConfig`]: every knob of the protocol, named by its consequence, and the presets.
 
 use std::time::Duration;
 
@@ -241,7 +241,7 @@ impl SwimConfig {
 mod tests {
     use super::*;
 
-    /// gossip.md 16, V4.
+    /// Unit vector V4 (memberlist's tables).
     #[test]
     fn copies_grow_with_the_logarithm() {
         let config = SwimConfig { retransmit_mult: 3, ..SwimConfig::lan() };
@@ -254,7 +254,7 @@ mod tests {
         check(100, 9);
     }
 
-    /// gossip.md 16, V5.
+    /// Unit vector V5 (memberlist's tables).
     #[test]
     fn anti_entropy_slows_down_past_32_members() {
         let check = |members: usize, scale: u32| {

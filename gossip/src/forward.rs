@@ -1,5 +1,5 @@
 //! First receipt: news goes on at once, to all connected peers while they are few, and what arrives within one window
-//! goes together (gossip.md 8).
+//! goes together.
 
 use std::time::{Duration, Instant};
 

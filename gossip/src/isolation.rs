@@ -50,7 +50,9 @@ impl Isolation {
         }
         let believed = DEATHS_MIN.max(peers * DEATHS_PERCENT / 100);
         let witnessed = self.witnesses.get(member).is_some_and(|names| names.len() >= WITNESSES);
-        if self.deaths.len() < believed || self.released || witnessed {
+        // Once isolated, time alone makes no verdict believable.
+        let few = self.deaths.len() < believed && self.since.is_none();
+        if few || self.released || witnessed {
             self.deaths.push_back(now);
             return Guard::Pass;
         }

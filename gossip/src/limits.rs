@@ -19,7 +19,7 @@ const _: () = assert!(SYNC_FRAME_BYTES_TARGET + MESSAGE_BYTES_MAX < SYNC_FRAME_B
 /// Largest single message inside a frame: its length field has 16 bits.
 pub const MESSAGE_BYTES_MAX: usize = u16::MAX as usize;
 
-/// Largest payload of one shard of one record (gossip.md 12): eight fit a 64 KiB frame.
+/// Largest payload of one shard of one record: eight fit a 64 KiB frame.
 pub const RECORD_PAYLOAD_BYTES_MAX: usize = 8 << 10;
 /// Largest whole record: header, payload, signature.
 pub const RECORD_BYTES_MAX: usize =
@@ -42,7 +42,7 @@ const _: () = assert!(
 /// Longest region or release text in an `alive`.
 pub const TEXT_BYTES_MAX: usize = 63;
 
-/// Members that one node knows (gossip.md 12). Beyond it newcomers are refused with an alarm.
+/// Members that one node knows. Beyond it newcomers are refused with an alarm.
 pub const MEMBERS_MAX: usize = 10_000;
 /// Bytes of all records of one owner: that owner is degraded, not the mesh.
 pub const OWNER_BYTES_MAX: usize = 1 << 20;
@@ -87,7 +87,7 @@ pub const WANT_ITEMS_MAX: usize = 400;
 
 /// Datagrams that one flush sends to one peer; the rest goes with the next flush.
 pub const DATAGRAMS_PER_FLUSH_MAX: usize = 16;
-/// Peers to which a change is forwarded on first receipt without drawing lots (gossip.md 8).
+/// Peers to which a change is forwarded on first receipt without drawing lots.
 pub const FORWARD_TO_ALL_MAX: usize = 64;
 
 /// Probes in flight: one of the round, the rest verifications of suspicions.
@@ -97,7 +97,7 @@ pub const RELAYS_MAX: usize = 256;
 /// Longest time a relay works for one request: the longest scaled period of the slowest preset.
 pub const RELAY_TIME_MAX: Duration = Duration::from_secs(40);
 
-/// Dials in flight for membership (join waves, gossip.md 7).
+/// Dials in flight for membership (join waves).
 pub const DIALS_MAX: usize = 8;
 /// Seeds that are kept.
 pub const SEEDS_MAX: usize = 64;
@@ -107,7 +107,7 @@ pub const ADDRESS_BOOK_MAX: usize = 1_024;
 /// Accusers that one suspicion remembers: more change nothing.
 pub const ACCUSERS_PER_SUSPICION_MAX: usize = 8;
 
-/// Writes of one owner that a relay takes: sustained, per second (security.md C9).
+/// Writes of one owner that a relay takes: sustained, per second.
 pub const OWNER_WRITES_PER_SECOND: u32 = 10;
 /// Writes of one owner that a relay takes at once. A start of a node with all its shards fits.
 pub const OWNER_WRITES_BURST: u32 = 100;

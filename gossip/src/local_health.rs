@@ -62,7 +62,7 @@ impl LocalHealth {
 mod tests {
     use super::*;
 
-    /// gossip.md 16, V6.
+    /// Unit vector V6 (memberlist's tables).
     #[test]
     fn the_score_stays_between_zero_and_seven() {
         let mut health = LocalHealth::new(HealthRule::Memberlist);
@@ -73,7 +73,7 @@ mod tests {
         assert_eq!((health.score(), health.factor()), (7, 8));
     }
 
-    /// gossip.md 16, V8, and the paper's counter.
+    /// Unit vector V8 (memberlist's tables), and the paper's counter.
     #[test]
     fn only_missing_nacks_speak_against_us() {
         let check = |rule, due, came, want| {

@@ -1,4 +1,4 @@
-//! The links of this node: which peers are connected, and with whom it wants to be (gossip.md 4, active view).
+//! The links of this node: which peers are connected, and with whom it wants to be (the active view).
 //!
 //! Up to 33 members every node is linked with every other. Above, two rings, ordered by differently salted hashes of
 //! the names, give each node its nearest neighbours on both; the choice is symmetric, so both ends want the link.
@@ -29,6 +29,10 @@ pub(crate) struct Links {
 impl Links {
     pub(crate) fn is_up(&self, peer: &NodeName) -> bool {
         self.up.contains_key(peer)
+    }
+
+    pub(crate) fn get(&self, peer: &NodeName) -> Option<&Link> {
+        self.up.get(peer)
     }
 
     pub(crate) fn get_mut(&mut self, peer: &NodeName) -> Option<&mut Link> {

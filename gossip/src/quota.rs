@@ -1,4 +1,4 @@
-//! How fast one owner may write (security.md C9): a token bucket per owner, at every relay.
+//! How fast one owner may write: a token bucket per owner, at every relay.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -35,7 +35,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Would this version be applied? A version that is not greater never is (gossip.md 16, V9).
+    /// Would this version be applied? A version that is not greater never is (unit vector V9).
     pub(crate) fn is_newer(&self, head: &RecordHead) -> bool {
         let Some(owner) = self.owners.get(&head.owner) else { return true };
         let newest_epoch = owner.of(head.kind).map(|(_, held)| held.version.epoch).max();

@@ -1,4 +1,4 @@
-//! Coming together (gossip.md 7): when to dial seeds, links and the dead again, with jittered backoff.
+//! Coming together: when to dial seeds, links and the dead again, with jittered backoff.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -139,7 +139,7 @@ mod tests {
         Window { min: MS(min), max: MS(max), k }
     }
 
-    /// gossip.md 16, V1: what is left after t, in ms, negative when it is over.
+    /// Unit vector V1 (memberlist's tables): what is left after t, in ms, negative when it is over.
     #[test]
     fn the_time_left_shrinks_with_confirmations() {
         let check = |n: u32, elapsed: i64, want: i64| {
@@ -154,7 +154,7 @@ mod tests {
         check(5, 10_000, -8_000);
     }
 
-    /// gossip.md 16, V2.
+    /// Unit vector V2 (memberlist's tables).
     #[test]
     fn only_distinct_accusers_confirm() {
         let mut suspicion = Suspicion::new(Life::default(), node("first"), window(3, 500, 2_000), base());
@@ -170,7 +170,7 @@ mod tests {
         check("d", false, 500);
     }
 
-    /// gossip.md 16, V3: at three intervals of one second, divided by three.
+    /// Unit vector V3 (memberlist's tables): at three intervals of one second, divided by three.
     #[test]
     fn the_minimum_grows_with_the_logarithm() {
         let check = |members: usize, want: u64| {
@@ -184,7 +184,7 @@ mod tests {
         check(1000, 3_000);
     }
 
-    /// gossip.md 16, V7; the count includes ourselves.
+    /// Unit vector V7 (memberlist's tables); the count includes ourselves.
     #[test]
     fn in_a_tiny_mesh_nobody_could_confirm() {
         let config = SwimConfig {

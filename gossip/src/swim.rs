@@ -49,7 +49,7 @@ use speaking::Signing;
 
 /// Protocol versions that this release speaks.
 const PROTOCOL: (u16, u16) = (1, 1);
-/// Lateness of the event loop that counts against our own health (gossip.md 4).
+/// Lateness of the event loop that counts against our own health.
 const LAG_BLAMED: Duration = Duration::from_millis(500);
 /// One alarm is repeated at most this often.
 const ALARM_PAUSE: Duration = Duration::from_secs(60);
@@ -405,7 +405,8 @@ impl Swim {
             state: member.state,
             life: member.life,
             addresses: member.addresses(),
-            rtt: member.rtt.smoothed(),
+            // Before the first probe the transport's own figure has to do.
+            rtt: member.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
             since: member.since,
             last_seen: member.last_seen,
             release: member.alive.release.clone(),
@@ -545,5 +546,9 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod test_mesh;
 #[cfg(test)]
 mod tests;

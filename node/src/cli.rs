@@ -36,7 +36,7 @@ pub(crate) use errors::{CliError, Exit};
 pub(crate) use figures::{count, milliseconds, rate, share};
 pub(crate) use install::{BundleThere, PUBLIC_FILE_MODE, Places, install};
 pub(crate) use leave::duration;
-pub(crate) use look::{Look, Mark};
+pub(crate) use look::{Look, Mark, for_locale};
 pub(crate) use output::{data, message, print, print_body, to_json};
 pub(crate) use trust::now;
 
@@ -62,6 +62,7 @@ pub(crate) enum Format {
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "starling",
+    bin_name = "starling",
     version,
     disable_help_subcommand = true,
     subcommand_required = false,
@@ -243,7 +244,9 @@ fn run(arguments: &[OsString]) -> Exit {
         command().try_get_matches_from(arguments).and_then(|mut found| Starling::from_arg_matches_mut(&mut found));
     let program = match parsed {
         Ok(program) => program,
-        Err(error) => return usage::report(&error, &errors.look(ColorChoice::Auto, true)),
+        Err(error) => {
+            return usage::report(&error, arguments, &Starling::command(), &errors.look(ColorChoice::Auto, true));
+        }
     };
     let color = program.global.color;
     match dispatch(program) {

@@ -4,34 +4,32 @@
 //! an error only for an unusable configuration, identity, state folder or port. A seed that is down, a broken store, a
 //! file of `services.d` that cannot be read: it says so and serves.
 
+mod doors;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use starling_config::{AgentConfig, Loaded, Setting, TcpAccess};
+use starling_config::{AgentConfig, Loaded, Setting};
 use starling_model::{BootEpoch, SpiffeId, codes};
 use starling_proxy::{DataPlane, ProxyShared};
-use starling_transport::quic::{GossipNet, QuicKeys};
-use tokio::net::{TcpListener, UnixListener};
+use starling_transport::quic::GossipNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use crate::api::guard::{Guard, TcpRule};
+use self::doors::{Doors, bind_api, bind_gossip, guard};
 use crate::api::operations::Operations;
-use crate::api::server::{Server, bind_socket};
+use crate::api::server::Server;
 use crate::api::views::{Listeners, UpstreamListener};
 use crate::api::{ApiState, router};
 use crate::channel::Queue;
 use crate::crypto::wall_clock;
-use crate::files;
 use crate::lower;
 use crate::mesh_view::MeshView;
-use crate::ports::{Transport, bind_error};
 use crate::shutdown::{DRAIN_DEADLINE, DRAIN_SPREAD, LEAVE_DEADLINE, Left, Lifecycle, Phase, STOP_DEADLINE};
 use crate::store::{self, OpenRefused, StoreHandle};
 use crate::supervise::{self, Health};
@@ -160,12 +158,6 @@ fn locked(refused: &OpenRefused) -> AgentError {
     }
 }
 
-/// The doors of the local API.
-struct Doors {
-    socket: UnixListener,
-    tcp: Option<TcpListener>,
-}
-
 /// Who stops the agent from outside.
 struct Signals {
     stop: StopSignals,
@@ -280,6 +272,7 @@ async fn agent(
             store: store.clone(),
             routes_inbox: routes.inbox.clone(),
             routes: Arc::clone(&routes.figures),
+            net: net.clone(),
         },
     );
     let (closing, closed) = watch::channel(false);
@@ -344,81 +337,6 @@ async fn agent(
     // Whoever starts next finds no socket that nobody serves; missing is as good.
     let _ = std::fs::remove_file(&config.api.socket);
     Ok(())
-}
-
-fn bind_gossip(
-    config: &AgentConfig,
-    identity: &Identity,
-    events: mpsc::Sender<starling_transport::quic::NetEvent>,
-) -> Result<GossipNet, AgentError> {
-    let keys = QuicKeys { reset: *identity.quic.reset, connection_ids: *identity.quic.connection_id };
-    let listen = config.mesh.listen;
-    let (current, mesh) = (identity.current.clone(), identity.node.mesh_id());
-    GossipNet::bind(listen, current, wall_clock, keys, mesh, events)
-        .map_err(|failure| bind_error("mesh.listen", listen, Transport::Udp, &io_of(&failure)))
-}
-
-/// The system's word inside an error of ours.
-fn io_of(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
-    let mut next = Some(error);
-    while let Some(current) = next {
-        if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            return std::io::Error::new(io.kind(), io.to_string());
-        }
-        next = current.source();
-    }
-    std::io::Error::other(chain_of(error))
-}
-
-async fn bind_api(config: &AgentConfig) -> Result<Doors, AgentError> {
-    let path = &config.api.socket;
-    let socket = bind_socket(path).await.map_err(|failure| AgentError {
-        code: codes::PORT_TAKEN,
-        what: format!("the API socket {} cannot be made", path.display()),
-        cause: Some(failure.to_string()),
-        help: "stop the other agent, or name another place: api.socket = \"PATH\" in agent.toml".to_owned(),
-    })?;
-    if config.api.tcp == TcpAccess::Off {
-        return Ok(Doors { socket, tcp: None });
-    }
-    let listen = config.api.listen;
-    match TcpListener::bind(listen).await {
-        Ok(tcp) => Ok(Doors { socket, tcp: Some(tcp) }),
-        Err(failure) => {
-            let _ = std::fs::remove_file(path);
-            Err(bind_error("api.listen", listen, Transport::Tcp, &failure))
-        }
-    }
-}
-
-fn guard(config: &AgentConfig) -> Result<Guard, AgentError> {
-    let hosts = lower::api_hosts(&config.api);
-    let tcp = match (&config.api.tcp, &config.api.token_file) {
-        (TcpAccess::Token, Some(path)) => TcpRule::Token(read_token(path)?),
-        (TcpAccess::Off | TcpAccess::Read | TcpAccess::Token, _) => TcpRule::Read,
-    };
-    Ok(Guard { tcp, hosts })
-}
-
-/// The token's file may be read by its group; by nobody else.
-fn read_token(path: &Path) -> Result<String, AgentError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let unusable = |why: String| AgentError {
-        code: codes::SECRET_UNSAFE,
-        what: format!("api.token_file {} cannot be used", path.display()),
-        cause: Some(why),
-        help: format!("head -c 32 /dev/urandom | base64 > {0} && chmod 640 {0}", path.display()),
-    };
-    let metadata = std::fs::symlink_metadata(path).map_err(|failure| unusable(failure.to_string()))?;
-    if metadata.mode() & 0o037 != 0 {
-        return Err(unusable(format!("its mode is {:04o}: others can reach it", metadata.mode() & 0o7777)));
-    }
-    let text = files::read_public_text(path).map_err(|failure| unusable(chain_of(&failure)))?;
-    let token = text.trim();
-    if token.len() < 16 {
-        return Err(unusable("it holds fewer than 16 characters".to_owned()));
-    }
-    Ok(token.to_owned())
 }
 
 /// Where others reach us; the first seed's address tells which of our addresses leads there.

@@ -1,8 +1,8 @@
-//! HTTP/1.1 through the mesh: one request on hyper, top to bottom, at the caller's side ([`outbound`]) and at the
-//! owner's ([`inbound`]).
+//! HTTP/1.1 through the mesh: one request on hyper, top to bottom, at the caller's side (`outbound.rs`) and at the
+//! owner's (`inbound.rs`).
 //!
-//! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), [`guard`] (the door), [`outbound`],
-//! [`inbound`], [`pool`], [`body`], [`exchange`].
+//! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), `outbound.rs`,
+//! `inbound.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
 pub mod harden;
 pub mod scan;

@@ -20,6 +20,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const _: () = assert!(POOL_IDLE_TIMEOUT.as_secs() * 2 <= IDLE_TIMEOUT.as_secs());
 
+/// How long a stream to a peer carries requests before it is replaced. A connection that says `goaway` ends with its last
+/// stream, so streams must end for certificates to be shown anew.
+pub const POOL_AGE_MAX: Duration = Duration::from_secs(600);
+
 /// How long an idle connection to a local instance is kept. Short, since servers close idle ones after 5 s (Node.js) to
 /// 75 s (nginx), and a request that meets the closing may have to be answered with an error.
 pub const INSTANCE_IDLE_TIMEOUT: Duration = Duration::from_secs(4);

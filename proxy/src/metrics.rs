@@ -1,7 +1,7 @@
 //! Metric families of the data plane, with a cap on series, and handles that a data thread resolves once.
 //!
 //! A family is a map behind a lock. A data thread therefore asks it once per combination of labels and keeps the handle
-//! ([`Edge`]); from then on counting is an atomic add. Labels are closed words or names that the mesh declared, never
+//! (`Edge`); from then on counting is an atomic add. Labels are closed words or names that the mesh declared, never
 //! anything a request carries. A family over its cap counts under `other`, and says so.
 
 use std::cell::{OnceCell, RefCell};

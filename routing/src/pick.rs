@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use starling_model::{MemberState, Readiness};
 
 use crate::decision::{Draws, RequestFacts};
-use crate::limits::{OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX};
+use crate::limits::{COST_GRACE, COST_MARGIN, OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX};
 use crate::table::{Endpoint, EndpointIndex, Service};
 
 /// What this node's own traffic knows of one endpoint, read at decision time.
@@ -202,12 +202,17 @@ fn candidates(
     if usable.is_empty() { gone } else { usable }
 }
 
-/// The one with the lower cost; an endpoint without a sample is judged as the other one, so that it neither draws the
-/// herd nor starves.
+/// The one with the clearly lower cost, else the one that was drawn first. An endpoint without a sample is judged as
+/// the other one, so that it neither draws the herd nor starves.
+///
+/// "Clearly" keeps equals equal: with two endpoints and little traffic both are in every draw, and without a margin the
+/// one that was faster by a hair would take everything.
 fn lighter(one: (u32, Load), two: (u32, Load)) -> u32 {
-    let latency = |load: &Load, other: &Load| load.latency.or(other.latency).unwrap_or(Duration::from_millis(1));
-    let cost = |load: &Load, other: &Load| latency(load, other).as_secs_f64() * (f64::from(load.in_flight) + 1.0);
-    if cost(&two.1, &one.1) < cost(&one.1, &two.1) { two.0 } else { one.0 }
+    let latency = |load: &Load, other: &Load| load.latency.or(other.latency).unwrap_or(COST_GRACE);
+    let cost = |load: &Load, other: &Load| {
+        (latency(load, other) + COST_GRACE).as_secs_f64() * (f64::from(load.in_flight) + 1.0)
+    };
+    if cost(&two.1, &one.1) * COST_MARGIN < cost(&one.1, &two.1) { two.0 } else { one.0 }
 }
 
 /// Maps a uniform 64-bit number to `0..total` without division (Lemire 2019).

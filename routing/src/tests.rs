@@ -110,6 +110,15 @@ fn of_two_endpoints_the_lighter_is_taken() {
 }
 
 #[test]
+fn a_hair_of_difference_leaves_equals_equal() {
+    let counts = spread(&two_nodes().table(), base(), |node| Load {
+        latency: Some(Duration::from_micros(if node == "vm-1" { 900 } else { 1_100 })),
+        ..Load::default()
+    });
+    assert!((900..=1_100).contains(&counts["vm-2"]), "{counts:?}");
+}
+
+#[test]
 fn an_endpoint_without_a_sample_neither_starves_nor_draws_the_herd() {
     let counts = spread(&two_nodes().table(), base(), |node| Load {
         latency: (node == "vm-1").then(|| Duration::from_millis(5)),

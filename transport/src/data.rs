@@ -41,7 +41,7 @@ pub const SECOND_CONNECTION_STREAMS: usize = 64;
 /// elsewhere.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// The longest that a failed dial is remembered.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// A connection takes no new streams after this long, give or take a fifth, so that certificates are shown anew.
 pub const AGE_MAX: Duration = Duration::from_secs(6 * 3600);

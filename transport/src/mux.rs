@@ -18,25 +18,27 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 
 pub mod frame;
 pub mod limits;
 mod liveness;
 mod parser;
 mod receive;
+mod report;
+mod send;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use frame::{ResetCode, StreamId, Violation};
 pub use liveness::{CLOSED_AFTER, PING_AFTER, PING_IDLE, PING_QUIET_STREAMS, STALLED_AFTER};
+pub use report::{CannotOpen, Event, ReadOutcome, Received, Stats};
 pub use stream::Fault;
 
-use frame::{DATA_BYTES_MAX, HEADER_BYTES, Header, Kind, OPEN_BYTES_MAX};
+use frame::{Header, Kind, OPEN_BYTES_MAX};
 use limits::{
-    ANSWERS_MAX, CONNECTION_WINDOW, OPEN_STREAMS_MAX, OUTPUT_TARGET, SEND_BUFFER_MAX, STREAM_ID_MAX,
-    STREAM_WINDOW_INITIAL, WINDOW_GROWTH_MAX,
+    ANSWERS_MAX, CONNECTION_WINDOW, OPEN_STREAMS_MAX, STREAM_ID_MAX, STREAM_WINDOW_INITIAL, WINDOW_GROWTH_MAX,
 };
 use liveness::{Liveness, Pulse};
 use parser::Parser;
@@ -65,88 +67,6 @@ impl Role {
             Self::Acceptor => 1,
         }
     }
-}
-
-/// What happened, for whoever holds the streams.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The peer opened a stream. It is held until [`Mux::release`].
-    Opened {
-        /// Its id.
-        stream: StreamId,
-        /// What the opener says about it.
-        header: Bytes,
-    },
-    /// A read that found nothing would find something.
-    Readable(StreamId),
-    /// A write that found no room would find some.
-    Writable(StreamId),
-    /// The peer takes no new streams.
-    GoAway,
-}
-
-/// Why no stream could be opened here. Another connection may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CannotOpen {
-    /// One side has said goaway, or the ids are used up.
-    #[error("the connection takes no new streams")]
-    GoingAway,
-    /// The peer has not answered for 3 s.
-    #[error("the peer does not answer")]
-    Stalled,
-    /// [`OPEN_STREAMS_MAX`] are open.
-    #[error("the connection has its {OPEN_STREAMS_MAX} streams")]
-    Full,
-    /// The header is larger than [`OPEN_BYTES_MAX`].
-    #[error("the stream's header is larger than {OPEN_BYTES_MAX} bytes")]
-    HeaderTooLarge,
-}
-
-/// What has arrived on a stream and was not read yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received<'a> {
-    /// These bytes, never none; [`Mux::consume`] takes them away.
-    Bytes(&'a [u8]),
-    /// Nothing yet; [`Event::Readable`] follows.
-    Empty,
-    /// The peer has said `end`, and everything was read.
-    End,
-}
-
-/// What a read found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadOutcome {
-    /// So many bytes.
-    Bytes(usize),
-    /// Nothing yet; [`Event::Readable`] follows.
-    Empty,
-    /// The peer has said `end`, and everything was read.
-    End,
-}
-
-/// What a connection has done, as plain counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Streams this side opened.
-    pub streams_opened: u64,
-    /// Streams the peer opened and that were handed on.
-    pub streams_accepted: u64,
-    /// Streams the peer opened beyond the limit.
-    pub streams_refused: u64,
-    /// Streams the peer opened after our goaway.
-    pub streams_ignored: u64,
-    /// Payload bytes sent in `data` frames.
-    pub bytes_sent: u64,
-    /// Payload bytes received in `data` frames.
-    pub bytes_received: u64,
-    /// Frames sent.
-    pub frames_sent: u64,
-    /// Frames received.
-    pub frames_received: u64,
-    /// Payload bytes that came for streams nobody reads any more.
-    pub bytes_discarded: u64,
-    /// Pings sent.
-    pub pings_sent: u64,
 }
 
 /// Ids rise by two and nobody chooses them, so spreading them is all a hash has to do.
@@ -332,42 +252,6 @@ impl Mux {
         Ok(stream)
     }
 
-    /// Takes bytes for `stream` and says how many. Zero means no room: [`Event::Writable`] follows.
-    ///
-    /// # Errors
-    /// [`Fault`] when the stream is broken, or was finished on this side ([`Fault::Local`]).
-    pub fn send(&mut self, id: StreamId, bytes: &[u8]) -> Result<usize, Fault> {
-        let nobody_waits = self.ring.is_empty();
-        let Some(stream) = self.streams.get_mut(&id) else { return Err(Fault::Local) };
-        match stream.outgoing {
-            Outgoing::Open => {}
-            Outgoing::Ending | Outgoing::Ended => return Err(Fault::Local),
-            Outgoing::Closed(fault) => return Err(fault),
-        }
-        let mut rest = bytes;
-        // With nobody waiting for a turn, frames are made here and copied once.
-        if nobody_waits && stream.outbox.is_empty() {
-            while !rest.is_empty() && self.output.len() < OUTPUT_TARGET {
-                let length = rest.len().min(DATA_BYTES_MAX).min(stream.credit as usize).min(self.credit as usize);
-                let Some((head, tail)) = rest.split_at_checked(length).filter(|_| length > 0) else { break };
-                stream.credit = stream.credit.saturating_sub(narrow(length));
-                self.credit = self.credit.saturating_sub(narrow(length));
-                push_data(&mut self.output, &mut self.stats, id, head);
-                self.output_asks = true;
-                rest = tail;
-            }
-        }
-        let room = SEND_BUFFER_MAX.saturating_sub(stream.outbox.len());
-        let (kept, refused) = rest.split_at(rest.len().min(room));
-        stream.outbox.extend_from_slice(kept);
-        let taken = bytes.len().saturating_sub(refused.len());
-        if taken == 0 && !bytes.is_empty() {
-            stream.writer_waits = true;
-        }
-        enqueue(&mut self.ring, stream, id);
-        Ok(taken)
-    }
-
     /// No more bytes on `stream` from this side; what was taken still leaves, then `end`.
     pub fn finish(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -500,66 +384,7 @@ impl Mux {
         self.output = BytesMut::new();
     }
 
-    // ---- the network's side (receiving is in `receive.rs`)
-
-    /// Frames what is ready, each stream in turn, until [`OUTPUT_TARGET`] bytes wait for the network.
-    pub fn fill(&mut self) {
-        while self.output.len() < OUTPUT_TARGET && self.credit > 0 {
-            let Some(id) = self.ring.pop_front() else { break };
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
-            stream.in_ring = false;
-            let length = stream.outbox.len().min(DATA_BYTES_MAX).min(stream.credit as usize).min(self.credit as usize);
-            if length == 0 {
-                continue;
-            }
-            let payload = stream.outbox.split_to(length);
-            if stream.outbox.is_empty() {
-                stream.outbox = BytesMut::new();
-            }
-            stream.credit = stream.credit.saturating_sub(narrow(length));
-            self.credit = self.credit.saturating_sub(narrow(length));
-            push_data(&mut self.output, &mut self.stats, id, &payload);
-            self.output_asks = true;
-            if stream.writer_waits && stream.outbox.len() <= SEND_BUFFER_MAX / 2 {
-                stream.writer_waits = false;
-                self.events.push_back(Event::Writable(id));
-            }
-            enqueue(&mut self.ring, stream, id);
-            self.end_if_empty(id);
-        }
-    }
-
-    /// What is to be written to the network.
-    #[must_use]
-    pub fn output(&self) -> &[u8] {
-        &self.output
-    }
-
-    /// True when [`fill`](Self::fill) or [`output`](Self::output) has something.
-    #[must_use]
-    pub fn has_output(&self) -> bool {
-        !self.output.is_empty() || (!self.ring.is_empty() && self.credit > 0)
-    }
-
-    /// The network has taken `length` bytes of the output.
-    pub fn sent(&mut self, length: usize, now: Instant) {
-        let length = length.min(self.output.len());
-        self.output.advance(length);
-        self.output_taken = self.output_taken.saturating_add(length as u64);
-        if length > 0 && self.output_asks {
-            self.liveness.sent(now);
-        }
-        if self.output.is_empty() {
-            self.output_asks = false;
-            self.answers = 0;
-            // An idle connection keeps a small buffer at most.
-            self.output = if self.output.capacity() > 2 * HEADER_BYTES * 64 {
-                BytesMut::new()
-            } else {
-                std::mem::take(&mut self.output)
-            };
-        }
-    }
+    // ---- the clock and what happened (the network's side is in `send.rs` and `receive.rs`)
 
     /// Acts on the clock: asks a silent peer, gives up on a dead one.
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -634,23 +459,6 @@ impl Mux {
     /// True for ids that somebody has opened at some time.
     const fn was_opened(&self, id: StreamId) -> bool {
         id.0 < if self.is_own(id) { self.next_own } else { self.next_peer }
-    }
-}
-
-fn push_data(output: &mut BytesMut, stats: &mut Stats, stream: StreamId, payload: &[u8]) {
-    let header = Header { kind: Kind::Data, length: u16::try_from(payload.len()).unwrap_or(u16::MAX), stream };
-    output.reserve(HEADER_BYTES.saturating_add(payload.len()));
-    output.extend_from_slice(&header.encode());
-    output.extend_from_slice(payload);
-    stats.frames_sent = stats.frames_sent.saturating_add(1);
-    stats.bytes_sent = stats.bytes_sent.saturating_add(payload.len() as u64);
-}
-
-/// Gives `stream` a turn if it has something to send and none yet.
-fn enqueue(ring: &mut VecDeque<StreamId>, stream: &mut Stream, id: StreamId) {
-    if !stream.in_ring && stream.has_data_to_send() {
-        stream.in_ring = true;
-        ring.push_back(id);
     }
 }
 

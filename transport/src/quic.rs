@@ -27,7 +27,7 @@ mod tuning;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -314,6 +314,8 @@ struct Inner {
     exchange_number: AtomicU64,
     strangers: Mutex<BTreeSet<IpAddr>>,
     dials: Arc<Semaphore>,
+    /// The endpoint accepts no more: what is left to report is the end of what there was.
+    is_closed: AtomicBool,
     counters: Counters,
 }
 
@@ -406,6 +408,7 @@ impl GossipNet {
             exchange_number: AtomicU64::new(1),
             strangers: Mutex::default(),
             dials: Arc::new(Semaphore::new(dial::DIALS_MAX)),
+            is_closed: AtomicBool::new(false),
             counters: Counters::default(),
         });
         tokio::spawn(accept::run(Arc::clone(&inner)));
@@ -501,17 +504,22 @@ impl GossipNet {
     }
 }
 
-/// Brings the table's reports to the inbox, in order. Ends with the inbox; dropping it loses reports only.
+/// Brings the table's reports to the inbox, in order. Ends with the inbox, or with the last connection of a closed
+/// endpoint; dropping it loses reports only.
 async fn report(inner: Arc<Inner>) {
     loop {
         let changed = inner.changed.notified();
-        let next = inner.table().next_change();
+        let (next, is_empty) = {
+            let mut table = inner.table();
+            (table.next_change(), table.links_len() == 0)
+        };
         match next {
             Some(event) => {
                 if inner.inbox.send(event).await.is_err() {
                     return;
                 }
             }
+            None if is_empty && inner.is_closed.load(Ordering::Relaxed) => return,
             None => tokio::select! {
                 () = changed => {}
                 () = inner.inbox.closed() => return,

@@ -17,7 +17,7 @@ fn offer(records: &mut Records, head: &RecordHead) -> bool {
     newer
 }
 
-/// gossip.md 16, V9.
+/// Unit vector V9 (chitchat's rule).
 #[test]
 fn a_version_that_is_not_greater_is_never_applied() {
     let mut records = Records::default();

@@ -1,5 +1,4 @@
-//! Links: connections that come and go, dials of members, seeds and the dead, and what the store remembered
-//! (gossip.md 7).
+//! Links: connections that come and go, dials of members, seeds and the dead, and what the store remembered.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! Who is in which state: lives, doubts, deaths, leaves. Only the member itself clears a doubt, and nobody is dead here
-//! without our own failed probes (gossip.md 6).
+//! without our own failed probes.
 
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ impl Swim {
         if let Some((_, observed)) = restored {
             member.observed = observed;
         }
-        if let Some(link) = self.links.iter().find(|(peer, _)| *peer == name).map(|(_, link)| link) {
+        if let Some(link) = self.links.get(name) {
             member.observed = Some(link.address);
         }
         member.state = MemberState::Joining;
@@ -99,7 +99,7 @@ impl Swim {
         self.isolation_relieved(now);
     }
 
-    /// One life, two statements: a cloned identity (gossip.md 3). All nodes choose alike.
+    /// One life, two statements: a cloned identity. All nodes choose alike.
     fn forked(&mut self, name: &NodeName, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
         let Some(member) = self.members.get_mut(name) else { return };
         let wins =

@@ -352,7 +352,7 @@ impl Swim {
     }
 }
 
-/// No expiry of its own: a record lives as long as its owner's membership (gossip.md 7).
+/// No expiry of its own: a record lives as long as its owner's membership.
 const RECORD_TTL_S: u32 = 0;
 /// Records of a later epoch under our own name are outbid at most this often.
 const OUTBID_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);

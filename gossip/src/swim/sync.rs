@@ -1,4 +1,4 @@
-//! Comparisons on streams (gossip.md 9): with each new peer once, then at intervals, and when an ack shows another root.
+//! Comparisons on streams: with each new peer once, then at intervals, and when an ack shows another root.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,375 +1,18 @@
-//! A small mesh in virtual time: real machines, a perfect or broken network between them, and verdicts that always say
-//! yes unless a test says otherwise.
+//! Propositions about whole meshes, in virtual time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use starling_model::{BootEpoch, Life, MemberState, MeshId, NodeName, RecordKind, ServicesRecord, StatusRecord};
+use starling_model::{BootEpoch, MemberState, RecordKind, ServicesRecord, StatusRecord};
 
 use super::Swim;
-use crate::action::{
-    Action, Alarm, Change, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
-    OwnRecord, Rejected, Restored, Seed, Signature, SignedClaim, Verdict,
-};
+use super::test_mesh::{MESH_HEAD, MS, Mesh, address, local, pair};
+use crate::action::{Action, Alarm, Command, Event, ExchangeId, OwnRecord, Rejected};
 use crate::config::SwimConfig;
 use crate::payload::tests::sample_instance;
-use crate::testing::{base, node};
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
-const LATENCY: Duration = Duration::from_millis(2);
-
-/// What is under way.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wire {
-    Datagram(Bytes),
-    Sync(ExchangeId, Bytes),
-    Up,
-    Down,
-    DialFailed,
-    SeedFailed(Seed),
-}
-
-struct Node {
-    swim: Swim,
-    events: Vec<Event>,
-    store: BTreeMap<String, Restored>,
-    epoch: BootEpoch,
-    /// Answers nothing and hears nothing, while its connections look alive.
-    frozen: bool,
-}
-
-struct Mesh {
-    now: Instant,
-    config: SwimConfig,
-    nodes: BTreeMap<NodeName, Node>,
-    queue: BTreeMap<(Instant, u64), (NodeName, NodeName, Wire)>,
-    sequence: u64,
-    links: BTreeSet<(NodeName, NodeName)>,
-    cut: BTreeSet<(NodeName, NodeName)>,
-    /// Owners whose signatures are refused.
-    forged: BTreeSet<NodeName>,
-    /// Every n-th datagram is lost.
-    lose: u64,
-    trace: Vec<u64>,
-}
-
-fn pair(a: &NodeName, b: &NodeName) -> (NodeName, NodeName) {
-    if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
-}
-
-fn address(name: &NodeName) -> SocketAddr {
-    let head = crate::hash::head(&[name.as_str().as_bytes()]).to_le_bytes();
-    SocketAddr::from(([127, head[0], head[1], head[2] | 1], 7740))
-}
-
-fn local(name: &str, epoch: u64, tag: u64) -> LocalMember {
-    LocalMember {
-        mesh: MeshId([7; 32]),
-        name: node(name),
-        addresses: vec![address(&node(name))],
-        record_key: [1; 32],
-        credential: Bytes::from(format!("credential of {name} {epoch}")),
-        epoch: BootEpoch(epoch),
-        instance_tag: tag,
-        region: "test".to_owned(),
-        release: "0.1.0".to_owned(),
-    }
-}
-
-impl Mesh {
-    fn new(config: SwimConfig) -> Self {
-        Self {
-            now: base(),
-            config,
-            nodes: BTreeMap::new(),
-            queue: BTreeMap::new(),
-            sequence: 0,
-            links: BTreeSet::new(),
-            cut: BTreeSet::new(),
-            forged: BTreeSet::new(),
-            lose: 0,
-            trace: Vec::new(),
-        }
-    }
-
-    /// Starts an agent; `restored` and `epoch` as its store would have it.
-    fn start_with(&mut self, name: &str, epoch: u64, restored: Vec<Restored>, seeds: &[&str]) {
-        let tag = epoch * 1000 + self.sequence;
-        let seed = crate::hash::sha256(&[name.as_bytes(), &epoch.to_le_bytes()]);
-        let swim = Swim::new(local(name, epoch, tag), self.config.clone(), seed, self.now);
-        let entry = Node { swim, events: Vec::new(), store: BTreeMap::new(), epoch: BootEpoch(epoch), frozen: false };
-        self.nodes.insert(node(name), entry);
-        self.command(name, Command::Restore(restored));
-        let seeds = seeds.iter().map(|seed| Seed((*seed).to_owned())).collect();
-        self.command(name, Command::Join { seeds });
-    }
-
-    fn start(&mut self, name: &str, seeds: &[&str]) {
-        self.start_with(name, 10, Vec::new(), seeds);
-    }
-
-    /// n1 is the seed of all others.
-    fn of(count: usize, config: SwimConfig) -> Self {
-        let mut mesh = Self::new(config);
-        for at in 1..=count {
-            let seeds: &[&str] = if at == 1 { &[] } else { &["n1"] };
-            mesh.start(&format!("n{at}"), seeds);
-        }
-        mesh
-    }
-
-    fn command(&mut self, name: &str, command: Command) {
-        let (name, now) = (node(name), self.now);
-        self.nodes.get_mut(&name).unwrap().swim.handle_command(command, now);
-        self.turn(&name);
-    }
-
-    fn send(&mut self, from: &NodeName, to: &NodeName, after: Duration, what: Wire) {
-        self.sequence += 1;
-        self.queue.insert((self.now + after, self.sequence), (from.clone(), to.clone(), what));
-    }
-
-    /// Timeouts, then all actions, until nothing is due.
-    fn turn(&mut self, name: &NodeName) {
-        let now = self.now;
-        loop {
-            let entry = self.nodes.get_mut(name).unwrap();
-            entry.swim.handle_timeout(now);
-            while let Some(action) = self.nodes.get_mut(name).unwrap().swim.poll_action() {
-                self.perform(name, action);
-            }
-            let next = self.nodes[name].swim.poll_timeout();
-            if next.is_none_or(|(at, _)| at > now) {
-                return;
-            }
-        }
-    }
-
-    fn perform(&mut self, name: &NodeName, action: Action) {
-        let now = self.now;
-        match action {
-            Action::SendDatagram { to, payload } => {
-                assert!(payload.len() <= crate::limits::DATAGRAM_BYTES_MAX);
-                self.trace.push(crate::hash::head(&[name.as_str().as_bytes(), to.as_str().as_bytes(), &payload]));
-                self.sequence += 1;
-                let lost = self.lose > 0 && self.sequence.is_multiple_of(self.lose);
-                if !lost {
-                    self.send(name, &to, LATENCY, Wire::Datagram(payload));
-                }
-            }
-            Action::SendSync { to, exchange, frame, last: _ } => {
-                // Seen from the other end, our stream is an inbound one and the other way round.
-                let theirs = ExchangeId(exchange.0 ^ ExchangeId::INBOUND);
-                self.send(name, &to, LATENCY, Wire::Sync(theirs, frame));
-            }
-            Action::Dial { target, addresses, why: _ } => {
-                let (to, seed) = match target {
-                    DialTarget::Member(to) => {
-                        assert!(addresses.contains(&address(&to)));
-                        (to, None)
-                    }
-                    DialTarget::Seed(seed) => (node(&seed.0), Some(seed)),
-                };
-                let listens = self.nodes.get(&to).is_some_and(|peer| !peer.frozen);
-                if listens && !self.cut.contains(&pair(name, &to)) && *name != to {
-                    if self.links.insert(pair(name, &to)) {
-                        self.send(&to, name, LATENCY, Wire::Up);
-                        self.send(name, &to, LATENCY, Wire::Up);
-                    }
-                } else if let Some(seed) = seed {
-                    self.send(&to, name, LATENCY, Wire::SeedFailed(seed));
-                } else {
-                    self.send(&to, name, LATENCY, Wire::DialFailed);
-                }
-            }
-            Action::Close { peer, why: _ } => {
-                if self.links.remove(&pair(name, &peer)) {
-                    self.send(name, &peer, LATENCY, Wire::Down);
-                }
-            }
-            Action::Verify { ticket, claim } => {
-                let verdict = match claim {
-                    SignedClaim::Credential { owner, bytes } => {
-                        let text = String::from_utf8(bytes.to_vec()).unwrap();
-                        let epoch = text.strip_prefix(&format!("credential of {owner} ")).unwrap().parse().unwrap();
-                        Verdict::Credential { record_key: [1; 32], epoch: BootEpoch(epoch) }
-                    }
-                    SignedClaim::Owned { owner, signature, .. } => {
-                        let good = signature == [3; 64] && !self.forged.contains(&owner);
-                        if good { Verdict::Valid } else { Verdict::Refused }
-                    }
-                };
-                self.nodes.get_mut(name).unwrap().swim.handle_verdict(ticket, verdict, now);
-            }
-            Action::Sign { ticket, statement: _ } => {
-                self.nodes.get_mut(name).unwrap().swim.handle_signature(ticket, Signature([3; 64]), now);
-            }
-            Action::Persist(change) => self.persist(name, change),
-            Action::Emit(event) => self.nodes.get_mut(name).unwrap().events.push(event),
-        }
-    }
-
-    fn persist(&mut self, name: &NodeName, change: Change) {
-        let entry = self.nodes.get_mut(name).unwrap();
-        match change {
-            Change::Epoch(epoch) => entry.epoch = epoch,
-            Change::Member { name, bytes } => {
-                entry.store.insert(format!("m {name}"), Restored::Member { name, bytes });
-            }
-            Change::Record { owner, kind, shard, bytes, own: _ } => {
-                let key = format!("r {owner} {} {shard}", kind.to_wire());
-                entry.store.insert(key, Restored::Record { owner, kind, shard, bytes });
-            }
-            Change::Credential { owner, bytes } => {
-                entry.store.insert(format!("c {owner}"), Restored::Credential { owner, bytes });
-            }
-            Change::ForgetOwner(name) => {
-                entry.store.retain(|key, _| key.split(' ').nth(1) != Some(name.as_str()) || key.starts_with('a'));
-            }
-            Change::AddressBook { name, bytes } => {
-                entry.store.insert(format!("a {name}"), Restored::AddressBook { name, bytes });
-            }
-        }
-    }
-
-    fn deliver(&mut self, from: &NodeName, to: &NodeName, what: Wire) {
-        let (now, linked) = (self.now, self.links.contains(&pair(from, to)));
-        let cut = self.cut.contains(&pair(from, to));
-        let Some(entry) = self.nodes.get_mut(to).filter(|entry| !entry.frozen) else { return };
-        match what {
-            Wire::Datagram(payload) if linked && !cut => {
-                let result = entry.swim.handle_datagram(from, &payload, now);
-                assert!(matches!(result, Ok(()) | Err(Rejected::Leaving)), "{result:?}");
-            }
-            Wire::Sync(exchange, frame) if linked && !cut => {
-                let _ = entry.swim.handle_sync(from, exchange, &frame, now);
-            }
-            Wire::Datagram(_) | Wire::Sync(..) => {}
-            Wire::Up => entry.swim.handle_connection(from, ConnectionChange::Up { address: address(from) }, now),
-            Wire::Down => {
-                let reason = DownReason::Other;
-                entry.swim.handle_connection(from, ConnectionChange::Down { reason }, now);
-            }
-            Wire::DialFailed => {
-                let reason = DownReason::Refused;
-                entry.swim.handle_connection(from, ConnectionChange::DialFailed { reason }, now);
-            }
-            Wire::SeedFailed(seed) => entry.swim.handle_command(Command::SeedFailed { seed }, now),
-        }
-        self.turn(to);
-    }
-
-    /// Lets virtual time pass.
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            let frame = self.queue.first_key_value().map(|((at, _), _)| *at);
-            let timer = self
-                .nodes
-                .values()
-                .filter(|entry| !entry.frozen)
-                .filter_map(|entry| entry.swim.poll_timeout())
-                .map(|(at, _)| at)
-                .min();
-            let Some(next) = frame.into_iter().chain(timer).min().filter(|next| *next <= end) else { break };
-            self.now = self.now.max(next);
-            if frame == Some(next) {
-                let (_, (from, to, what)) = self.queue.pop_first().unwrap();
-                self.deliver(&from, &to, what);
-            } else {
-                let names: Vec<NodeName> = self.nodes.keys().cloned().collect();
-                for name in names {
-                    if self.nodes[&name].frozen {
-                        continue;
-                    }
-                    if self.nodes[&name].swim.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
-                        self.turn(&name);
-                    }
-                }
-            }
-        }
-        self.now = end;
-    }
-
-    /// Lets time pass until the condition holds; fails after `limit`. Returns how long it took.
-    fn until(&mut self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
-        let start = self.now;
-        while !holds(self) {
-            assert!(self.now - start < limit, "{what} does not hold after {limit:?}\n{}", self.show());
-            self.run(MS(5));
-        }
-        self.now - start
-    }
-
-    fn show(&self) -> String {
-        let row = |(name, entry): (&NodeName, &Node)| {
-            let seen: Vec<String> = entry
-                .swim
-                .members()
-                .map(|member| {
-                    format!(
-                        "{}={}@{}{}",
-                        member.name,
-                        member.state,
-                        member.life,
-                        if member.connected { "" } else { "-" }
-                    )
-                })
-                .collect();
-            format!("{name}@{}: {} {:?}\n", entry.swim.me().life, seen.join(" "), entry.swim.stats().dropped)
-        };
-        self.nodes.iter().map(row).collect()
-    }
-
-    fn state(&self, at: &str, of: &str) -> Option<MemberState> {
-        let name = node(of);
-        self.nodes[&node(at)].swim.members().find(|member| member.name == name).map(|member| member.state)
-    }
-
-    fn life(&self, name: &str) -> Life {
-        self.nodes[&node(name)].swim.me().life
-    }
-
-    fn is_complete(&self) -> bool {
-        let names: Vec<&NodeName> =
-            self.nodes.iter().filter(|(_, entry)| !entry.frozen).map(|(name, _)| name).collect();
-        let root = self.nodes[names[0]].swim.roots();
-        names.iter().all(|name| {
-            let alive = self.nodes[*name].swim.members().filter(|member| member.state == MemberState::Alive).count();
-            alive + 1 == names.len() && self.nodes[*name].swim.roots() == root
-        })
-    }
-
-    fn services(&self, at: &str, of: &str) -> Option<usize> {
-        let name = node(of);
-        let member = self.nodes[&node(at)].swim.members().find(|member| member.name == name)?;
-        member.services.map(|record| record.instances.len())
-    }
-
-    fn restart(&mut self, name: &str, epoch: u64, seeds: &[&str]) {
-        let store = self.kill(name);
-        self.start_with(name, epoch, store, seeds);
-    }
-
-    /// kill -9 with the connections gone at once; returns what its store held.
-    fn kill(&mut self, name: &str) -> Vec<Restored> {
-        let name = node(name);
-        let entry = self.nodes.remove(&name).unwrap();
-        let gone: Vec<_> = self.links.iter().filter(|(a, b)| *a == name || *b == name).cloned().collect();
-        for (a, b) in gone {
-            self.links.remove(&(a.clone(), b.clone()));
-            let peer = if a == name { b } else { a };
-            self.send(&name, &peer, LATENCY, Wire::Down);
-        }
-        entry.store.into_values().collect()
-    }
-
-    fn events(&self, name: &str) -> &[Event] {
-        &self.nodes[&node(name)].events
-    }
-}
+use crate::testing::node;
 
 fn services(names: &[&str]) -> OwnRecord {
     OwnRecord::Services(ServicesRecord { instances: names.iter().map(|name| sample_instance(name)).collect() })
@@ -540,7 +183,7 @@ fn a_paused_member_refutes() {
     }
 }
 
-/// gossip.md 17, S6.
+/// Scenario S6.
 #[test]
 fn one_broken_edge_kills_nobody() {
     let mut mesh = Mesh::of(4, SwimConfig::lan());
@@ -595,7 +238,7 @@ fn a_restart_with_a_higher_epoch_takes_over_without_a_death() {
     }
 }
 
-/// gossip.md 17, S11 and S21: the disk is lost and the clock is behind.
+/// Scenario S11 and S21: the disk is lost and the clock is behind.
 #[test]
 fn a_restart_with_a_lower_epoch_raises_its_own() {
     let mut mesh = Mesh::of(3, SwimConfig::lan());
@@ -627,7 +270,7 @@ fn a_snapshot_brings_back_the_alive_and_the_failed() {
     assert_eq!(mesh.state("n2", "n1"), Some(MemberState::Alive));
 }
 
-/// gossip.md 17, S7, in small.
+/// Scenario S7, in small.
 #[test]
 fn a_split_heals() {
     let mut mesh = Mesh::of(4, SwimConfig::lan());
@@ -687,7 +330,7 @@ fn a_cloned_identity_is_noticed_and_one_of_the_two_stays_silent() {
             owner: node("n2"),
             bytes: local("n2", epoch, 999).credential,
         });
-        let frame = crate::wire::frame(crate::wire::Envelope::Sync, &[7; 8], &[credential.unwrap(), body]);
+        let frame = crate::wire::frame(crate::wire::Envelope::Sync, &MESH_HEAD, &[credential.unwrap(), body]);
         let exchange = ExchangeId(ExchangeId::INBOUND | (1000 + round));
         let now = mesh.now;
         let n2 = mesh.nodes.get_mut(&node("n2")).unwrap();
@@ -724,13 +367,13 @@ fn another_mesh_and_garbage_are_refused_and_counted() {
     assert!(matches!(swim.handle_datagram(&node("x"), b"garbage", now), Err(Rejected::Malformed(_))));
     assert!(matches!(swim.handle_sync(&node("x"), ExchangeId(5), b"garbage", now), Err(Rejected::Malformed(_))));
     assert_eq!(swim.handle_datagram(&node("n1"), &frame, now), Err(Rejected::OwnName));
-    let empty = crate::wire::frame(crate::wire::Envelope::Sync, &[7; 8], &[]);
+    let empty = crate::wire::frame(crate::wire::Envelope::Sync, &MESH_HEAD, &[]);
     assert_eq!(swim.handle_sync(&node("x"), ExchangeId(5), &empty, now), Err(Rejected::StrayFrame));
     assert_eq!(swim.stats().rejected["malformed"], 2);
     assert_eq!(swim.stats().rejected["other_mesh"], 1);
 }
 
-/// gossip.md 17, S29.
+/// Scenario S29.
 #[test]
 fn the_same_history_gives_the_same_bytes() {
     let history = || {
@@ -797,11 +440,114 @@ fn unknown_kinds_are_kept_and_handed_on_byte_for_byte() {
     };
     let bytes: Bytes = [&head.to_bytes(b"of a newer release").unwrap()[..], &[3; 64]].concat().into();
     let message = crate::wire::message(&crate::wire::Message::Record(bytes.clone())).unwrap();
-    let frame = crate::wire::frame(crate::wire::Envelope::Datagram, &[7; 8], &[message]);
+    let frame = crate::wire::frame(crate::wire::Envelope::Datagram, &MESH_HEAD, &[message]);
     let now = mesh.now;
     mesh.nodes.get_mut(&node("n1")).unwrap().swim.handle_datagram(&node("n2"), &frame, now).unwrap();
     mesh.turn(&node("n1"));
     mesh.run(MS(100));
     let held = mesh.nodes[&node("n3")].swim.records.get(&node("n2"), RecordKind::Unknown(77), 0).unwrap();
     assert_eq!(held.bytes, bytes);
+}
+
+#[test]
+fn new_addresses_are_a_new_life() {
+    let mut mesh = Mesh::of(3, SwimConfig::lan());
+    mesh.until(MS(1_000), "a complete mesh", Mesh::is_complete);
+    let before = mesh.life("n2");
+    let addresses: Vec<SocketAddr> = vec![address(&node("n2")), "127.9.9.9:7740".parse().unwrap()];
+    mesh.command("n2", Command::SetAddresses(addresses.clone()));
+    mesh.command("n2", Command::SetAddresses(addresses.clone()));
+    mesh.run(MS(200));
+    assert_eq!(mesh.life("n2"), before.next().unwrap());
+    let seen = mesh.nodes[&node("n3")].swim.members().find(|member| member.name == node("n2")).unwrap();
+    assert_eq!(seen.addresses, addresses);
+}
+
+#[test]
+fn tombstones_go_and_take_everything_with_them() {
+    let config = SwimConfig { dead_retention: MS(20_000), left_retention: MS(10_000), ..SwimConfig::fast() };
+    let mut mesh = Mesh::of(4, config);
+    mesh.command("n3", Command::Put(services(&["web"])));
+    mesh.until(MS(1_000), "a complete mesh", Mesh::is_complete);
+    mesh.command("n4", Command::Leave);
+    mesh.run(MS(100));
+    mesh.kill("n3");
+    mesh.kill("n4");
+    mesh.until(MS(10_000), "dead", |mesh| mesh.state("n1", "n3") == Some(MemberState::Dead));
+    assert_eq!(mesh.services("n1", "n3"), Some(1), "routes of the dead stay until they are forgotten");
+    mesh.run(MS(30_000));
+    assert_eq!((mesh.state("n1", "n3"), mesh.state("n1", "n4")), (None, None));
+    let events = mesh.events("n1");
+    for gone in ["n3", "n4"] {
+        assert!(events.contains(&Event::MemberForgotten(node(gone))), "{gone}");
+    }
+    assert!(events.contains(&Event::OwnerDropped(node("n3"))));
+    let n1 = &mesh.nodes[&node("n1")];
+    assert!(n1.store.contains_key("a n3") && !n1.store.contains_key("m n3"), "{:?}", n1.store.keys());
+    assert!(mesh.is_complete(), "{}", mesh.show());
+    // Nobody who still remembers brings it back.
+    mesh.run(MS(60_000));
+    assert_eq!(mesh.state("n2", "n3"), None);
+}
+
+/// Scenario S9: one of twelve is cut off; it keeps its routes, and the others lose only it.
+#[test]
+fn who_is_cut_off_holds_its_verdicts() {
+    let mut mesh = Mesh::of(12, SwimConfig::lan());
+    mesh.until(MS(2_000), "a complete mesh", Mesh::is_complete);
+    for other in mesh.nodes.keys().filter(|name| **name != node("n5")).cloned().collect::<Vec<_>>() {
+        mesh.cut.insert(pair(&node("n5"), &other));
+    }
+    mesh.until(MS(60_000), "dead to the others", |mesh| {
+        mesh.nodes
+            .keys()
+            .filter(|at| **at != node("n5"))
+            .all(|at| mesh.state(at.as_str(), "n5") == Some(MemberState::Dead))
+    });
+    mesh.run(MS(60_000));
+    let n5 = &mesh.nodes[&node("n5")].swim;
+    assert!(n5.is_isolated(), "{}", mesh.show());
+    let dead = n5.members().filter(|member| member.state == MemberState::Dead).count();
+    assert!(dead <= 3, "{dead}");
+    mesh.cut.clear();
+    mesh.until(MS(60_000), "one mesh", Mesh::is_complete);
+    assert!(!mesh.nodes[&node("n5")].swim.is_isolated());
+}
+
+#[test]
+fn forty_members_form_one_mesh_over_their_rings() {
+    let mut mesh = Mesh::of(40, SwimConfig::lan());
+    let took = mesh.until(MS(20_000), "a complete mesh", Mesh::is_complete);
+    mesh.command("n17", Command::Put(services(&["web"])));
+    mesh.until(MS(2_000), "the record everywhere", |mesh| {
+        mesh.nodes.keys().all(|at| *at == node("n17") || mesh.services(at.as_str(), "n17") == Some(1))
+    });
+    mesh.nodes.get_mut(&node("n23")).unwrap().frozen = true;
+    mesh.until(MS(40_000), "dead everywhere", |mesh| {
+        mesh.nodes.keys().all(|at| *at == node("n23") || mesh.state(at.as_str(), "n23") == Some(MemberState::Dead))
+    });
+    mesh.run(MS(5_000));
+    assert!(mesh.is_complete(), "formed in {took:?}\n{}", mesh.show());
+}
+
+/// Every preset finds a crash among five within its own bounds, and buries nobody else.
+#[test]
+fn every_preset_finds_a_crash() {
+    let check = |config: SwimConfig, limit: Duration| {
+        let mut mesh = Mesh::of(5, config);
+        mesh.until(MS(10_000), "a complete mesh", Mesh::is_complete);
+        mesh.run(MS(10_000));
+        mesh.nodes.get_mut(&node("n2")).unwrap().frozen = true;
+        mesh.until(limit, "dead everywhere", |mesh| {
+            ["n1", "n3", "n4", "n5"].iter().all(|at| mesh.state(at, "n2") == Some(MemberState::Dead))
+        });
+        mesh.run(MS(1_000));
+        assert!(mesh.is_complete(), "{}", mesh.show());
+    };
+    check(SwimConfig::lan(), MS(15_000));
+    check(SwimConfig::fast(), MS(5_000));
+    check(SwimConfig::local(), MS(12_000));
+    check(SwimConfig::wan(), MS(120_000));
+    check(SwimConfig::memberlist(), MS(20_000));
+    check(SwimConfig::paper(), MS(30_000));
 }

@@ -1,8 +1,10 @@
 #![expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 
 use proptest::prelude::*;
+use starling_model::limits::ADDRESSES_MAX;
 
 use super::*;
+use crate::limits::RECORD_PAYLOAD_BYTES_MAX;
 use crate::testing::node;
 
 const MESH: [u8; 8] = *b"meshhead";

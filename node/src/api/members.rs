@@ -85,7 +85,10 @@ fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clock
         since: clocks.show(member.since),
         last_seen: member.last_seen.filter(|_| !is_self).map(|at| clocks.show(at)),
         is_self,
-        rtt: member.rtt.filter(|_| !is_self).map(|rtt| Rtt { ms: millis(rtt), jitter_ms: None }),
+        rtt: member
+            .rtt
+            .filter(|_| !is_self && member.state != MemberState::Left)
+            .map(|rtt| Rtt { ms: millis(rtt), jitter_ms: None }),
         version: text(&member.release),
         protocol: ProtocolRange { min: member.protocol.0, max: member.protocol.1 },
         labels,

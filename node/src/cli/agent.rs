@@ -158,7 +158,7 @@ fn print_config(loaded: &Loaded, format: Format, look: &Look) -> Result<Exit, Cl
             output::print(&table.render(look))
         }
         Format::Json => output::print_body(&json()?),
-        Format::Yaml => output::print(&output::to_yaml(&json()?)?),
+        Format::Yaml => output::print_yaml(&json()?),
         Format::Name => output::print(&settings.iter().map(|setting| format!("{}\n", setting.key)).collect::<String>()),
     }
 }

@@ -168,7 +168,7 @@ pub(crate) fn no_answer(address: &Address, error: &AskError) -> CliError {
         ])
     };
     match error {
-        AskError::Denied(source) => {
+        AskError::Denied(_) => {
             let uid = nix::unistd::geteuid();
             let place = match address {
                 Address::Unix(path) => path.display().to_string(),
@@ -179,9 +179,7 @@ pub(crate) fn no_answer(address: &Address, error: &AskError) -> CliError {
                 "for changes join the group once:  sudo usermod -aG starling $USER   (log in again)".to_owned()
             });
             let read = "reading needs no root:  starling --address http://127.0.0.1:7741 members".to_owned();
-            CliError::coded(Exit::Refused, codes::API_DENIED, what)
-                .cause(source.to_string())
-                .help([read].into_iter().chain(group))
+            CliError::coded(Exit::Refused, codes::API_DENIED, what).help([read].into_iter().chain(group))
         }
         AskError::Connect(source) => no_agent(format!("connect: {source}")),
         AskError::TimedOut(_) => no_agent(error.to_string()),

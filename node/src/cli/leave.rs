@@ -37,7 +37,7 @@ pub(crate) fn run(client: &Client, args: &LeaveArgs) -> Result<Exit, CliError> {
     let exit = outcome(&operation.body, args.timeout)?;
     match args.show.output {
         Format::Json => output::print_body(&answer.body)?,
-        Format::Yaml => output::print(&output::to_yaml(&answer.body)?)?,
+        Format::Yaml => output::print_yaml(&answer.body)?,
         Format::Name => output::print(&format!("{}\n", operation.view.node))?,
         Format::Table | Format::Wide => output::print(&sentence(&operation))?,
     };

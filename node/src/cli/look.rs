@@ -1,5 +1,6 @@
 //! How text looks: colour, glyphs, width. Decided once from flags, environment and the terminal; rendering only reads it.
 
+use std::borrow::Cow;
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
@@ -135,6 +136,12 @@ impl Surroundings {
         }
     }
 
+    /// True when the locale can show more than ASCII.
+    fn unicode(&self) -> bool {
+        let locale = self.locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    }
+
     /// The look that follows.
     pub(crate) fn look(&self, choice: ColorChoice, headers: bool) -> Look {
         let colour = match choice {
@@ -144,15 +151,27 @@ impl Surroundings {
             ColorChoice::Auto if self.force_color => true,
             ColorChoice::Auto => self.terminal && !self.dumb,
         };
-        let locale = self.locale.to_ascii_lowercase();
-        let unicode = locale.contains("utf-8") || locale.contains("utf8");
-        Look { headers, colour, unicode, width: self.width.filter(|_| self.terminal) }
+        Look { headers, colour, unicode: self.unicode(), width: self.width.filter(|_| self.terminal) }
     }
+}
+
+/// Text of ours as this locale can show it: ellipsis, arrow and multiplication sign have stand-ins in ASCII.
+pub(crate) fn for_locale(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() || Surroundings::of_environment().unicode() { Cow::Borrowed(text) } else { ascii(text) }
+}
+
+fn ascii(text: &str) -> Cow<'_, str> {
+    Cow::Owned(text.replace('…', "...").replace('→', "->").replace('×', "x"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_signs_have_stand_ins() {
+        assert_eq!(ascii("SHA256:b7e1 … orders ×2 → gone"), "SHA256:b7e1 ... orders x2 -> gone");
+    }
 
     #[test]
     fn colour_follows_flag_then_environment_then_terminal() {

@@ -9,6 +9,7 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::look::for_locale;
 
 /// Data, to standard output.
 ///
@@ -23,7 +24,7 @@ pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
 /// A message, to standard error. A failure to write it has nowhere to go.
 pub(crate) fn message(text: &str) {
     let mut stream = io::stderr().lock();
-    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    let _ = stream.write_all(for_locale(text).as_bytes()).and_then(|()| stream.flush());
 }
 
 /// What a failure to write data means: a reader that has gone is no failure.
@@ -35,9 +36,14 @@ pub(crate) fn written(result: io::Result<()>) -> Result<Exit, CliError> {
     }
 }
 
-/// Prints text and ends the command well.
+/// Prints text for people and ends the command well.
 pub(crate) fn print(text: &str) -> Result<Exit, CliError> {
-    written(data(text.as_bytes()))
+    written(data(for_locale(text).as_bytes()))
+}
+
+/// Prints a JSON document as YAML.
+pub(crate) fn print_yaml(json: &[u8]) -> Result<Exit, CliError> {
+    written(data(to_yaml(json)?.as_bytes()))
 }
 
 /// Prints a JSON body byte for byte; only on a terminal is a missing final line feed added.
@@ -58,7 +64,7 @@ pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, CliError> {
 }
 
 /// A JSON document as YAML, its keys in the same order.
-pub(crate) fn to_yaml(json: &[u8]) -> Result<String, CliError> {
+fn to_yaml(json: &[u8]) -> Result<String, CliError> {
     let no = |cause: String| CliError::plain(Exit::Bad, "the answer cannot be written as YAML").cause(cause);
     let value: Ordered = serde_json::from_slice(json).map_err(|error| no(error.to_string()))?;
     serde_saphyr::to_string(&value).map_err(|error| no(error.to_string()))

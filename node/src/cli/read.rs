@@ -179,7 +179,7 @@ pub(crate) fn run(
         let answer = fetch(client, read)?;
         let exit = match show.output {
             Format::Json => output::print_body(&answer.body)?,
-            Format::Yaml => output::print(&output::to_yaml(&answer.body)?)?,
+            Format::Yaml => output::print_yaml(&answer.body)?,
             Format::Table | Format::Wide | Format::Name => {
                 let text = read.render(&answer.body, show.output, look)?;
                 // On a terminal the same place is drawn again; on a pipe answers follow each other.

@@ -11,7 +11,8 @@ fn parse(words: &[&str]) -> Result<Starling, clap::Error> {
 
 fn complaint(words: &[&str]) -> String {
     let error = parse(words).unwrap_err();
-    usage::rendered(&error)
+    let arguments: Vec<OsString> = ["starling"].iter().chain(words).map(OsString::from).collect();
+    usage::as_ours(&error, &usage::more(&arguments, &Starling::command())).render(&Look::plain())
 }
 
 #[test]
@@ -59,12 +60,30 @@ fn wrong_values_say_what_is_wrong_and_where_to_read_on() {
 }
 
 #[test]
+fn a_complaint_looks_like_every_error() {
+    assert_eq!(
+        complaint(&["members", "--state", "aliv"]),
+        "error[ST0101]: unknown value of --state `aliv`\n\
+         \x20 help:  did you mean `alive`?\n\
+         \x20        its flags:  starling members --help\n"
+    );
+    assert_eq!(
+        complaint(&["trust", "init", "--out", "x"]),
+        "error: the following required arguments were not provided:\n\
+         \x20 cause: --trust-domain <TD>\n\
+         \x20 help:  usage:  starling trust init --trust-domain <TD> --out <DIR>\n\
+         \x20        its flags:  starling trust init --help\n"
+    );
+}
+
+#[test]
 fn wrong_usage_exits_2_and_help_exits_0() {
     let exit = |words: &[&str]| {
         let words: Vec<OsString> = ["starling"].iter().chain(words).map(OsString::from).collect();
         run(&words)
     };
     assert_eq!(exit(&["membres"]), Exit::Usage);
+    assert_eq!(exit(&["trust", "issue"]), Exit::Usage);
     assert_eq!(exit(&["help", "membres"]), Exit::Usage);
     assert_eq!(exit(&["help", "ST9999"]), Exit::NotFound);
     assert_eq!(exit(&["--address", "unix:///nowhere/api.sock", "members"]), Exit::NoAgent);

@@ -383,7 +383,7 @@ fn inspect_file(args: &InspectArgs, look: &Look) -> Result<Exit, CliError> {
         Format::Table => output::print(&certificates(&rows, now(), Serials::Short, look)),
         Format::Wide => output::print(&certificates(&rows, now(), Serials::Full, look)),
         Format::Json => output::print_body(&json()?),
-        Format::Yaml => output::print(&output::to_yaml(&json()?)?),
+        Format::Yaml => output::print_yaml(&json()?),
         Format::Name => output::print(&rows.iter().map(|row| format!("{}\n", row.subject)).collect::<String>()),
     }
 }

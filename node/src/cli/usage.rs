@@ -1,5 +1,7 @@
 //! Wrong usage, in the form of all our errors: what, the nearest known name, where to read on. Exit code 2.
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use starling_model::codes;
 
@@ -8,34 +10,33 @@ use crate::cli::look::Look;
 use crate::cli::output;
 
 /// Prints what the parser found and says how the program ends: `--help` and `--version` are found this way, too.
-pub(crate) fn report(error: &clap::Error, look: &Look) -> Exit {
+pub(crate) fn report(error: &clap::Error, arguments: &[OsString], tree: &clap::Command, look: &Look) -> Exit {
     if !error.use_stderr() {
         // Help was asked for, so it is data. Nothing can be done about a reader that has gone.
         return output::print(&error.render().to_string()).unwrap_or(Exit::Done);
     }
-    output::message(&as_ours(error).render(look));
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::message(&error.render().to_string());
+        return Exit::Usage;
+    }
+    output::message(&as_ours(error, &more(arguments, tree)).render(look));
     Exit::Usage
 }
 
-/// The message without colour, for tests.
-#[cfg(test)]
-pub(crate) fn rendered(error: &clap::Error) -> String {
-    as_ours(error).render(&Look::plain())
-}
-
-fn as_ours(error: &clap::Error) -> CliError {
+/// The parser's error in our form; `more` says where to read on.
+pub(crate) fn as_ours(error: &clap::Error, more: &str) -> CliError {
     let text = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
         Some(_) | None => None,
     };
+    // The parser names a flag together with its value's name, `--seed <HOST:PORT>`.
+    let bare = |text: String| text.split([' ', '[']).next().unwrap_or_default().to_owned();
     let unknown = |what: &str, invalid: ContextKind, suggested: ContextKind| {
         let name = text(invalid).unwrap_or_default();
-        // The parser's message names a flag with its value's name, `--seed <HOST:PORT>`.
-        let near = text(suggested).map(|near| near.split(' ').next().unwrap_or_default().to_owned());
-        let near = near.map(|near| format!("did you mean `{near}`?"));
+        let near = text(suggested).map(|near| format!("did you mean `{}`?", bare(near)));
         CliError::coded(Exit::Usage, codes::UNKNOWN_NAME, format!("unknown {what} `{name}`"))
-            .help(near.into_iter().chain([more(error)]))
+            .help(near.into_iter().chain([more.to_owned()]))
     };
     #[expect(clippy::wildcard_enum_match_arm, reason = "clap's kinds are open-ended; all others share one form")]
     match error.kind() {
@@ -46,7 +47,7 @@ fn as_ours(error: &clap::Error) -> CliError {
             unknown("flag", ContextKind::InvalidArg, ContextKind::SuggestedArg)
         }
         ErrorKind::InvalidValue if text(ContextKind::SuggestedValue).is_some() => {
-            let flag = text(ContextKind::InvalidArg).unwrap_or_default();
+            let flag = text(ContextKind::InvalidArg).map(bare).unwrap_or_default();
             unknown(&format!("value of {flag}"), ContextKind::InvalidValue, ContextKind::SuggestedValue)
         }
         _ => {
@@ -58,27 +59,22 @@ fn as_ours(error: &clap::Error) -> CliError {
                 .map(|line| line.trim().trim_start_matches("tip: ").to_owned())
                 .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
                 .collect();
-            let usage = whole.lines().find(|line| line.starts_with("Usage:")).map(str::to_lowercase);
-            let cli = CliError::plain(Exit::Usage, first).help(usage.into_iter().chain([more(error)]));
+            let usage = whole.lines().find_map(|line| line.strip_prefix("Usage: "));
+            let usage = usage.map(|usage| format!("usage:  {usage}"));
+            let cli = CliError::plain(Exit::Usage, first).help(usage.into_iter().chain([more.to_owned()]));
             if rest.is_empty() { cli } else { cli.cause(rest.join("\n")) }
         }
     }
 }
 
-/// Where to read on: the help of the command that was meant.
-fn more(error: &clap::Error) -> String {
-    let usage = match error.get(ContextKind::Usage) {
-        Some(ContextValue::StyledStr(usage)) => usage.to_string(),
-        Some(_) | None => String::new(),
-    };
-    let words: Vec<&str> = usage
-        .split_whitespace()
-        .skip_while(|word| *word != "starling")
-        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') && !word.starts_with('-'))
-        .collect();
-    if words.len() > 1 {
-        format!("its flags:  {} --help", words.join(" "))
-    } else {
-        "all commands:  starling help".to_owned()
+/// Where to read on: the help of the command that was meant, as far as the arguments name one.
+pub(crate) fn more(arguments: &[OsString], tree: &clap::Command) -> String {
+    let (mut at, mut path) = (tree, "starling".to_owned());
+    for word in arguments.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(next) = at.find_subcommand(word) {
+            at = next;
+            path = format!("{path} {word}");
+        }
     }
+    if path == "starling" { "all commands:  starling help".to_owned() } else { format!("its flags:  {path} --help") }
 }

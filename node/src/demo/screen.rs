@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
-use crate::cli::{Look, Mark, count, data, message, milliseconds, rate, share};
+use crate::cli::{Look, Mark, count, data, for_locale, message, milliseconds, rate, share};
 use crate::demo::control::Verb;
 use crate::demo::load::{Figures, Recent};
 use crate::demo::mesh::{Left, Mesh};
@@ -78,7 +78,7 @@ impl Screen {
         self.live = false;
         match self.channel {
             // A reader that has gone does not end the demo; its signals do.
-            Channel::Stdout => drop(data(text.as_bytes())),
+            Channel::Stdout => drop(data(for_locale(&text).as_bytes())),
             Channel::Stderr => message(&text),
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn open(folder: &Path, mesh: &MeshId) -> Result<SledStore, StoreError
         sync_folder(folder)?;
     }
     if fs::read_dir(folder.join("blobs")).is_ok_and(|mut blobs| blobs.next().is_some()) {
-        warn!("store: has blob files, which are not durable; values over the chunk size were written");
+        warn!("has blob files, which are not durable; values over the chunk size were written");
     }
     Ok(store)
 }
@@ -116,7 +116,7 @@ fn remove_half_snapshots(folder: &Path) -> Result<(), StoreError> {
         let name = entry.file_name();
         if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
             fs::remove_file(entry.path()).map_err(|error| refused("remove", &entry.path(), &error))?;
-            warn!("store: removed a half-written snapshot");
+            warn!("removed a half-written snapshot");
         }
     }
     Ok(())

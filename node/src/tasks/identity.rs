@@ -85,8 +85,7 @@ impl Identity {
     /// True when under 20 % of the issuing certificate's life is left (ST0603).
     #[must_use]
     pub fn is_ending(&self, now: UnixTime) -> bool {
-        let rows = starling_identity::inspect::describe_chain(self.node.issuers());
-        rows.first().is_some_and(|row| is_ending(row.not_before, row.not_after, now))
+        is_chain_ending(&self.node, now)
     }
 
     /// Puts what others may know about our credentials into our status record.
@@ -272,7 +271,8 @@ fn load_node(
 
 fn is_chain_ending(node: &NodeIdentity, now: UnixTime) -> bool {
     let rows = starling_identity::inspect::describe_chain(node.issuers());
-    rows.first().is_some_and(|row| is_ending(row.not_before, row.not_after, now))
+    let own = rows.iter().find(|row| row.what == "node CA");
+    own.is_some_and(|row| is_ending(row.not_before, row.not_after, now))
 }
 
 fn derive(issuer: &IssuingCa, name: &NodeName, (chain, key): (&Path, &Path), now: UnixTime) -> Result<(), AgentError> {

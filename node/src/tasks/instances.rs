@@ -191,7 +191,8 @@ impl Instances {
     pub async fn run(mut self, mut commands: mpsc::Receiver<InstanceCommand>) {
         let (changes, mut changed) = mpsc::channel(1);
         let mut watcher = watch(&self.context.folder, changes);
-        let mut read_at: Option<Instant> = None;
+        // What changed between loading and watching was not told.
+        let mut read_at = Some(Instant::now());
         loop {
             let unwatched = watcher.is_none().then(|| Instant::now() + UNWATCHED_PAUSE);
             let due = read_at.or(unwatched);

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use starling_gossip::stats::RTT_BUCKETS_US;
 use starling_model::{MemberState, SpiffeId, mesh};
 use starling_proxy::ProxyMetrics;
+use starling_transport::quic::GossipNet;
 
 use super::process::Figures;
 use crate::mesh_view::{MeshView, MeshViewCell};
@@ -43,6 +44,8 @@ pub struct Sources {
     pub routes_inbox: RoutesInbox,
     /// Rebuilds.
     pub routes: Arc<RoutesFigures>,
+    /// Connections with the others.
+    pub net: GossipNet,
 }
 
 impl Metrics {
@@ -118,6 +121,7 @@ impl Collector for Sources {
         let view = self.view.load();
         membership(&mut encoder, &view)?;
         traffic(&mut encoder, &view)?;
+        self.network(&mut encoder)?;
         self.identity(&mut encoder)?;
         self.agent(&mut encoder, &view)?;
         Figures::read().encode(&mut encoder)
@@ -204,6 +208,33 @@ fn traffic(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result 
 }
 
 impl Sources {
+    fn network(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.net.stats();
+        let help = "Gossip connections open";
+        gauge(encoder, "starling_gossip_connections", help, stats.connections)?;
+        let help = "What became of datagrams, frames, handshakes and dials";
+        let mut events = family(encoder, "starling_gossip_network_events", help, MetricType::Counter)?;
+        for (event, count) in [
+            ("datagram_sent", stats.datagrams_sent),
+            ("datagram_dropped_out", stats.datagrams_dropped_out),
+            ("datagram_received", stats.datagrams_received),
+            ("datagram_dropped_inbox", stats.datagrams_dropped_inbox),
+            ("frame_received", stats.frames_received),
+            ("frame_dropped", stats.frames_dropped),
+            ("exchange_broken", stats.exchanges_broken),
+            ("handshake_accepted", stats.handshakes_accepted),
+            ("handshake_refused", stats.handshakes_refused),
+            ("handshake_ignored", stats.handshakes_ignored),
+            ("other_mesh", stats.other_mesh),
+            ("dial", stats.dials),
+            ("dial_failed", stats.dials_failed),
+            ("report_dropped", stats.reports_dropped),
+        ] {
+            events.counter(&[("event", event)], count)?;
+        }
+        Ok(())
+    }
+
     fn identity(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (node, bundle) = (&self.identity.node, self.identity.bundle());
         let id = SpiffeId::node(node.trust_domain(), node.node()).to_string();

@@ -84,23 +84,6 @@ pub fn short(duration: Duration) -> String {
     }
 }
 
-/// A duration as Gateway API writes it: `1h30m`, `15s`, `250ms`.
-#[must_use]
-pub fn gateway(duration: Duration) -> String {
-    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    if rest == 0 {
-        return "0s".to_owned();
-    }
-    let mut text = String::new();
-    for (unit, ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
-        if rest >= ms {
-            text.push_str(&format!("{}{unit}", rest / ms));
-            rest %= ms;
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,9 +98,6 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        for (ms, want) in [(0, "0s"), (15_000, "15s"), (250, "250ms"), (5_400_000, "1h30m"), (1_500, "1s500ms")] {
-            assert_eq!(gateway(Duration::from_millis(ms)), want);
-        }
         assert_eq!(short(Duration::from_micros(412)), "0.4ms");
         assert_eq!(short(Duration::from_millis(18)), "18ms");
         assert_eq!(millis(Duration::from_nanos(412_345)), 0.412);

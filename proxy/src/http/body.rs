@@ -25,6 +25,8 @@ struct Source {
     kept_bytes: usize,
     /// More came than is kept: no repetition.
     lost: bool,
+    /// The client did not send what it had announced.
+    broken: bool,
     /// The try that may read; an older one, still held by a dying connection, gets nothing any more.
     turn: u32,
     edge: Rc<Edge>,
@@ -49,8 +51,16 @@ impl Upload {
             return Self::Empty;
         }
         let size = incoming.size_hint();
-        let source =
-            Source { incoming, size, kept: Vec::new(), kept_bytes: 0, lost: false, turn: 0, edge: edge.clone() };
+        let source = Source {
+            incoming,
+            size,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            lost: false,
+            broken: false,
+            turn: 0,
+            edge: edge.clone(),
+        };
         Self::Stream(UploadStream(Rc::new(RefCell::new(source))))
     }
 
@@ -70,6 +80,14 @@ impl Upload {
         match self {
             Self::Empty => true,
             Self::Stream(_) => false,
+        }
+    }
+
+    /// True when the client's own body ended in an error: then no endpoint is to blame.
+    pub(crate) fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Stream(UploadStream(source)) => source.borrow().broken,
         }
     }
 
@@ -107,7 +125,7 @@ impl Body for RequestBody {
         }
         let polled = std::task::ready!(Pin::new(&mut source.incoming).poll_frame(cx));
         Poll::Ready(polled.map(|frame| {
-            let frame = frame?;
+            let frame = frame.inspect_err(|_| source.broken = true)?;
             if let Some(data) = frame.data_ref() {
                 source.edge.request_bytes(data.len() as u64);
                 source.kept_bytes += data.len();

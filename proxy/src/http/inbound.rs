@@ -144,6 +144,10 @@ async fn forward(
             Err(error) => error,
         };
         // An idle connection that its server closed at this very moment: nothing was lost, or nothing can be harmed.
+        if upload.is_broken() {
+            let answer = Answer::new(ErrorType::HttpRequestError, "the request's body broke off");
+            return Err(Answer { connection: Connection::Close, ..answer });
+        }
         let unsent = error.take_message();
         if let Some(request) = unsent {
             head = Some(request.into_parts().0);
@@ -180,5 +184,5 @@ async fn open(worker: &Worker, address: SocketAddr) -> io::Result<Client> {
             debug!(%error, "a connection to a local instance broke");
         }
     }));
-    Ok(Client { sender, fault: Rc::new(Cell::new(None)), reused: false })
+    Ok(Client::new(sender, Rc::new(Cell::new(None))))
 }

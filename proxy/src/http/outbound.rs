@@ -284,7 +284,7 @@ async fn forward(
                     || !upload.can_repeat()
                     || exchange.began().elapsed() >= choice.policy.request_timeout
                 {
-                    let answer = if upload.is_empty() || upload.can_repeat() {
+                    let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
                         answer
                     } else {
                         // The client is still sending what nobody will read.
@@ -354,6 +354,10 @@ async fn attempt(
             }
             Err(error) => error,
         };
+        if upload.is_broken() {
+            let (outcome, error) = (TryOutcome::Begun, ErrorType::HttpRequestError);
+            return Err(Failed { outcome, error, endpoint: None });
+        }
         if let Some(unsent) = error.take_message() {
             head.restore(unsent);
             if client.reused {
@@ -408,7 +412,7 @@ async fn open(worker: &Rc<Worker>, choice: &Choice, wanted: &Wanted) -> Result<C
             debug!(%error, "a stream to a peer broke");
         }
     }));
-    Ok(Client { sender, fault, reused: false })
+    Ok(Client::new(sender, fault))
 }
 
 /// Passes an answer on; it is counted when its last byte has gone, however that ends.

@@ -14,7 +14,7 @@ use starling_model::ServiceKey;
 use starling_transport::mux::Fault;
 
 use crate::http::body::RequestBody;
-use crate::limits::{INSTANCE_IDLE_TIMEOUT, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT};
+use crate::limits::{INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT};
 
 /// What a client leads to. Two requests with equal keys may use one client after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +43,14 @@ pub(crate) struct Client {
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
+    born: Instant,
+}
+
+impl Client {
+    /// A fresh one; whatever notes why its stream ends shares `fault`.
+    pub(crate) fn new(sender: SendRequest<RequestBody>, fault: Rc<Cell<Option<Fault>>>) -> Self {
+        Self { sender, fault, reused: false, born: Instant::now() }
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +88,8 @@ impl Pool {
 
     /// Takes a client back. Over a limit it is dropped, which closes it.
     pub(crate) fn put(&self, key: PoolKey, mut client: Client, now: Instant) {
-        if client.sender.is_closed() || self.count.get() >= POOL_IDLE_MAX {
+        let old = now.saturating_duration_since(client.born) >= POOL_AGE_MAX;
+        if old || client.sender.is_closed() || self.count.get() >= POOL_IDLE_MAX {
             return;
         }
         let mut idle = self.idle.borrow_mut();

@@ -96,3 +96,18 @@ async fn a_headless_flood_is_cut_off_in_time() {
     assert!(answer.contains(" 408 "), "{answer}");
     assert!((9..13).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_its_clients_fault() {
+    let (mesh, _orders) = pair().await;
+    let head = format!("POST / HTTP/1.1\r\nHost: {ORDERS}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for entrance in [mesh.node("vm-1").http, mesh.node("vm-1").orders] {
+        let answer = raw(entrance, format!("{head}5\r\nhello\r\nzz\r\n").as_bytes()).await;
+        assert!(answer.is_empty() || answer.contains(" 400 "), "{answer}");
+    }
+    let shared = &mesh.node("vm-1").shared;
+    let table = shared.table.load();
+    let endpoint = &table.service(&key("orders")).unwrap().endpoints[0];
+    assert_eq!(shared.loads.load(endpoint.index, Instant::now()).failing_until, None);
+    assert_eq!(Client::new(mesh.node("vm-1").http).await.get(ORDERS, "/").await.status, 200);
+}

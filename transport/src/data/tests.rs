@@ -34,8 +34,21 @@ struct Host {
     accept: JoinHandle<()>,
 }
 
+/// What a socket of the server says when it is dropped.
+#[derive(Clone, Copy)]
+enum Farewell {
+    /// FIN.
+    End,
+    /// RST.
+    Reset,
+}
+
 impl Host {
     async fn start(current: CurrentIdentity) -> Self {
+        Self::with(current, Farewell::End).await
+    }
+
+    async fn with(current: CurrentIdentity, farewell: Farewell) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = DataServer::new(current, clock);
@@ -45,6 +58,9 @@ impl Host {
         let accept = spawn_local(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (serving, seen) = (serving.clone(), Rc::clone(&seen));
+                if matches!(farewell, Farewell::Reset) {
+                    socket.set_zero_linger().unwrap();
+                }
                 let task = spawn_local(async move {
                     let end = serving.serve_connection(socket, |_peer, open, stream| handle(open.header, stream)).await;
                     seen.borrow_mut().push(end);
@@ -288,19 +304,23 @@ fn a_failed_dial_is_remembered_and_forgotten() {
         let dial = || client.open(&node, address, Bytes::from_static(b"echo"));
         let first = dial().await.unwrap_err();
         assert!(matches!(&first, OpenError::Dial { source: DialError::Unreachable(_), .. }), "{first:?}");
-        assert!(matches!(dial().await.unwrap_err(), OpenError::Remembered { .. }));
-        assert_eq!((client.stats().dials_failed, client.stats().opens_remembered), (1, 1));
+        // On a busy host the first memory may be over before this asks; it doubles each time.
+        let mut dials = 1;
+        while matches!(dial().await.unwrap_err(), OpenError::Dial { .. }) {
+            dials += 1;
+            assert!(dials < 6, "nothing is remembered");
+        }
+        assert_eq!((client.stats().dials_failed, client.stats().opens_remembered), (dials, 1));
         // Another address is another matter.
         let host = Host::start(mesh.node("b")).await;
         assert_eq!(call(&client, &host, b"elsewhere").await, b"elsewhere");
         // And so is the same one, a little later.
-        let start = Instant::now();
         let client = DataClient::new(mesh.node("a"), clock);
         let dial = || client.open(&node, address, Bytes::from_static(b"echo"));
         let _ = dial().await.unwrap_err();
-        until("it is dialled again", || client.stats().dials_failed == 1 && start.elapsed() > BACKOFF_MIN).await;
+        let failed = Instant::now();
+        until("the memory is over", || failed.elapsed() > BACKOFF_MIN).await;
         assert!(matches!(dial().await.unwrap_err(), OpenError::Dial { .. }));
-        assert!(matches!(dial().await.unwrap_err(), OpenError::Remembered { .. }));
     });
 }
 
@@ -325,27 +345,30 @@ fn a_peer_that_accepts_and_says_nothing_is_a_timeout() {
 fn a_killed_peer_fails_its_streams_at_once_and_is_dialled_again() {
     local(async {
         let mesh = TestMesh::new();
-        let (client, host) = pair(&mesh).await;
-        let mut streams = Vec::new();
-        for _ in 0..20 {
-            let mut stream = open(&client, &host, "echo").await;
-            stream.write_all(b"x").await.unwrap();
-            assert_eq!(stream.read_u8().await.unwrap(), b'x');
-            streams.push(stream);
+        for farewell in [Farewell::End, Farewell::Reset] {
+            let client = DataClient::new(mesh.node("a"), clock);
+            let host = Host::with(mesh.node("b"), farewell).await;
+            let mut streams = Vec::new();
+            for _ in 0..20 {
+                let mut stream = open(&client, &host, "echo").await;
+                stream.write_all(b"x").await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), b'x');
+                streams.push(stream);
+            }
+            let start = Instant::now();
+            host.kill();
+            for mut stream in streams {
+                let error = stream.read_u8().await.unwrap_err();
+                assert_eq!(fault_of(&error), Some(Fault::Lost), "{error:?}");
+                assert!(stream.write_all(b"y").await.is_err());
+            }
+            assert!(start.elapsed() < Duration::from_secs(2));
+            // The port is closed: the next one knows it at once, or finds out by one dial.
+            let error = client.open(&name("b"), host.address, Bytes::new()).await.unwrap_err();
+            assert!(matches!(&error, OpenError::Dial { .. } | OpenError::Remembered { .. }), "{error:?}");
+            assert_eq!(client.stats().connections_open, 0);
+            assert_eq!(client.stats().connections_broken, 1);
         }
-        let start = Instant::now();
-        host.kill();
-        for mut stream in streams {
-            let error = stream.read_u8().await.unwrap_err();
-            assert_eq!(fault_of(&error), Some(Fault::Lost), "{error:?}");
-            assert!(stream.write_all(b"y").await.is_err());
-        }
-        assert!(start.elapsed() < Duration::from_secs(2));
-        // The port is closed: the next one knows it at once, or finds out by one dial.
-        let error = client.open(&name("b"), host.address, Bytes::new()).await.unwrap_err();
-        assert!(matches!(&error, OpenError::Dial { .. } | OpenError::Remembered { .. }), "{error:?}");
-        assert_eq!(client.stats().connections_open, 0);
-        assert_eq!(client.stats().connections_broken, 1);
     });
 }
 

@@ -9,8 +9,9 @@ use bytes::{Bytes, BytesMut};
 use super::frame::{Header, Kind, ResetCode, StreamId, Violation};
 use super::limits::{CONNECTION_WINDOW, STREAM_WINDOW_MAX};
 use super::parser::Piece;
+use super::send::enqueue;
 use super::stream::{Fault, Incoming, Stream};
-use super::{Event, Mux, enqueue, narrow, wake};
+use super::{Event, Mux, narrow, wake};
 
 /// Credit has 31 bits, as in HTTP/2 (RFC 9113, 6.9.1).
 const CREDIT_MAX: u32 = u32::MAX >> 1;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::debug;
@@ -154,6 +155,8 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
         }
     }
+    inner.is_closed.store(true, Ordering::Relaxed);
+    inner.changed.notify_one();
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub(super) fn send(inner: &Arc<Inner>, to: &NodeName, exchange: u64, frame: Byte
         inner.counters.frames_dropped.add(1);
         return;
     }
+    let mut fresh = None;
     let mut exchanges = inner.exchanges();
     let is_full = exchanges.len() >= EXCHANGES_MAX;
     let outlet = match exchanges.entry((to.clone(), exchange)) {
@@ -89,14 +90,20 @@ pub(super) fn send(inner: &Arc<Inner>, to: &NodeName, exchange: u64, frame: Byte
             };
             let (outlet, inlet) = outlet();
             free.insert(outlet.clone());
-            let listed = Listed { inner: Arc::clone(inner), key: (to.clone(), exchange) };
-            tokio::spawn(begin(listed, connection, inlet));
+            fresh = Some((connection, inlet));
             outlet
         }
     };
     drop(exchanges);
-    let waiting = outlet.waiting.fetch_add(frame.len(), Ordering::Relaxed);
+    // After the lock: a runtime that shuts down drops the task here, and with it the entry.
+    if let Some((connection, inlet)) = fresh {
+        let listed = Listed { inner: Arc::clone(inner), key: (to.clone(), exchange) };
+        tokio::spawn(begin(listed, connection, inlet));
+    }
+    let length = frame.len();
+    let waiting = outlet.waiting.fetch_add(length, Ordering::Relaxed);
     if waiting > QUEUE_BYTES_MAX || outlet.frames.try_send((frame, last)).is_err() {
+        outlet.waiting.fetch_sub(length, Ordering::Relaxed);
         inner.counters.frames_dropped.add(1);
     }
 }

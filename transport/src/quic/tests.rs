@@ -274,9 +274,13 @@ async fn a_close_says_why_on_both_sides() {
         a.expect_down(&b.me, DownReason::Local).await;
         assert_eq!(b.net.stats().connections, 0);
     }
-    let (a, mut b) = pair(&mesh).await;
+    let (mut a, mut b) = pair(&mesh).await;
     a.net.shutdown().await;
     b.expect_down(&a.me, DownReason::Other).await;
+    a.expect_down(&b.me, DownReason::Local).await;
+    // Nothing is left that could report anything.
+    drop(a.net);
+    assert_eq!(timeout(PATIENCE, a.inbox.recv()).await, Ok(None));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use starling_model::{BootEpoch, MemberState};
 use starling_proxy::ProxyShared;
+use starling_transport::quic::{GossipNet, QuicKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -37,7 +38,12 @@ fn state(folder: &Path) -> Shared {
     let mut view = MeshView::empty(identity.node.node().clone(), BootEpoch(7), now);
     view.members = vec![member("vm-1", MemberState::Alive, now), member("vm-2", MemberState::Suspect, now)];
     let view = Arc::new(ArcSwap::from_pointee(view));
+    let (events, _) = tokio::sync::mpsc::channel(1);
+    let (listen, mesh) = ("127.0.0.1:0".parse().unwrap(), identity.node.mesh_id());
+    let keys = QuicKeys { reset: *identity.quic.reset, connection_ids: *identity.quic.connection_id };
+    let net = GossipNet::bind(listen, identity.current.clone(), wall_clock, keys, mesh, events).unwrap();
     let sources = Sources {
+        net,
         view: Arc::clone(&view),
         identity: Arc::clone(&identity),
         store: store.clone(),

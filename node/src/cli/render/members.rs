@@ -80,7 +80,7 @@ fn usual(member: &Member, view: &View, look: &Look) -> Vec<Cell> {
         Cell::new(&member.name),
         Cell::maybe(member.address.as_deref()),
         Cell::toned(&member.state, state_tone(&member.state)),
-        Cell::maybe(member.rtt.map(|rtt| figures::milliseconds(rtt.ms))),
+        Cell::maybe(member.rtt.filter(|_| member.state != "left").map(|rtt| figures::milliseconds(rtt.ms))),
         Cell::maybe(member.version.as_deref()),
         Cell::new(or_dash(member.services.iter().map(|s| short_key(&s.namespace, &s.name)))),
         Cell::maybe(seconds_left.map(figures::age)),
