@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use starling_gossip::{
-    Action, Command, ConnectionChange, LocalMember, Signature, Swim, SwimConfig, Verdict, golden,
-};
+use starling_gossip::{Action, Command, ConnectionChange, LocalMember, Signature, Swim, SwimConfig, Verdict, golden};
 use starling_model::{
     Announcement, BootEpoch, InstanceName, Labels, MeshId, Namespace, NodeName, PortName, Protocol, RecordVersion,
     ServiceKey, ServicesRecord, Weight,

@@ -19,6 +19,7 @@ fn two_and_one_split_and_are_one_again() {
 #[test]
 fn two_halves_split_and_are_one_again() {
     check("split", 10, 0..3);
+    check("split-long", 10, 0..1);
 }
 
 #[test]
@@ -68,4 +69,13 @@ fn all_faults_in_a_random_mix_end_in_one_view() {
     happened("suspicions", |report| report.counts.suspicions);
     happened("refutations", |report| report.counts.refuted);
     happened("deaths", |report| report.deaths.0 as u64);
+}
+
+#[test]
+fn all_faults_under_harder_conditions_end_in_one_view() {
+    check("chaos-slow", 6, 0..6);
+    check("chaos-fast", 6, 0..6);
+    for report in check("chaos-liar", 6, 0..6) {
+        assert!(report.counts.damaged > 0, "seed={}", report.seed);
+    }
 }

@@ -44,6 +44,18 @@ fn a_crash_among_thirty_two_is_known_within_the_suspicion_bounds() {
 }
 
 #[test]
+fn a_crash_is_known_with_every_preset() {
+    check("crash-fast", 5, 0..4);
+    check("crash-fast", 3, 0..4);
+    check("crash-wan", 6, 0..4);
+}
+
+#[test]
+fn an_agent_that_moved_is_found_at_its_new_address() {
+    check("moved", 5, 0..4);
+}
+
+#[test]
 fn a_leave_is_seen_by_all_at_once_and_is_no_death() {
     check("leave", 8, 0..5);
     check("leave", 3, 0..5);

@@ -82,13 +82,34 @@ pub struct Setup {
     pub link: Link,
     /// Silence after which a connection is given up.
     pub idle: Duration,
+    /// Longest time that a signature or a verdict takes; they do not come back in order.
+    pub crypto: Duration,
 }
 
 impl Setup {
     /// One site with LAN settings.
     #[must_use]
     pub fn lan(seed: u64) -> Self {
-        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle: Duration::from_secs(60) }
+        let (idle, crypto) = (Duration::from_secs(60), Duration::from_micros(300));
+        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto }
+    }
+
+    /// One site with the quick settings.
+    #[must_use]
+    pub fn fast(seed: u64) -> Self {
+        Self { config: SwimConfig::fast(), ..Self::lan(seed) }
+    }
+
+    /// Sites far apart.
+    #[must_use]
+    pub fn wan(seed: u64) -> Self {
+        Self { config: SwimConfig::wan(), link: Link::far(), ..Self::lan(seed) }
+    }
+
+    /// A site whose hosts are slow to sign and to verify.
+    #[must_use]
+    pub fn slow_crypto(seed: u64) -> Self {
+        Self { crypto: Duration::from_millis(400), ..Self::lan(seed) }
     }
 }
 
@@ -175,6 +196,16 @@ impl Sim {
     pub fn add_host(&mut self) -> HostId {
         let name = format!("n{}", self.hosts.len());
         self.add_host_named(&name, MeshId([7; 32]))
+    }
+
+    /// Gives a host another address, as after a new lease; takes effect with its next start.
+    pub fn move_host(&mut self, id: HostId) {
+        let old = self.host(id).address;
+        let mut address = old;
+        address.set_port(old.port() + 1);
+        self.by_address.remove(&old);
+        self.by_address.insert(address, id);
+        self.host_mut(id).address = address;
     }
 
     /// Adds that many.

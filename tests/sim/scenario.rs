@@ -40,6 +40,9 @@ pub const ALL: &[Scenario] = &[
     membership::JOIN,
     membership::SEED_LATE,
     membership::CRASH,
+    membership::CRASH_FAST,
+    membership::CRASH_WAN,
+    membership::MOVED,
     membership::LEAVE,
     membership::FOREIGN,
     membership::CLONE,
@@ -53,6 +56,7 @@ pub const ALL: &[Scenario] = &[
     restarts::LOST_DISK,
     faults::LOSS,
     faults::SPLIT,
+    faults::SPLIT_LONG,
     faults::CUT_OFF,
     faults::EDGE,
     faults::ONE_WAY,
@@ -60,6 +64,9 @@ pub const ALL: &[Scenario] = &[
     faults::PAUSE_LONG,
     faults::LIAR,
     chaos::CHAOS,
+    chaos::CHAOS_SLOW,
+    chaos::CHAOS_FAST,
+    chaos::CHAOS_LIAR,
 ];
 
 /// A run that kept its promises.
@@ -273,7 +280,7 @@ pub(crate) fn services(version: u64, instances: usize) -> ServicesRecord {
 pub(crate) fn suspicion_min(config: &SwimConfig, nodes: usize) -> Duration {
     let scale = (nodes.max(1) as f64).log10().max(1.0);
     let scale = (scale * 1_000.0).floor() / 1_000.0;
-    (config.probe_interval * config.suspicion_alpha).mul_f64(scale)
+    (config.probe_interval * config.suspicion_alpha).mul_f64(scale).max(config.pause_tolerated)
 }
 
 impl fmt::Debug for Run {

@@ -1,7 +1,6 @@
 //! One turn of one agent, as its driver does it: feed the inputs, `handle_timeout`, perform all actions, arm one timer.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use starling_gossip::{Action, Command, ConnectionChange, Event, ExchangeId, Signature, Swim, Ticket, Verdict};
@@ -11,9 +10,6 @@ use crate::checks::{Scene, View};
 use crate::clock::SimTime;
 use crate::cluster::{HostId, Sim};
 use crate::shell::{ConnectionId, Happening, Outgoing};
-
-/// Longest time that a signature or a verdict takes.
-const CRYPTO_TIME_MAX: Duration = Duration::from_micros(300);
 
 /// What a driver feeds into its machine.
 #[derive(Clone, Debug)]
@@ -193,7 +189,7 @@ impl Sim {
 
     /// Answers of the crypto driver take a moment, and not always the same one.
     fn answer(&mut self, host: HostId, generation: u64, input: Input) {
-        let wait = self.crypto_dice.up_to(CRYPTO_TIME_MAX);
+        let wait = self.crypto_dice.up_to(self.setup.crypto);
         self.later(wait, Happening::Answer { host, generation, input: Box::new(input) });
     }
 

@@ -26,7 +26,7 @@ pub use crate::error::{CertificateRefusal, DialError};
 pub use crate::mux::{CannotOpen, Fault, ResetCode};
 pub use pool::{DataClient, PoolStats};
 pub use server::{DataServer, OpenRequest, ServeEnd, ServerStats};
-pub use stream::{MuxStream, fault_of};
+pub use stream::{Lane, MuxStream, fault_of};
 
 /// Deadline of a dial: TCP and TLS together.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(3);

@@ -184,5 +184,5 @@ async fn open(worker: &Worker, address: SocketAddr) -> io::Result<Client> {
             debug!(%error, "a connection to a local instance broke");
         }
     }));
-    Ok(Client::new(sender, Rc::new(Cell::new(None))))
+    Ok(Client::new(sender, Rc::new(Cell::new(None)), None))
 }

@@ -398,7 +398,7 @@ async fn open(worker: &Rc<Worker>, choice: &Choice, wanted: &Wanted) -> Result<C
         port: endpoint.port.clone(),
     };
     let stream = peers::open(worker, endpoint, &header).await?;
-    let fault = Rc::new(Cell::new(None));
+    let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
     let io = TokioIo::new(Watched::new(stream, fault.clone()));
     let shaken = worker.upstream.handshake(io).await;
     let (sender, connection) = shaken.map_err(|_| Failed {
@@ -412,7 +412,7 @@ async fn open(worker: &Rc<Worker>, choice: &Choice, wanted: &Wanted) -> Result<C
             debug!(%error, "a stream to a peer broke");
         }
     }));
-    Ok(Client::new(sender, fault))
+    Ok(Client::new(sender, fault, Some(lane)))
 }
 
 /// Passes an answer on; it is counted when its last byte has gone, however that ends.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
 use starling_model::ServiceKey;
+use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
 use crate::http::body::RequestBody;
@@ -43,13 +44,21 @@ pub(crate) struct Client {
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// The connection under its stream; none under a connection to a local instance.
+    lane: Option<Lane>,
     born: Instant,
 }
 
 impl Client {
     /// A fresh one; whatever notes why its stream ends shares `fault`.
-    pub(crate) fn new(sender: SendRequest<RequestBody>, fault: Rc<Cell<Option<Fault>>>) -> Self {
-        Self { sender, fault, reused: false, born: Instant::now() }
+    pub(crate) fn new(sender: SendRequest<RequestBody>, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
+        Self { sender, fault, reused: false, lane, born: Instant::now() }
+    }
+
+    /// Closed, or on a connection that should get no more work: a silent host must not hold a request until its
+    /// deadline.
+    fn is_spent(&self) -> bool {
+        self.sender.is_closed() || self.lane.as_ref().is_some_and(|lane| !lane.takes_work())
     }
 }
 
@@ -75,7 +84,7 @@ impl Pool {
         while let Some(next) = at.checked_sub(1) {
             at = next;
             let found = clients.get(at)?;
-            if found.client.sender.is_closed() {
+            if found.client.is_spent() {
                 clients.swap_remove(at);
                 self.count.set(self.count.get() - 1);
             } else if found.client.sender.is_ready() {
@@ -89,7 +98,7 @@ impl Pool {
     /// Takes a client back. Over a limit it is dropped, which closes it.
     pub(crate) fn put(&self, key: PoolKey, mut client: Client, now: Instant) {
         let old = now.saturating_duration_since(client.born) >= POOL_AGE_MAX;
-        if old || client.sender.is_closed() || self.count.get() >= POOL_IDLE_MAX {
+        if old || client.is_spent() || self.count.get() >= POOL_IDLE_MAX {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -106,7 +115,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|key, clients| {
             clients.retain(|idle| {
-                !idle.client.sender.is_closed() && now.saturating_duration_since(idle.since) < key.idle_timeout()
+                !idle.client.is_spent() && now.saturating_duration_since(idle.since) < key.idle_timeout()
             });
             !clients.is_empty()
         });

@@ -15,31 +15,59 @@ pub(super) const CHAOS: Scenario = Scenario {
     about: "crashes, restarts, pauses, splits, half-open edges, loss, leaves and writes in a random mix; then one view",
     nodes: 8,
     setup: Setup::lan,
-    run: |run| {
-        let hosts = run.settled_mesh()?;
-        announce_everywhere(run, 1);
-        let mut dice = Dice::new(run.sim.setup.seed, 9);
-        let mut version = 1;
-        for _ in 0..FAULTS {
-            version += 1;
-            fault(run, &hosts, &mut dice, version);
-            let wait = dice.up_to(seconds(12));
-            run.sim.run_for(wait);
-        }
-        run.sim.heal();
-        run.sim.network.set_default(Link::site());
-        run.sim.run_for(seconds(13));
-        for id in &hosts {
-            if run.sim.swim(*id).is_none() {
-                run.sim.restart(*id);
-            }
-        }
-        // Anti-entropy, two longest suspicions and the rounds of gossip.
-        run.agree("one view", seconds(30 + 2 * 24 + 12))?;
-        run.sim.run_for(seconds(60));
-        converged(&run.sim)
-    },
+    run: |run| chaos(run, 0.0),
 };
+
+pub(super) const CHAOS_SLOW: Scenario = Scenario {
+    name: "chaos-slow",
+    about: "the same mix while signatures and verdicts take up to 400 ms and come back in any order",
+    nodes: 6,
+    setup: Setup::slow_crypto,
+    run: |run| chaos(run, 0.0),
+};
+
+pub(super) const CHAOS_FAST: Scenario = Scenario {
+    name: "chaos-fast",
+    about: "the same mix with the quick settings",
+    nodes: 6,
+    setup: Setup::fast,
+    run: |run| chaos(run, 0.0),
+};
+
+pub(super) const CHAOS_LIAR: Scenario = Scenario {
+    name: "chaos-liar",
+    about: "the same mix while one member damages a tenth of what it sends",
+    nodes: 6,
+    setup: Setup::lan,
+    run: |run| chaos(run, 0.1),
+};
+
+fn chaos(run: &mut Run, liar: f64) -> Result<(), String> {
+    let hosts = run.settled_mesh()?;
+    announce_everywhere(run, 1);
+    run.sim.host_mut(hosts[hosts.len() - 1]).corrupts = liar;
+    let mut dice = Dice::new(run.sim.setup.seed, 9);
+    let mut version = 1;
+    for _ in 0..FAULTS {
+        version += 1;
+        fault(run, &hosts, &mut dice, version);
+        let wait = dice.up_to(seconds(12));
+        run.sim.run_for(wait);
+    }
+    run.sim.heal();
+    run.sim.network.set_default(Link::site());
+    run.sim.host_mut(hosts[hosts.len() - 1]).corrupts = 0.0;
+    run.sim.run_for(seconds(13));
+    for id in &hosts {
+        if run.sim.swim(*id).is_none() {
+            run.sim.restart(*id);
+        }
+    }
+    // Anti-entropy, two longest suspicions and the rounds of gossip.
+    run.agree("one view", seconds(30 + 2 * 24 + 12))?;
+    run.sim.run_for(seconds(60));
+    converged(&run.sim)
+}
 
 fn fault(run: &mut Run, hosts: &[HostId], dice: &mut Dice, version: u64) {
     let one = hosts[dice.index(hosts.len())];

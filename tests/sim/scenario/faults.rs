@@ -41,35 +41,44 @@ pub(super) const SPLIT: Scenario = Scenario {
     about: "a split mesh goes on on both sides and is one again after the heal, with nothing lost",
     nodes: 10,
     setup: Setup::lan,
-    run: |run| {
-        let hosts = run.settled_mesh()?;
-        announce_everywhere(run, 1);
-        run.agree("announced", seconds(2))?;
-        let (left, right) = halves(&hosts);
-        let (left, right) = (left.to_vec(), right.to_vec());
-        run.sim.split(&left, &right);
-        run.sim.run_for(seconds(40));
-        demand(run.sim.network.counts.blocked > 50, "hardly a packet was stopped")?;
-        // Written while split, on both sides; one side also withdraws.
-        run.announce(left[0], 2, 3);
-        run.announce(right[0], 2, 0);
-        run.sim.run_for(seconds(80));
-        for side in [&left, &right] {
-            for pair in side.windows(2) {
-                let (a, b) = (run.name(pair[0]), run.name(pair[1]));
-                let held = run.sim.view(pair[0]).and_then(|view| view.members.get(&b).copied());
-                demand(
-                    held.is_some_and(|(state, _)| state == MemberState::Alive),
-                    format!("{a} lost {b} of its own side"),
-                )?;
-            }
-        }
-        run.sim.heal();
-        run.agree("one view", seconds(60))?;
-        run.sim.run_for(seconds(60));
-        converged(&run.sim)
-    },
+    run: |run| split(run, seconds(80)),
 };
+
+pub(super) const SPLIT_LONG: Scenario = Scenario {
+    name: "split-long",
+    about: "the same after ten minutes, when everybody has long been buried on the other side",
+    nodes: 10,
+    setup: Setup::lan,
+    run: |run| split(run, seconds(600)),
+};
+
+fn split(run: &mut Run, length: std::time::Duration) -> Result<(), String> {
+    let hosts = run.settled_mesh()?;
+    announce_everywhere(run, 1);
+    run.agree("announced", seconds(2))?;
+    let (left, right) = halves(&hosts);
+    run.sim.split(left, right);
+    run.sim.run_for(seconds(40));
+    demand(run.sim.network.counts.blocked > 50, "hardly a packet was stopped")?;
+    // Written while split, on both sides; one side also withdraws.
+    run.announce(left[0], 2, 3);
+    run.announce(right[0], 2, 0);
+    run.sim.run_for(length);
+    for side in [left, right] {
+        for pair in side.windows(2) {
+            let (a, b) = (run.name(pair[0]), run.name(pair[1]));
+            let held = run.sim.view(pair[0]).and_then(|view| view.members.get(&b).copied());
+            demand(
+                held.is_some_and(|(state, _)| state == MemberState::Alive),
+                format!("{a} lost {b} of its own side"),
+            )?;
+        }
+    }
+    run.sim.heal();
+    run.agree("one view", seconds(60))?;
+    run.sim.run_for(seconds(60));
+    converged(&run.sim)
+}
 
 pub(super) const CUT_OFF: Scenario = Scenario {
     name: "cut-off",

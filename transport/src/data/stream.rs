@@ -9,7 +9,7 @@ use starling_identity::PeerIdentity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
-use crate::mux::{Fault, ResetCode, StreamId};
+use crate::mux::{CannotOpen, Fault, ResetCode, StreamId};
 
 /// A stream of bytes in both directions, each of which ends by itself (half close).
 ///
@@ -44,9 +44,28 @@ impl MuxStream {
         self.connection.fault(self.id)
     }
 
+    /// A handle on the connection that carries it.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        Lane(self.connection.clone())
+    }
+
     /// Breaks it off in both directions and tells the peer whether anything was processed.
     pub fn reset(&self, code: ResetCode) {
         self.connection.reset(self.id, code);
+    }
+}
+
+/// Asks about the connection under a stream, for whoever keeps streams for later work.
+#[derive(Clone, Debug)]
+pub struct Lane(Rc<Connection>);
+
+impl Lane {
+    /// False once the connection is dead, going away, or its peer has not answered for 3 s: work that can go elsewhere
+    /// should, though what is under way may still end well.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        matches!(self.0.may_open(), Ok(()) | Err(CannotOpen::Full))
     }
 }
 
