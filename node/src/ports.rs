@@ -1,7 +1,7 @@
 //! Who holds a port: from `/proc`, for the error that a person reads when an address is taken.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use starling_model::codes;
@@ -54,25 +54,39 @@ pub fn holder(address: SocketAddr, transport: Transport) -> Option<String> {
     };
     let mut inodes = Vec::new();
     for table in tables {
-        inodes.extend(inodes_of(&fs::read_to_string(table).unwrap_or_default(), address.port(), transport));
+        inodes.extend(inodes_of(&fs::read_to_string(table).unwrap_or_default(), address, transport));
     }
     let pid = process_of(&inodes)?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("{} (process {pid})", name.trim()))
 }
 
-/// Inodes of the sockets at a port: `sl local rem st tx:rx tr:tm retrnsmt uid timeout inode …`.
-fn inodes_of(table: &str, port: u16, transport: Transport) -> Vec<String> {
-    let wanted = format!("{port:04X}");
+/// Inodes of the sockets in the way of `address`: `sl local rem st tx:rx tr:tm retrnsmt uid timeout inode …`.
+fn inodes_of(table: &str, address: SocketAddr, transport: Transport) -> Vec<String> {
     let sockets = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (_, local_port) = fields.get(1)?.rsplit_once(':')?;
+        let (ip, port) = fields.get(1)?.rsplit_once(':')?;
+        let (ip, port) = (ip_of(ip)?, u16::from_str_radix(port, 16).ok()?);
         let state = *fields.get(3)?;
-        let fits = local_port == wanted && (transport == Transport::Udp || state == LISTEN);
+        let fits = port == address.port()
+            && (ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified())
+            && (transport == Transport::Udp || state == LISTEN);
         let inode = fields.get(9)?;
         fits.then(|| (*inode).to_owned())
     });
     sockets.collect()
+}
+
+/// An address as `/proc/net` writes it: one or four 32-bit words in the machine's order.
+fn ip_of(hex: &str) -> Option<IpAddr> {
+    let words: Vec<[u8; 4]> = (0..hex.len() / 8)
+        .map(|at| Some(u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes()))
+        .collect::<Option<_>>()?;
+    match words.as_slice() {
+        [v4] => Some(IpAddr::from(*v4)),
+        [_, _, _, _] => Some(IpAddr::from(<[u8; 16]>::try_from(words.concat()).ok()?).to_canonical()),
+        _ => None,
+    }
 }
 
 fn process_of(inodes: &[String]) -> Option<u32> {
@@ -117,13 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_read_by_port_and_state() {
+    fn tables_are_read_by_address_and_state() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:1E3C 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 111 1\n\
             1: 0100007F:1E3C 0100007F:9999 01 00000000:00000000 00:00000000 00000000 0 0 222 1\n\
-            2: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 333 1\n";
-        assert_eq!(inodes_of(table, 7740, Transport::Tcp), ["111"]);
-        assert_eq!(inodes_of(table, 7740, Transport::Udp), ["111", "222"]);
-        assert!(inodes_of("garbage\n\n1 2 3", 7740, Transport::Tcp).is_empty());
+            2: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 333 1\n\
+            3: 00000000000000000000000000000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 444 1\n";
+        let check = |address: &str, transport, want: &[&str]| {
+            assert_eq!(inodes_of(table, address.parse().unwrap(), transport), want, "{address}");
+        };
+        check("127.0.0.1:7740", Transport::Tcp, &["111"]);
+        check("127.0.0.1:7740", Transport::Udp, &["111", "222"]);
+        check("127.0.0.2:7740", Transport::Tcp, &[]);
+        check("0.0.0.0:7740", Transport::Tcp, &["111"]);
+        check("10.0.0.1:80", Transport::Tcp, &["444"]);
+        assert!(inodes_of("garbage\n\n1 2 3", "127.0.0.1:1".parse().unwrap(), Transport::Tcp).is_empty());
     }
 }

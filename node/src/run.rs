@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use self::doors::{Doors, bind_api, bind_gossip, guard};
+use self::doors::{Doors, bind_api, bind_gossip, guard, plane_error};
 use crate::api::operations::Operations;
 use crate::api::server::Server;
 use crate::api::views::{Listeners, UpstreamListener};
@@ -209,13 +209,8 @@ async fn agent(
     let (net_events, net_inbox) = mpsc::channel(gossip::INBOX_LEN_MAX);
     let net = bind_gossip(config, &identity, net_events)?;
     let shared = Arc::new(ProxyShared::new(identity.current.clone(), wall_clock));
-    let data =
-        DataPlane::start(lower::proxy(config, &identity), Arc::clone(&shared)).map_err(|failure| AgentError {
-            code: failure.code(),
-            what: failure.to_string(),
-            cause: std::error::Error::source(&failure).map(chain_of),
-            help: failure.code().help.to_owned(),
-        })?;
+    let data = DataPlane::start(lower::proxy(config, &identity), Arc::clone(&shared))
+        .map_err(|failure| plane_error(&failure))?;
     let doors = bind_api(config).await?;
     let guard = guard(config)?;
 

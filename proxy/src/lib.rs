@@ -35,7 +35,7 @@ mod worker;
 mod tests;
 
 pub use config::{ListenAddress, ProxyConfig, Upstream};
-pub use listen::ListenError;
+pub use listen::{ListenError, Purpose};
 pub use loads::Loads;
 pub use metrics::{Direction, ProxyMetrics};
 pub use plane::{Addresses, DataPlane, Drained, ProxyError};

@@ -3,6 +3,7 @@
 //! Under `SO_REUSEPORT` a hash would decide, and two busy connections could share a thread while another idles. What
 //! is over a limit is refused at once and counted; nobody waits in a queue that nobody serves.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,8 +23,6 @@ use crate::l4::tune_local;
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CONNECTIONS_PER_LISTENER_MAX};
 use crate::metrics::{ProxyMetrics, Turned};
 use crate::worker::Phase;
-
-mod holder;
 
 /// Connections that the kernel holds for us while the accept task is busy; the usual `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -75,29 +74,40 @@ pub(crate) struct Lane {
     pub(crate) load: Arc<AtomicUsize>,
 }
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Traffic of other nodes' agents.
+    Peers,
+    /// The HTTP outbound.
+    HttpOutbound,
+    /// A fixed local entrance.
+    Upstream,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peers => "peers' traffic",
+            Self::HttpOutbound => "the HTTP outbound",
+            Self::Upstream => "an upstream",
+        })
+    }
+}
+
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{purpose} cannot listen on {address}{}", .holder.as_ref().map(|h| format!(", which is held by {h}")).unwrap_or_default())]
+#[error("{purpose} cannot listen on {address}")]
 pub struct ListenError {
-    /// The setting's meaning, `peers' traffic` say.
-    pub purpose: &'static str,
+    /// Whose address it is.
+    pub purpose: Purpose,
     /// The address that was wanted.
     pub address: ListenAddress,
-    /// The process that holds it, if it could be found: `nginx (pid 812)`.
-    pub holder: Option<String>,
     /// What the system said.
     pub source: io::Error,
 }
 
 impl ListenError {
-    fn new(purpose: &'static str, address: &ListenAddress, source: io::Error) -> Self {
-        let holder = match (address, source.kind()) {
-            (ListenAddress::Tcp(address), io::ErrorKind::AddrInUse) => holder::of_port(address.port()),
-            _ => None,
-        };
-        Self { purpose, address: address.clone(), holder, source }
-    }
-
     /// The catalogue's entry.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -120,7 +130,7 @@ enum Listener {
 }
 
 /// Binds one listener.
-pub(crate) fn bind(purpose: &'static str, address: &ListenAddress, entry: Entry) -> Result<Bound, ListenError> {
+pub(crate) fn bind(purpose: Purpose, address: &ListenAddress, entry: Entry) -> Result<Bound, ListenError> {
     let bound = match address {
         ListenAddress::Tcp(wanted) => bind_tcp(*wanted, entry).and_then(|listener| {
             let address = ListenAddress::Tcp(listener.local_addr()?);
@@ -132,7 +142,7 @@ pub(crate) fn bind(purpose: &'static str, address: &ListenAddress, entry: Entry)
             address: address.clone(),
         }),
     };
-    bound.map_err(|source| ListenError::new(purpose, address, source))
+    bound.map_err(|source| ListenError { purpose, address: address.clone(), source })
 }
 
 fn bind_tcp(address: SocketAddr, entry: Entry) -> io::Result<TcpListener> {
@@ -298,13 +308,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_names_its_holder() {
+    fn a_taken_port_is_an_error_that_names_purpose_and_address() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = ListenAddress::Tcp(held.local_addr().unwrap());
-        let error = bind("peers' traffic", &address, Entry::Peers).unwrap_err();
+        let error = bind(Purpose::Peers, &address, Entry::Peers).unwrap_err();
         assert_eq!(error.code(), codes::PORT_TAKEN);
-        let holder = error.holder.clone().unwrap_or_default();
-        assert!(holder.contains(&format!("pid {}", std::process::id())), "{error}");
         assert!(error.to_string().starts_with("peers' traffic cannot listen on 127.0.0.1:"), "{error}");
     }
 
@@ -338,13 +346,13 @@ mod tests {
         let path = std::env::temp_dir().join(format!("starling-proxy-test-{}.sock", std::process::id()));
         let _ = fs::remove_file(&path);
         let address = ListenAddress::Unix(path.clone());
-        let first = bind("an upstream", &address, Entry::Upstream(0)).unwrap();
-        assert!(bind("an upstream", &address, Entry::Upstream(0)).is_err(), "it is served");
+        let first = bind(Purpose::Upstream, &address, Entry::Upstream(0)).unwrap();
+        assert!(bind(Purpose::Upstream, &address, Entry::Upstream(0)).is_err(), "it is served");
         drop(first);
-        assert!(bind("an upstream", &address, Entry::Upstream(0)).is_ok(), "nobody serves it");
+        assert!(bind(Purpose::Upstream, &address, Entry::Upstream(0)).is_ok(), "nobody serves it");
         fs::write(path.with_extension("txt"), "").unwrap();
         let file = ListenAddress::Unix(path.with_extension("txt"));
-        assert!(bind("an upstream", &file, Entry::Upstream(0)).is_err(), "no other file is ever removed");
+        assert!(bind(Purpose::Upstream, &file, Entry::Upstream(0)).is_err(), "no other file is ever removed");
         for left in [path.clone(), path.with_extension("txt")] {
             let _ = fs::remove_file(left);
         }

@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::config::{ListenAddress, ProxyConfig};
 use crate::limits::{HANDOVER_MAX, THREADS_MAX};
-use crate::listen::{self, Acceptor, Bound, Entry, Lane, ListenError};
+use crate::listen::{self, Acceptor, Bound, Entry, Lane, ListenError, Purpose};
 use crate::snapshot::ProxyShared;
 use crate::worker::{self, Phase, UnderWay, WorkerSeed};
 
@@ -203,17 +203,17 @@ fn bind_all(config: &ProxyConfig) -> Result<(Vec<Bound>, Addresses), ProxyError>
         };
         Ok((bound, at))
     };
-    let (data, data_at) = tcp("peers' traffic", config.data_listen, Entry::Peers)?;
+    let (data, data_at) = tcp(Purpose::Peers, config.data_listen, Entry::Peers)?;
     let mut bound = vec![data];
     let mut http_at = None;
     if let Some(address) = config.http_listen {
-        let (http, at) = tcp("the HTTP outbound", address, Entry::Http)?;
+        let (http, at) = tcp(Purpose::HttpOutbound, address, Entry::Http)?;
         bound.push(http);
         http_at = Some(at);
     }
     let mut upstreams = Vec::new();
     for (at, upstream) in config.upstreams.iter().enumerate() {
-        let listener = listen::bind("an upstream", &upstream.listen, Entry::Upstream(at))?;
+        let listener = listen::bind(Purpose::Upstream, &upstream.listen, Entry::Upstream(at))?;
         upstreams.push(listener.address.clone());
         bound.push(listener);
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use starling_config::{AgentConfig, TcpAccess};
 use starling_model::codes;
+use starling_proxy::{ListenAddress, ListenError, ProxyError, Purpose};
 use starling_transport::quic::{GossipNet, NetEvent, QuicKeys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -95,4 +96,22 @@ fn read_token(path: &Path) -> Result<String, AgentError> {
         return Err(unusable("it holds fewer than 16 characters".to_owned()));
     }
     Ok(token.to_owned())
+}
+
+/// A data plane that does not start, with the setting that names the address.
+pub(super) fn plane_error(failure: &ProxyError) -> AgentError {
+    if let ProxyError::Listen(ListenError { purpose, address: ListenAddress::Tcp(address), source }) = failure {
+        let setting = match purpose {
+            Purpose::Peers => "mesh.listen",
+            Purpose::HttpOutbound => "outbound.http",
+            Purpose::Upstream => "upstream.listen",
+        };
+        return bind_error(setting, *address, Transport::Tcp, source);
+    }
+    AgentError {
+        code: failure.code(),
+        what: failure.to_string(),
+        cause: std::error::Error::source(failure).map(chain_of),
+        help: failure.code().help.to_owned(),
+    }
 }

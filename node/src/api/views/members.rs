@@ -1,0 +1,125 @@
+//! `GET /v1/members`: who is here, as this node sees it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Envelope, Items};
+
+/// A list of members, by name.
+pub type MemberList = Envelope<Items<Member>>;
+
+/// One member as this node sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Node name: the member id.
+    pub name: String,
+    /// Where it gossips and takes service traffic; `null` when unknown.
+    pub address: Option<String>,
+    /// `joining`, `alive`, `suspect`, `failed` or `left`.
+    pub state: String,
+    /// Which start of its agent.
+    pub boot_epoch: String,
+    /// Which refutation within it.
+    pub incarnation: u32,
+    /// Since when it is in this state, by our clock.
+    pub since: String,
+    /// When we last heard from it directly; `null` for ourselves and for members never heard.
+    pub last_seen: Option<String>,
+    /// True for the answering node.
+    #[serde(rename = "self")]
+    pub is_self: bool,
+    /// Round trip; `null` for ourselves and while unknown.
+    pub rtt: Option<Rtt>,
+    /// Release of its agent; `null` while unknown.
+    pub version: Option<String>,
+    /// Gossip protocol versions it speaks.
+    pub protocol: ProtocolRange,
+    /// Its labels (zone, rack).
+    pub labels: BTreeMap<String, String>,
+    /// Services with an instance there, by key.
+    pub services: Vec<ServiceRef>,
+    /// Documents in use there; `null` while unknown.
+    pub config: Option<MemberConfig>,
+    /// Its trust bundle; `null` while unknown.
+    pub trust: Option<MemberTrust>,
+    /// Who doubts it and until when it may refute.
+    pub suspicion: Option<Suspicion>,
+    /// Its certificates; `null` while unknown.
+    pub certificate: Option<MemberCertificate>,
+}
+
+/// Round-trip time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rtt {
+    /// Smoothed, milliseconds.
+    pub ms: f64,
+    /// Its variation, milliseconds; `null` while unknown.
+    pub jitter_ms: Option<f64>,
+}
+
+/// Versions of a protocol, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtocolRange {
+    /// Oldest.
+    pub min: u16,
+    /// Newest.
+    pub max: u16,
+}
+
+/// Names a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRef {
+    /// Where the name holds.
+    pub namespace: String,
+    /// The service's name there.
+    pub name: String,
+}
+
+/// Documents in use at a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberConfig {
+    /// How many.
+    pub documents: u64,
+    /// Their digest.
+    pub digest: String,
+}
+
+/// Trust in use at a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberTrust {
+    /// Sequence of its bundle.
+    pub bundle_sequence: u64,
+    /// True when its identity comes from a shared issuer.
+    pub shared_issuer: bool,
+}
+
+/// A doubt in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspicion {
+    /// Who doubts it.
+    pub accusers: Vec<String>,
+    /// When it is declared failed unless it refutes.
+    pub until: String,
+}
+
+/// A member's certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberCertificate {
+    /// Its SPIFFE id.
+    pub spiffe_id: String,
+    /// End of its issuing certificate.
+    pub not_after: String,
+    /// End of the leaf in use there; `null` while unknown.
+    pub leaf_not_after: Option<String>,
+    /// Head of the hash of the root that its chain ends in.
+    pub root: String,
+}
