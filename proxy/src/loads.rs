@@ -126,7 +126,7 @@ impl Loads {
         }
     }
 
-    /// A first byte came back on a tunnel: it answers, however fast.
+    /// A first byte came back on a tunnel, or on a stream that was only just opened: it answers, however fast.
     pub fn reached(&self, endpoint: &Endpoint, now: Instant) {
         let Some(slot) = self.slot(endpoint.index).filter(|slot| slot.is(endpoint.birth)) else { return };
         slot.last_success.store(self.millis(now), Ordering::Relaxed);

@@ -346,8 +346,14 @@ async fn attempt(
             Ok(answer) => {
                 return judged(answer).map(|answer| {
                     let now = Instant::now();
-                    if !answer.headers().contains_key(STARLING_ERROR) {
+                    if answer.headers().contains_key(STARLING_ERROR) {
+                        // Not the instance's answer.
+                    } else if client.reused {
                         worker.shared.loads.succeeded(endpoint, now.saturating_duration_since(sent), now);
+                    } else {
+                        // A first request on a stream pays for connections at both ends; as a latency it would keep
+                        // the endpoint out of favour long after.
+                        worker.shared.loads.reached(endpoint, now);
                     }
                     (answer, client, key)
                 });
