@@ -44,9 +44,21 @@ impl Attempts {
         self.next = now + wait.mul_f64(rng.random_range(0.75..1.25));
     }
 
-    /// It answered.
+    /// It answered. Failures are remembered until the connection has lasted ([`Attempts::ended`]).
     pub(crate) fn succeeded(&mut self, now: Instant) {
-        *self = Self::from(now);
+        self.in_flight = None;
+        self.next = now;
+    }
+
+    /// The connection ended after `lived`. One that lasted is dialled again at once; one that did not counts as a failed
+    /// dial. Two agents under one name take each other's connections away, and without the pause they do nothing else.
+    pub(crate) fn ended(&mut self, lived: Duration, backoff: (Duration, Duration), rng: &mut ChaCha8Rng, now: Instant) {
+        let (min, max) = backoff;
+        if lived >= max {
+            *self = Self::from(now);
+        } else {
+            self.failed(min, max, rng, now);
+        }
     }
 
     /// When it may be dialled again.
@@ -99,6 +111,24 @@ mod tests {
         }
         attempts.succeeded(base());
         assert!(attempts.is_due(base()));
+    }
+
+    #[test]
+    fn only_a_connection_that_lasted_is_dialled_again_at_once() {
+        let ms = Duration::from_millis;
+        let mut rng = ChaCha8Rng::from_seed([5; 32]);
+        let mut attempts = Attempts::from(base());
+        for want in [250, 500, 1000] {
+            attempts.succeeded(base());
+            attempts.ended(ms(10), (ms(250), ms(10_000)), &mut rng, base());
+            let wait = attempts.next() - base();
+            assert!(wait >= ms(want) * 3 / 4 && wait <= ms(want) * 5 / 4, "{wait:?} for {want}");
+        }
+        attempts.succeeded(base());
+        attempts.ended(ms(10_000), (ms(250), ms(10_000)), &mut rng, base());
+        assert!(attempts.is_due(base()));
+        attempts.ended(ms(10), (ms(250), ms(10_000)), &mut rng, base());
+        assert!(attempts.next() - base() <= ms(250) * 5 / 4, "what lasted is forgiven what came before");
     }
 
     #[test]

@@ -17,6 +17,7 @@ fn all_agents_restart_at_once_from_what_they_stored() {
 #[test]
 fn a_disk_and_a_clock_that_went_back_still_give_a_higher_life() {
     check("old-snapshot", 5, 0..5);
+    check("old-snapshot-bare", 5, 0..5);
 }
 
 #[test]

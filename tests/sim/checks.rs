@@ -41,6 +41,8 @@ pub struct View {
     pub health: BTreeMap<NodeName, HealthRecord>,
     /// Conditions as last told.
     pub status: BTreeMap<NodeName, StatusRecord>,
+    /// Failed probes of this agent when each member was last told to be alive.
+    failures_while_alive: BTreeMap<NodeName, u64>,
     /// Alarms so far.
     pub alarms: Vec<String>,
     /// True while the agent takes itself for cut off.
@@ -125,7 +127,7 @@ pub struct Checker {
     lives: BTreeMap<(MeshId, NodeName), Life>,
 }
 
-/// faults.md 3: lives and, within a life, states only rise; nobody comes back without a higher life.
+/// Lives and, within a life, states only rise; nobody comes back without a higher life.
 #[must_use]
 pub fn illegal_move(old: Option<(MemberState, Life)>, new: (MemberState, Life)) -> Option<&'static str> {
     let (old_state, old_life) = old?;
@@ -179,6 +181,12 @@ pub fn self_denial(state: MemberState, leaving: bool) -> bool {
         MemberState::Left => !leaving,
         MemberState::Suspect | MemberState::Dead => true,
     }
+}
+
+/// No death without an own failed probe ladder, here since the member was last known to be alive.
+#[must_use]
+pub fn unproven_death(failures_while_alive: u64, failures: u64) -> bool {
+    failures <= failures_while_alive
 }
 
 impl Checker {
@@ -237,6 +245,10 @@ impl Checker {
             Event::Member(view) => {
                 let met = process.view.members.contains_key(&view.name);
                 let died = self.member(at, host, &mut process.view, &view);
+                if view.state == MemberState::Alive {
+                    let failures = process.swim.stats().probes_failed;
+                    process.view.failures_while_alive.insert(view.name.clone(), failures);
+                }
                 // Whom the snapshot knew as dead did not die now.
                 if died && met {
                     let subject = hosts.iter().enumerate().filter(|(_, h)| h.name == view.name && h.mesh == host.mesh);
@@ -247,7 +259,8 @@ impl Checker {
                         death.running |= other.is_running() && !other.leaving;
                         death.reachable |= network.passes(observer, id) && network.passes(id, observer);
                     }
-                    if process.swim.stats().probes_failed == 0 {
+                    let before = process.view.failures_while_alive.get(&view.name).copied().unwrap_or(0);
+                    if unproven_death(before, process.swim.stats().probes_failed) {
                         self.breach(
                             at,
                             &format!("{} buries {} without a failed probe of its own", host.name, view.name),

@@ -67,14 +67,16 @@ impl Swim {
     fn link_down(&mut self, peer: &NodeName, reason: DownReason, now: Instant) {
         // The end of a connection that we replaced says nothing about the new one.
         let replaced = self.closing.remove(peer);
-        if (replaced && reason == DownReason::Local) || !self.links.remove(peer) {
-            return;
-        }
+        let lived = self.links.get(peer).map(|link| now.saturating_duration_since(link.since));
+        let Some(lived) = lived.filter(|_| !(replaced && reason == DownReason::Local)) else { return };
+        self.links.remove(peer);
         self.drop_exchanges(peer, now);
         if self.phase == Phase::Joined && self.members.is_present(peer) {
             // Nothing by itself: a fresh connection tells. At once, since the peer may be a new process.
-            self.dials.insert(peer.clone(), Attempts::from(now));
-            if reason == DownReason::Reset {
+            let backoff = (self.config.dial_backoff_min, self.config.dial_backoff_max);
+            let attempts = self.dials.entry(peer.clone()).or_insert_with(|| Attempts::from(now));
+            attempts.ended(lived, backoff, &mut self.rng, now);
+            if reason == DownReason::Reset && attempts.is_due(now) {
                 self.dial_member(peer, DialReason::Link, now);
             }
             self.timers.set_earlier(Timer::Links, now);

@@ -343,7 +343,8 @@ impl Swim {
         let (life, proof, peers) = (member.life, member.proof, self.members.present());
         if self.config.eviction == Eviction::OwnVerdict {
             let was = self.isolation.is_isolated();
-            let judged = self.isolation.judge(name, peers, window.max, now);
+            // Bad health slows our own probing, and deaths then come one by one: the guard looks back as much further.
+            let judged = self.isolation.judge(name, peers, window.max * self.health.factor(), now);
             if let Some(at) = self.isolation.ends().filter(|_| !was) {
                 self.timers.set(Timer::Isolation, at);
                 self.emit(Event::Isolation(true));

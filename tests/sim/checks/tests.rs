@@ -58,6 +58,13 @@ fn nobody_holds_itself_for_dead() {
     assert!(!self_denial(MemberState::Alive, false));
 }
 
+#[test]
+fn a_death_needs_a_failed_probe_since_the_last_sign_of_life() {
+    assert!(unproven_death(0, 0));
+    assert!(unproven_death(7, 7));
+    assert!(!unproven_death(7, 8));
+}
+
 fn services(version: u64) -> ServicesRecord {
     let labels = Labels::new(BTreeMap::from([(VERSION_LABEL.to_owned(), version.to_string())])).expect("a label");
     let instance = Announcement {

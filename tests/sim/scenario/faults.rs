@@ -5,7 +5,7 @@ use starling_model::MemberState;
 use super::records::announce_everywhere;
 use super::{Run, Scenario, demand, seconds, suspicion_min};
 use crate::checks::converged;
-use crate::cluster::{HostId, Setup};
+use crate::cluster::Setup;
 use crate::network::Link;
 
 pub(super) const LOSS: Scenario = Scenario {
@@ -31,17 +31,12 @@ pub(super) const LOSS: Scenario = Scenario {
     },
 };
 
-/// The first half of the hosts, at least two, and the rest.
-fn halves(hosts: &[HostId]) -> (&[HostId], &[HostId]) {
-    hosts.split_at(hosts.len().div_ceil(2))
-}
-
 pub(super) const SPLIT: Scenario = Scenario {
     name: "split",
     about: "a split mesh goes on on both sides and is one again after the heal, with nothing lost",
     nodes: 10,
     setup: Setup::lan,
-    run: |run| split(run, seconds(80)),
+    run: |run| split(run, run.nodes.div_ceil(2), seconds(80)),
 };
 
 pub(super) const SPLIT_LONG: Scenario = Scenario {
@@ -49,14 +44,23 @@ pub(super) const SPLIT_LONG: Scenario = Scenario {
     about: "the same after ten minutes, when everybody has long been buried on the other side",
     nodes: 10,
     setup: Setup::lan,
-    run: |run| split(run, seconds(600)),
+    run: |run| split(run, run.nodes.div_ceil(2), seconds(600)),
 };
 
-fn split(run: &mut Run, length: std::time::Duration) -> Result<(), String> {
+pub(super) const SPLIT_MINORITY: Scenario = Scenario {
+    name: "split-minority",
+    about: "the same when all seeds are on the smaller side, so that only calls to the dead can bring the two together",
+    nodes: 5,
+    setup: Setup::lan,
+    run: |run| split(run, run.nodes * 2 / 5, seconds(80)),
+};
+
+/// The first `left` hosts, the seed among them, are cut off from the rest.
+fn split(run: &mut Run, left: usize, length: std::time::Duration) -> Result<(), String> {
     let hosts = run.settled_mesh()?;
     announce_everywhere(run, 1);
     run.agree("announced", seconds(2))?;
-    let (left, right) = halves(&hosts);
+    let (left, right) = hosts.split_at(left);
     run.sim.split(left, right);
     run.sim.run_for(seconds(40));
     demand(run.sim.network.counts.blocked > 50, "hardly a packet was stopped")?;

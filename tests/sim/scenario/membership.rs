@@ -201,6 +201,9 @@ pub(super) const CLONE: Scenario = Scenario {
             steps <= 4 + u64::from(early.incarnation.0),
             format!("a war of lives: {early} to {late} in two minutes"),
         )?;
+        // They take each other's connections away: that must not become all that they do.
+        let dials = run.sim.checker.counts.dials;
+        demand(dials < 2_000, format!("{dials} dials in two minutes"))?;
         let others = run.sim.checker.false_deaths().iter().filter(|death| death.subject != name).count();
         demand(others == 0, "an innocent member was buried")
     },

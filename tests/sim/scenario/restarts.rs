@@ -65,39 +65,55 @@ pub(super) const OLD_SNAPSHOT: Scenario = Scenario {
     about: "an agent whose disk and clock went back rejoins with a higher life than the mesh remembers",
     nodes: 5,
     setup: Setup::lan,
-    run: |run| {
-        let hosts = run.settled_mesh()?;
+    run: |run| old_snapshot(run, true),
+};
+
+pub(super) const OLD_SNAPSHOT_BARE: Scenario = Scenario {
+    name: "old-snapshot-bare",
+    about: "the same for an agent that never announced anything: its signed life alone must tell",
+    nodes: 5,
+    setup: Setup::lan,
+    run: |run| old_snapshot(run, false),
+};
+
+fn old_snapshot(run: &mut Run, announces: bool) -> Result<(), String> {
+    let hosts = run.settled_mesh()?;
+    if announces {
         announce_everywhere(run, 1);
         run.agree("announced", seconds(1))?;
-        run.sim.run_for(seconds(2));
-        let victim = hosts[3];
-        let name = run.name(victim);
-        let old = run.sim.host(victim).disk.clone();
-        for version in 2..5 {
+    }
+    run.sim.run_for(seconds(2));
+    let victim = hosts[3];
+    let name = run.name(victim);
+    let old = run.sim.host(victim).disk.clone();
+    for version in 2..5 {
+        if announces {
             run.announce(victim, version, 1);
-            run.sim.crash(victim);
-            run.sim.run_for(Duration::from_millis(500));
-            run.sim.restart(victim);
-            run.agree("between", seconds(3))?;
         }
-        let known = run.sim.swim(victim).ok_or("it runs")?.me().life;
         run.sim.crash(victim);
-        run.within("missed", seconds(20), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
-        let host = run.sim.host_mut(victim);
-        host.disk = old;
-        host.clock_off_s = -86_400;
-        run.announce(victim, 5, 1);
+        run.sim.run_for(Duration::from_millis(500));
         run.sim.restart(victim);
-        let begins = run.sim.swim(victim).ok_or("it runs")?.me().life;
-        demand(begins < known, format!("the test is void: it begins with {begins}, known is {known}"))?;
-        run.agree("back", seconds(10))?;
-        let now = run.sim.swim(victim).ok_or("it runs")?.me().life;
-        demand(now.epoch > known.epoch, format!("{known} was followed by {now}"))?;
-        demand(run.sim.view(victim).is_some_and(|view| view.alarms.is_empty()), "it takes itself for a clone")?;
-        run.sim.run_for(seconds(40));
-        converged(&run.sim)
-    },
-};
+        run.agree("between", seconds(3))?;
+    }
+    let known = run.sim.swim(victim).ok_or("it runs")?.me().life;
+    run.sim.crash(victim);
+    run.within("missed", seconds(20), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+    let host = run.sim.host_mut(victim);
+    host.disk = old;
+    host.clock_off_s = -86_400;
+    if announces {
+        run.announce(victim, 5, 1);
+    }
+    run.sim.restart(victim);
+    let begins = run.sim.swim(victim).ok_or("it runs")?.me().life;
+    demand(begins < known, format!("the test is void: it begins with {begins}, known is {known}"))?;
+    run.agree("back", seconds(10))?;
+    let now = run.sim.swim(victim).ok_or("it runs")?.me().life;
+    demand(now.epoch > known.epoch, format!("{known} was followed by {now}"))?;
+    demand(run.sim.view(victim).is_some_and(|view| view.alarms.is_empty()), "it takes itself for a clone")?;
+    run.sim.run_for(seconds(40));
+    converged(&run.sim)
+}
 
 pub(super) const LOST_DISK: Scenario = Scenario {
     name: "lost-disk",
