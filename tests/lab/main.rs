@@ -3,10 +3,17 @@
 //! Every test has loopback addresses of its own (`127.x.0.1` and up), so tests run side by side. Tests that need
 //! programs or rights that are missing say `skipped: <cause>` and pass; `.ci/run` installs everything and runs all.
 
+#[cfg(test)]
 mod agent;
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
 mod failover;
+#[cfg(test)]
 mod http;
+#[cfg(test)]
 mod mesh;
+#[cfg(test)]
 mod programs;
