@@ -116,22 +116,44 @@ async fn read_spec(name: &InstanceName, body: Body) -> Result<InstanceSpec, Refu
             return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, codes::API_LIMIT, detail));
         }
     };
-    let form: InstanceForm = serde_json::from_slice(&bytes).map_err(|error| {
-        let part = ProblemPart {
-            pointer: None,
-            line: u32::try_from(error.line()).ok(),
-            column: u32::try_from(error.column()).ok(),
-            detail: error.to_string(),
-        };
-        let mut refusal = Refusal::malformed(format!("the instance cannot be read: {error}"));
-        refusal.errors = vec![part];
-        refusal
-    })?;
+    let form = parse_form(&bytes)?;
     form.resolve(Some(name)).map_err(|invalid| {
         let pointer = Some(format!("#/{}", invalid.field.replace('.', "/")));
         let detail = invalid.to_string();
         let mut refusal = Refusal::malformed(detail.clone());
         refusal.errors = vec![ProblemPart { pointer, line: None, column: None, detail }];
+        refusal
+    })
+}
+
+/// Reads the body; a mistake comes with its place, and with the nearest field where one is unknown.
+fn parse_form(bytes: &[u8]) -> Result<InstanceForm, Refusal> {
+    const EXAMPLE: &str = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080"}"#;
+    if bytes.first().is_none_or(|first| *first != b'{' && !first.is_ascii_whitespace()) {
+        let what = if bytes.is_empty() { "the body is empty" } else { "the body is no JSON object" };
+        return Err(Refusal::malformed(what).with_help(format!("send {EXAMPLE}")));
+    }
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let mut what = error.to_string();
+        if let Some(end) = what.rfind(&format!(" at line {line} column {column}")) {
+            what.truncate(end);
+        }
+        // The reader names fields between back ticks: first the unknown one, then those that there are.
+        let mut quoted = what.split('`').skip(1).step_by(2);
+        let unknown = what.starts_with("unknown field").then(|| quoted.next()).flatten();
+        let near = unknown.and_then(|name| starling_config::suggest(name, quoted)).map(str::to_owned);
+        let part = ProblemPart {
+            pointer: None,
+            line: u32::try_from(line).ok(),
+            column: u32::try_from(column).ok(),
+            detail: what.clone(),
+        };
+        let mut refusal = Refusal::malformed(format!("line {line}, column {column}: {what}"));
+        if let Some(near) = near {
+            refusal = refusal.with_help(format!("did you mean `{near}`?"));
+        }
+        refusal.errors = vec![part];
         refusal
     })
 }
@@ -253,6 +275,20 @@ mod tests {
         let form: InstanceForm = serde_json::from_str(json).unwrap();
         let spec = form.resolve(Some(&InstanceName::new("web").unwrap())).unwrap();
         assert_eq!(check_rights(&spec, door).map_err(|refusal| refusal.status.as_u16()), want, "{json}");
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_says_where_and_what_was_meant() {
+        let refuse = |body: &str| parse_form(body.as_bytes()).unwrap_err();
+        let typo = refuse(r#"{"service":"web","protocol":"http","adress":"127.0.0.1:80"}"#);
+        assert!(typo.detail.starts_with("line 1, column ") && typo.detail.contains("`adress`"), "{typo:?}");
+        assert_eq!(typo.help.as_deref(), Some("did you mean `address`?"));
+        assert!(!typo.errors[0].detail.contains(" at line "), "{typo:?}");
+        for (body, what) in [("", "empty"), ("[]", "no JSON object"), ("{", "EOF"), (" {}", "missing field")] {
+            let refusal = refuse(body);
+            assert!(refusal.detail.contains(what), "{body}: {refusal:?}");
+            assert!(!refusal.detail.contains("struct"), "{body}: {refusal:?}");
+        }
     }
 
     #[test]

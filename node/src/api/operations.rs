@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use starling_gossip::Seed;
+use starling_gossip::{MemberView, Seed};
 use starling_model::codes;
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use super::problem::Refusal;
 use super::query::Query;
 use super::server::BODY_BYTES_MAX;
 use super::views::{Envelope, JoinRequest, Operation, kind};
+use crate::mesh_view::MeshView;
 use crate::shutdown::Phase;
 use crate::tasks::gossip::MeshCommand;
 use crate::telemetry::time::{Clocks, rfc3339_millis};
@@ -31,9 +32,30 @@ const SEEDS_MAX: usize = 16;
 /// How often a waiting join looks at the view.
 const JOIN_LOOK: Duration = Duration::from_millis(50);
 
+/// How long a join that nobody waits for may run until it counts as failed: a few rounds of dialling.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The newest operations.
 #[derive(Clone, Debug, Default)]
 pub struct Operations(Arc<Mutex<(u64, VecDeque<Operation>)>>);
+
+/// What a join waits for.
+#[derive(Clone, Debug)]
+struct Dialled {
+    seeds: Vec<String>,
+    /// Members alive when it began.
+    before: u64,
+}
+
+impl Dialled {
+    /// More members than before, or one of the seeds is a member already.
+    fn is_done(&self, view: &MeshView) -> bool {
+        let known = |member: &MemberView| {
+            member.name != view.node && member.addresses.iter().any(|address| self.seeds.contains(&address.to_string()))
+        };
+        view.counts().alive > self.before || view.alive().any(known)
+    }
+}
 
 impl Operations {
     fn begin(&self, verb: &str) -> Operation {
@@ -104,27 +126,42 @@ pub async fn join(
     if state.lifecycle.phase() >= Phase::Draining {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the agent is leaving"));
     }
-    let before = state.view.load().counts().alive;
-    let mut operation = state.operations.begin("join");
     let seeds = request.seeds.iter().cloned().map(Seed).collect();
+    let dialled = Dialled { before: state.view.load().counts().alive, seeds: request.seeds };
     if !state.mesh.offer(MeshCommand::Join(seeds)) {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "too many commands wait"));
     }
-    if let Some(wait) = wait {
-        let more = async {
-            while state.view.load().counts().alive <= before {
-                tokio::time::sleep(JOIN_LOOK).await;
-            }
-        };
-        if timeout(wait, more).await.is_ok() {
-            let alive = state.view.load().counts().alive;
-            operation.state = "done".to_owned();
-            operation.detail = Some(format!("{alive} members alive"));
-            operation.finished_at = Some(rfc3339_millis(SystemTime::now()));
-            state.operations.save(&operation);
-        }
+    let mut operation = state.operations.begin("join");
+    // It goes on when the asker does not wait, or not long enough; it ends by itself within the patience.
+    let following = tokio::spawn(follow(Arc::clone(&state), operation.clone(), dialled));
+    if let Some(wait) = wait
+        && let Ok(Ok(ended)) = timeout(wait, following).await
+    {
+        operation = ended;
     }
     Ok(show(&state, &headers, operation))
+}
+
+/// Watches the view until a join has an outcome. Bounded by [`JOIN_PATIENCE`].
+async fn follow(state: Shared, mut operation: Operation, dialled: Dialled) -> Operation {
+    let done = async {
+        while !dialled.is_done(&state.view.load()) {
+            tokio::time::sleep(JOIN_LOOK).await;
+        }
+    };
+    if timeout(JOIN_PATIENCE, done).await.is_ok() {
+        let alive = state.view.load().counts().alive;
+        operation.state = "done".to_owned();
+        operation.detail = Some(format!("{alive} members alive"));
+    } else {
+        let what = format!("no answer from {} in {} s", dialled.seeds.join(", "), JOIN_PATIENCE.as_secs());
+        let refusal = Refusal::new(StatusCode::GATEWAY_TIMEOUT, codes::NO_QUIC_ANSWER, what);
+        operation.state = "failed".to_owned();
+        operation.problem = Some(refusal.document("/v1/join"));
+    }
+    operation.finished_at = Some(rfc3339_millis(SystemTime::now()));
+    state.operations.save(&operation);
+    operation
 }
 
 fn check_seeds(seeds: &[String]) -> Result<(), Refusal> {
@@ -202,6 +239,21 @@ mod tests {
             assert!(!check(&[bad]), "{bad}");
         }
         assert!(!check(&[]) && !check(&["a:1"; 17]));
+    }
+
+    #[test]
+    fn a_join_is_done_with_a_new_member_or_one_that_was_there() {
+        use crate::mesh_view::tests::member;
+        let now = std::time::Instant::now();
+        let mut view = MeshView::empty("vm-1".parse().unwrap(), starling_model::BootEpoch(7), now);
+        view.members = vec![member("vm-1", starling_model::MemberState::Alive, now)];
+        let own = view.members[0].addresses.iter().map(ToString::to_string).collect();
+        assert!(!Dialled { seeds: own, before: 1 }.is_done(&view), "this node itself is nobody to join");
+        view.members.push(member("vm-2", starling_model::MemberState::Alive, now));
+        let other: Vec<String> = view.members[1].addresses.iter().map(ToString::to_string).collect();
+        assert!(Dialled { seeds: Vec::new(), before: 1 }.is_done(&view));
+        assert!(!Dialled { seeds: Vec::new(), before: 2 }.is_done(&view));
+        assert_eq!(Dialled { seeds: other.clone(), before: 2 }.is_done(&view), !other.is_empty());
     }
 
     #[test]

@@ -9,6 +9,9 @@ use starling_model::{Code, codes};
 
 use super::views::{Problem, ProblemPart};
 
+/// Media type of a problem document.
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
 /// Why a request was not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -71,7 +74,7 @@ impl Refusal {
         let body = serde_json::to_vec(&self.document(path)).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -30,7 +30,11 @@ use super::guard::{Door, Guard};
 use super::problem::Refusal;
 
 /// Connections at a time over both doors together.
-pub const CONNECTIONS_MAX: usize = 64;
+pub const CONNECTIONS_MAX: usize = SOCKET_CONNECTIONS_MAX + TCP_CONNECTIONS_MAX;
+/// Of these, of the Unix socket: any local user may fill loopback TCP, and must not lock out the command line.
+const SOCKET_CONNECTIONS_MAX: usize = 16;
+/// The others, of loopback TCP.
+const TCP_CONNECTIONS_MAX: usize = 48;
 /// Largest body of a request.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Time for the head of a request.
@@ -47,7 +51,8 @@ const SOCKET_MODE: u32 = 0o660;
 pub struct Server {
     router: Router,
     guard: Arc<Guard>,
-    permits: Arc<Semaphore>,
+    socket_permits: Arc<Semaphore>,
+    tcp_permits: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
 
@@ -55,13 +60,24 @@ impl Server {
     /// A server that ends its connections when `closing` becomes true.
     #[must_use]
     pub fn new(router: Router, guard: Guard, closing: watch::Receiver<bool>) -> Self {
-        Self { router, guard: Arc::new(guard), permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), closing }
+        Self {
+            router,
+            guard: Arc::new(guard),
+            socket_permits: Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX)),
+            tcp_permits: Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX)),
+            closing,
+        }
     }
 
     /// Waits until every connection has got its answer, at most `deadline`. Call it after `closing` became true.
     pub async fn finish(&self, deadline: Duration) {
-        let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-        if tokio::time::timeout(deadline, self.permits.acquire_many(all)).await.is_err() {
+        let all = |max: usize| u32::try_from(max).unwrap_or(u32::MAX);
+        let both = async {
+            let socket = self.socket_permits.acquire_many(all(SOCKET_CONNECTIONS_MAX)).await;
+            let tcp = self.tcp_permits.acquire_many(all(TCP_CONNECTIONS_MAX)).await;
+            drop((socket, tcp));
+        };
+        if tokio::time::timeout(deadline, both).await.is_err() {
             debug!("api connections were cut");
         }
     }
@@ -110,7 +126,11 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
+        let permits = match door {
+            Door::Socket { .. } => &self.socket_permits,
+            Door::Tcp => &self.tcp_permits,
+        };
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
         let server = self.clone();
         tokio::spawn(async move {
             server.connection(stream, door).await;
@@ -206,15 +226,26 @@ fn refusal_of(response: &mut Response, method: &Method, path: &str) -> Option<Re
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         return Some(refusal);
     }
-    if response.headers().contains_key(header::CONTENT_TYPE) {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind == super::problem::MEDIA_TYPE) {
         return None;
     }
-    let (code, detail) = match response.status() {
-        StatusCode::NOT_FOUND => (codes::NOT_FOUND, format!("the API has no {path}")),
-        StatusCode::METHOD_NOT_ALLOWED => (codes::BAD_REQUEST, format!("{path} has no {method}")),
-        _ => return None,
-    };
-    Some(Refusal::new(response.status(), code, detail))
+    let status = response.status();
+    match status {
+        StatusCode::NOT_FOUND => Some(Refusal::missing(format!("the API has no {path}"))),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok());
+            let help = format!("allowed here: {}", allowed.unwrap_or("nothing").replace(',', ", "));
+            let detail = format!("{path} has no {method}");
+            Some(Refusal::new(status, codes::BAD_REQUEST, detail).with_help(help))
+        }
+        // The router's own text, say for a path whose escapes are no UTF-8.
+        _ if status.is_client_error() => {
+            let detail = format!("{path} is not well-formed");
+            Some(Refusal::new(status, codes::BAD_REQUEST, detail))
+        }
+        _ => None,
+    }
 }
 
 fn harden(headers: &mut HeaderMap) {

@@ -1,22 +1,29 @@
 //! `/v1/status`: this node in ten lines.
 
+use std::time::Duration;
+
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_model::codes::{self, Level};
-use starling_model::{Code, SpiffeId, mesh};
+use starling_model::{Code, MemberState, SpiffeId, mesh};
 use starling_proxy::metrics::Direction;
+use starling_routing::condition;
 
 use super::Shared;
 use super::answer::read;
 use super::problem::Refusal;
 use super::query::Query;
-use super::services::endpoint_counts;
+use super::services::{endpoint_counts, health_of};
 use super::views::{
     Flow, Status, StatusConfig, StatusIdentity, StatusProblem, StatusServices, StatusStore, StatusTraffic, kind,
 };
 use crate::crypto::wall_clock;
+use crate::mesh_view::MeshView;
 use crate::telemetry::time::{Clocks, millis, rfc3339_millis, rfc3339_seconds};
+
+/// Problems of one kind in one answer; a broken rack must not hide what else is wrong.
+const PROBLEMS_EACH_MAX: usize = 10;
 
 /// The status.
 ///
@@ -114,14 +121,7 @@ fn traffic(state: &Shared, clocks: &Clocks) -> StatusTraffic {
 #[must_use]
 pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     let mut problems = Vec::new();
-    let mut add = |code: Code, detail: String| {
-        let level = match code.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
-        };
-        let (code, help) = (code.to_string(), code.help.to_owned());
-        problems.push(StatusProblem { code, level: level.to_owned(), detail, help });
-    };
+    let mut add = |code: Code, detail: String| problems.push(coded(code, detail));
     let view = state.view.load();
     if view.duplicate {
         add(
@@ -143,8 +143,7 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
         add(codes::NOT_READY, format!("task {task} panicked {} times {end}", held.panics));
     }
     for text in &state.local.load().problems {
-        let first = text.lines().next().unwrap_or_default();
-        add(codes::BAD_SETTING, first.split_once(": ").map_or(first, |(_, rest)| rest).to_owned());
+        add(codes::BAD_SETTING, in_short(text));
     }
     if state.identity.is_ending(wall_clock()) {
         add(codes::CERTIFICATE_ENDING, format!("certificate ends {}", state.identity.node.certificate_not_after()));
@@ -152,6 +151,116 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     if state.identity.bundle().shared_issuer {
         add(codes::SHARED_ISSUER, "shared issuer: any host can pose as any node".to_owned());
     }
+    let clocks = Clocks::read();
+    problems.extend(failed_members(&view, &clocks));
+    problems.extend(bad_endpoints(state, &clocks));
     problems.sort_by_key(|problem| problem.level != "error");
     problems
+}
+
+fn coded(code: Code, detail: String) -> StatusProblem {
+    let level = match code.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    };
+    StatusProblem { code: code.to_string(), level: level.to_owned(), detail, help: code.help.to_owned() }
+}
+
+/// A warning without an entry in the catalogue.
+fn plain(detail: String, help: String) -> StatusProblem {
+    StatusProblem { code: String::new(), level: "warning".to_owned(), detail, help }
+}
+
+/// The first ones of a kind, and how many are left out.
+fn bounded(mut found: Vec<StatusProblem>, help: &str) -> Vec<StatusProblem> {
+    let more = found.len().saturating_sub(PROBLEMS_EACH_MAX);
+    if more > 0 {
+        found.truncate(PROBLEMS_EACH_MAX);
+        found.push(plain(format!("and {more} more"), help.to_owned()));
+    }
+    found
+}
+
+fn failed_members(view: &MeshView, clocks: &Clocks) -> Vec<StatusProblem> {
+    let help = "`starling members` lists everybody";
+    let failed = view.members.iter().filter(|member| member.state == MemberState::Dead).map(|member| {
+        let seconds = clocks.now().saturating_duration_since(member.since).as_secs();
+        let ago = starling_config::duration::format(Duration::from_secs(seconds));
+        plain(format!("{} failed {ago} ago", member.name), help.to_owned())
+    });
+    bounded(failed.collect(), help)
+}
+
+/// Services that nobody serves, and single endpoints that are not used though their node is here.
+fn bad_endpoints(state: &Shared, clocks: &Clocks) -> Vec<StatusProblem> {
+    let now = clocks.now();
+    let mut found = Vec::new();
+    for service in state.shared.table.load().services() {
+        let judged: Vec<_> = service
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let load = state.shared.loads.load(endpoint.index, now);
+                (endpoint, health_of(&condition(endpoint, &load, now), endpoint.member, clocks))
+            })
+            .collect();
+        let help = format!("`starling services {}` shows each endpoint with the reason", service.key);
+        if judged.iter().all(|(_, (word, _))| *word != "healthy") {
+            let detail = format!("{}: no endpoint of {} is healthy", service.key, judged.len());
+            found.push(StatusProblem { help, ..coded(codes::NO_ENDPOINT, detail) });
+            continue;
+        }
+        for (endpoint, (word, reason)) in judged {
+            if matches!(word, "healthy" | "draining") || endpoint.member != MemberState::Alive {
+                continue;
+            }
+            let why = reason.map(|reason| format!(": {}", reason.detail)).unwrap_or_default();
+            found.push(plain(format!("{} on {} {word}{why}", endpoint.id.instance, endpoint.id.node), help.clone()));
+        }
+    }
+    bounded(found, "`starling services` lists them all")
+}
+
+/// A rendered report of a file's problems in one line: the first, where it is, and how many there are besides.
+fn in_short(report: &str) -> String {
+    let first = report.lines().next().unwrap_or_default();
+    let what = first.split_once(": ").map_or(first, |(_, rest)| rest);
+    let place = report.lines().find_map(|line| line.trim_start().strip_prefix("--> "));
+    let place = place.map(|place| format!(" at {}", place.trim())).unwrap_or_default();
+    let more = report.lines().filter(|line| line.starts_with("error[")).count().saturating_sub(1);
+    let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    format!("{what}{place}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_in_short_keeps_its_place() {
+        let report = "error[ST0103]: instance[0] needs `service`\n  --> /etc/starling/services.d/a.toml:1:1\n   |\n\
+                      error[ST0102]: unknown field `servce`\n  --> /etc/starling/services.d/a.toml:2:1\n2 errors\n";
+        let want = "instance[0] needs `service` at /etc/starling/services.d/a.toml:1:1 (and 1 more)";
+        assert_eq!(in_short(report), want);
+        assert_eq!(in_short("cannot read the folder"), "cannot read the folder");
+    }
+
+    #[test]
+    fn one_kind_of_problem_never_fills_the_screen() {
+        let of = |number: usize| bounded(vec![plain("x".to_owned(), String::new()); number], "look there");
+        assert_eq!(of(PROBLEMS_EACH_MAX).len(), PROBLEMS_EACH_MAX);
+        let many = of(PROBLEMS_EACH_MAX + 5);
+        assert_eq!((many.len(), many[PROBLEMS_EACH_MAX].detail.as_str()), (PROBLEMS_EACH_MAX + 1, "and 5 more"));
+    }
+
+    #[test]
+    fn a_failed_member_is_a_problem() {
+        use crate::mesh_view::tests::member;
+        let now = std::time::Instant::now();
+        let mut view = MeshView::empty("vm-1".parse().unwrap(), starling_model::BootEpoch(7), now);
+        view.members = vec![member("vm-1", MemberState::Alive, now), member("vm-2", MemberState::Dead, now)];
+        let found = failed_members(&view, &Clocks::read());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].detail.starts_with("vm-2 failed ") && found[0].level == "warning", "{found:?}");
+    }
 }

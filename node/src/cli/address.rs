@@ -36,7 +36,11 @@ impl Address {
             return address.clone();
         }
         match config_dir {
-            Some(dir) if !ConfigDir::new(dir).is_standard() => Self::Unix(dir.join("api.sock")),
+            Some(dir) if !ConfigDir::new(dir).is_standard() => {
+                // An address is absolute, so that it can be copied from a message.
+                let socket = dir.join("api.sock");
+                Self::Unix(std::path::absolute(&socket).unwrap_or(socket))
+            }
             Some(_) | None => Self::Unix(PathBuf::from(SOCKET_DEFAULT)),
         }
     }
@@ -141,6 +145,8 @@ mod tests {
         check(None, "unix:///run/starling/api.sock");
         check(Some("/etc/starling"), "unix:///run/starling/api.sock");
         check(Some("/tmp/x"), "unix:///tmp/x/api.sock");
+        let here = std::env::current_dir().unwrap();
+        check(Some("lab"), &format!("unix://{}/lab/api.sock", here.display()));
         let given = Address::Http("h:1".to_owned());
         assert_eq!(Address::choose(Some(&given), Some(Path::new("/tmp/x"))), given);
     }

@@ -56,6 +56,11 @@ impl Places {
         self.identity().join("issuing.key")
     }
 
+    /// The folders of services and of further settings.
+    fn drop_ins(&self) -> [PathBuf; 2] {
+        ["services.d", "conf.d"].map(|name| self.config.join(name))
+    }
+
     /// The settings.
     pub(crate) fn agent_toml(&self) -> PathBuf {
         self.config.join("agent.toml")
@@ -132,6 +137,10 @@ pub(crate) fn check(
 pub(crate) fn install(join: &JoinFile, places: &Places, bundle: BundleThere) -> Result<(), FileError> {
     let owner = Owner::find();
     files::make_dir(&places.config, CONFIG_DIR_MODE)?;
+    // Empty, so that one sees where services and further settings go.
+    for folder in places.drop_ins() {
+        files::make_dir(&folder, CONFIG_DIR_MODE)?;
+    }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
     files::make_dir(&places.state, SECRET_DIR_MODE)?;
     files::make_dir(&places.identity(), SECRET_DIR_MODE)?;
@@ -150,7 +159,8 @@ pub(crate) fn install(join: &JoinFile, places: &Places, bundle: BundleThere) -> 
         files::replace_secret(&places.issuing_key(), key.as_bytes())?;
     }
     owner.give(&[&places.state, &places.identity(), &places.chain(), &places.issuing_key()])?;
-    owner.give_group(&[&places.config])
+    owner.give_group(&[&places.config])?;
+    places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))
 }
 
 /// Writes `agent.toml` unless there is one. True when it was written.

@@ -155,13 +155,14 @@ impl Surroundings {
     }
 }
 
-/// Text of ours as this locale can show it: ellipsis, arrow and multiplication sign have stand-ins in ASCII.
+/// Text of ours as this locale can show it: our own signs have stand-ins in ASCII.
 pub(crate) fn for_locale(text: &str) -> Cow<'_, str> {
     if text.is_ascii() || Surroundings::of_environment().unicode() { Cow::Borrowed(text) } else { ascii(text) }
 }
 
-fn ascii(text: &str) -> Cow<'_, str> {
-    Cow::Owned(text.replace('…', "...").replace('→', "->").replace('×', "x"))
+/// Stand-ins for our own signs, whatever the locale is.
+pub(crate) fn ascii(text: &str) -> Cow<'_, str> {
+    Cow::Owned(text.replace('…', "...").replace('→', "->").replace('×', "x").replace('√', "ok").replace('‼', "!!"))
 }
 
 #[cfg(test)]
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn our_own_signs_have_stand_ins() {
-        assert_eq!(ascii("SHA256:b7e1 … orders ×2 → gone"), "SHA256:b7e1 ... orders x2 -> gone");
+        assert_eq!(ascii("SHA256:b7e1 … orders ×2 → gone √ ‼"), "SHA256:b7e1 ... orders x2 -> gone ok !!");
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub(crate) fn print_body(body: &[u8]) -> Result<Exit, CliError> {
     written(data(&bytes))
 }
 
+/// Prints a JSON body as one of several, each on its line.
+pub(crate) fn print_line(body: &[u8]) -> Result<Exit, CliError> {
+    written(data(&[body.trim_ascii_end(), b"\n"].concat()))
+}
+
 /// A value of our own as the JSON document of a command.
 pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, CliError> {
     let mut bytes = serde_json::to_vec(value)

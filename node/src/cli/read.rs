@@ -132,7 +132,8 @@ impl Read {
             Self::Service { filter, .. } => {
                 let answer: Envelope<Service> = parse(body)?;
                 if names {
-                    lines(answer.body.endpoints.iter().map(|endpoint| endpoint.id.clone()).collect())
+                    let shown = answer.body.endpoints.iter().filter(|endpoint| filter.shows(endpoint));
+                    lines(shown.map(|endpoint| endpoint.id.clone()).collect())
                 } else {
                     render::services::one(&answer, columns, filter, look)
                 }
@@ -178,7 +179,13 @@ pub(crate) fn run(
     loop {
         let answer = fetch(client, read)?;
         let exit = match show.output {
+            // Documents that follow each other are apart: one on each line, or as documents of one YAML stream.
+            Format::Json if watch.is_some() => output::print_line(&answer.body)?,
             Format::Json => output::print_body(&answer.body)?,
+            Format::Yaml if watch.is_some() => {
+                output::print("---\n")?;
+                output::print_yaml(&answer.body)?
+            }
             Format::Yaml => output::print_yaml(&answer.body)?,
             Format::Table | Format::Wide | Format::Name => {
                 let text = read.render(&answer.body, show.output, look)?;
@@ -289,6 +296,25 @@ mod tests {
         assert_eq!(releases_differ(format!(r#"{{"version":"{}"}}"#, crate::RELEASE).as_bytes()), None);
         let text = releases_differ(br#"{"items":[{"self":true,"version":"9.9.9"},{"version":"1"}]}"#).unwrap();
         assert!(text.contains("9.9.9") && text.lines().count() == 1, "{text}");
+    }
+
+    #[test]
+    fn names_obey_the_filter_of_endpoints() {
+        let endpoint = |node: &str| {
+            serde_json::json!({"id": format!("{node}/default/web"), "node": node, "instance": "web", "port": "http",
+                "protocol": "http", "labels": {}, "subsets": [], "health": "healthy", "reason": null, "weight": 100,
+                "share": 0.5, "inFlight": 0, "latencyEwmaMs": null, "since": null})
+        };
+        let body = serde_json::json!({"apiVersion": "starling/v1", "kind": "Service",
+            "view": {"node": "vm-1", "bootEpoch": "1", "revision": 1, "asOf": "2026-11-22T15:31:59Z", "digest": "0",
+                     "agreement": {"alive": 2, "same": 2, "behind": [], "behindCount": 0}},
+            "namespace": "default", "name": "web", "hostname": "web.mesh.internal", "vip": null, "ports": [],
+            "endpoints": [endpoint("vm-1"), endpoint("vm-2")], "routes": [], "traffic": null});
+        let key = ServiceKey::parse("web", &Namespace::default()).unwrap();
+        let filter = render::services::Filter { node: Some("vm-2".to_owned()), subset: None };
+        let read = Read::Service { key, filter };
+        let names = read.render(body.to_string().as_bytes(), Format::Name, &Look::plain()).unwrap();
+        assert_eq!(names, "vm-2/default/web\n");
     }
 
     #[test]

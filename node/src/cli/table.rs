@@ -2,7 +2,7 @@
 //!
 //! Pure: cells and a [`Look`] in, text out. Only where a width is given is the widest column cut, with `…`.
 
-use crate::cli::look::{Look, Tone};
+use crate::cli::look::{Look, Tone, ascii};
 
 /// Between two columns.
 const GUTTER: &str = "   ";
@@ -70,6 +70,9 @@ impl Table {
 
     /// The table as text, each line with its line feed.
     pub(crate) fn render(&self, look: &Look) -> String {
+        if !look.unicode && self.rows.iter().flatten().any(|cell| !cell.text.is_ascii()) {
+            return self.in_ascii().render(look);
+        }
         let widths = self.widths(look);
         let mut text = String::new();
         if look.headers {
@@ -80,6 +83,15 @@ impl Table {
             self.line(&mut text, row.iter().cloned(), &widths, look);
         }
         text
+    }
+
+    /// The same with stand-ins for our own signs, put in before widths are measured; what is left is `?`.
+    fn in_ascii(&self) -> Self {
+        let mut table = self.clone();
+        for cell in table.rows.iter_mut().flatten() {
+            cell.text = ascii(&cell.text).chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+        }
+        table
     }
 
     fn widths(&self, look: &Look) -> Vec<usize> {
@@ -107,7 +119,7 @@ impl Table {
             if at > 0 {
                 text.push_str(GUTTER);
             }
-            let shown = cut(&cell.text, *width);
+            let shown = cut(&cell.text, *width, look.unicode);
             let pad = " ".repeat(width.saturating_sub(shown.chars().count()));
             let shown = look.paint(&shown, cell.tone);
             match align {
@@ -121,11 +133,12 @@ impl Table {
     }
 }
 
-fn cut(text: &str, width: usize) -> String {
+fn cut(text: &str, width: usize, unicode: bool) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let end = if unicode { "…" } else { "..." };
+    text.chars().take(width.saturating_sub(end.chars().count())).chain(end.chars()).collect()
 }
 
 #[cfg(test)]
@@ -159,6 +172,19 @@ mod tests {
         let text = sample().render(&look);
         assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
         assert!(text.contains("nothing in p…"), "{text}");
+    }
+
+    #[test]
+    fn stand_ins_for_our_signs_are_measured() {
+        let mut table = Table::new([("SERIAL", Align::Left), ("X", Align::Left)]);
+        table.row([Cell::new("7f9e…"), Cell::new("a")]);
+        table.row([Cell::new("1"), Cell::new("é")]);
+        let look = Look { unicode: false, ..Look::plain() };
+        assert_eq!(table.render(&look), "SERIAL    X\n7f9e...   a\n1         ?\n");
+        let narrow = Look { unicode: false, width: Some(30), ..Look::plain() };
+        let text = sample().render(&narrow);
+        assert!(text.is_ascii() && text.contains("nothing in..."), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 30), "{text}");
     }
 
     #[test]

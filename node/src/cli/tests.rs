@@ -43,15 +43,16 @@ fn wrong_values_say_what_is_wrong_and_where_to_read_on() {
         (vec!["members", "-n", "node"], "reserved"),
         (vec!["members", "--label", "zone"], "KEY=VALUE"),
         (vec!["agent", "--set", "mesh.preset"], "KEY=VALUE"),
-        (vec!["trust", "issue", "node"], "required"),
+        (vec!["trust", "issue", "node"], "missing <NAME>"),
         (vec!["trust", "issue", "node", "vm_2"], "is not a DNS label"),
-        (vec!["trust", "init", "--out", "x"], "required"),
-        (vec!["join"], "required"),
-        (vec!["services", "--node", "vm-1"], "required"),
+        (vec!["trust", "init", "--out", "x"], "missing --trust-domain <TD>"),
+        (vec!["join"], "missing <FILE>"),
+        (vec!["services", "--node", "vm-1"], "missing <SERVICE>"),
         (vec!["status", "extra"], "extra"),
         (vec!["status", "-w=5"], "duration"),
         (vec!["demo", "--exit-after", "soon"], "duration"),
         (vec!["completions", "powerfish"], "powerfish"),
+        (vec!["status", "-o", "qqqq"], "known values: table, wide"),
     ] {
         let text = complaint(&words);
         assert!(text.starts_with("error") && text.contains(part), "{words:?}: {text}");
@@ -69,8 +70,7 @@ fn a_complaint_looks_like_every_error() {
     );
     assert_eq!(
         complaint(&["trust", "init", "--out", "x"]),
-        "error: the following required arguments were not provided:\n\
-         \x20 cause: --trust-domain <TD>\n\
+        "error: missing --trust-domain <TD>\n\
          \x20 help:  usage:  starling trust init --trust-domain <TD> --out <DIR>\n\
          \x20        its flags:  starling trust init --help\n"
     );

@@ -19,7 +19,7 @@ use crate::api::views::{API_VERSION, kind};
 use crate::cli::errors::{CliError, Exit, causes};
 use crate::cli::install::{self, PUBLIC_FILE_MODE, bundle_error};
 use crate::cli::load::{Request, configuration};
-use crate::cli::look::{Look, Mark};
+use crate::cli::look::{Look, Mark, ascii};
 use crate::cli::read::ShowArgs;
 use crate::cli::table::{Align, Cell, Table};
 use crate::cli::{Format, figures, output};
@@ -234,13 +234,16 @@ fn init_text(args: &InitArgs, made: &NewTrustDomain, look: &Look) -> String {
     let roles = made.bundle.operators.first().map(|operator| operator.roles.to_string()).unwrap_or_default();
     let operator_key = format!("{} \"{}\"", made.operator_key_id, args.operator);
     let sequence = format!("public, sequence {}", made.bundle.sequence);
+    let fingerprint = install::short_fingerprint(&made.bundle);
+    // Put in before columns are measured.
+    let fingerprint = if look.unicode { fingerprint } else { ascii(&fingerprint).into_owned() };
     let mut text = format!("created trust domain {} in {out}\n", args.trust_domain);
     for (label, file, what, remark) in [
         ("root CA", "operator/root.key", "valid 10 years", "KEEP OFFLINE"),
         ("issuing CA", "operator/issuer.key", "valid 5 years", "signs node certificates"),
         ("operator key", operator_file.as_str(), operator_key.as_str(), &format!("roles {roles}")),
         ("trust bundle", "trust/bundle.trust", sequence.as_str(), "goes to every node"),
-        ("fingerprint", &install::short_fingerprint(&made.bundle), "", "compare it by voice or ticket"),
+        ("fingerprint", fingerprint.as_str(), "", "compare it by voice or ticket"),
     ] {
         text.push_str(&format!("  {label:<15}{file:<23}{what:<23}{remark}\n"));
     }

@@ -50,21 +50,36 @@ pub(crate) fn as_ours(error: &clap::Error, more: &str) -> CliError {
             let flag = text(ContextKind::InvalidArg).map(bare).unwrap_or_default();
             unknown(&format!("value of {flag}"), ContextKind::InvalidValue, ContextKind::SuggestedValue)
         }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(names)) => names.join(" and "),
+                Some(_) | None => text(ContextKind::InvalidArg).unwrap_or_default(),
+            };
+            CliError::plain(Exit::Usage, format!("missing {missing}"))
+                .help(usage_of(&error.render().to_string()).into_iter().chain([more.to_owned()]))
+        }
         _ => {
             let whole = error.render().to_string();
             let mut lines = whole.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim_end);
             let first = lines.next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
             let rest: Vec<String> = lines
-                .map(|line| line.trim().trim_start_matches("tip: ").to_owned())
+                .map(|line| line.trim().trim_start_matches("tip: "))
+                .map(|line| match line.strip_prefix("[possible values: ").and_then(|list| list.strip_suffix(']')) {
+                    Some(list) => format!("known values: {list}"),
+                    None => line.to_owned(),
+                })
                 .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
                 .collect();
-            let usage = whole.lines().find_map(|line| line.strip_prefix("Usage: "));
-            let usage = usage.map(|usage| format!("usage:  {usage}"));
-            let cli = CliError::plain(Exit::Usage, first).help(usage.into_iter().chain([more.to_owned()]));
+            let cli = CliError::plain(Exit::Usage, first).help(usage_of(&whole).into_iter().chain([more.to_owned()]));
             if rest.is_empty() { cli } else { cli.cause(rest.join("\n")) }
         }
     }
+}
+
+/// The usage line of the parser's text.
+fn usage_of(whole: &str) -> Option<String> {
+    whole.lines().find_map(|line| line.strip_prefix("Usage: ")).map(|usage| format!("usage:  {usage}"))
 }
 
 /// Where to read on: the help of the command that was meant, as far as the arguments name one.

@@ -449,8 +449,9 @@ impl Mesh {
         let mut known: Vec<String> = self.agents.iter().map(Agent::name).collect();
         known.extend(self.services.iter().map(|service| service.instance.id()));
         let near = starling_config::suggest(name, known.iter().map(String::as_str));
-        let near = near.map(|near| format!(" Did you mean {near}?")).unwrap_or_default();
-        CliError::plain(Exit::NotFound, format!("nothing here is called {name}.{near} There are: {}", known.join(", ")))
+        let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+        let what = format!("nothing here is called {name}{near}: there are {}", known.join(", "));
+        CliError::plain(Exit::NotFound, what)
     }
 
     /// Ends everything; says what is left.

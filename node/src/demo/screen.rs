@@ -106,11 +106,22 @@ impl Screen {
 
     /// The live line; only on a terminal.
     pub(super) fn live(&mut self, recent: &Recent) {
-        if let Some(width) = self.look.width {
+        if self.look.width.is_some() {
+            // Asked each time: windows change their size.
+            let width = self.width();
             let line: String = live(&self.look, recent, width).chars().take(width.saturating_sub(1)).collect();
             self.write(&format!("\r\x1b[2K{line}"));
             self.live = true;
         }
+    }
+
+    /// Columns of the terminal now.
+    fn width(&self) -> usize {
+        let size = match self.channel {
+            Channel::Stdout => terminal_size::terminal_size_of(io::stdout()),
+            Channel::Stderr => terminal_size::terminal_size_of(io::stderr()),
+        };
+        size.map_or(self.look.width.unwrap_or(0), |(width, _)| usize::from(width.0))
     }
 
     /// Something that happened.
@@ -186,7 +197,7 @@ fn invitation(socket: &str, entrance: &str) -> String {
     )
 }
 
-/// The line in a terminal of this width: bars where there is room for them.
+/// The line in a terminal of this width: bars where there is room for them, and only the shares where there is little.
 fn live(look: &Look, recent: &Recent, width: usize) -> String {
     let figures = &recent.figures;
     let latency = |quantile: f64| figures.quantile(quantile).map_or_else(|| "-".to_owned(), milliseconds);
@@ -203,8 +214,14 @@ fn live(look: &Look, recent: &Recent, width: usize) -> String {
         shares.iter().map(part).collect()
     };
     let tail = format!("   of {}", count(figures.requests));
-    let long = format!("{head}{}{tail}", parts(&|part| bar(look, part) + " "));
-    if long.chars().count() < width { long } else { format!("{head}{}{tail}", parts(&|_| String::new())) }
+    let bars = format!("{head}{}{tail}", parts(&|part| bar(look, part) + " "));
+    let plain = format!("{head}{}{tail}", parts(&|_| String::new()));
+    let rest: String = shares
+        .iter()
+        .map(|(name, _, part)| format!("  {} {}", name.strip_prefix("orders-").unwrap_or(name), share(*part)))
+        .collect();
+    let short = format!("  {:.1} rps   {success}   p99 {}{rest}", recent.per_second, latency(0.99));
+    [bars, plain].into_iter().find(|line| line.chars().count() < width).unwrap_or(short)
 }
 
 fn bar(look: &Look, part: f64) -> String {
@@ -241,6 +258,13 @@ mod tests {
         assert_eq!(line, "  √ trust domain demo.internal created                            0.0 s\n");
         let ascii = Look { unicode: false, ..Look::plain() };
         assert!(tick(&ascii, "x", Duration::ZERO).starts_with("  ok x"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_short_line() {
+        let recent = Recent { figures: Figures::default(), per_second: 40.0 };
+        assert_eq!(live(&Look::plain(), &recent, 80), "  orders   40.0 rps   -   p50 -   p99 -    of 0");
+        assert_eq!(live(&Look::plain(), &recent, 30), "  40.0 rps   -   p99 -");
     }
 
     #[test]

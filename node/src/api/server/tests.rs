@@ -179,6 +179,7 @@ async fn unknown_things_are_problem_documents() {
     for (method, path, status, code) in [
         ("GET", "/v1/nothing", 404, "ST0306"),
         ("GET", "/v1/members/vm-77", 404, "ST0306"),
+        ("GET", "/v1/members/%ff", 400, "ST0305"),
         ("GET", "/v1/services/default/none", 404, "ST0306"),
         ("GET", "/v1/services/Bad/none", 404, "ST0306"),
         ("GET", "/v1/instances/none", 404, "ST0306"),
@@ -198,7 +199,7 @@ async fn unknown_things_are_problem_documents() {
     }
     let wrong = "DELETE /v1/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let answer = exchange(UnixStream::connect(fixture.socket()).await.unwrap(), wrong).await;
-    assert!(answer.contains("allow: GET,HEAD"), "{answer}");
+    assert!(answer.contains("allow: GET,HEAD") && answer.contains("allowed here: GET, HEAD"), "{answer}");
     let denied = fixture.tcp("POST /v1/leave HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(status_of(&denied) == 403 && denied.contains("ST0307"), "{denied}");
 }
@@ -324,4 +325,18 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     std::fs::write(&path, b"precious").unwrap();
     assert!(bind_socket(&path).await.is_err());
     assert_eq!(std::fs::read(&path).unwrap(), b"precious", "a file that is no socket is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loopback_tcp_filled_by_anybody_does_not_lock_out_the_socket() {
+    let fixture = Fixture::start().await;
+    let mut held = Vec::new();
+    for _ in 0..TCP_CONNECTIONS_MAX + 2 {
+        let mut stream = TcpStream::connect(fixture.tcp).await.unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
+        held.push(stream);
+    }
+    let asked = Instant::now();
+    assert_eq!(fixture.ask("GET", "/v1/status", "").await.0, 200);
+    assert!(asked.elapsed() < HEAD_DEADLINE / 2, "it waited {:?} for the others", asked.elapsed());
 }

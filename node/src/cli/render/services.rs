@@ -115,7 +115,8 @@ impl Filter {
         self.node.is_none() && self.subset.is_none()
     }
 
-    fn shows(&self, endpoint: &Endpoint) -> bool {
+    /// True when this endpoint is shown.
+    pub(crate) fn shows(&self, endpoint: &Endpoint) -> bool {
         self.node.as_ref().is_none_or(|node| endpoint.node == *node)
             && self.subset.as_ref().is_none_or(|subset| endpoint.subsets.contains(subset))
     }
