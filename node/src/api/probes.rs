@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics`: plain text for machines.
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
@@ -59,22 +59,14 @@ pub async fn ready(State(state): State<Shared>, RawQuery(query): RawQuery) -> Re
     Ok(response)
 }
 
-/// All metrics, in OpenMetrics text; named as Prometheus text for those who do not know the former.
+/// All metrics, as OpenMetrics text whatever is asked for: every Prometheus since 2.5 reads it, and calling it the older
+/// format would hide the counters' types.
 ///
 /// # Errors
 /// 400 for unknown parameters.
-pub async fn metrics(
-    State(state): State<Shared>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
+pub async fn metrics(State(state): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     Query::read(query.as_deref(), &[])?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let kind = if accept.contains("application/openmetrics-text") {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
-    };
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     super::services::count_endpoints(&state);
     Ok(([(header::CONTENT_TYPE, kind)], state.metrics.encode()).into_response())
 }
