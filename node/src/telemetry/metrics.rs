@@ -176,7 +176,7 @@ fn membership(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Resu
 #[expect(clippy::cast_precision_loss, reason = "bucket bounds are at most a million microseconds")]
 fn rtt_histogram(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result {
     let rtt = &view.stats.probe_rtt;
-    let bounds = RTT_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+    let bounds = RTT_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(rtt.buckets.iter().copied()).collect();
     let help = "Round trips of direct probes";
     let mut metric =

@@ -41,7 +41,7 @@ impl TypedMetric for Latency {
 
 impl EncodeMetric for Latency {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::MAX]);
+        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
@@ -51,5 +51,27 @@ impl EncodeMetric for Latency {
 
     fn metric_type(&self) -> MetricType {
         Self::TYPE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn the_last_bucket_is_infinite_and_holds_everything() {
+        let latency = Latency::default();
+        latency.observe(Duration::from_millis(2));
+        latency.observe(Duration::from_secs(60));
+        let mut registry = Registry::default();
+        registry.register("x_seconds", "x", latency);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert!(text.contains("x_seconds_bucket{le=\"0.0025\"} 1\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{le=\"+Inf\"} 2\n"), "{text}");
+        assert!(text.contains("x_seconds_count 2\n"), "{text}");
     }
 }
