@@ -41,6 +41,16 @@ pub(crate) struct Exchange {
     pub(crate) since: Instant,
     /// We have finished our half.
     pub(crate) closed: bool,
+    /// We have listed once: that is enough, and a listing is work.
+    pub(crate) listed: bool,
+    /// Bytes that we gave because the peer asked.
+    pub(crate) given: usize,
+}
+
+impl Exchange {
+    pub(crate) fn new(purpose: Purpose, since: Instant) -> Self {
+        Self { purpose, since, closed: false, listed: false, given: 0 }
+    }
 }
 
 /// What the lister listed so far.

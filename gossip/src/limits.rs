@@ -74,6 +74,8 @@ pub const INBOUND_SYNCS_PER_PEER_MAX: usize = 2;
 pub const OUTBOUND_SYNCS_MAX: usize = 2;
 /// Streams that carry one push or one ping and no dialogue, open at a time; they end by themselves.
 pub const EXCHANGES_MAX: usize = 1_024;
+/// Of these, streams with one peer, as far as its words make us open them: eight at a time pass, the rest would wait.
+pub const EXCHANGES_PER_PEER_MAX: usize = 64;
 /// How long one exchange may take.
 pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Most entries that are listed in plain; above, bucket hashes are compared first.
@@ -111,6 +113,9 @@ pub const ACCUSERS_PER_SUSPICION_MAX: usize = 8;
 pub const OWNER_WRITES_PER_SECOND: u32 = 10;
 /// Writes of one owner that a relay takes at once. A start of a node with all its shards fits.
 pub const OWNER_WRITES_BURST: u32 = 100;
+/// Writes of one owner that comparisons bring at once: every shard of every kind that one owner may fill, once each.
+pub const OWNER_SYNCED_BURST: u32 = 1_024;
+const _: () = assert!(OWNER_SYNCED_BURST as usize >= 3 * SHARDS_MAX);
 /// Writes of this node that pass at once; beyond it the last value waits for the bucket.
 pub const OWN_WRITES_BURST: u32 = 20;
 const _: () = assert!(OWN_WRITES_BURST < OWNER_WRITES_BURST);

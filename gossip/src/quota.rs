@@ -21,6 +21,11 @@ impl Bucket {
         Self { level: u64::from(burst) * TOKEN, at: now }
     }
 
+    /// Would [`take`](Self::take) succeed?
+    fn has(mut self, per_second: u32, burst: u32, now: Instant) -> bool {
+        self.take(per_second, burst, now)
+    }
+
     /// Takes one token if there is one.
     pub(crate) fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
         let elapsed = u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX);
@@ -52,7 +57,13 @@ impl Quota {
         Self { per_second, burst, owners: BTreeMap::new() }
     }
 
-    /// May this owner write once more?
+    /// Could this owner write once more? Asked of what is not verified yet: whoever writes under its name must not spend
+    /// its tokens.
+    pub(crate) fn has(&self, owner: &NodeName, now: Instant) -> bool {
+        self.owners.get(owner).is_none_or(|bucket| bucket.has(self.per_second, self.burst, now))
+    }
+
+    /// May this owner write once more? Asked of what it signed.
     pub(crate) fn take(&mut self, owner: &NodeName, now: Instant) -> bool {
         let bucket = self.owners.entry(owner.clone()).or_insert_with(|| Bucket::new(self.burst, now));
         bucket.take(self.per_second, self.burst, now)

@@ -30,7 +30,7 @@ use crate::config::{DirectWait, Stretch, SwimConfig};
 use crate::digest::Sums;
 use crate::forward::Pace;
 use crate::isolation::Isolation;
-use crate::limits::{ACTIONS_MAX, OWN_WRITES_BURST, OWNER_WRITES_BURST, OWNER_WRITES_PER_SECOND};
+use crate::limits::{ACTIONS_MAX, OWN_WRITES_BURST, OWNER_SYNCED_BURST, OWNER_WRITES_BURST, OWNER_WRITES_PER_SECOND};
 use crate::local_health::LocalHealth;
 use crate::members::{Member, Members};
 use crate::own::OwnRecords;
@@ -124,6 +124,8 @@ pub struct Swim {
     sums: Sums,
     room: Room,
     quota: Quota,
+    /// The same for what comparisons bring.
+    sync_quota: Quota,
     restoring: VecDeque<Restored>,
     restored: BTreeMap<NodeName, (MemberState, Option<SocketAddr>)>,
 
@@ -195,6 +197,7 @@ impl Swim {
             sums: Sums::default(),
             room: Room::default(),
             quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_WRITES_BURST),
+            sync_quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_SYNCED_BURST),
             restoring: VecDeque::new(),
             restored: BTreeMap::new(),
             health: LocalHealth::new(config.health_rule),

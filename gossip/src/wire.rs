@@ -43,6 +43,10 @@ pub(crate) const DATAGRAM_MESSAGE_MAX: usize = DATAGRAM_BYTES_MAX - ENVELOPE_BYT
 const _: () = assert!(LIFE_BYTES_MAX + SIGNATURE_BYTES + MESSAGE_HEADER_BYTES <= DATAGRAM_MESSAGE_MAX);
 
 const MAGIC: [u8; 2] = *b"S1";
+/// Messages in one frame: a frame of empty ones must not become a list of many times its size. Our own writer fills
+/// 48 KiB, and the least message has three bytes.
+const MESSAGES_MAX: u32 = 16_384;
+const _: () = assert!(MESSAGES_MAX as usize * MESSAGE_HEADER_BYTES >= crate::limits::SYNC_FRAME_BYTES_TARGET);
 /// Largest message that goes through bincode: a full list of digests.
 const STRUCT_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
@@ -305,7 +309,9 @@ pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Resul
     }
     let mut messages = Vec::new();
     let mut unknown = 0_u64;
+    let mut left = MESSAGES_MAX;
     while !reader.0.is_empty() {
+        left = left.checked_sub(1).ok_or(WireError::TooLong)?;
         let kind = reader.u8()?;
         let len = usize::from(reader.u16()?);
         match read_message(kind, reader.take(len)?)? {

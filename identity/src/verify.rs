@@ -101,6 +101,14 @@ pub enum PeerRefused {
         /// Our clock.
         now: UnixTime,
     },
+    /// Step 6: the leaf alone has ended. Leaves are made anew every few hours, so this is a clock and no identity.
+    #[error("the peer's leaf ended at {not_after}, it is {now}: leaves are renewed every few hours")]
+    LeafExpired {
+        /// When it ended.
+        not_after: UnixTime,
+        /// Our clock.
+        now: UnixTime,
+    },
     /// Step 6: not begun, by our clock.
     #[error("a certificate of the chain is valid from {not_before}, our clock says {now}")]
     NotYetValid {
@@ -124,7 +132,7 @@ pub enum PeerRefused {
 
 impl PeerRefused {
     /// All reasons, for metrics that start at zero.
-    pub const REASONS: [&'static str; 12] = [
+    pub const REASONS: [&'static str; 13] = [
         "chain-size",
         "malformed",
         "san-count",
@@ -134,6 +142,7 @@ impl PeerRefused {
         "leaf-profile",
         "not-chained",
         "expired",
+        "leaf-expired",
         "not-yet-valid",
         "path-shape",
         "unexpected-peer",
@@ -152,6 +161,7 @@ impl PeerRefused {
             Self::LeafProfile(_) => "leaf-profile",
             Self::NotChained => "not-chained",
             Self::Expired { .. } => "expired",
+            Self::LeafExpired { .. } => "leaf-expired",
             Self::NotYetValid { .. } => "not-yet-valid",
             Self::PathShape(_) => "path-shape",
             Self::UnexpectedPeer { .. } => "unexpected-peer",
@@ -167,7 +177,7 @@ impl PeerRefused {
             Self::OtherMesh { .. } => codes::OTHER_MESH,
             Self::LeafProfile(_) => codes::LEAF_PROFILE,
             Self::NotChained | Self::Expired { .. } => codes::CERTIFICATE_EXPIRED,
-            Self::NotYetValid { .. } => codes::CLOCKS_DIFFER,
+            Self::LeafExpired { .. } | Self::NotYetValid { .. } => codes::CLOCKS_DIFFER,
             Self::PathShape(_) => codes::PATH_SHAPE,
             Self::UnexpectedPeer { .. } => codes::UNEXPECTED_PEER,
         }
@@ -225,7 +235,7 @@ pub fn verify_peer(
             None,
             Some(&check_shape),
         )
-        .map_err(|error| shape.take().unwrap_or_else(|| refusal_of(&error, now)))?;
+        .map_err(|error| shape.take().unwrap_or_else(|| dated(refusal_of(&error, now), &leaf, &issuer_facts)))?;
     let root = trust.root_of(path.anchor()).ok_or(PeerRefused::NotChained)?;
     path::check_root_dates(root, now)?;
 
@@ -295,6 +305,17 @@ fn check_path(
     let (node_ca, above) = issuers.split_first().ok_or(PeerRefused::PathShape("a root signed the leaf"))?;
     path::check_node_ca(node_ca, dns)?;
     above.iter().try_for_each(path::check_ca)
+}
+
+/// Tells a leaf that ended from an identity that did.
+fn dated(refused: PeerRefused, leaf: &Facts<'_>, issuers: &[Facts<'_>]) -> PeerRefused {
+    if let PeerRefused::Expired { not_after, now } = refused
+        && not_after == leaf.not_after
+        && issuers.iter().all(|issuer| issuer.not_after >= now)
+    {
+        return PeerRefused::LeafExpired { not_after, now };
+    }
+    refused
 }
 
 /// Puts webpki's many errors under our few reasons.

@@ -62,6 +62,9 @@ const _: () = assert!(CONNECTIONS_PER_LISTENER_MAX <= CONNECTIONS_MAX);
 /// Accepted and not yet handshaken connections of peers, per thread: a flood of handshakes may use this much at once.
 pub const HANDSHAKES_PER_THREAD_MAX: usize = 256;
 
+/// Of these, places of one source: a quarter, which a restarted host with all its data threads fits into.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_PER_THREAD_MAX / 4;
+
 /// After an `accept` that failed for want of descriptors or memory, wait so long before the next.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 

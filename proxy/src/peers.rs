@@ -1,10 +1,12 @@
 //! Streams between agents: opening one to an endpoint's node, and judging those that peers open here.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use starling_identity::PeerIdentity;
-use starling_model::Readiness;
+use starling_model::{Protocol, Readiness};
 use starling_routing::{Endpoint, TryOutcome};
 use starling_transport::data::{DIAL_DEADLINE, DialError, MuxStream, OpenError, OpenRequest, ResetCode, ServeEnd};
 use tokio::net::TcpStream;
@@ -15,6 +17,7 @@ use crate::header::{Carry, OpenHeader};
 use crate::http::inbound;
 use crate::http::outbound::Failed;
 use crate::l4;
+use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, HANDSHAKES_PER_THREAD_MAX};
 use crate::loads::Failure;
 use crate::metrics::{Direction, Turned};
 use crate::worker::Worker;
@@ -52,25 +55,78 @@ fn explain(error: &OpenError) -> (ErrorType, Option<Failure>) {
     }
 }
 
-/// Counts a handshake until it is over, one way or the other.
-struct Shaking(Rc<Worker>);
+/// Handshakes under way on one thread. A stranger costs nothing but a connection that says nothing, so no source gets
+/// all the places.
+#[derive(Debug, Default)]
+pub(crate) struct Handshakes {
+    by_source: RefCell<HashMap<Source, usize>>,
+}
 
-impl Shaking {
-    fn new(worker: &Rc<Worker>) -> Self {
-        worker.handshakes.set(worker.handshakes.get() + 1);
-        Self(worker.clone())
+/// What places count by: an IPv4 address, an IPv6 /64; on loopback the port too, where many agents share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    V4([u8; 4]),
+    V6([u8; 8]),
+    Loopback(u16),
+}
+
+impl Source {
+    fn of(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            // What the kernel gives a dialler that names no source.
+            ip if ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST => Self::Loopback(address.port()),
+            IpAddr::V4(ip) => Self::V4(ip.octets()),
+            IpAddr::V6(ip) => Self::V6(ip.octets().first_chunk().copied().unwrap_or_default()),
+        }
     }
+}
+
+impl Handshakes {
+    /// A place for a connection from `address`, until the guard is dropped; none if there are too many.
+    fn begin(self: &Rc<Self>, address: SocketAddr) -> Option<Shaking> {
+        let mut by_source = self.by_source.borrow_mut();
+        let source = Source::of(address);
+        // Few enough to add up: at most one entry for each.
+        if by_source.values().sum::<usize>() >= HANDSHAKES_PER_THREAD_MAX {
+            return None;
+        }
+        let own = by_source.entry(source).or_default();
+        if *own >= HANDSHAKES_PER_SOURCE_MAX {
+            return None;
+        }
+        *own += 1;
+        Some(Shaking { handshakes: self.clone(), source })
+    }
+}
+
+/// Counts a handshake until it is over, one way or the other.
+#[derive(Debug)]
+struct Shaking {
+    handshakes: Rc<Handshakes>,
+    source: Source,
 }
 
 impl Drop for Shaking {
     fn drop(&mut self) {
-        self.0.handshakes.set(self.0.handshakes.get().saturating_sub(1));
+        let mut by_source = self.handshakes.by_source.borrow_mut();
+        if let Some(own) = by_source.get_mut(&self.source) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                by_source.remove(&self.source);
+            }
+        }
     }
 }
 
 /// Serves one connection of a peer until it ends. Owns it; dropping this cuts it, and its streams with it.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
-    let shaking = Rc::new(Cell::new(Some(Shaking::new(&worker))));
+    // A peer that is gone already needs no place.
+    let Ok(address) = socket.peer_addr() else { return };
+    let Some(shaking) = worker.handshakes.begin(address) else {
+        worker.shared.metrics.turned_away(Turned::Limit);
+        return;
+    };
+    let shaking = Rc::new(Cell::new(Some(shaking)));
     let proven = {
         let (worker, shaking) = (worker.clone(), shaking.clone());
         move || {
@@ -126,7 +182,9 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
     };
     let caller = worker.shared.table.load().accept_source(&peer.node, header.source.as_ref());
     match header.carry {
-        Carry::Http1 if instance.protocol == starling_model::Protocol::Grpc => refuse(stream, Turned::Carry),
+        Carry::Http1 if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
+        // Bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
+        Carry::Bytes if instance.protocol == Protocol::Http => refuse(stream, Turned::Carry),
         Carry::Http1 => inbound::serve(worker, stream, header, &caller).await,
         Carry::Bytes => l4::inbound::serve(worker, stream, &header, &caller, instance.address).await,
     }
@@ -145,5 +203,32 @@ impl Dials {
         let (good, failed) = (stats.dials, stats.dials_failed);
         worker.shared.metrics.dials(good.saturating_sub(self.good), failed.saturating_sub(self.failed));
         *self = Self { good, failed };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn no_source_takes_all_places_and_all_places_are_bounded() {
+        let handshakes = Rc::new(Handshakes::default());
+        let mut held: Vec<Shaking> =
+            (0..HANDSHAKES_PER_SOURCE_MAX).map(|_| handshakes.begin(at("10.0.0.1:1")).unwrap()).collect();
+        assert!(handshakes.begin(at("10.0.0.1:2")).is_none(), "another port is the same source");
+        assert!(handshakes.begin(at("[::ffff:10.0.0.1]:3")).is_none(), "and so is its mapped form");
+        let first: Option<Shaking> = handshakes.begin(at("[2001:db8::1]:1"));
+        assert!(first.is_some(), "another source has places of its own");
+        drop(first);
+        while let Some(shaking) = handshakes.begin(at(&format!("127.0.0.1:{}", 1 + held.len()))) {
+            held.push(shaking);
+        }
+        assert_eq!(held.len(), HANDSHAKES_PER_THREAD_MAX);
+        drop(held);
+        assert!(handshakes.by_source.borrow().is_empty(), "nothing is remembered of who is gone");
     }
 }

@@ -20,6 +20,7 @@ use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig
 mod backend;
 mod failures;
 mod garbage;
+mod hostile;
 mod requests;
 mod tunnels;
 

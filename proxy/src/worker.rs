@@ -19,10 +19,10 @@ use crate::config::ProxyConfig;
 use crate::http::outbound;
 use crate::http::pool::Pool;
 use crate::l4;
-use crate::limits::{HANDSHAKES_PER_THREAD_MAX, HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
+use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
 use crate::listen::{Entry, Handover, Permit, Socket};
 use crate::metrics::{Edges, Turned};
-use crate::peers::{self, Dials};
+use crate::peers::{self, Dials, Handshakes};
 use crate::snapshot::ProxyShared;
 
 /// Where the data plane stands.
@@ -85,7 +85,7 @@ pub(crate) struct Worker {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) server: hyper::server::conn::http1::Builder,
     pub(crate) upstream: hyper::client::conn::http1::Builder,
-    pub(crate) handshakes: Cell<usize>,
+    pub(crate) handshakes: Rc<Handshakes>,
     under_way: Arc<UnderWay>,
     draw: Cell<u64>,
 }
@@ -121,7 +121,7 @@ impl Worker {
             phase: seed.phase,
             server,
             upstream,
-            handshakes: Cell::new(0),
+            handshakes: Rc::default(),
             under_way: seed.under_way,
             // The standard library's own entropy; draws need to differ, not to be secret.
             draw: Cell::new(RandomState::new().hash_one(0u8)),
@@ -231,10 +231,6 @@ fn turn_away(worker: &Worker, error: &std::io::Error) {
 async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: Permit) {
     match entry {
         Entry::Peers => {
-            if worker.handshakes.get() >= HANDSHAKES_PER_THREAD_MAX {
-                worker.shared.metrics.turned_away(Turned::Limit);
-                return;
-            }
             peers::serve(worker, stream).await;
         }
         Entry::Http | Entry::Upstream(_) => application(worker, stream, entry, permit).await,

@@ -25,7 +25,7 @@ use starling_model::{Code, NodeName, codes};
 pub use crate::error::{CertificateRefusal, DialError};
 pub use crate::mux::{CannotOpen, Fault, ResetCode};
 pub use pool::{DataClient, PoolStats};
-pub use server::{DataServer, OpenRequest, ServeEnd, ServerStats};
+pub use server::{CONNECTIONS_PER_PEER_MAX, DataServer, OpenRequest, ServeEnd, ServerStats};
 pub use stream::{Lane, MuxStream, fault_of};
 
 /// Deadline of a dial: TCP and TLS together.

@@ -44,7 +44,7 @@ impl CertificateRefusal {
             "other-mesh" => codes::OTHER_MESH,
             "leaf-profile" => codes::LEAF_PROFILE,
             "not-chained" | "expired" => codes::CERTIFICATE_EXPIRED,
-            "not-yet-valid" => codes::CLOCKS_DIFFER,
+            "leaf-expired" | "not-yet-valid" => codes::CLOCKS_DIFFER,
             "path-shape" => codes::PATH_SHAPE,
             _ => codes::UNEXPECTED_PEER,
         };

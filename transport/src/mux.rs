@@ -36,7 +36,7 @@ pub use liveness::{CLOSED_AFTER, PING_AFTER, PING_IDLE, PING_QUIET_STREAMS, STAL
 pub use report::{CannotOpen, Event, ReadOutcome, Received, Stats};
 pub use stream::Fault;
 
-use frame::{Header, Kind, OPEN_BYTES_MAX};
+use frame::{HEADER_BYTES, Header, Kind, OPEN_BYTES_MAX, RESET_BYTES};
 use limits::{
     ANSWERS_MAX, CONNECTION_WINDOW, OPEN_STREAMS_MAX, STREAM_ID_MAX, STREAM_WINDOW_INITIAL, WINDOW_GROWTH_MAX,
 };
@@ -328,6 +328,10 @@ impl Mux {
         self.return_credit(unread);
         if was_open {
             self.frame(Header { kind: Kind::Reset, length: 1, stream: id }, &[code.number()]);
+            if !self.is_own(id) {
+                // The peer may open and we refuse for ever: it has to read what that costs.
+                self.answers = self.answers.saturating_add(HEADER_BYTES.saturating_add(RESET_BYTES));
+            }
         }
         self.remove_if_over(id);
     }

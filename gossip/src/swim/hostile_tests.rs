@@ -14,7 +14,10 @@ use crate::action::{
 };
 use crate::anti_entropy::LISTING_MAX;
 use crate::config::SwimConfig;
-use crate::limits::{ACTIONS_MAX, EXCHANGES_MAX, INBOUND_SYNCS_MAX, RELAYS_MAX, WAITING_ROOM_MAX};
+use crate::limits::{
+    ACTIONS_MAX, EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, RELAYS_MAX, SYNC_FRAME_BYTES_MAX,
+    WAITING_ROOM_MAX, WANT_ITEMS_MAX,
+};
 use crate::replica::credential_hash;
 use crate::stats::Drop;
 use crate::testing::{base, node};
@@ -162,6 +165,74 @@ fn a_listing_without_end_is_cut_off() {
 }
 
 /// A joined machine with two linked peers that are no members yet.
+/// A liar sends records under another's name, with signatures of nobody: the other's own news still passes.
+#[test]
+fn a_forger_does_not_spend_what_the_owner_may_write() {
+    let mut mesh = Mesh::of(3, SwimConfig::lan());
+    mesh.until(MS(1_000), "a complete mesh", Mesh::is_complete);
+    let at = node("n1");
+    let statement = mesh.nodes[&at].swim.members.get(&node("n3")).unwrap().alive.credential;
+    let epoch = mesh.life("n3").epoch;
+    for version in 0..500 {
+        let head = RecordHead {
+            owner: node("n3"),
+            kind: RecordKind::Status,
+            shard: 0,
+            version: RecordVersion { epoch, version: 1_000 + version },
+            schema: 1,
+            ttl_s: 0,
+            statement,
+        };
+        let mut bytes = head.to_bytes(b"forged").unwrap().to_vec();
+        bytes.extend_from_slice(&[0xee; 64]);
+        let now = mesh.now;
+        let swim = &mut mesh.nodes.get_mut(&at).unwrap().swim;
+        swim.handle_datagram(&node("n2"), &datagram(&Message::Record(bytes.into())), now).unwrap();
+        mesh.turn(&at);
+    }
+    assert!(mesh.nodes[&at].swim.stats().dropped(Drop::Refused) >= 500, "all were judged and none believed");
+    assert_eq!(mesh.nodes[&at].swim.stats().dropped(Drop::OwnerRate), 0);
+    assert!(mesh.nodes[&at].swim.quota.has(&node("n3"), mesh.now));
+}
+
+/// One peer claims to have records that it never gives: streams are left for comparisons with others.
+#[test]
+fn a_peer_that_claims_to_have_news_takes_few_streams() {
+    let mut swim = machine();
+    for at in 0..2 * EXCHANGES_MAX {
+        let version = RecordVersion { epoch: BootEpoch(1), version: 1 };
+        let claim = RecordDigest { owner: node(&format!("x{at}")), kind: RecordKind::Services, shard: 0, version };
+        swim.handle_datagram(&node("p1"), &datagram(&Message::Have(claim)), base()).unwrap();
+    }
+    let open = |peer: &str| swim.exchanges.keys().filter(|(name, _)| *name == node(peer)).count();
+    assert!(open("p1") <= EXCHANGES_PER_PEER_MAX + 2, "{} streams", open("p1"));
+    assert!(swim.exchanges.len() < EXCHANGES_MAX / 2);
+}
+
+/// A small frame asks for the same large record ten thousand times.
+#[test]
+fn what_one_frame_asks_for_is_answered_once_and_not_without_end() {
+    let mut mesh = Mesh::of(2, SwimConfig::lan());
+    mesh.until(MS(1_000), "a pair", Mesh::is_complete);
+    let at = node("n1");
+    let wants = vec![Want::Member(node("n1")); WANT_ITEMS_MAX];
+    let want = wire::message(&Message::Want(wants)).unwrap();
+    let open = wire::message(&Message::SyncOpen { roots: Roots::default() }).unwrap();
+    let buckets = wire::message(&Message::Buckets(vec![7; crate::limits::BUCKETS])).unwrap();
+    for (exchange, head, again) in [(0, None, &want), (1, Some(&open), &want), (2, Some(&open), &buckets)] {
+        let mut messages: Vec<Bytes> = head.into_iter().cloned().collect();
+        messages.extend((0..SYNC_FRAME_BYTES_MAX / again.len() - 2).map(|_| again.clone()));
+        let now = mesh.now;
+        let swim = &mut mesh.nodes.get_mut(&at).unwrap().swim;
+        let before = swim.stats().sent_sync_bytes;
+        let bytes = wire::frame(Envelope::Sync, &MESH_HEAD, &messages);
+        let _ = swim.handle_sync(&node("n2"), ExchangeId(exchange | 1 << 63), &bytes, now);
+        let given = swim.stats().sent_sync_bytes - before;
+        assert!(given < 40 << 20, "{given} bytes for {}", bytes.len());
+        mesh.turn(&at);
+    }
+}
+
 fn machine() -> Swim {
     let mut swim = Swim::new(local("me", 10, 1), SwimConfig::lan(), [1; 32], base());
     swim.handle_command(Command::Join { seeds: Vec::new() }, base());

@@ -8,7 +8,7 @@ use super::{Phase, Swim};
 use crate::action::{Action, ExchangeId, Rejected};
 use crate::anti_entropy::{Exchange, Listing, Purpose};
 use crate::broadcasts::Subject;
-use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
+use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
 use crate::wire::{self, Envelope, Frame, LifeClaim, Message, RecordDigest, SignedLife, Want};
@@ -91,7 +91,7 @@ impl Swim {
             }
             self.stats.syncs_answered += 1;
             let purpose = Purpose::Sync(Listing::default());
-            self.exchanges.insert(key, Exchange { purpose, since: now, closed: false });
+            self.exchanges.insert(key, Exchange::new(purpose, now));
         }
         for message in messages {
             self.sync_message(from, id, message, now);
@@ -101,14 +101,14 @@ impl Swim {
 
     /// A stream with one frame and one answer: a ping, a push, a question, a leave.
     fn answer_once(&mut self, from: &NodeName, id: ExchangeId, messages: Vec<Message>, now: Instant) {
-        let mut answer = Vec::new();
+        let (mut answer, mut given) = (Vec::new(), 0);
         for message in messages {
             match message {
                 Message::Ping { nonce } => {
                     answer.extend(self.doubts_about(from));
                     answer.push(self.ack(nonce));
                 }
-                Message::Want(list) => answer.extend(self.wanted(&list)),
+                Message::Want(list) => answer.extend(self.wanted(&list, &mut given)),
                 Message::Life(signed) => {
                     let leaves = matches!(wire::read_life(&signed.body), Ok(LifeClaim::Leave(_)));
                     self.on_life(from, signed, Via::Gossip, now);
@@ -213,7 +213,10 @@ impl Swim {
 
     /// Asks one peer for something; the answer comes on the stream.
     pub(super) fn fetch(&mut self, from: &NodeName, wants: Vec<Want>, now: Instant) {
-        if !self.links.is_up(from) || self.exchanges.len() >= EXCHANGES_MAX {
+        let least = ExchangeId(0);
+        let same = self.exchanges.range((from.clone(), least)..).take_while(|((peer, _), _)| peer == from).count();
+        // What one peer claims to have must not take the streams that comparisons with others need.
+        if !self.links.is_up(from) || same >= EXCHANGES_PER_PEER_MAX || self.exchanges.len() >= EXCHANGES_MAX {
             return self.stats.drop(Drop::Busy);
         }
         let id = self.open_exchange(from, Purpose::Fetch, now);
@@ -224,7 +227,7 @@ impl Swim {
     pub(super) fn open_exchange(&mut self, peer: &NodeName, purpose: Purpose, now: Instant) -> ExchangeId {
         self.next_exchange += 1;
         let id = ExchangeId(self.next_exchange);
-        self.exchanges.insert((peer.clone(), id), Exchange { purpose, since: now, closed: false });
+        self.exchanges.insert((peer.clone(), id), Exchange::new(purpose, now));
         id
     }
 

@@ -455,6 +455,7 @@ impl Swim {
         self.accusers.forget(name);
         self.isolation.forget(name);
         self.quota.forget(name);
+        self.sync_quota.forget(name);
         self.calls.remove(name);
         self.dials.remove(name);
         self.act(Action::Persist(Change::ForgetOwner(name.clone())));

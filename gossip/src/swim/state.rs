@@ -111,13 +111,22 @@ impl Swim {
             return Err(Drop::Stale);
         }
         self.records.admits(head, bytes.len())?;
-        // A comparison may bring many shards at once, each of them once; only news has a rate.
-        // Only proven owners have a bucket: invented names must not fill the table.
-        let proven = self.credentials.knows(&head.owner);
-        if source.via == Via::Gossip && proven && !self.quota.take(&head.owner, now) {
-            return Err(Drop::OwnerRate);
+        // Not verified yet, so nothing is taken: a forger must not spend what the owner has.
+        let has = match source.via {
+            Via::Gossip => self.quota.has(&head.owner, now),
+            Via::Sync => self.sync_quota.has(&head.owner, now),
+            Via::Snapshot => true,
+        };
+        if has { Ok(()) } else { Err(Drop::OwnerRate) }
+    }
+
+    /// One verified write of an owner, by the way it came: a comparison may bring all shards at once.
+    fn takes_write(&mut self, owner: &NodeName, via: Via, now: Instant) -> bool {
+        match via {
+            Via::Gossip => self.quota.take(owner, now),
+            Via::Sync => self.sync_quota.take(owner, now),
+            Via::Snapshot => true,
         }
-        Ok(())
     }
 
     fn ask(&mut self, waiting: Waiting) {
@@ -217,6 +226,9 @@ impl Swim {
                 self.alarm(Alarm::TableFull, now);
             }
             return self.stats.drop(why);
+        }
+        if !self.takes_write(&head.owner, source.via, now) {
+            return self.stats.drop(Drop::OwnerRate);
         }
         self.hold_record(parts, bytes.clone(), false);
         if source.via != Via::Snapshot {

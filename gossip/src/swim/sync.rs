@@ -162,7 +162,8 @@ impl Swim {
 
     /// Bucket sums: list what differs.
     pub(super) fn on_buckets(&mut self, key: &Key, sums: &[u64]) {
-        if self.listing_of(key).is_none() || !key.1.is_inbound() {
+        let listed = self.exchanges.get_mut(key).is_none_or(|exchange| std::mem::replace(&mut exchange.listed, true));
+        if listed || self.listing_of(key).is_none() || !key.1.is_inbound() {
             return self.stats.drop(Drop::StrayFrame);
         }
         let mask = Mask::differing(self.sums.buckets(), sums);
@@ -271,11 +272,11 @@ impl Swim {
         entry
     }
 
-    /// What was asked for, as far as we hold it.
-    pub(super) fn wanted(&self, list: &[Want]) -> Vec<Message> {
-        let (mut messages, mut bytes) = (Vec::new(), 0);
+    /// What was asked for, as far as we hold it and the exchange has not `given` enough.
+    pub(super) fn wanted(&self, list: &[Want], given: &mut usize) -> Vec<Message> {
+        let mut messages = Vec::new();
         for want in list {
-            if bytes >= EXCHANGE_BYTES_MAX {
+            if *given >= EXCHANGE_BYTES_MAX {
                 break;
             }
             let at = messages.len();
@@ -291,7 +292,7 @@ impl Swim {
                         .map(|held| Message::Credential { owner: owner.clone(), bytes: held.bytes.clone() }),
                 ),
             }
-            bytes += messages.iter().skip(at).map(size).sum::<usize>();
+            *given += messages.iter().skip(at).map(size).sum::<usize>();
         }
         messages
     }
@@ -302,7 +303,11 @@ impl Swim {
         if !open || self.listing_of(key).is_none() {
             return self.stats.drop(Drop::StrayFrame);
         }
-        let messages = self.wanted(list);
+        let mut given = self.exchanges.get(key).map_or(0, |exchange| exchange.given);
+        let messages = self.wanted(list, &mut given);
+        if let Some(exchange) = self.exchanges.get_mut(key) {
+            exchange.given = given;
+        }
         self.send_sync(&key.0, key.1, &messages, false);
     }
 
@@ -375,7 +380,8 @@ impl Swim {
     }
 }
 
-/// State that one side sends in one comparison; the rest follows with the next.
+/// State that one side sends on one exchange, however often it is asked; the rest follows with the next. The transport's
+/// queue holds as much.
 const EXCHANGE_BYTES_MAX: usize = 16 << 20;
 
 fn size(message: &Message) -> usize {

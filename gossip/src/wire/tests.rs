@@ -237,3 +237,14 @@ proptest! {
         let _ = read_frame(Envelope::Sync, &MESH, &bytes);
     }
 }
+
+#[test]
+fn a_frame_of_many_small_messages_is_refused() {
+    let small = message(&Message::Done).unwrap();
+    let read = |count: u32| {
+        let all = vec![small.clone(); usize::try_from(count).unwrap()];
+        read_frame(Envelope::Sync, &[7; 8], &frame(Envelope::Sync, &[7; 8], &all))
+    };
+    assert!(matches!(read(MESSAGES_MAX), Ok(Frame::Ours(..))));
+    assert_eq!(read(MESSAGES_MAX + 1), Err(WireError::TooLong));
+}

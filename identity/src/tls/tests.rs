@@ -186,7 +186,7 @@ fn expired_leaves_and_wrong_clocks_do_not_meet() {
     let mesh = Mesh::new("prod.internal");
     let (web, db) = (identity(&mesh, "web-1"), identity(&mesh, "db-1"));
     let late = meet(data_client(&web, name("db-1"), in_two_days), data_server(&db, clock));
-    assert_eq!(Met::reason_of(&late.client_said), Some("expired"));
+    assert_eq!(Met::reason_of(&late.client_said), Some("leaf-expired"));
     let early = meet(data_client(&web, name("db-1"), clock), data_server(&db, three_days_ago));
     assert_eq!(Met::reason_of(&early.server_said), Some("not-yet-valid"));
 }

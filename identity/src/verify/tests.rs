@@ -236,7 +236,7 @@ fn dates_are_judged_by_the_callers_clock() {
     let mesh = Mesh::new(TD);
     let past = date_time_ymd(2026, 11, 1);
     let future = date_time_ymd(2026, 12, 1);
-    bent(&mesh, "leaf ended", "expired", |forge| {
+    bent(&mesh, "leaf ended", "leaf-expired", |forge| {
         (forge.leaf.not_before, forge.leaf.not_after) = (date_time_ymd(2026, 10, 1), past);
     });
     bent(&mesh, "node CA ended", "expired", |forge| {
@@ -257,7 +257,9 @@ fn dates_are_judged_by_the_callers_clock() {
     let leaf = mesh.node("web-1").mint_leaf(NOW).unwrap();
     let at = |now| outcome(&mesh, &leaf.chain, now).map_err(|refused| refused.reason());
     assert!(at(leaf.not_after).is_ok());
-    assert_eq!(at(leaf.not_after.plus(1)), Err("expired"));
+    assert_eq!(at(leaf.not_after.plus(1)), Err("leaf-expired"), "a clock that is ahead, and no lost identity");
+    let ended = outcome(&mesh, &leaf.chain, leaf.not_after.plus(1)).unwrap_err();
+    assert_eq!(ended.code(), codes::CLOCKS_DIFFER);
     assert!(at(NOW.minus(DAY_SECONDS)).is_ok(), "a clock 24 h behind is in time");
     assert_eq!(at(NOW.minus(DAY_SECONDS + 1)), Err("not-yet-valid"));
     assert_eq!(at(UnixTime(0)), Err("not-yet-valid"));

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -27,6 +28,8 @@ struct Source {
     lost: bool,
     /// The client did not send what it had announced.
     broken: bool,
+    /// When its bytes last moved on.
+    moved: Instant,
     /// The try that may read; an older one, still held by a dying connection, gets nothing any more.
     turn: u32,
     edge: Rc<Edge>,
@@ -58,6 +61,7 @@ impl Upload {
             kept_bytes: 0,
             lost: false,
             broken: false,
+            moved: Instant::now(),
             turn: 0,
             edge: edge.clone(),
         };
@@ -88,6 +92,14 @@ impl Upload {
         match self {
             Self::Empty => false,
             Self::Stream(UploadStream(source)) => source.borrow().broken,
+        }
+    }
+
+    /// When bytes of the body last moved on; none if there is none.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        match self {
+            Self::Empty => None,
+            Self::Stream(UploadStream(source)) => Some(source.borrow().moved),
         }
     }
 
@@ -127,6 +139,7 @@ impl Body for RequestBody {
         Poll::Ready(polled.map(|frame| {
             let frame = frame.inspect_err(|_| source.broken = true)?;
             if let Some(data) = frame.data_ref() {
+                source.moved = Instant::now();
                 source.edge.request_bytes(data.len() as u64);
                 source.kept_bytes += data.len();
                 if source.kept_bytes > REPLAY_BYTES_MAX {

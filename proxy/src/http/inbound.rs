@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -137,6 +137,12 @@ async fn forward(
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
         let mut error = match client.sender.try_send_request(request).await {
+            // Nobody asked for another protocol, and what follows is no answer: the connection is done for.
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let detail = format!("{name} switched protocols unasked");
+                let answer = Answer::new(ErrorType::ConnectionTerminated, detail).with_status(StatusCode::BAD_GATEWAY);
+                return Err(Answer { connection: Connection::Close, ..answer });
+            }
             Ok(answer) => {
                 exchange.carried_by(key, client);
                 return Ok(answer);

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
 use starling_routing::{Choice, EndpointIndex, NextTry, Policy, Refusal, RequestFacts, TryOutcome, next_try};
+use starling_transport::data::Lane;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout_at;
 use tracing::debug;
@@ -338,9 +339,20 @@ async fn attempt(
             return Err(Failed { outcome, error, endpoint: None });
         };
         let sending = client.sender.try_send_request(request);
-        let Ok(outcome) = timeout_at(deadline.into(), sending).await else {
-            let (outcome, error) = (TryOutcome::TimedOut, ErrorType::HttpResponseTimeout);
-            return Err(Failed { outcome, error, endpoint: None });
+        // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
+        let leaves = head.safe && upload.is_empty() && copies == Copies::Keep;
+        let lane = client.lane().filter(|_| leaves);
+        let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
+        let outcome = match in_time(sending, deadline, (request_timeout, || upload.moved()), stalled).await {
+            Waited::Done(outcome) => outcome,
+            Waited::Stalled => {
+                let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
+                return Err(Failed { outcome, error, endpoint: Some(Failure::TimedOut) });
+            }
+            Waited::TooLong => {
+                let (outcome, error) = (TryOutcome::TimedOut, ErrorType::HttpResponseTimeout);
+                return Err(Failed { outcome, error, endpoint: None });
+            }
         };
         let mut error = match outcome {
             Ok(answer) => {
@@ -383,8 +395,52 @@ async fn attempt(
     }
 }
 
+/// How waiting for an answer ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Waited<T> {
+    Done(T),
+    /// The host has fallen silent, and the request can go elsewhere.
+    Stalled,
+    TooLong,
+}
+
+/// How often a waiting request looks whether its host still answers.
+const STALL_LOOK: Duration = Duration::from_millis(500);
+
+/// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
+/// anew with its last bytes, so that a large upload over a slow line ends well.
+async fn in_time<T>(
+    sending: impl Future<Output = T>,
+    mut deadline: Instant,
+    (patience, moved): (Duration, impl Fn() -> Option<Instant>),
+    stalled: impl Fn() -> bool,
+) -> Waited<T> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        // One timer for both: most requests are answered before it is ever due.
+        let look = deadline.min(Instant::now() + STALL_LOOK);
+        if let Ok(outcome) = timeout_at(look.into(), sending.as_mut()).await {
+            return Waited::Done(outcome);
+        }
+        if stalled() {
+            return Waited::Stalled;
+        }
+        if look == deadline {
+            match moved().map(|moved| moved + patience).filter(|later| *later > deadline) {
+                Some(later) => deadline = later,
+                None => return Waited::TooLong,
+            }
+        }
+    }
+}
+
 /// An answer of the peer's agent that says that nobody has seen the request is no answer.
 fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // A correct agent passes none on; this hop has asked for none.
+        let (outcome, error) = (TryOutcome::Begun, ErrorType::ConnectionTerminated);
+        return Err(Failed { outcome, error, endpoint: None });
+    }
     if !answer.headers().contains_key(STARLING_UNPROCESSED) {
         return Ok(answer);
     }
@@ -445,7 +501,32 @@ fn relay(
 
 /// What ends at this hop is taken off an answer.
 pub(crate) fn pass_on(answer: &mut Response<Incoming>) {
+    if answer.headers().contains_key(header::TRANSFER_ENCODING) {
+        // It overrides a length, which must not travel on (RFC 9112, 6.3): the body would be cut to it.
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     harden::strip_hop_by_hop(answer.headers_mut());
     harden::strip_ours(answer.headers_mut());
     *answer.version_mut() = Version::HTTP_11;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(60);
+
+    async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
+        let began = Instant::now();
+        let moved = move || Some(Instant::now().min(began + moves_for));
+        in_time(tokio::time::sleep(work), began + PATIENCE, (PATIENCE, moved), || stalled).await
+    }
+
+    #[tokio::test]
+    async fn a_body_that_still_moves_is_waited_for_and_a_silent_one_is_not() {
+        assert_eq!(waited(Duration::ZERO, false, PATIENCE * 20).await, Waited::TooLong);
+        assert_eq!(waited(PATIENCE * 8, false, PATIENCE * 4).await, Waited::Done(()));
+        assert_eq!(waited(PATIENCE * 3, false, PATIENCE * 20).await, Waited::TooLong, "it stopped moving");
+        assert_eq!(waited(PATIENCE * 8, true, PATIENCE * 20).await, Waited::Stalled);
+    }
 }

@@ -55,6 +55,11 @@ impl Client {
         Self { sender, fault, reused: false, lane, born: Instant::now() }
     }
 
+    /// A handle on the connection under its stream, if it has one.
+    pub(crate) fn lane(&self) -> Option<Lane> {
+        self.lane.clone()
+    }
+
     /// Closed, or on a connection that should get no more work: a silent host must not hold a request until its
     /// deadline.
     fn is_spent(&self) -> bool {

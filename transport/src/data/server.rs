@@ -23,6 +23,11 @@ use super::tcp;
 use crate::error::DialError;
 use crate::mux::Role;
 
+/// Connections of one node per thread. A correct one holds at most eight on each of its data threads, the old ones
+/// included, and all of them may be served by one thread here. Beyond it the oldest is cut, so that one member cannot
+/// take the places of all.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
+
 /// What a peer says when it opens a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenRequest {
@@ -58,6 +63,8 @@ pub struct ServerStats {
     pub connections_open: u64,
     /// Connections closed for a violation of the protocol.
     pub violations: u64,
+    /// Connections cut because their node had [`CONNECTIONS_PER_PEER_MAX`].
+    pub connections_surplus: u64,
     /// Streams handed to the handler.
     pub streams_accepted: u64,
     /// Streams open now.
@@ -150,7 +157,19 @@ impl DataServer {
         Ok((stream, peer.map_err(|refused| DialError::PeerCertificate((&refused).into()))?))
     }
 
+    /// Takes a connection into the table. One of a node that has too many goes for it, the oldest.
     fn register(&self, connection: Rc<Connection>) -> Registered {
+        let surplus = {
+            let connections = self.inner.connections.borrow();
+            let mut same = connections.values().filter(|held| held.peer().node == connection.peer().node);
+            let oldest = same.next().cloned();
+            oldest.filter(|_| same.count() + 1 >= CONNECTIONS_PER_PEER_MAX)
+        };
+        if let Some(oldest) = surplus {
+            self.inner.past.borrow_mut().connections_surplus += 1;
+            info!(member = %oldest.peer().node, "data connection cut: its node has too many");
+            oldest.cut();
+        }
         let number = self.inner.next.get();
         self.inner.next.set(number.wrapping_add(1));
         self.inner.past.borrow_mut().connections_accepted += 1;

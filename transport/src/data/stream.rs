@@ -67,6 +67,12 @@ impl Lane {
     pub fn takes_work(&self) -> bool {
         matches!(self.0.may_open(), Ok(()) | Err(CannotOpen::Full))
     }
+
+    /// True while the peer has not answered for 3 s: it may be gone, or only slow.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        matches!(self.0.may_open(), Err(CannotOpen::Stalled))
+    }
 }
 
 impl Drop for MuxStream {

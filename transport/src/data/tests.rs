@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    BACKOFF_MIN, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream, OpenError, ResetCode,
-    SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
+    BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream, OpenError,
+    ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
 };
 use crate::mux::frame::{Header, Kind};
 use crate::mux::limits::STREAM_WINDOW_INITIAL;
@@ -554,5 +554,28 @@ fn a_header_beyond_the_limit_is_refused_before_it_is_sent() {
         let error = client.open(&name("b"), host.address, too_large).await.unwrap_err();
         assert!(matches!(error, OpenError::Stream { source: CannotOpen::HeaderTooLarge, .. }), "{error:?}");
         assert_eq!(call(&client, &host, b"y").await, b"y");
+    });
+}
+
+/// One member dials and dials: it only loses its own older connections.
+#[test]
+fn a_member_with_too_many_connections_loses_its_oldest() {
+    local(async {
+        let mesh = TestMesh::new();
+        let host = Host::start(mesh.node("b")).await;
+        let other = DataClient::new(mesh.node("c"), clock);
+        assert_eq!(call(&other, &host, b"hello").await, b"hello");
+        let config = tls::data_client(&mesh.node("a"), name("b"), clock);
+        let mut greedy = Vec::new();
+        for _ in 0..CONNECTIONS_PER_PEER_MAX + 3 {
+            greedy.push(super::tcp::dial(host.address, std::sync::Arc::clone(&config)).await.unwrap());
+        }
+        until("the oldest are gone", || host.ends.borrow().iter().filter(|end| **end == ServeEnd::Cut).count() == 3)
+            .await;
+        let stats = host.server.stats();
+        assert_eq!(stats.connections_surplus, 3);
+        assert_eq!(stats.connections_open, CONNECTIONS_PER_PEER_MAX as u64 + 1);
+        assert_eq!(call(&other, &host, b"still").await, b"still");
+        assert_eq!(other.stats().dials, 1, "nobody else's connection was touched");
     });
 }

@@ -29,7 +29,7 @@ pub const SEND_BUFFER_MAX: usize = 32 * 1024;
 /// Frames are made up to here and then wait for the network: four TLS records, one system call.
 pub const OUTPUT_TARGET: usize = 64 * 1024;
 
-/// Answers a peer may cause (`pong`, refusals) while it does not read them; beyond it we stop reading the peer.
+/// Answers a peer may cause (`pong`, `reset` of its streams) while it does not read them; beyond it we stop reading the peer.
 pub const ANSWERS_MAX: usize = 64 * 1024;
 
 /// Last id of either side; then the connection takes no new streams and another one follows.

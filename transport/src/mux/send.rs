@@ -99,9 +99,10 @@ impl Mux {
         if length > 0 && self.output_asks {
             self.liveness.sent(now);
         }
+        // On a connection that is never idle the answers leave among the data.
+        self.answers = self.answers.min(self.output.len());
         if self.output.is_empty() {
             self.output_asks = false;
-            self.answers = 0;
             // An idle connection keeps a small buffer at most.
             self.output = if self.output.capacity() > OUTPUT_KEPT_BYTES {
                 BytesMut::new()

@@ -27,9 +27,10 @@ const FRAME_DEADLINE: Duration = Duration::from_secs(5);
 /// Deadline of a whole exchange: it never holds one of the few streams for longer.
 const EXCHANGE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Frames, and bytes of frames, that wait to leave on one exchange.
-const QUEUE_LEN_MAX: usize = 256;
-const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Frames, and bytes of frames, that wait to leave on one exchange: all that one side of a comparison may give at once
+/// (16 MiB in frames of 48 KiB) and its listing, since an exchange that loses a frame has to be begun again.
+const QUEUE_LEN_MAX: usize = 512;
+const QUEUE_BYTES_MAX: usize = 20 * 1024 * 1024;
 
 /// Exchanges of one endpoint at once.
 const EXCHANGES_MAX: usize = 1_024;
