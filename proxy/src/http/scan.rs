@@ -2,7 +2,9 @@
 //!
 //! hyper parses behind it. A request whose framing hyper would quietly repair must not reach hyper, and a head must be
 //! judged as it was sent, so this machine tracks where heads begin: after each body, whose end it finds by the approved
-//! framing. It accepts a strict subset of what hyper accepts, so the two can never disagree about a boundary.
+//! framing. It accepts a subset of the heads and body
+//! framings that hyper accepts, so the two never disagree about where the next head begins. Trailer lines pass unread:
+//! hyper refuses malformed ones and serves nothing more on that connection.
 //!
 //! Pure: bytes in, a count of approved bytes out.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
