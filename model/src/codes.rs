@@ -69,6 +69,7 @@ codes! {
     READ_ONLY = 307, Error, "this door is read-only", "writes go over the Unix socket";
     API_LIMIT = 308, Error, "over a limit of the local API", "bodies are at most 1 MiB, 64 connections at a time";
     NO_ROUTE = 501, Error, "no route or service", "`starling services` lists the services this node knows";
+    DENIED = 502, Error, "denied by policy", "hosts outside the mesh are not passed on: name them in no_proxy; for hosts of the mesh the detail names the policy";
     NO_ENDPOINT = 503, Error, "the service has no usable endpoint", "`starling services NAME` shows each endpoint and why it is not used";
     UPSTREAM_FAILED = 504, Error, "the endpoint could not be reached or broke off", "`starling services NAME` and the log of the serving node say why";
     UPSTREAM_TIMEOUT = 505, Error, "the endpoint did not answer in time", "look at the service itself; the built-in deadline to the response head is 15 s";

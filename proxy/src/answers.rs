@@ -103,7 +103,8 @@ impl ErrorType {
             Self::ConnectionLimitReached | Self::ProxyInternalError => codes::UPSTREAM_FAILED,
             Self::TlsCertificateError => codes::PEER_CERTIFICATE,
             Self::HttpResponseTimeout => codes::UPSTREAM_TIMEOUT,
-            Self::HttpRequestDenied | Self::HttpRequestError => codes::BAD_HTTP,
+            Self::HttpRequestDenied => codes::DENIED,
+            Self::HttpRequestError => codes::BAD_HTTP,
         }
     }
 }
