@@ -56,7 +56,7 @@ codes! {
     BAD_SETTING = 103, Error, "a setting has a value it cannot have", "correct the named place; every problem of all files is listed in one run";
     SETTING_IDLE = 104, Warning, "a setting has no effect in this release", "remove it, or keep it for the release that acts on it";
     NO_QUIC_ANSWER = 201, Error, "no QUIC answer from a seed", "check that the seed's agent runs and that UDP 7740 is open in both directions; the agent keeps trying";
-    CLOCKS_DIFFER = 202, Error, "a certificate is not valid yet by our clock", "compare the clocks: timedatectl; certificates are back-dated by 24 h, so one clock is off by more";
+    CLOCKS_DIFFER = 202, Error, "a certificate is not valid at this moment of our clock", "compare the clocks: timedatectl; leaves are valid from 24 h before to 24 h after they are made, so one clock is off by more";
     NAME_TAKEN = 203, Error, "another node is alive under this name", "give this host another name, or stop the other agent; a cloned disk needs a new identity";
     OTHER_MESH = 204, Error, "the certificate is from another mesh", "issue an identity for that mesh in its operator folder: starling trust issue node NAME";
     NO_COMMON_PROTOCOL = 205, Error, "no common protocol version", "upgrade the older agent";
