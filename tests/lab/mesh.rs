@@ -22,7 +22,7 @@ fn three_agents_form_a_mesh_through_one_seed_within_a_second() {
     let took = started.elapsed();
     println!("mesh of 3 formed in {} ms, process start included", took.as_millis());
     // The figure to reach is 1 s on an idle machine; other tests share these cores.
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[test]
@@ -38,7 +38,8 @@ fn an_announced_service_is_reachable_from_another_host_within_a_second() {
         hosts[0].request("orders", "/cart?x=1").ok().filter(|answer| answer.status == 200)
     });
     println!("announced to reachable: {} ms", took.as_millis());
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    // The figure to reach is 1 s on an idle machine.
+    assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(answer.body.starts_with("orders-on-vm-2\nGET /cart?x=1 HTTP/1.1"), "{answer:?}");
     assert!(answer.body.to_lowercase().contains("uri=spiffe://lab.internal/node/vm-1"), "{answer:?}");
     // The third host reaches it too, as an HTTP proxy would be asked.
@@ -251,6 +252,6 @@ fn an_idle_agent_of_a_mesh_of_three_is_small() {
             .unwrap();
         println!("idle agent {}: {kib} KiB resident", host.name());
         // The figure to reach is 30 MiB in a release build; a debug build maps more code.
-        assert!(kib < 60 * 1024, "{kib} KiB");
+        assert!(kib < 40 * 1024, "{kib} KiB");
     }
 }
