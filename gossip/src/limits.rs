@@ -92,6 +92,10 @@ pub const DATAGRAMS_PER_FLUSH_MAX: usize = 16;
 /// Peers to which a change is forwarded on first receipt without drawing lots.
 pub const FORWARD_TO_ALL_MAX: usize = 64;
 
+/// Connections that a node keeps besides those it closes at once: the active view, and what probes, relays and calls
+/// to the dead have opened. Beyond it the least recently used that nobody needs is closed.
+pub const LINKS_MAX: usize = 512;
+
 /// Probes in flight: one of the round, the rest verifications of suspicions.
 pub const PROBES_MAX: usize = 64;
 /// Pings that we make for others at a time; requests beyond it are dropped.

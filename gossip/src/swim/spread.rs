@@ -7,12 +7,15 @@ use starling_model::{MemberState, NodeName};
 
 use super::{Phase, Swim};
 use crate::action::{Action, ExchangeId};
-use crate::broadcasts::{Broadcasts, Class, Parcel, ROOM, Subject, pack};
+use crate::broadcasts::{Broadcasts, Class, Parcel, ROOM, Reach, Subject, pack};
 use crate::forward;
 use crate::limits::FORWARD_TO_ALL_MAX;
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
+
+/// Queues up to this long are looked through after each flush; longer ones at the next tick.
+const RETIRE_AT_ONCE_MAX: usize = 64;
 
 impl Swim {
     /// Queues news for everybody, to leave within one window.
@@ -60,14 +63,27 @@ impl Swim {
         self.links.names().filter(listens).cloned().collect()
     }
 
-    /// First receipt: to all connected peers while they are few.
+    /// First receipt: state and our own words to all connected peers while they are few, membership of others to as many
+    /// as a tick has targets.
     pub(super) fn flush(&mut self, now: Instant) {
         self.pace.flushed(now);
         let listeners = self.listeners(now);
-        for target in forward::first_targets(listeners.clone(), self.size(), &mut self.rng) {
-            self.tell(&target);
+        let mut few = listeners.clone();
+        forward::draw(&mut few, self.config.gossip_targets, &mut self.rng);
+        if self.broadcasts.has_wide_news() {
+            for target in forward::first_targets(listeners.clone(), self.size(), &mut self.rng) {
+                let parcels = self.broadcasts.news(&target, Reach::Wide);
+                self.deliver(&target, parcels);
+            }
         }
-        self.retire(&listeners);
+        for target in &few {
+            let parcels = self.broadcasts.news(target, Reach::Narrow);
+            self.deliver(target, parcels);
+        }
+        self.broadcasts.flushed();
+        if self.broadcasts.len() <= RETIRE_AT_ONCE_MAX {
+            self.retire(&listeners);
+        }
         if self.broadcasts.len() > 0 {
             self.timers.set_earlier(Timer::Gossip, now + self.config.gossip_interval);
         }
@@ -76,26 +92,26 @@ impl Swim {
     /// Repeats what is still worth repeating.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         let listeners = self.listeners(now);
-        let mut targets: Vec<NodeName> =
-            listeners.iter().filter(|target| self.broadcasts.owes(target)).cloned().collect();
+        let mut targets = self.retire(&listeners);
         forward::draw(&mut targets, self.config.gossip_targets, &mut self.rng);
         for target in &targets {
-            self.tell(target);
+            let parcels = self.broadcasts.pick(target, Broadcasts::flush_room());
+            self.deliver(target, parcels);
         }
-        self.retire(&listeners);
         if self.broadcasts.len() > 0 {
             self.timers.set(Timer::Gossip, now + self.config.gossip_interval);
         }
     }
 
-    fn retire(&mut self, listeners: &[NodeName]) {
+    /// Drops what was told often enough; returns who still has something to hear.
+    fn retire(&mut self, listeners: &[NodeName]) -> Vec<NodeName> {
         let copies = (self.size() > FORWARD_TO_ALL_MAX).then(|| self.config.copies(self.size()));
-        self.broadcasts.retire(listeners, copies);
+        self.broadcasts.retire(listeners, copies)
     }
 
-    fn tell(&mut self, target: &NodeName) {
+    fn deliver(&mut self, target: &NodeName, parcels: Vec<Parcel>) {
         let mut messages = Vec::new();
-        for parcel in self.broadcasts.pick(target, Broadcasts::flush_room()) {
+        for parcel in parcels {
             match parcel {
                 Parcel::Datagram(message) => messages.push(message),
                 Parcel::Stream(message) => self.push_on_stream(target, &message),
