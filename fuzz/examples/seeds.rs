@@ -157,6 +157,8 @@ fn gossip() -> io::Result<()> {
             }
             Restored::Credential { bytes, .. } => [&[2, 3][..], &counted(bytes)].concat(),
             Restored::AddressBook { bytes, .. } => [&[3, 3][..], &counted(bytes)].concat(),
+            Restored::Document { bytes } => [&[4, 3][..], &counted(bytes)].concat(),
+            Restored::Revocation { bytes } => [&[5, 3][..], &counted(bytes)].concat(),
         };
         all.extend_from_slice(&one);
         if at < 8 {

@@ -1,4 +1,5 @@
-//! What the store gives back after a crash, damaged in any way: members, records, credentials, addresses.
+//! What the store gives back after a crash, damaged in any way: members, records, credentials, addresses,
+//! documents, revocations.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -20,13 +21,15 @@ fuzz_target!(|bytes: &[u8]| {
     let mut items = Vec::new();
     while !input.is_empty() && items.len() < 256 {
         let (what, name) = (input.byte(), pick(input.byte()));
-        let (kind, shard) = if what & 3 == 1 { (input.byte(), input.byte()) } else { (0, 0) };
+        let (kind, shard) = if what & 7 == 1 { (input.byte(), input.byte()) } else { (0, 0) };
         let bytes = Bytes::copy_from_slice(input.counted());
-        items.push(match what & 3 {
+        items.push(match what & 7 {
             0 => Restored::Member { name, bytes },
             1 => Restored::Record { owner: name, kind: RecordKind::from_wire(kind), shard, bytes },
             2 => Restored::Credential { owner: name, bytes },
-            _ => Restored::AddressBook { name, bytes },
+            3 => Restored::AddressBook { name, bytes },
+            4 => Restored::Document { bytes },
+            _ => Restored::Revocation { bytes },
         });
     }
     driver.swim.handle_command(Command::Restore(items), driver.now);

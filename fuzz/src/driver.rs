@@ -175,7 +175,12 @@ impl Driver {
             }
             Change::Credential { owner, bytes } => self.kept.push(Restored::Credential { owner, bytes }),
             Change::AddressBook { name, bytes } => self.kept.push(Restored::AddressBook { name, bytes }),
-            Change::Epoch(_) | Change::ForgetOwner(_) => {}
+            Change::Document { bytes, .. } => self.kept.push(Restored::Document { bytes }),
+            Change::Revocation { bytes, .. } => self.kept.push(Restored::Revocation { bytes }),
+            Change::Epoch(_)
+            | Change::ForgetOwner(_)
+            | Change::ForgetDocument { .. }
+            | Change::ForgetRevocation { .. } => {}
         }
     }
 }
@@ -188,6 +193,6 @@ fn verdict(claim: &SignedClaim, valid: bool) -> Verdict {
             record_key: [bytes.first().copied().unwrap_or(0); 32],
             epoch: BootEpoch(u64::from(bytes.get(1).copied().unwrap_or(0) & 0x0f)),
         },
-        SignedClaim::Owned { .. } => Verdict::Valid,
+        SignedClaim::Owned { .. } | SignedClaim::Operator { .. } => Verdict::Valid,
     }
 }

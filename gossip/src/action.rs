@@ -1,5 +1,8 @@
 //! The boundary: what goes into the machine besides frames ([`Command`], [`ConnectionChange`], verdicts), and all that
-//! comes out ([`Action`]).
+//! comes out ([`Action`]). What operators decide is in `action/operators.rs`, what the store is told in `action/store.rs`.
+
+mod operators;
+mod store;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +10,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_model::{
-    BootEpoch, Code, HealthRecord, Life, MemberState, MeshId, NodeName, RecordKind, ServicesRecord, StatusRecord, codes,
+    BootEpoch, Code, HealthRecord, KeyId, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord, codes,
 };
+
+pub use operators::{
+    DocumentView, DocumentsEvent, OperatorClaim, RevocationView, SubmitId, SubmitProblem, SubmitRefused, Submitted,
+    Void,
+};
+pub use store::{Change, Restored};
 
 use crate::codec::WireError;
 
@@ -175,6 +184,21 @@ pub enum Command {
     Leave,
     /// Announce this from now on; replaces what was announced of that kind.
     Put(OwnRecord),
+    /// Documents of one `apply`, each as signed form and signature. All of them are verified, kept and told of, or none;
+    /// [`Event::Submitted`] answers.
+    SubmitDocuments {
+        /// Names the answer.
+        submit: SubmitId,
+        /// In any order. More than one must be exactly one batch.
+        documents: Vec<Bytes>,
+    },
+    /// A revocation of a node, as signed form and signature; [`Event::Submitted`] answers.
+    SubmitRevocation {
+        /// Names the answer.
+        submit: SubmitId,
+        /// The whole of it.
+        revocation: Bytes,
+    },
     /// The driver's loop ran this late; over 500 ms it counts against our own health.
     ReportLag(Duration),
     /// Our addresses changed.
@@ -213,6 +237,17 @@ pub enum SignedClaim {
         /// The signature.
         signature: [u8; 64],
     },
+    /// A statement signed by an operator; answered by [`Verdict::Valid`] or [`Verdict::Void`], by the bundle in force.
+    Operator {
+        /// What it is; decides the role that its signer needs.
+        kind: OperatorClaim,
+        /// Who signed, as the body says.
+        signer: KeyId,
+        /// The signed bytes, as received.
+        body: Bytes,
+        /// The signature.
+        signature: [u8; 64],
+    },
 }
 
 /// Answer to [`Action::Verify`].
@@ -229,6 +264,8 @@ pub enum Verdict {
     Valid,
     /// It does not.
     Refused,
+    /// It is no operator's that may sign this.
+    Void(Void),
 }
 
 /// Something to be signed with this node's record key.
@@ -238,86 +275,6 @@ pub struct Statement {
     pub kind: ClaimKind,
     /// The bytes to sign.
     pub body: Bytes,
-}
-
-/// Something for the store. Keys are plain, values are opaque; the same values come back in [`Command::Restore`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Our own epoch was raised. Must be durable before any later action is performed.
-    Epoch(BootEpoch),
-    /// One member; replaces what was stored under the name.
-    Member {
-        /// Key.
-        name: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// One shard of one record; replaces what was stored under the key.
-    Record {
-        /// Key.
-        owner: NodeName,
-        /// Key.
-        kind: RecordKind,
-        /// Key.
-        shard: u8,
-        /// Value.
-        bytes: Bytes,
-        /// True for our own: durable before the API answers.
-        own: bool,
-    },
-    /// One owner's node statement in use; replaces the former.
-    Credential {
-        /// Key.
-        owner: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// Remove member, records and credential of this name (not its address).
-    ForgetOwner(NodeName),
-    /// Last addresses of a name; outlives the member.
-    AddressBook {
-        /// Key.
-        name: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
-}
-
-/// What the store gives back after a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Restored {
-    /// Of [`Change::Member`].
-    Member {
-        /// Key.
-        name: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// Of [`Change::Record`], own ones included.
-    Record {
-        /// Key.
-        owner: NodeName,
-        /// Key.
-        kind: RecordKind,
-        /// Key.
-        shard: u8,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// Of [`Change::Credential`].
-    Credential {
-        /// Key.
-        owner: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
-    /// Of [`Change::AddressBook`].
-    AddressBook {
-        /// Key.
-        name: NodeName,
-        /// Value.
-        bytes: Bytes,
-    },
 }
 
 /// Something that a person should look at.
@@ -393,6 +350,17 @@ pub enum Event {
     Isolation(bool),
     /// Somebody should look.
     Alarm(Alarm),
+    /// Documents changed.
+    Documents(DocumentsEvent),
+    /// A node was revoked: whoever holds the trust must count it before the next verdict.
+    Revoked(RevocationView),
+    /// What became of a submission. What was accepted has been given to the store before.
+    Submitted {
+        /// Which.
+        submit: SubmitId,
+        /// Its fate.
+        outcome: Submitted,
+    },
     /// Our own leave is done.
     LeaveFinished {
         /// Peers that confirmed it.

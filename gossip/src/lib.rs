@@ -74,9 +74,10 @@ mod timers;
 mod wire;
 
 pub use action::{
-    Action, Alarm, Change, ClaimKind, CloseReason, Command, ConnectionChange, DialReason, DialTarget, DownReason,
-    Event, ExchangeId, LocalMember, MemberView, OwnRecord, Rejected, Restored, Roots, Seed, Signature, SignedClaim,
-    Statement, SuspicionView, Ticket, Verdict, Wake,
+    Action, Alarm, Change, ClaimKind, CloseReason, Command, ConnectionChange, DialReason, DialTarget, DocumentView,
+    DocumentsEvent, DownReason, Event, ExchangeId, LocalMember, MemberView, OperatorClaim, OwnRecord, Rejected,
+    Restored, RevocationView, Roots, Seed, Signature, SignedClaim, Statement, SubmitId, SubmitProblem, SubmitRefused,
+    Submitted, SuspicionView, Ticket, Verdict, Void, Wake,
 };
 pub use codec::WireError;
 pub use config::SwimConfig;

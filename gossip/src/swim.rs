@@ -1,6 +1,7 @@
 //! [`Swim`]: the machine. All entry points are here; each idea's branching is in a file of `swim/`, and the modules beside
 //! this one only compute.
 
+mod documents;
 mod input;
 mod linking;
 mod membership;
@@ -278,6 +279,8 @@ impl Swim {
                 }
             }
             Command::SetAddresses(addresses) => self.set_addresses(addresses, now),
+            Command::SubmitDocuments { submit, documents } => self.submit_documents(submit, &documents, now),
+            Command::SubmitRevocation { submit, revocation } => self.submit_revocation(submit, &revocation, now),
         }
         self.finish_turn(now);
     }

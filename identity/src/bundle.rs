@@ -86,7 +86,13 @@ impl Roles {
     /// Admin, config, issue and revoke.
     #[must_use]
     pub fn all() -> Self {
-        Self(Role::ALL.iter().fold(0, |bits, role| bits | role.bit()))
+        Self::of(&Role::ALL)
+    }
+
+    /// Just these.
+    #[must_use]
+    pub fn of(roles: &[Role]) -> Self {
+        Self(roles.iter().fold(0, |bits, role| bits | role.bit()))
     }
 
     /// True when `role` is one of them.

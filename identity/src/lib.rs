@@ -10,7 +10,7 @@
 //! **One function judges every peer.** [`verify::verify_peer`] ties SPIFFE id, DNS name, constraint and chain
 //! together, for gossip and traffic, dialling and accepting; [`tls`] is the only way into rustls. What owners say about
 //! themselves is signed with a record key ([`signature`]), and that key is bound to the node by a node statement
-//! ([`statement`]), provable with the bundle alone.
+//! ([`statement`]), provable with the bundle alone. What operators decide is signed with their keys ([`operator`]).
 //!
 //! Reading order: [`verify`], `x509`, [`trust`], [`bundle`], [`issue`], [`node`], [`statement`],
 //! [`current`], [`tls`].
@@ -25,6 +25,7 @@ pub mod issue;
 pub mod join;
 pub mod leaf;
 pub mod node;
+pub mod operator;
 pub mod signature;
 pub mod statement;
 pub mod time;
@@ -46,8 +47,10 @@ pub use bundle::{BundleInvalid, Operator, Role, Roles, TrustBundle};
 pub use current::CurrentIdentity;
 pub use issue::{IssueError, IssuedNode, IssuingCa, NewTrustDomain, create_trust_domain};
 pub use join::{JoinFile, JoinInvalid};
+pub use keys::KeyInvalid;
 pub use leaf::Leaf;
 pub use node::{IdentityInvalid, NodeIdentity, new_record_key};
+pub use operator::{OperatorKey, OperatorRefused, OperatorStatement, verify_operator};
 pub use signature::{SignatureKind, verify_ed25519};
 pub use statement::{CredentialRefused, VerifiedCredential, verify_credential};
 pub use time::UnixTime;

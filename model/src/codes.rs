@@ -68,6 +68,10 @@ codes! {
     NOT_FOUND = 306, Error, "no such thing", "list what there is: /v1/members, /v1/services, /v1/instances";
     READ_ONLY = 307, Error, "this door is read-only", "writes go over the Unix socket";
     API_LIMIT = 308, Error, "over a limit of the local API", "bodies are at most 1 MiB, 64 connections at a time";
+    SIGNATURE_INVALID = 411, Error, "a signature is bad or its key is unknown", "sign again with a key that the trust bundle names: starling trust inspect shows them";
+    DOCUMENT_STALE = 412, Error, "a later generation of the document is in use", "fetch the one in use, edit it, and apply that";
+    DOCUMENT_CONFLICT = 413, Warning, "two contents of one generation were signed", "the greater one is in use everywhere; agree with the other signer and apply the next generation";
+    BATCH_INCOMPLETE = 422, Warning, "a batch of documents is not complete", "it is used when the rest arrives; if it does not, apply the files again";
     NO_ROUTE = 501, Error, "no route or service", "`starling services` lists the services this node knows";
     DENIED = 502, Error, "denied by policy", "hosts outside the mesh are not passed on: name them in no_proxy; for hosts of the mesh the detail names the policy";
     NO_ENDPOINT = 503, Error, "the service has no usable endpoint", "`starling services NAME` shows each endpoint and why it is not used";
@@ -78,6 +82,7 @@ codes! {
     CERTIFICATE_EXPIRED = 601, Error, "certificate expired or not chained to the bundle", "issue a new identity: starling trust issue node NAME --replace, then starling join";
     CERTIFICATE_ENDING = 603, Warning, "under 20 % of a certificate's life is left", "issue a new identity before it ends: starling trust issue node NAME --replace";
     SHARED_ISSUER = 604, Warning, "shared issuer: any host can pose as any node", "for production issue one identity per node: starling trust issue node NAME";
+    ROLE_MISSING = 606, Error, "an operator's key lacks the role", "sign with a key that has it; starling trust inspect shows the roles of each key";
     SECRET_UNSAFE = 610, Error, "a secret file is not safe", "make it a regular file of the agent's user with mode 0600: chmod 600 FILE";
     IDENTITY_MISSING = 611, Error, "no identity on this host", "get a join file from the operator: starling trust issue node NAME, then: starling join NAME.join";
     BUNDLE_INVALID = 613, Error, "the trust bundle cannot be used", "copy trust/bundle.trust from the operator's folder again";
@@ -88,6 +93,7 @@ codes! {
     NOT_SPIFFE = 621, Error, "a peer's name is no bound SPIFFE identity", "the peer's certificate was not made by this mesh's tools";
     LEAF_PROFILE = 622, Error, "a peer's leaf breaks the profile", "the peer's certificate was not made by this mesh's tools";
     PATH_SHAPE = 623, Error, "a peer's certificate path has a wrong shape", "the peer's certificate was not made by this mesh's tools";
+    REVOKED = 624, Error, "the node is revoked", "issue a new identity for its host if it is to come back: starling trust issue node NAME --replace";
     UNEXPECTED_PEER = 625, Error, "another node answered than was dialled", "an address changed hands; `starling members` shows who is where";
     DUPLICATE_IDENTITY = 626, Error, "one identity is live at two addresses", "stop one of the two agents; a cloned disk needs a new identity";
     PORT_TAKEN = 701, Error, "a port is taken", "stop the process that holds it, or change the setting that is named";

@@ -136,6 +136,10 @@ label!(
     /// A named port of a service.
     PortName, "port name", reserved: []
 );
+label!(
+    /// A document of one kind within its namespace.
+    DocumentName, "document name", reserved: []
+);
 
 impl Default for Namespace {
     /// The namespace of everything that names none: `default`.

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use starling_gossip::{ClaimKind, Signature, SignedClaim, Statement, Ticket, Verdict};
-use starling_identity::{CurrentIdentity, NodeIdentity, SignatureKind, UnixTime, verify_credential, verify_ed25519};
+use starling_gossip::{ClaimKind, OperatorClaim, Signature, SignedClaim, Statement, Ticket, Verdict, Void};
+use starling_identity::{
+    CurrentIdentity, NodeIdentity, OperatorRefused, OperatorStatement, SignatureKind, UnixTime, verify_credential,
+    verify_ed25519, verify_operator,
+};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -58,6 +61,30 @@ pub fn judge(claim: &SignedClaim, current: &CurrentIdentity, now: UnixTime) -> V
                 Verdict::Refused
             }
         }
+        SignedClaim::Operator { kind, signer, body, signature } => {
+            match verify_operator(operator_statement(*kind), *signer, body, signature, trust.bundle()) {
+                Ok(_) => Verdict::Valid,
+                Err(refused) => {
+                    debug!(key_id = %signer, error = %refused, "operator's statement refused");
+                    Verdict::Void(void(&refused))
+                }
+            }
+        }
+    }
+}
+
+fn operator_statement(kind: OperatorClaim) -> OperatorStatement {
+    match kind {
+        OperatorClaim::Document => OperatorStatement::Document,
+        OperatorClaim::Revocation => OperatorStatement::Revocation,
+    }
+}
+
+fn void(refused: &OperatorRefused) -> Void {
+    match refused {
+        OperatorRefused::UnknownKey(_) => Void::UnknownKey,
+        OperatorRefused::Role { .. } => Void::Role,
+        OperatorRefused::BadSignature(_) => Void::BadSignature,
     }
 }
 

@@ -295,6 +295,11 @@ impl Checker {
                 self.note(at, format!("{}: alarm {alarm:?}", host.name));
                 process.view.alarms.push(format!("{alarm:?}"));
             }
+            Event::Documents(event) => self.note(at, format!("{}: {event:?}", host.name)),
+            Event::Revoked(view) => self.note(at, format!("{}: {} is revoked", host.name, view.revocation.node)),
+            Event::Submitted { submit, outcome } => {
+                self.note(at, format!("{}: submission {}: {outcome:?}", host.name, submit.0));
+            }
             Event::LeaveFinished { acknowledged } => {
                 self.note(at, format!("{}: leave done, {acknowledged} confirmed it", host.name));
             }

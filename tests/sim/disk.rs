@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starling_gossip::{Change, Restored};
-use starling_model::{BootEpoch, NodeName, RecordKind};
+use starling_model::{BootEpoch, Digest, NodeName, RecordKind};
 
 use crate::clock::SimTime;
 
@@ -21,6 +21,8 @@ pub struct Disk {
     records: BTreeMap<(NodeName, RecordKind, u8), Bytes>,
     credentials: BTreeMap<NodeName, Bytes>,
     addresses: BTreeMap<NodeName, Bytes>,
+    documents: BTreeMap<Digest, Bytes>,
+    revocations: BTreeMap<[u8; 32], Bytes>,
     lazy: VecDeque<(SimTime, Change)>,
 }
 
@@ -40,8 +42,14 @@ impl Disk {
     pub fn keep(&mut self, change: Change, now: SimTime) {
         self.settle(now);
         match change {
-            Change::Epoch(_) | Change::Record { own: true, .. } => self.write(change),
+            Change::Epoch(_)
+            | Change::Record { own: true, .. }
+            | Change::Document { durable: true, .. }
+            | Change::Revocation { .. }
+            | Change::ForgetRevocation { .. } => self.write(change),
             Change::Member { .. }
+            | Change::Document { .. }
+            | Change::ForgetDocument { .. }
             | Change::Record { .. }
             | Change::Credential { .. }
             | Change::ForgetOwner(_)
@@ -91,6 +99,18 @@ impl Disk {
             Change::AddressBook { name, bytes } => {
                 self.addresses.insert(name, bytes);
             }
+            Change::Document { key: _, hash, bytes, durable: _ } => {
+                self.documents.insert(hash, bytes);
+            }
+            Change::ForgetDocument { hash } => {
+                self.documents.remove(&hash);
+            }
+            Change::Revocation { node: _, hash, bytes } => {
+                self.revocations.insert(hash, bytes);
+            }
+            Change::ForgetRevocation { hash } => {
+                self.revocations.remove(&hash);
+            }
         }
     }
 
@@ -113,7 +133,9 @@ impl Disk {
             .addresses
             .iter()
             .map(|(name, bytes)| Restored::AddressBook { name: name.clone(), bytes: bytes.clone() });
-        members.chain(credentials).chain(records).chain(addresses).collect()
+        let documents = self.documents.values().map(|bytes| Restored::Document { bytes: bytes.clone() });
+        let revocations = self.revocations.values().map(|bytes| Restored::Revocation { bytes: bytes.clone() });
+        members.chain(credentials).chain(records).chain(addresses).chain(documents).chain(revocations).collect()
     }
 
     /// The stored form of one record, if it is there or on its way.
@@ -127,7 +149,11 @@ impl Disk {
             | Change::Member { .. }
             | Change::Credential { .. }
             | Change::ForgetOwner(_)
-            | Change::AddressBook { .. } => None,
+            | Change::AddressBook { .. }
+            | Change::Document { .. }
+            | Change::ForgetDocument { .. }
+            | Change::Revocation { .. }
+            | Change::ForgetRevocation { .. } => None,
         });
         waiting.or_else(|| self.records.get(&(owner.clone(), kind, shard)))
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use starling_gossip::{ClaimKind, SignedClaim, Verdict};
-use starling_model::{BootEpoch, MeshId, NodeName};
+use starling_gossip::{ClaimKind, OperatorClaim, SignedClaim, Verdict, Void};
+use starling_model::{BootEpoch, KeyId, MeshId, NodeName};
 
 use crate::trace::Mixer;
 
@@ -30,18 +30,49 @@ impl RecordKey {
     /// Signs a statement.
     #[must_use]
     pub fn sign(&self, mesh: &MeshId, kind: ClaimKind, body: &[u8]) -> [u8; 64] {
-        let mut signature = [0; 64];
-        for (half, at) in signature.chunks_exact_mut(32).zip(0_u64..) {
-            let mut mixer = Mixer::new(PURPOSE_SIGNATURE);
-            mixer.bytes(&self.secret);
-            mixer.bytes(&mesh.0);
-            mixer.number(kind_number(kind));
-            mixer.number(at);
-            mixer.bytes(body);
-            half.copy_from_slice(&mixer.digest());
-        }
-        signature
+        mark(&self.secret, mesh, kind_number(kind), body)
     }
+}
+
+/// What one operator signs with, and what that may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorKey {
+    /// Its name in documents.
+    pub id: KeyId,
+    secret: [u8; 32],
+    roles: Vec<OperatorClaim>,
+}
+
+impl OperatorKey {
+    /// Signs a statement, in its role or not.
+    #[must_use]
+    pub fn sign(&self, mesh: &MeshId, kind: OperatorClaim, body: &[u8]) -> [u8; 64] {
+        let kind = match kind {
+            OperatorClaim::Document => 3,
+            OperatorClaim::Revocation => 4,
+        };
+        mark(&self.secret, mesh, kind, body)
+    }
+
+    /// The statement with its signature behind it.
+    #[must_use]
+    pub fn seal(&self, mesh: &MeshId, kind: OperatorClaim, body: &[u8]) -> Bytes {
+        [body, &self.sign(mesh, kind, body)].concat().into()
+    }
+}
+
+fn mark(secret: &[u8; 32], mesh: &MeshId, kind: u64, body: &[u8]) -> [u8; 64] {
+    let mut signature = [0; 64];
+    for (half, at) in signature.chunks_exact_mut(32).zip(0_u64..) {
+        let mut mixer = Mixer::new(PURPOSE_SIGNATURE);
+        mixer.bytes(secret);
+        mixer.bytes(&mesh.0);
+        mixer.number(kind);
+        mixer.number(at);
+        mixer.bytes(body);
+        half.copy_from_slice(&mixer.digest());
+    }
+    signature
 }
 
 fn kind_number(kind: ClaimKind) -> u64 {
@@ -57,13 +88,14 @@ pub struct Trust {
     seed: u64,
     secrets: BTreeMap<[u8; 32], [u8; 32]>,
     made: u64,
+    operators: BTreeMap<KeyId, OperatorKey>,
 }
 
 impl Trust {
     /// No keys yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, secrets: BTreeMap::new(), made: 0 }
+        Self { seed, secrets: BTreeMap::new(), made: 0, operators: BTreeMap::new() }
     }
 
     /// A new record key.
@@ -77,6 +109,37 @@ impl Trust {
         let public = mixer.digest();
         self.secrets.insert(public, secret);
         RecordKey { secret, public }
+    }
+
+    /// A new operator, with the next number, whom every node of the run knows and who may sign these.
+    pub fn new_operator(&mut self, roles: &[OperatorClaim]) -> OperatorKey {
+        let id = KeyId(u32::try_from(self.operators.len()).unwrap_or(u32::MAX).saturating_add(1));
+        let key = self.unknown_operator(id, roles);
+        self.operators.insert(id, key.clone());
+        key
+    }
+
+    /// An operator whom no node knows.
+    pub fn unknown_operator(&mut self, id: KeyId, roles: &[OperatorClaim]) -> OperatorKey {
+        self.made += 1;
+        let mut mixer = Mixer::new(self.seed);
+        mixer.number(self.made);
+        OperatorKey { id, secret: mixer.digest(), roles: roles.to_vec() }
+    }
+
+    fn judge_operator(
+        &self,
+        mesh: &MeshId,
+        kind: OperatorClaim,
+        signer: KeyId,
+        body: &[u8],
+        signature: &[u8; 64],
+    ) -> Verdict {
+        let Some(operator) = self.operators.get(&signer) else { return Verdict::Void(Void::UnknownKey) };
+        if !operator.roles.contains(&kind) {
+            return Verdict::Void(Void::Role);
+        }
+        if operator.sign(mesh, kind, body) == *signature { Verdict::Valid } else { Verdict::Void(Void::BadSignature) }
     }
 
     /// A node statement: this node has this record key.
@@ -108,6 +171,9 @@ impl Trust {
                 let Some(secret) = self.secrets.get(record_key) else { return Verdict::Refused };
                 let key = RecordKey { secret: *secret, public: *record_key };
                 if key.sign(mesh, *kind, body) == *signature { Verdict::Valid } else { Verdict::Refused }
+            }
+            SignedClaim::Operator { kind, signer, body, signature } => {
+                self.judge_operator(mesh, *kind, *signer, body, signature)
             }
         }
     }
@@ -163,6 +229,28 @@ mod tests {
             judge(&mesh, ClaimKind::Life, b"body", other.sign(&mesh, ClaimKind::Life, b"body")),
             Verdict::Refused
         );
+    }
+
+    #[test]
+    fn an_operator_signs_in_its_role_only() {
+        let mut trust = Trust::new(1);
+        let mesh = MeshId([1; 32]);
+        let (alice, carol) =
+            (trust.new_operator(&[OperatorClaim::Document]), trust.new_operator(&[OperatorClaim::Revocation]));
+        let mallory = trust.unknown_operator(KeyId(9), &[OperatorClaim::Document]);
+        let judge = |key: &OperatorKey, mesh: &MeshId, made, asked, body: &[u8]| {
+            let signature = key.sign(&MeshId([1; 32]), made, b"body");
+            let body = Bytes::copy_from_slice(body);
+            trust.judge(mesh, &SignedClaim::Operator { kind: asked, signer: key.id, body, signature })
+        };
+        let (document, revocation) = (OperatorClaim::Document, OperatorClaim::Revocation);
+        assert_eq!(judge(&alice, &mesh, document, document, b"body"), Verdict::Valid);
+        assert_eq!(judge(&carol, &mesh, revocation, revocation, b"body"), Verdict::Valid);
+        assert_eq!(judge(&carol, &mesh, document, document, b"body"), Verdict::Void(Void::Role));
+        assert_eq!(judge(&alice, &mesh, revocation, document, b"body"), Verdict::Void(Void::BadSignature));
+        assert_eq!(judge(&alice, &mesh, document, document, b"bodY"), Verdict::Void(Void::BadSignature));
+        assert_eq!(judge(&alice, &MeshId([2; 32]), document, document, b"body"), Verdict::Void(Void::BadSignature));
+        assert_eq!(judge(&mallory, &mesh, document, document, b"body"), Verdict::Void(Void::UnknownKey));
     }
 
     #[test]

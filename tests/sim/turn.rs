@@ -218,6 +218,9 @@ fn event_word(event: &Event) -> String {
         Event::Synced { members } => format!("synced {members}"),
         Event::Isolation(on) => format!("isolation {on}"),
         Event::Alarm(alarm) => format!("{alarm:?}"),
+        Event::Documents(event) => format!("{event:?}"),
+        Event::Revoked(view) => format!("{} revoked", view.revocation.node),
+        Event::Submitted { submit, outcome } => format!("{} {outcome:?}", submit.0),
         Event::LeaveFinished { acknowledged } => format!("left {acknowledged}"),
     }
 }

@@ -265,9 +265,11 @@ impl Swim {
         let mut items = items;
         items.sort_by_key(|item| match item {
             Restored::AddressBook { .. } => 0,
-            Restored::Credential { .. } => 1,
-            Restored::Member { .. } => 2,
-            Restored::Record { .. } => 3,
+            Restored::Revocation { .. } => 1,
+            Restored::Document { .. } => 2,
+            Restored::Credential { .. } => 3,
+            Restored::Member { .. } => 4,
+            Restored::Record { .. } => 5,
         });
         for item in items {
             if self.restoring.len() >= RESTORE_MAX {
@@ -300,6 +302,7 @@ impl Swim {
                 let hash = credential_hash(&bytes);
                 self.offer(Item::Credential { owner, hash, bytes }, source, now);
             }
+            Restored::Document { .. } | Restored::Revocation { .. } => self.stats.drop(Drop::BadSnapshot),
             Restored::Member { name, bytes } => self.restore_member(&name, &bytes, &source, now),
             Restored::Record { owner, kind, shard: _, bytes } => match wire::read_record(&bytes) {
                 Ok(parts) if parts.head.owner == owner => {

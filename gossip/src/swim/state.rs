@@ -182,7 +182,7 @@ impl Swim {
                     self.ask(blocked);
                 }
             }
-            (Item::Credential { owner, hash, .. }, Verdict::Valid | Verdict::Refused) => {
+            (Item::Credential { owner, hash, .. }, Verdict::Valid | Verdict::Refused | Verdict::Void(_)) => {
                 self.stats.drop(Drop::Refused);
                 for blocked in self.room.unblock(&(owner, hash)) {
                     self.dismiss(&blocked, Drop::Refused);
@@ -192,7 +192,10 @@ impl Swim {
             (Item::Record { parts, bytes }, Verdict::Valid) => {
                 self.apply_record(&parts, bytes, &waiting.source, now);
             }
-            (Item::Life { .. } | Item::Record { .. }, Verdict::Refused | Verdict::Credential { .. }) => {
+            (
+                Item::Life { .. } | Item::Record { .. },
+                Verdict::Refused | Verdict::Credential { .. } | Verdict::Void(_),
+            ) => {
                 self.stats.drop(Drop::Refused);
             }
         }

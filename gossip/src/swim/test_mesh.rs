@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use starling_model::mesh::hex;
 use starling_model::{BootEpoch, Life, MemberState, MeshId, NodeName};
 
 use super::Swim;
 use crate::action::{
     Action, Change, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember, Rejected,
-    Restored, Seed, Signature, SignedClaim, Verdict,
+    Restored, Seed, Signature, SignedClaim, Verdict, Void,
 };
 use crate::config::SwimConfig;
 use crate::testing::{base, node};
@@ -201,6 +202,13 @@ impl Mesh {
                         let good = signature == [3; 64] && !self.forged.contains(&owner);
                         if good { Verdict::Valid } else { Verdict::Refused }
                     }
+                    // Keys from k9 on are nobody's, and k5 to k8 have another role.
+                    SignedClaim::Operator { signer, signature, .. } => match signer.0 {
+                        9.. => Verdict::Void(Void::UnknownKey),
+                        5..=8 => Verdict::Void(Void::Role),
+                        _ if signature == [3; 64] => Verdict::Valid,
+                        _ => Verdict::Void(Void::BadSignature),
+                    },
                 };
                 self.nodes.get_mut(name).unwrap().swim.handle_verdict(ticket, verdict, now);
             }
@@ -231,6 +239,18 @@ impl Mesh {
             }
             Change::AddressBook { name, bytes } => {
                 entry.store.insert(format!("a {name}"), Restored::AddressBook { name, bytes });
+            }
+            Change::Document { key: _, hash, bytes, durable: _ } => {
+                entry.store.insert(format!("d {}", hex(&hash.0)), Restored::Document { bytes });
+            }
+            Change::ForgetDocument { hash } => {
+                entry.store.remove(&format!("d {}", hex(&hash.0)));
+            }
+            Change::Revocation { node: _, hash, bytes } => {
+                entry.store.insert(format!("v {}", hex(&hash)), Restored::Revocation { bytes });
+            }
+            Change::ForgetRevocation { hash } => {
+                entry.store.remove(&format!("v {}", hex(&hash)));
             }
         }
     }

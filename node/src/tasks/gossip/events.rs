@@ -87,6 +87,7 @@ impl News {
             }
             Event::Isolation(false) => info!("no longer cut off"),
             Event::Alarm(alarm) => self.tell_alarm(alarm, now),
+            Event::Documents(_) | Event::Revoked(_) | Event::Submitted { .. } => {}
             Event::LeaveFinished { acknowledged } => {
                 info!(acknowledged, "left the mesh");
                 self.context.lifecycle.tell_left(Left { acknowledged });

@@ -1,7 +1,7 @@
 //! Between the machine's changes and the store's keys.
 //!
 //! `m/NAME` a member, `c/NAME` its credential, `a/NAME` its last addresses, `r/NAME/` and two bytes (kind, shard) one
-//! shard of a record. Values are the machine's own and are not looked at.
+//! shard of a record, `d/` and a hash one version of a document, `v/` and a hash one revocation. Values are the machine's own and are not looked at.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +23,10 @@ fn key(room: u8, name: &NodeName) -> Vec<u8> {
     let mut key = vec![room, b'/'];
     key.extend_from_slice(name.as_str().as_bytes());
     key
+}
+
+fn hash_key(room: u8, hash: &[u8; 32]) -> Vec<u8> {
+    [&[room, b'/'][..], hash].concat()
 }
 
 fn records_of(owner: &NodeName) -> Vec<u8> {
@@ -71,6 +75,10 @@ impl Persister {
             restored.extend(name_of(&key).map(|name| Restored::AddressBook { name, bytes: bytes.into() }));
         }
         restored
+            .extend(self.store.scan(b"d/").into_iter().map(|(_, bytes)| Restored::Document { bytes: bytes.into() }));
+        let revocations = self.store.scan(b"v/");
+        restored.extend(revocations.into_iter().map(|(_, bytes)| Restored::Revocation { bytes: bytes.into() }));
+        restored
     }
 
     /// Adds one change to the turn's batch.
@@ -85,6 +93,10 @@ impl Persister {
                 self.batch.put(key.clone(), &bytes[..]);
                 self.records.insert(key);
             }
+            Change::Document { key: _, hash, bytes, durable: _ } => self.batch.put(hash_key(b'd', &hash.0), &bytes[..]),
+            Change::ForgetDocument { hash } => self.batch.remove(hash_key(b'd', &hash.0)),
+            Change::Revocation { node: _, hash, bytes } => self.batch.put(hash_key(b'v', hash), &bytes[..]),
+            Change::ForgetRevocation { hash } => self.batch.remove(hash_key(b'v', hash)),
             Change::ForgetOwner(name) => {
                 self.batch.remove(key(b'm', name));
                 self.batch.remove(key(b'c', name));
