@@ -1,6 +1,8 @@
 //! The boundary: what goes into the machine besides frames ([`Command`], [`ConnectionChange`], verdicts), and all that
-//! comes out ([`Action`]). What operators decide is in `action/operators.rs`, what the store is told in `action/store.rs`.
+//! comes out ([`Action`]). What operators decide is in `action/operators.rs`, what the store is told in `action/store.rs`, why
+//! somebody is doubted in `action/evidence.rs`.
 
+mod evidence;
 mod operators;
 mod store;
 
@@ -13,6 +15,7 @@ use starling_model::{
     BootEpoch, Code, HealthRecord, KeyId, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord, codes,
 };
 
+pub use evidence::{Evidence, PathResult, ProbeTrail, Reach, RelayResult, Step, Word};
 pub use operators::{
     DocumentView, DocumentsEvent, OperatorClaim, RevocationView, SubmitId, SubmitProblem, SubmitRefused, Submitted,
     Void,
@@ -348,6 +351,8 @@ pub enum Event {
     },
     /// True: too many members fell silent at once, so we assume that we are cut off. False: that is over.
     Isolation(bool),
+    /// Why a member is held to be what it is.
+    Evidence(Evidence),
     /// Somebody should look.
     Alarm(Alarm),
     /// Documents changed.

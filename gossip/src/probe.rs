@@ -8,6 +8,8 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::SliceRandom as _;
 use starling_model::{Life, NodeName};
 
+use crate::action::{PathResult, ProbeTrail, RelayResult};
+
 /// Shuffled round robin: every member once per pass, so the time to a member's next probe is bounded, and no two nodes
 /// probe in step. Newcomers enter at a random place.
 #[derive(Clone, Debug, Default)]
@@ -62,15 +64,35 @@ pub(crate) struct Probe {
     /// The probed life; a verdict on another life is void.
     pub(crate) life: Life,
     pub(crate) purpose: Purpose,
+    pub(crate) began: Instant,
     /// When the direct ping left, once it did.
     pub(crate) pinged: Option<Instant>,
     /// True once other paths were tried: an ack then says nothing about the direct path.
     pub(crate) widened: bool,
+    /// The ping on a stream.
+    pub(crate) stream: PathResult,
+    /// The dial, where there was no connection.
+    pub(crate) dial: PathResult,
     pub(crate) verdict_at: Instant,
     /// Who was asked to ping it.
     pub(crate) asked: BTreeSet<NodeName>,
     /// Who of them answered that it got no ack.
     pub(crate) nacks: BTreeSet<NodeName>,
+}
+
+impl Probe {
+    /// What became of each path, once all have failed.
+    pub(crate) fn trail(&self, health_score: u8) -> ProbeTrail {
+        let said = |name: &NodeName| if self.nacks.contains(name) { RelayResult::Nack } else { RelayResult::Silent };
+        ProbeTrail {
+            began: self.began,
+            datagram: if self.pinged.is_some() { PathResult::Silent } else { PathResult::Unused },
+            stream: self.stream,
+            dial: self.dial,
+            relays: self.asked.iter().map(|name| (name.clone(), said(name))).collect(),
+            health_score,
+        }
+    }
 }
 
 /// A ping that we make for somebody else.

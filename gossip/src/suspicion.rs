@@ -73,6 +73,10 @@ pub(crate) struct Suspicion {
     pub(crate) expired: bool,
     /// Somebody called the member dead: our own failed ladder is enough.
     pub(crate) called_dead: bool,
+    /// It was told that one of our own probes was answered meanwhile.
+    pub(crate) answered: bool,
+    /// It was told that the verdict is held.
+    pub(crate) held: bool,
     window: Window,
 }
 
@@ -87,6 +91,8 @@ impl Suspicion {
             own_failure: None,
             expired: false,
             called_dead: false,
+            answered: false,
+            held: false,
             window,
         }
     }

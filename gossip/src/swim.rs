@@ -2,6 +2,7 @@
 //! this one only compute.
 
 mod documents;
+mod evidence;
 mod input;
 mod linking;
 mod membership;
@@ -460,7 +461,9 @@ impl Swim {
     }
 
     fn act(&mut self, action: Action) {
-        let lossy = matches!(action, Action::SendDatagram { .. } | Action::SendSync { .. });
+        // Why something happened may be lost in a storm; that it happened may not.
+        let lossy =
+            matches!(action, Action::SendDatagram { .. } | Action::SendSync { .. } | Action::Emit(Event::Evidence(_)));
         if lossy && self.actions.len() >= ACTIONS_MAX {
             return self.stats.drop(Drop::ActionsFull);
         }
@@ -552,6 +555,8 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod evidence_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

@@ -291,6 +291,8 @@ impl Checker {
                 self.counts.isolations += u64::from(on);
                 self.note(at, format!("{}: isolation {on}", host.name));
             }
+            // What it explains is judged by what it led to.
+            Event::Evidence(_) => {}
             Event::Alarm(alarm) => {
                 self.note(at, format!("{}: alarm {alarm:?}", host.name));
                 process.view.alarms.push(format!("{alarm:?}"));

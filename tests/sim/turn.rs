@@ -217,6 +217,7 @@ fn event_word(event: &Event) -> String {
         Event::Status { owner, record } => format!("{owner} {record:?}"),
         Event::Synced { members } => format!("synced {members}"),
         Event::Isolation(on) => format!("isolation {on}"),
+        Event::Evidence(why) => format!("{} {} {}", why.subject, why.life, why.step.as_str()),
         Event::Alarm(alarm) => format!("{alarm:?}"),
         Event::Documents(event) => format!("{event:?}"),
         Event::Revoked(view) => format!("{} revoked", view.revocation.node),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use starling_model::NodeName;
 
 use super::{Phase, Swim};
-use crate::action::{Action, ExchangeId, Rejected};
+use crate::action::{Action, ExchangeId, Reach, Rejected};
 use crate::anti_entropy::{Exchange, Listing, Purpose};
 use crate::broadcasts::Subject;
 use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
@@ -20,7 +20,7 @@ impl Swim {
         for message in messages {
             match message {
                 Message::Ping { nonce } => self.answer_ping(from, nonce, now),
-                Message::Ack { nonce, roots, health: _ } => self.on_ack(from, nonce, roots, now),
+                Message::Ack { nonce, roots, health: _ } => self.on_ack(from, nonce, roots, Reach::Datagram, now),
                 Message::PingReq { nonce, target, wait_ms } => self.on_ping_req(from, nonce, &target, wait_ms, now),
                 Message::Nack { nonce } => self.on_nack(from, nonce),
                 Message::RelayedAck { nonce } => self.on_relayed_ack(from, nonce, now),
@@ -147,7 +147,7 @@ impl Swim {
             Message::Credential { owner, bytes } => self.on_credential(from, owner, bytes, now),
             Message::Ack { nonce, roots, health: _ } => {
                 self.exchanges.remove(&key);
-                self.on_ack(from, nonce, roots, now);
+                self.on_ack(from, nonce, roots, Reach::Stream, now);
             }
             Message::LeaveAck => self.on_leave_ack(&key, now),
             Message::Busy => self.on_busy(&key, now),

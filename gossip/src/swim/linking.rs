@@ -34,12 +34,12 @@ impl Swim {
                 }
             }
             ConnectionChange::Down { reason } => self.link_down(peer, reason, now),
-            ConnectionChange::DialFailed { reason: _ } => {
+            ConnectionChange::DialFailed { reason } => {
                 let (min, max) = (self.config.dial_backoff_min, self.config.dial_backoff_max);
                 if let Some(attempts) = self.dials.get_mut(peer) {
                     attempts.failed(min, max, &mut self.rng, now);
                 }
-                self.widen_waiting(peer, now);
+                self.widen_waiting(peer, reason, now);
                 self.timers.set_earlier(Timer::Links, now + min);
             }
         }

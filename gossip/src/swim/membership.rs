@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use starling_model::{MemberState, NodeName};
 
 use super::Swim;
-use crate::action::{Action, Alarm, Change, Event};
+use crate::action::{Action, Alarm, Change, Event, Step};
 use crate::broadcasts::{Class, Subject};
 use crate::config::Eviction;
 use crate::isolation::Guard;
@@ -43,18 +43,17 @@ impl Swim {
             self.stats.drop(Drop::Stale);
             return self.answer_stale(&name, source);
         }
-        let suspicion = member.suspicion.take();
+        let (suspicion, before) = (member.suspicion.take(), (member.state, member.life));
         member.life = alive.life;
         member.proof = signed.hash();
         member.alive = alive;
         member.signed = signed;
         member.leave = None;
-        if let Some(suspicion) = suspicion {
-            let (count, sum) = self.stats.suspicion_ms;
-            let lasted = u64::try_from(now.saturating_duration_since(suspicion.start).as_millis()).unwrap_or(u64::MAX);
-            self.stats.suspicion_ms = (count + 1, sum.saturating_add(lasted));
+        if let Some(suspicion) = &suspicion {
+            self.stats.suspicion_ended(now.saturating_duration_since(suspicion.start));
             suspicion.proven.iter().for_each(|accuser| self.accusers.refuted(accuser, now));
         }
+        self.testify_life(&name, new.life, before, suspicion, now);
         self.settle_alive(&name, source, now);
     }
 
@@ -229,15 +228,20 @@ impl Swim {
             if *from == said.accuser {
                 self.isolation.witness(&subject, from);
             }
-            self.called_dead(&subject, now);
+            self.called_dead(&subject, from, said, now);
         }
     }
 
     /// Somebody calls a doubted member dead: our own failed ladder is all that is still needed.
-    fn called_dead(&mut self, name: &NodeName, now: Instant) {
+    fn called_dead(&mut self, name: &NodeName, from: &NodeName, said: &Accusation, now: Instant) {
         let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        let (first, own_failed) = (!suspicion.called_dead, suspicion.own_failure.is_some());
         suspicion.called_dead = true;
-        if suspicion.own_failure.is_some() || self.config.eviction == Eviction::AnyVerdict {
+        if first {
+            let word = self.word(&said.accuser, Some(from));
+            self.testify(name, said.life, Step::CalledDead { by: said.accuser.clone(), word });
+        }
+        if own_failed || self.config.eviction == Eviction::AnyVerdict {
             self.declare_dead(name, now);
         } else {
             self.verify_member(name, now);
@@ -263,6 +267,12 @@ impl Swim {
         };
         let deadline = member.suspicion.as_ref().map_or(now, Suspicion::deadline).max(now);
         self.timers.set(Timer::Suspicion(name.clone()), deadline);
+        let (by, word) = (accuser.clone(), self.word(accuser, knows));
+        let step = match fresh {
+            true => Step::Suspected { by, word, until: deadline },
+            false => Step::Confirmed { by, word, until: deadline },
+        };
+        self.testify(name, life, step);
         let accusation =
             Accusation { state: MemberState::Suspect, subject: name.clone(), life, proof, accuser: accuser.clone() };
         self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), knows, now);
@@ -351,19 +361,24 @@ impl Swim {
             }
             if judged == Guard::Hold {
                 // Asked again after another window; meanwhile its routes stay.
-                let wait = self.members.get(name).and_then(|member| member.suspicion.as_ref());
-                let wait = wait.map_or(window.min, Suspicion::min);
+                let doubt = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut());
+                let told = doubt.map(|doubt| (doubt.min(), std::mem::replace(&mut doubt.held, true)));
+                let (wait, told) = told.unwrap_or((window.min, true));
                 self.timers.set(Timer::Suspicion(name.clone()), now + wait);
+                if !told {
+                    self.testify(name, life, Step::Held);
+                }
                 return;
             }
         }
-        if let Some(member) = self.members.get_mut(name) {
-            if let Some(suspicion) = member.suspicion.take() {
-                let (count, sum) = self.stats.suspicion_ms;
-                let lasted = now.saturating_duration_since(suspicion.start).as_millis();
-                self.stats.suspicion_ms = (count + 1, sum.saturating_add(u64::try_from(lasted).unwrap_or(u64::MAX)));
-            }
+        let ended = self.members.get_mut(name).and_then(|member| {
             member.missed = 0;
+            member.suspicion.take()
+        });
+        if let Some(Suspicion { accusers, start, own_failure, .. }) = ended {
+            let lasted = now.saturating_duration_since(start);
+            self.stats.suspicion_ended(lasted);
+            self.testify(name, life, Step::Failed { accusers, lasted, own_failure });
         }
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.timers.cancel(&Timer::Verification(name.clone()));

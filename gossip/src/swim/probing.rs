@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use starling_model::{MemberState, NodeName};
 
 use super::{Phase, Swim};
-use crate::action::{DialReason, Roots};
+use crate::action::{DialReason, DownReason, PathResult, Reach, Roots, Step};
 use crate::anti_entropy;
 use crate::forward;
 use crate::limits::{EXCHANGES_MAX, PROBES_MAX, RELAY_TIME_MAX, RELAYS_MAX};
@@ -48,13 +48,17 @@ impl Swim {
         }
         let (life, wait) = (member.life, self.direct_wait(member));
         let nonce = self.nonce();
+        let linked = self.links.is_up(target);
         let verdict_at = now + self.period();
         let probe = Probe {
             target: target.clone(),
             life,
             purpose,
+            began: now,
             pinged: None,
             widened: false,
+            stream: PathResult::Unused,
+            dial: if linked { PathResult::Unused } else { PathResult::Silent },
             verdict_at,
             asked: Default::default(),
             nacks: Default::default(),
@@ -62,7 +66,7 @@ impl Swim {
         self.probes.insert(nonce, probe);
         self.timers.set(Timer::ProbeDirect(nonce), now + wait);
         self.timers.set(Timer::ProbeVerdict(nonce), verdict_at);
-        if self.links.is_up(target) {
+        if linked {
             self.ping(nonce, now);
         } else {
             self.dial_member(target, DialReason::Probe, now);
@@ -114,6 +118,9 @@ impl Swim {
             let mut messages: Vec<Message> = self.doubts_about(&target).into_iter().collect();
             messages.push(Message::Ping { nonce });
             self.send_sync(&target, id, &messages, true);
+            if let Some(probe) = self.probes.get_mut(&nonce) {
+                probe.stream = PathResult::Silent;
+            }
         }
     }
 
@@ -136,11 +143,13 @@ impl Swim {
                 self.dial_member(&probe.target, DialReason::Probe, now);
             }
         }
+        let step = Step::ProbeFailed(probe.trail(self.health.score()));
+        self.testify(&probe.target, probe.life, step);
         self.own_verdict(&probe, now);
     }
 
     /// Some path answered: the probe is over.
-    fn probe_acked(&mut self, nonce: u64, now: Instant) {
+    fn probe_acked(&mut self, nonce: u64, path: Reach, now: Instant) {
         let Some(probe) = self.probes.remove(&nonce) else { return };
         self.timers.cancel(&Timer::ProbeDirect(nonce));
         self.timers.cancel(&Timer::ProbeVerdict(nonce));
@@ -160,12 +169,13 @@ impl Swim {
         if let Some(suspicion) = member.suspicion.as_mut() {
             // It lives, but only its own word clears it: go on looking until that comes.
             suspicion.own_failure = None;
-            self.timers.set(Timer::Verification(probe.target), again);
+            self.timers.set(Timer::Verification(probe.target.clone()), again);
+            self.testify_answer(&probe.target, path);
         }
     }
 
     /// An answer to one of our nonces: of a probe, or of a ping made for somebody else.
-    pub(super) fn on_ack(&mut self, from: &NodeName, nonce: u64, roots: Roots, now: Instant) {
+    pub(super) fn on_ack(&mut self, from: &NodeName, nonce: u64, roots: Roots, path: Reach, now: Instant) {
         if let Some(relay) = self.relays.get(&nonce).filter(|relay| relay.target == *from) {
             let (origin, origin_nonce) = (relay.origin.clone(), relay.origin_nonce);
             self.relays.remove(&nonce);
@@ -178,7 +188,7 @@ impl Swim {
             return self.stats.drop(Drop::UnaskedAnswer);
         }
         self.seen(from, roots, now);
-        self.probe_acked(nonce, now);
+        self.probe_acked(nonce, path, now);
     }
 
     /// A peer proved itself on a path of our own.
@@ -196,7 +206,7 @@ impl Swim {
         if self.probes.get(&nonce).is_none_or(|probe| !probe.asked.contains(from)) {
             return self.stats.drop(Drop::UnaskedAnswer);
         }
-        self.probe_acked(nonce, now);
+        self.probe_acked(nonce, Reach::Relay(from.clone()), now);
     }
 
     pub(super) fn on_nack(&mut self, from: &NodeName, nonce: u64) {
@@ -276,10 +286,13 @@ impl Swim {
     }
 
     /// A dial failed: probes that waited for it need not wait for their direct deadline.
-    pub(super) fn widen_waiting(&mut self, peer: &NodeName, now: Instant) {
+    pub(super) fn widen_waiting(&mut self, peer: &NodeName, reason: DownReason, now: Instant) {
         let waits = |probe: &Probe| probe.target == *peer && probe.pinged.is_none() && !probe.widened;
         let probes: Vec<u64> = self.probes.iter().filter(|(_, probe)| waits(probe)).map(|(nonce, _)| *nonce).collect();
         for nonce in probes {
+            if let Some(probe) = self.probes.get_mut(&nonce) {
+                probe.dial = PathResult::Broken(reason);
+            }
             self.timers.cancel(&Timer::ProbeDirect(nonce));
             self.probe_widen(nonce, now);
         }

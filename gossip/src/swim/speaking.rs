@@ -9,7 +9,7 @@ use starling_model::{BootEpoch, HealthRecord, Life, NodeName, RecordKind, Record
 
 use super::{PROTOCOL, Phase, Swim};
 use crate::action::{
-    Action, Alarm, Change, ClaimKind, CloseReason, Event, ExchangeId, OwnRecord, Signature, Statement, Ticket,
+    Action, Alarm, Change, ClaimKind, CloseReason, Event, ExchangeId, OwnRecord, Signature, Statement, Step, Ticket,
 };
 use crate::anti_entropy::Purpose;
 use crate::broadcasts::{Class, Subject};
@@ -95,6 +95,8 @@ impl Swim {
             self.stats.refutations += 1;
             self.health.blamed();
             self.raise_life();
+            let (me, life, word) = (self.me.name.clone(), self.life, self.word(&said.accuser, Some(from)));
+            self.testify(&me, life, Step::Answered { by: said.accuser.clone(), word });
             return;
         }
         if said.life < self.life || (said.life == self.life && self.own_life.is_none()) {

@@ -86,6 +86,7 @@ impl News {
                 warn!("too many members fell silent at once: this node assumes that it is cut off")
             }
             Event::Isolation(false) => info!("no longer cut off"),
+            Event::Evidence(_) => {}
             Event::Alarm(alarm) => self.tell_alarm(alarm, now),
             Event::Documents(_) | Event::Revoked(_) | Event::Submitted { .. } => {}
             Event::LeaveFinished { acknowledged } => {
