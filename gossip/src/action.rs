@@ -51,6 +51,28 @@ pub struct LocalMember {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// Names one [`Command::Ping`] for the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PingId(pub u64);
+
+/// What became of a ping that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PingAnswer {
+    /// It was answered; from this node to itself without a packet.
+    Answered {
+        /// From the datagram's departure to the answer's arrival.
+        rtt: Duration,
+    },
+    /// It left, and no answer came in time.
+    Silent,
+    /// There was no connection, and the dial ended with this.
+    NotReached(DownReason),
+    /// No member of this name.
+    Unknown,
+    /// Too many are in flight.
+    TooMany,
+}
+
 /// Names one bidirectional stream. Ids with the top bit set are inbound and chosen by the driver, unique per peer;
 /// others are chosen by [`crate::Swim`], unique among all peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -201,6 +223,15 @@ pub enum Command {
         submit: SubmitId,
         /// The whole of it.
         revocation: Bytes,
+    },
+    /// Ping this member, or us, because somebody wants to know; [`Event::Pong`] answers in any case, within 5 s.
+    Ping {
+        /// Names the answer.
+        ping: PingId,
+        /// Whom; it is dialled when there is no link.
+        target: NodeName,
+        /// Bytes of the datagram, at most 1,162; a small ping is filled up.
+        bytes: usize,
     },
     /// The driver's loop ran this late; over 500 ms it counts against our own health.
     ReportLag(Duration),
@@ -366,6 +397,13 @@ pub enum Event {
         /// Its fate.
         outcome: Submitted,
     },
+    /// What became of a [`Command::Ping`].
+    Pong {
+        /// Which.
+        ping: PingId,
+        /// Its fate.
+        answer: PingAnswer,
+    },
     /// Our own leave is done.
     LeaveFinished {
         /// Peers that confirmed it.
@@ -483,6 +521,8 @@ pub enum Wake {
     ProbeVerdict,
     /// A relayed ping's nack or end is due.
     Relay,
+    /// A ping that was asked for is over.
+    Ping,
     /// A suspicion ends.
     Suspicion,
     /// A suspected member is probed for verification.

@@ -76,9 +76,9 @@ mod wire;
 pub use action::{
     Action, Alarm, Change, ClaimKind, CloseReason, Command, ConnectionChange, DialReason, DialTarget, DocumentView,
     DocumentsEvent, DownReason, Event, Evidence, ExchangeId, LocalMember, MemberView, OperatorClaim, OwnRecord,
-    PathResult, ProbeTrail, Reach, Rejected, RelayResult, Restored, RevocationView, Roots, Seed, Signature,
-    SignedClaim, Statement, Step, SubmitId, SubmitProblem, SubmitRefused, Submitted, SuspicionView, Ticket, Verdict,
-    Void, Wake, Word,
+    PathResult, PingAnswer, PingId, ProbeTrail, Reach, Rejected, RelayResult, Restored, RevocationView, Roots, Seed,
+    Signature, SignedClaim, Statement, Step, SubmitId, SubmitProblem, SubmitRefused, Submitted, SuspicionView, Ticket,
+    Verdict, Void, Wake, Word,
 };
 pub use codec::WireError;
 pub use config::SwimConfig;

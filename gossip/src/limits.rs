@@ -103,6 +103,9 @@ pub const RELAYS_MAX: usize = 256;
 /// Longest time a relay works for one request: the longest scaled period of the slowest preset.
 pub const RELAY_TIME_MAX: Duration = Duration::from_secs(40);
 
+/// Pings in flight that people asked for: more askers than one host has at a time.
+pub const PINGS_MAX: usize = 64;
+
 /// Dials in flight for membership (join waves).
 pub const DIALS_MAX: usize = 8;
 /// Seeds that are kept.

@@ -6,6 +6,7 @@ mod evidence;
 mod input;
 mod linking;
 mod membership;
+mod ping;
 mod probing;
 mod speaking;
 mod spread;
@@ -47,6 +48,7 @@ use crate::suspicion::Window;
 use crate::timers::{Timer, Timers};
 use crate::wire::{self, SignedLife};
 
+use ping::AskedPing;
 use speaking::Signing;
 
 /// Protocol versions that this release speaks.
@@ -136,6 +138,7 @@ pub struct Swim {
     ring: Ring,
     probes: BTreeMap<u64, Probe>,
     relays: BTreeMap<u64, Relay>,
+    pings: BTreeMap<u64, AskedPing>,
     accusers: Accusers,
     isolation: Isolation,
     told_dead: BTreeMap<NodeName, Instant>,
@@ -206,6 +209,7 @@ impl Swim {
             ring: Ring::default(),
             probes: BTreeMap::new(),
             relays: BTreeMap::new(),
+            pings: BTreeMap::new(),
             accusers: Accusers::default(),
             isolation: Isolation::default(),
             told_dead: BTreeMap::new(),
@@ -274,6 +278,7 @@ impl Swim {
             Command::SeedFailed { seed } => self.seed_failed(&seed, now),
             Command::Leave => self.leave(now),
             Command::Put(record) => self.put(record, now),
+            Command::Ping { ping, target, bytes } => self.ask_ping(ping, &target, bytes, now),
             Command::ReportLag(lag) => {
                 if lag > LAG_BLAMED {
                     self.health.blamed();
@@ -511,6 +516,7 @@ impl Swim {
             Timer::RelayEnd(nonce) => {
                 self.relays.remove(&nonce);
             }
+            Timer::Ping(nonce) => self.asked_over(nonce),
             Timer::Verification(name) => self.verify_member(&name, now),
             Timer::Suspicion(name) => self.suspicion_over(&name, now),
             Timer::Forward => self.flush(now),

@@ -17,6 +17,7 @@ pub(crate) enum Timer {
     ProbeTick,
     RelayNack(u64),
     RelayEnd(u64),
+    Ping(u64),
     Verification(NodeName),
     Suspicion(NodeName),
     Forward,
@@ -38,6 +39,7 @@ impl Timer {
             Self::ProbeDirect(_) => Wake::ProbeDirect,
             Self::ProbeTick => Wake::ProbeTick,
             Self::RelayNack(_) | Self::RelayEnd(_) => Wake::Relay,
+            Self::Ping(_) => Wake::Ping,
             Self::Verification(_) => Wake::Verification,
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
@@ -55,7 +57,7 @@ impl Timer {
     /// True for deadlines that measure somebody else's silence: a pause of our own must not run them down.
     fn measures_silence(&self) -> bool {
         match self {
-            Self::ProbeVerdict(_) | Self::ProbeDirect(_) | Self::Suspicion(_) => true,
+            Self::ProbeVerdict(_) | Self::ProbeDirect(_) | Self::Ping(_) | Self::Suspicion(_) => true,
             Self::ProbeTick
             | Self::RelayNack(_)
             | Self::RelayEnd(_)

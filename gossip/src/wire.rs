@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! envelope := "S1" | kind u8 (1 datagram, 2 sync) | flags u8 | mesh [8] | len u32le | message*
-//! message  := kind u8 | len u16le | payload                        an unknown kind is skipped and counted
+//! message  := kind u8 | len u16le | payload                        an unknown kind is skipped and counted, kind 0 (a
+//!                                                                  filling) is skipped
 //! life     := form u8 (1 alive, 2 leave) | schema u8 | nlen u8 | name | epoch u64 | incarnation u32 | credential [32]
 //!             alive only: tag u64 | proto_min u16 | proto_max u16 | features u64 | region | release | n u8 | address*
 //!             | elen u16 | extension                               newer fields go into the extension
@@ -253,6 +254,8 @@ type ListV1<T, const N: usize> = BoundedVec<T, N>;
 
 /// The kind byte of each message.
 mod kind {
+    /// Fills a datagram up; skipped, and not counted as unknown.
+    pub(super) const PADDING: u8 = 0;
     pub(super) const PING: u8 = 1;
     pub(super) const ACK: u8 = 2;
     pub(super) const PING_REQ: u8 = 3;
@@ -314,6 +317,10 @@ pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Resul
         left = left.checked_sub(1).ok_or(WireError::TooLong)?;
         let kind = reader.u8()?;
         let len = usize::from(reader.u16()?);
+        if kind == kind::PADDING {
+            reader.take(len)?;
+            continue;
+        }
         match read_message(kind, reader.take(len)?)? {
             Some(message) => messages.push(message),
             None => unknown = unknown.saturating_add(1),
@@ -561,6 +568,15 @@ fn raw_want(want: &Want) -> Result<WantV1, WireError> {
         Want::Credential(owner, hash) => (3, owner, 0, 0, hash.to_vec()),
     };
     Ok(WantV1 { class, owner: Name(owner.clone()), kind, shard, hash: BoundedVec::new(hash)? })
+}
+
+/// A filling of `bytes` in all; nothing where a message's header does not fit.
+pub(crate) fn padding(bytes: usize) -> Option<Bytes> {
+    let len = bytes.checked_sub(MESSAGE_HEADER_BYTES)?;
+    let [low, high] = u16::try_from(len).ok()?.to_le_bytes();
+    let mut out = vec![kind::PADDING, low, high];
+    out.resize(bytes, 0);
+    Some(out.into())
 }
 
 /// Puts encoded messages into an envelope.

@@ -222,6 +222,7 @@ fn event_word(event: &Event) -> String {
         Event::Documents(event) => format!("{event:?}"),
         Event::Revoked(view) => format!("{} revoked", view.revocation.node),
         Event::Submitted { submit, outcome } => format!("{} {outcome:?}", submit.0),
+        Event::Pong { ping, answer } => format!("{} {answer:?}", ping.0),
         Event::LeaveFinished { acknowledged } => format!("left {acknowledged}"),
     }
 }

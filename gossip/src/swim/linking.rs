@@ -40,6 +40,7 @@ impl Swim {
                     attempts.failed(min, max, &mut self.rng, now);
                 }
                 self.widen_waiting(peer, reason, now);
+                self.asked_waiting(peer, Err(reason), now);
                 self.timers.set_earlier(Timer::Links, now + min);
             }
         }
@@ -60,6 +61,7 @@ impl Swim {
         }
         if self.phase == Phase::Joined {
             self.ping_waiting(peer, now);
+            self.asked_waiting(peer, Ok(()), now);
             self.first_sync(peer, now);
         }
     }

@@ -73,10 +73,11 @@ impl Swim {
         }
     }
 
-    fn nonce(&mut self) -> u64 {
+    pub(super) fn nonce(&mut self) -> u64 {
         loop {
             let nonce = self.rng.random();
-            if !self.probes.contains_key(&nonce) && !self.relays.contains_key(&nonce) {
+            let taken = self.probes.contains_key(&nonce) || self.relays.contains_key(&nonce);
+            if !taken && !self.pings.contains_key(&nonce) {
                 return nonce;
             }
         }
@@ -183,6 +184,9 @@ impl Swim {
             self.timers.cancel(&Timer::RelayEnd(nonce));
             self.seen(from, roots, now);
             return self.send(&origin, &[Message::RelayedAck { nonce: origin_nonce }]);
+        }
+        if self.asked_acked(from, nonce, now) {
+            return self.seen(from, roots, now);
         }
         if self.probes.get(&nonce).is_none_or(|probe| probe.target != *from) {
             return self.stats.drop(Drop::UnaskedAnswer);
@@ -305,6 +309,7 @@ impl Swim {
             self.timers.cancel(&Timer::ProbeVerdict(nonce));
         }
         self.timers.cancel(&Timer::ProbeTick);
+        self.stop_pings();
     }
 }
 

@@ -131,7 +131,7 @@ impl Swim {
         self.act(Action::SendSync { to: to.clone(), exchange, frame, last: true });
     }
 
-    fn send_datagram(&mut self, to: &NodeName, body: &[Bytes]) {
+    pub(super) fn send_datagram(&mut self, to: &NodeName, body: &[Bytes]) {
         let payload = wire::frame(Envelope::Datagram, &self.mesh, body);
         self.stats.sent_datagrams += 1;
         self.stats.sent_datagram_bytes += payload.len() as u64;
