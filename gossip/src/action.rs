@@ -433,6 +433,8 @@ pub struct MemberView {
     pub addresses: Vec<SocketAddr>,
     /// Smoothed round trip, once measured.
     pub rtt: Option<Duration>,
+    /// How much it varies, once measured.
+    pub jitter: Option<Duration>,
     /// When the state was entered, as seen here.
     pub since: Instant,
     /// When it last proved itself to us directly.

@@ -27,6 +27,11 @@ impl Rtt {
         self.estimate.map(|(srtt, _)| srtt)
     }
 
+    /// How much it varies (RFC 6298's RTTVAR).
+    pub(crate) fn variation(&self) -> Option<Duration> {
+        self.estimate.map(|(_, var)| var)
+    }
+
     /// How long to wait for a direct ack before others are asked; at most `max`.
     pub(crate) fn direct_wait(&self, max: Duration) -> Duration {
         match self.estimate {

@@ -339,6 +339,7 @@ impl Swim {
             life: Life::default(),
             addresses: vec![link.address],
             rtt: link.rtt,
+            jitter: None,
             since: link.since,
             last_seen: None,
             release: String::new(),
@@ -364,6 +365,7 @@ impl Swim {
             life: self.life,
             addresses: self.me.addresses.clone(),
             rtt: None,
+            jitter: None,
             since: self.started,
             last_seen: None,
             release: self.me.release.clone(),
@@ -419,6 +421,7 @@ impl Swim {
             addresses: member.addresses(),
             // Before the first probe the transport's own figure has to do.
             rtt: member.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
+            jitter: member.rtt.variation(),
             since: member.since,
             last_seen: member.last_seen,
             release: member.alive.release.clone(),

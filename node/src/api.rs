@@ -6,10 +6,12 @@
 
 pub mod answer;
 pub mod certs;
+pub mod events;
 pub mod guard;
 pub mod instances;
 pub mod members;
 pub mod operations;
+pub mod ping;
 pub mod probes;
 pub mod problem;
 pub mod query;
@@ -29,6 +31,7 @@ use starling_proxy::ProxyShared;
 use tokio::sync::mpsc;
 
 use crate::channel::Queue;
+use crate::events::Events;
 use crate::mesh_view::MeshViewCell;
 use crate::shutdown::Lifecycle;
 use crate::store::StoreHandle;
@@ -69,6 +72,10 @@ pub struct ApiState {
     pub domain: String,
     /// When the agent started.
     pub started: SystemTime,
+    /// What happened lately.
+    pub events: Events,
+    /// Who follows it.
+    pub followers: events::Followers,
     /// Long operations.
     pub operations: operations::Operations,
 }
@@ -93,6 +100,8 @@ pub fn router(state: Shared) -> Router {
         .route("/v1/status", get(status::get))
         .route("/v1/members", get(members::list))
         .route("/v1/members/{node}", get(members::get))
+        .route("/v1/members/{node}/ping", get(ping::get))
+        .route("/v1/events", get(events::list))
         .route("/v1/services", get(services::list))
         .route("/v1/services/{namespace}/{service}", get(services::get))
         .route("/v1/routes", get(routes::list))

@@ -8,6 +8,7 @@ mod address;
 mod agent;
 mod client;
 mod errors;
+mod events;
 mod figures;
 mod help;
 mod install;
@@ -16,6 +17,7 @@ mod leave;
 mod load;
 mod look;
 mod output;
+mod ping;
 mod read;
 mod render;
 mod table;
@@ -118,6 +120,10 @@ enum Command {
     Status(StatusArgs),
     /// Everybody, as this node sees them
     Members(MembersArgs),
+    /// What happened, and why: joins, doubts, deaths
+    Events(EventsCommand),
+    /// Round trips to a member
+    Ping(PingCommand),
     /// Services, or the endpoints of one with the reason for each
     Services(ServicesArgs),
     /// The route table in use
@@ -153,6 +159,22 @@ struct LeaveCommand {
     place: AgentPlace,
     #[command(flatten)]
     leave: leave::LeaveArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct EventsCommand {
+    #[command(flatten)]
+    events: events::EventsArgs,
+    #[command(flatten)]
+    place: AgentPlace,
+}
+
+#[derive(Args, Clone, Debug)]
+struct PingCommand {
+    #[command(flatten)]
+    ping: ping::PingArgs,
+    #[command(flatten)]
+    place: AgentPlace,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -295,6 +317,8 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
             let filter = render::members::Filter { states: args.state, labels: args.label };
             show(&args.place, Read::Members(filter), &args.show, Some(&args.watch))
         }
+        Some(Command::Events(args)) => events::run(&asked(&args.place)?, &args.events, &look(args.events.headers())),
+        Some(Command::Ping(args)) => ping::run(&asked(&args.place)?, &args.ping, &look(true)),
         Some(Command::Services(args)) => {
             let read = match &args.service {
                 Some(name) => Read::Service {

@@ -13,6 +13,7 @@ pub mod channel;
 pub mod cli;
 pub mod crypto;
 pub mod demo;
+pub mod events;
 pub mod files;
 pub mod lower;
 pub mod mesh_view;

@@ -131,6 +131,7 @@ pub(crate) mod tests {
             life: Life { epoch: BootEpoch(1_795_014_117), incarnation: Incarnation(3) },
             addresses: vec!["10.0.0.12:7740".parse().unwrap()],
             rtt: Some(Duration::from_micros(410)),
+            jitter: Some(Duration::from_micros(50)),
             since: at,
             last_seen: Some(at),
             release: "0.1.0".to_owned(),

@@ -28,6 +28,7 @@ use crate::api::views::{Listeners, UpstreamListener};
 use crate::api::{ApiState, router};
 use crate::channel::Queue;
 use crate::crypto::wall_clock;
+use crate::events::Events;
 use crate::lower;
 use crate::mesh_view::MeshView;
 use crate::shutdown::{DRAIN_DEADLINE, DRAIN_SPREAD, LEAVE_DEADLINE, Left, Lifecycle, Phase, STOP_DEADLINE};
@@ -244,6 +245,7 @@ async fn agent(
     let (instance_commands, instance_inbox) = mpsc::channel(instances::COMMANDS_LEN_MAX);
     let (mesh_commands, mesh_inbox) = Queue::new("mesh", gossip::COMMANDS_LEN_MAX);
     let advertised = advertised(config, net.local_addr().unwrap_or(config.mesh.listen)).await;
+    let events = Events::new(epoch);
     let context = gossip::Context {
         settings: Arc::new(gossip::Settings {
             swim: lower::swim(config.mesh.preset),
@@ -257,6 +259,7 @@ async fn agent(
         own: own.clone(),
         routes: routes.inbox.clone(),
         view: Arc::clone(&view),
+        events: events.clone(),
         lifecycle: lifecycle.clone(),
     };
     let metrics = Metrics::new(
@@ -286,6 +289,8 @@ async fn agent(
         listeners: listeners(config, &data, &doors, advertised),
         domain: config.dns.domain.clone(),
         started,
+        events: events.clone(),
+        followers: Default::default(),
         operations: Operations::default(),
     });
     let server = Server::new(router(Arc::clone(&state)), guard, closed);

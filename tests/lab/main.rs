@@ -16,4 +16,6 @@ mod http;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
+mod mesh25;
+#[cfg(test)]
 mod programs;

@@ -56,6 +56,15 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 /// Strangers that were logged; after that only the counter speaks.
 const STRANGERS_MAX: usize = 256;
 
+/// Where a connection leads, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathFacts {
+    /// The peer's address as seen here.
+    pub address: SocketAddr,
+    /// Largest UDP payload that the path takes.
+    pub mtu: u16,
+}
+
 /// What a dial was for, given back with its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialTag(pub String);
@@ -452,6 +461,15 @@ impl GossipNet {
     pub fn close(&self, peer: &NodeName, code: CloseCode) {
         self.inner.table().close(peer, code);
         self.inner.changed.notify_one();
+    }
+
+    /// The path of the connection with `peer`.
+    #[must_use]
+    pub fn path(&self, peer: &NodeName) -> Option<PathFacts> {
+        let table = self.inner.table();
+        let connection = &table.current(peer)?.connection;
+        let mtu = connection.stats().path.current_mtu;
+        Some(PathFacts { address: table::canonical(connection.remote_address()), mtu })
     }
 
     /// QUIC's current estimate of the round trip to `peer`.

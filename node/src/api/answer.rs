@@ -3,11 +3,11 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use starling_model::mesh;
 
 use super::Shared;
-use super::views::{Envelope, View};
+use super::views::{Envelope, View, kind};
 use crate::telemetry::time::{Clocks, rfc3339_millis};
 
 /// The view of this answer.
@@ -25,8 +25,8 @@ pub fn view(state: &Shared, clocks: &Clocks) -> View {
 }
 
 /// Answers a read: JSON, or YAML where that is asked for; 304 when the asker has it already.
-pub fn read<T: Serialize>(state: &Shared, headers: &HeaderMap, kind: &str, body: T) -> Response {
-    let envelope = Envelope::new(kind, view(state, &Clocks::read()), body);
+pub fn read<T: Serialize>(state: &Shared, headers: &HeaderMap, what: &str, body: T) -> Response {
+    let envelope = Envelope::new(what, view(state, &Clocks::read()), body);
     render(headers, StatusCode::OK, &envelope)
 }
 
@@ -58,15 +58,34 @@ fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     }
 }
 
-/// Boot epoch and hash of the content: weak, because the view's time differs from answer to answer.
+/// Boot epoch and hash of the content: weak, because the view's time differs from answer to answer. Fields that move
+/// without any news are left out as well ([`ALWAYS_MOVING`]): whoever waits for a change is not woken by a round trip.
 fn etag(epoch: &str, envelope: &Value) -> String {
     let mut content = envelope.clone();
     if let Value::Object(fields) = &mut content {
         fields.remove("view");
+        match fields.get("kind").and_then(Value::as_str) {
+            Some(kind::STATUS | kind::MEMBER) => still(fields),
+            Some(kind::MEMBER_LIST) => {
+                let items = fields.get_mut("items").and_then(Value::as_array_mut);
+                items.into_iter().flatten().filter_map(Value::as_object_mut).for_each(still);
+            }
+            Some(_) | None => {}
+        }
     }
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.to_string().as_bytes());
     let head = hash.as_ref().first_chunk::<4>().map(|head| mesh::hex(head)).unwrap_or_default();
     format!("W/\"{epoch}-{head}\"")
+}
+
+/// Fields of a thing that differ from answer to answer although nothing happened: a member's last contact and round
+/// trip, the agent's uptime, and the figures of the last minute.
+const ALWAYS_MOVING: [&str; 4] = ["lastSeen", "rtt", "uptimeSeconds", "traffic"];
+
+fn still(fields: &mut Map<String, Value>) {
+    for name in ALWAYS_MOVING {
+        fields.remove(name);
+    }
 }
 
 /// Weak comparison (RFC 9110, 8.8.3.2).
@@ -113,6 +132,20 @@ mod tests {
         }
         let other = answer(&headers(header::IF_NONE_MATCH, "W/\"7-00000000\""), "later", &[1]);
         assert_eq!(other.status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn what_always_moves_changes_no_tag() {
+        let tag = |item: Value| {
+            let view = View { boot_epoch: "7".to_owned(), ..View::default() };
+            let list = Envelope::new("MemberList", view, Items { items: vec![item] });
+            let response = render(&HeaderMap::new(), StatusCode::OK, &list);
+            response.headers()[header::ETAG].to_str().unwrap().to_owned()
+        };
+        let member = |rtt: f64, seen: &str, state: &str| serde_json::json!({"name": "vm-2", "state": state, "lastSeen": seen, "rtt": {"ms": rtt}, "uptimeSeconds": rtt});
+        let first = tag(member(0.4, "15:31:58", "alive"));
+        assert_eq!(tag(member(0.5, "15:31:59", "alive")), first);
+        assert_ne!(tag(member(0.4, "15:31:58", "suspect")), first);
     }
 
     #[test]

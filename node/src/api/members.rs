@@ -88,7 +88,7 @@ fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clock
         rtt: member
             .rtt
             .filter(|_| !is_self && member.state != MemberState::Left)
-            .map(|rtt| Rtt { ms: millis(rtt), jitter_ms: None }),
+            .map(|rtt| Rtt { ms: millis(rtt), jitter_ms: member.jitter.map(millis) }),
         version: text(&member.release),
         protocol: ProtocolRange { min: member.protocol.0, max: member.protocol.1 },
         labels,
@@ -136,7 +136,10 @@ mod tests {
         let certificate = shown.certificate.unwrap();
         assert_eq!(certificate.spiffe_id, "spiffe://prod.internal/node/vm-2");
         assert_eq!((certificate.root.as_str(), shown.trust.unwrap().bundle_sequence), ("b7e103c8", 1));
-        assert_eq!((shown.rtt.unwrap().ms, shown.boot_epoch.as_str(), shown.incarnation), (0.41, "1795014117", 3));
+        assert_eq!(
+            (shown.rtt.map(|rtt| (rtt.ms, rtt.jitter_ms)).unwrap(), shown.boot_epoch.as_str(), shown.incarnation),
+            ((0.41, Some(0.05)), "1795014117", 3)
+        );
 
         known.status = None;
         let unknown = show(&known, true, &domain, &Clocks::read());

@@ -3,17 +3,21 @@
 //! Keys are camelCase; times are RFC 3339 in UTC; ids and 64-bit counters are strings; absent values are `null`, never
 //! missing, unless a field says otherwise. Within `/v1` fields are only ever added, so readers ignore unknown ones.
 
+mod events;
 mod members;
 mod own;
+mod ping;
 mod services;
 mod status;
 
 use serde::{Deserialize, Serialize};
 
+pub use events::{Event, EventList, EventPage};
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,
 };
 pub use own::{Certificate, CertificateList, Check, Instance, InstanceList, InstanceSource, JoinRequest, Operation};
+pub use ping::{Ping, PingReply, PingTimes};
 pub use services::{
     Endpoint, Reason, RouteBackend, RouteRow, RouteSource, RouteTable, Service, ServiceList, ServicePort, Traffic,
 };
@@ -36,6 +40,10 @@ pub mod kind {
     pub const MEMBER_LIST: &str = "MemberList";
     /// `GET /v1/members/{node}`.
     pub const MEMBER: &str = "Member";
+    /// `GET /v1/members/{node}/ping`.
+    pub const PING: &str = "Ping";
+    /// `GET /v1/events`.
+    pub const EVENT_LIST: &str = "EventList";
     /// `GET /v1/services`.
     pub const SERVICE_LIST: &str = "ServiceList";
     /// `GET /v1/services/{namespace}/{service}`.

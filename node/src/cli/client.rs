@@ -89,6 +89,55 @@ fn refused(error: io::Error) -> AskError {
     if error.kind() == io::ErrorKind::PermissionDenied { AskError::Denied(error) } else { AskError::Connect(error) }
 }
 
+/// Asks for a stream of lines; `each` is called for every line that is not empty, until it fails or the stream ends.
+async fn lines<S>(
+    stream: S,
+    address: &Address,
+    path: &str,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), CliError>,
+) -> Result<Result<(), CliError>, AskError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |error: hyper::Error| AskError::Broken(error.to_string());
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let request = Request::builder()
+        .uri(path)
+        .header(header::HOST, address.authority())
+        .header(header::USER_AGENT, concat!("starling/", env!("CARGO_PKG_VERSION")))
+        .header(header::ACCEPT, "application/x-ndjson")
+        .body(Full::new(Bytes::new()))
+        .map_err(|error| AskError::Broken(error.to_string()))?;
+    let reading = async {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            rest.extend_from_slice(&data);
+            if rest.len() > ANSWER_BYTES_MAX {
+                return Err(AskError::Broken("a line without end".to_owned()));
+            }
+            while status < 400
+                && let Some(end) = rest.iter().position(|byte| *byte == b'\n')
+            {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                if let (false, Err(error)) = (line.trim_ascii().is_empty(), each(line.trim_ascii())) {
+                    return Ok(Err(error));
+                }
+            }
+        }
+        Ok(if status < 400 { Ok(()) } else { Err(refusal(&Answer { status, body: rest.into() })) })
+    };
+    tokio::pin!(reading, connection);
+    tokio::select! {
+        biased;
+        read = &mut reading => read,
+        _ = &mut connection => reading.await,
+    }
+}
+
 async fn exchange<S>(stream: S, address: &Address, ask: Ask<'_>) -> Result<Answer, AskError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -148,6 +197,31 @@ impl Client {
     pub(crate) fn ask(&self, request: Ask<'_>) -> Result<Answer, CliError> {
         let answer = self.try_ask(request)?;
         if answer.status < 400 { Ok(answer) } else { Err(refusal(&answer)) }
+    }
+
+    /// Reads a stream of lines until it ends.
+    ///
+    /// # Errors
+    /// ST0301 and ST0302 when no agent answered, its own problem, or what `each` failed with.
+    pub(crate) fn follow(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<Exit, CliError> {
+        let reading = async {
+            match &self.address {
+                Address::Unix(socket) => {
+                    let stream = UnixStream::connect(socket).await.map_err(refused)?;
+                    lines(stream, &self.address, path, &mut each).await
+                }
+                Address::Http(authority) => {
+                    let stream = TcpStream::connect(authority).await.map_err(refused)?;
+                    lines(stream, &self.address, path, &mut each).await
+                }
+            }
+        };
+        let read = self.runtime.block_on(reading).map_err(|error| no_answer(&self.address, &error))?;
+        read.map(|()| Exit::Done)
     }
 
     /// Asks; every status is an answer.

@@ -8,7 +8,8 @@ use crate::cli::output;
 /// The commands by what one wants to do; a test compares this with the commands that there are.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Get started", &["demo", "trust", "join", "agent", "leave"]),
-    ("See", &["status", "members", "services", "routes"]),
+    ("See", &["status", "members", "services", "routes", "events"]),
+    ("Debug", &["ping"]),
     ("Shell", &["completions", "version", "help"]),
 ];
 

@@ -10,7 +10,9 @@
 mod events;
 mod persist;
 mod seeds;
+mod story;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::{
-    Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, ExchangeId, LocalMember, Rejected,
-    Seed, Swim, SwimConfig, Ticket, Verdict, Wake,
+    Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
+    PingAnswer, PingId, Rejected, Seed, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
 use starling_model::{BootEpoch, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{debug, trace};
 
 use self::events::News;
@@ -34,6 +36,7 @@ use super::own::OwnRecords;
 use super::routes::RoutesInbox;
 use crate::channel::Queue;
 use crate::crypto::{self, Judge};
+use crate::events::Events;
 use crate::mesh_view::MeshViewCell;
 use crate::shutdown::Lifecycle;
 use crate::store::StoreHandle;
@@ -61,6 +64,24 @@ pub enum MeshCommand {
     Join(Vec<Seed>),
     /// Leave for good.
     Leave,
+    /// Ping a member.
+    Ping {
+        /// Whom.
+        target: NodeName,
+        /// Bytes of the datagram.
+        bytes: usize,
+        /// Who waits for the answer.
+        reply: oneshot::Sender<Pinged>,
+    },
+}
+
+/// What became of a ping, and the path it took.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinged {
+    /// Its fate.
+    pub answer: PingAnswer,
+    /// The connection, if there is one.
+    pub path: Option<quic::PathFacts>,
 }
 
 /// Everything the driver needs, shared over restarts.
@@ -93,6 +114,8 @@ pub struct Context {
     pub routes: RoutesInbox,
     /// Where the snapshot is published.
     pub view: MeshViewCell,
+    /// What happened lately.
+    pub events: Events,
     /// The agent's life.
     pub lifecycle: Lifecycle,
 }
@@ -123,6 +146,8 @@ struct World {
     resolved: mpsc::Receiver<Resolved>,
     persister: Persister,
     news: News,
+    pings: BTreeMap<PingId, (NodeName, oneshot::Sender<Pinged>)>,
+    pinged: u64,
     publish_at: Instant,
     published_at: Instant,
     watchdog: Option<Duration>,
@@ -150,6 +175,8 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         resolved,
         persister: Persister::new(context.store.clone()),
         news: News::new(context.clone(), now),
+        pings: BTreeMap::new(),
+        pinged: 0,
         publish_at: now,
         published_at: now,
         watchdog: notify::watchdog_interval(),
@@ -253,6 +280,13 @@ impl World {
         match input {
             Input::Net(event) => self.feed_net(swim, event, now),
             Input::Command(MeshCommand::Join(seeds)) => swim.handle_command(Command::Join { seeds }, now),
+            Input::Command(MeshCommand::Ping { target, bytes, reply }) => {
+                // Bounded by the machine, which answers each, and by the queue of commands.
+                self.pinged += 1;
+                let ping = PingId(self.pinged);
+                self.pings.insert(ping, (target.clone(), reply));
+                swim.handle_command(Command::Ping { ping, target, bytes }, now);
+            }
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
             Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
             Input::Resolved(Resolved { seed, addresses }) => match addresses {
@@ -334,6 +368,12 @@ impl World {
                 tokio::task::block_in_place(|| self.context.store.save_epoch(epoch));
             }
             Action::Persist(change) => self.persister.keep(&change),
+            Action::Emit(Event::Pong { ping, answer }) => {
+                if let Some((target, reply)) = self.pings.remove(&ping) {
+                    // Who asked may have gone.
+                    let _ = reply.send(Pinged { answer, path: self.context.net.path(&target) });
+                }
+            }
             Action::Emit(event) => self.news.tell(event, now),
         }
     }

@@ -55,13 +55,23 @@ impl Clocks {
     /// The time of day of an instant, whole seconds.
     #[must_use]
     pub fn show(&self, at: Instant) -> String {
-        let wall = match at.checked_duration_since(self.monotonic) {
-            Some(ahead) => self.wall.checked_add(ahead),
-            None => self.wall.checked_sub(self.monotonic.saturating_duration_since(at)),
-        };
-        wall.and_then(|wall| wall.duration_since(UNIX_EPOCH).ok())
+        self.of(at)
+            .and_then(|wall| wall.duration_since(UNIX_EPOCH).ok())
             .map(|since| rfc3339_seconds(since.as_secs()))
             .unwrap_or_default()
+    }
+
+    /// The same with milliseconds.
+    #[must_use]
+    pub fn show_millis(&self, at: Instant) -> String {
+        self.of(at).map(rfc3339_millis).unwrap_or_default()
+    }
+
+    fn of(&self, at: Instant) -> Option<SystemTime> {
+        match at.checked_duration_since(self.monotonic) {
+            Some(ahead) => self.wall.checked_add(ahead),
+            None => self.wall.checked_sub(self.monotonic.saturating_duration_since(at)),
+        }
     }
 }
 

@@ -77,6 +77,8 @@ fn state(folder: &Path) -> Shared {
         listeners: super::super::views::Listeners::default(),
         domain: "mesh.internal".to_owned(),
         started: std::time::SystemTime::now(),
+        events: crate::events::Events::new(BootEpoch(7)),
+        followers: Default::default(),
         operations: super::super::operations::Operations::default(),
     })
 }

@@ -1,17 +1,17 @@
 //! What the machine tells: log lines for people, news for the routes task, and the next snapshot for everybody.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use starling_gossip::{Alarm, Event, MemberView, Swim};
-use starling_model::{BootEpoch, Digest, HealthRecord, MemberState, NodeName, ServicesRecord, codes};
+use starling_model::{BootEpoch, Digest, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes};
 use starling_routing::MemberFact;
 use tracing::{debug, info, warn};
 
-use super::Context;
+use super::{Context, story};
 use crate::mesh_view::MeshView;
 use crate::shutdown::{Left, Phase};
-use crate::telemetry::time::short;
+use crate::telemetry::time::{Clocks, short};
 
 /// Alarms that were told within this time are not told again.
 const ALARM_PAUSE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const ALARM_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct News {
     context: Context,
-    states: BTreeMap<NodeName, MemberState>,
+    states: BTreeMap<NodeName, (MemberState, Life)>,
     alarms: BTreeMap<Alarm, Instant>,
     started: Instant,
     revision: u64,
@@ -65,6 +65,7 @@ impl News {
             Event::Member(member) => self.tell_member(&member),
             Event::MemberForgotten(name) => {
                 self.states.remove(&name);
+                self.record(story::of_forgotten(&name));
                 info!(node = %name, "member forgotten");
                 routes.merge(name, |news| {
                     *news = super::super::routes::OwnerNews { forgotten: true, ..Default::default() };
@@ -83,10 +84,16 @@ impl News {
                 self.context.lifecycle.advance(Phase::Ready);
             }
             Event::Isolation(true) => {
+                self.record(story::of_isolation(&self.me(), true));
                 warn!("too many members fell silent at once: this node assumes that it is cut off")
             }
-            Event::Isolation(false) => info!("no longer cut off"),
-            Event::Evidence(_) => {}
+            Event::Isolation(false) => {
+                self.record(story::of_isolation(&self.me(), false));
+                info!("no longer cut off");
+            }
+            Event::Evidence(evidence) => self.record(story::of_evidence(&evidence, &Clocks::read())),
+            // The driver has given it to the asker.
+            Event::Pong { .. } => {}
             Event::Alarm(alarm) => self.tell_alarm(alarm, now),
             Event::Documents(_) | Event::Revoked(_) | Event::Submitted { .. } => {}
             Event::LeaveFinished { acknowledged } => {
@@ -96,8 +103,22 @@ impl News {
         }
     }
 
+    fn me(&self) -> NodeName {
+        self.context.identity.node.node().clone()
+    }
+
+    fn record(&self, news: crate::events::News) {
+        self.context.events.tell(news, SystemTime::now());
+    }
+
     fn tell_member(&mut self, member: &MemberView) {
-        let known = self.states.insert(member.name.clone(), member.state);
+        let before = self.states.insert(member.name.clone(), (member.state, member.life));
+        let known = before.map(|(state, _)| state);
+        if member.name != *self.context.identity.node.node()
+            && let Some(news) = story::of_member(before, member)
+        {
+            self.record(news);
+        }
         self.context.routes.merge(member.name.clone(), |news| {
             let address = member.addresses.first().copied();
             news.member = Some(MemberFact { node: member.name.clone(), state: member.state, address });
@@ -127,6 +148,9 @@ impl News {
         let told = self.alarms.get(&alarm).is_some_and(|at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         if told {
             return;
+        }
+        if let Some(news) = story::of_alarm(&alarm) {
+            self.record(news);
         }
         match &alarm {
             Alarm::DuplicateIdentity { name, quiet: true } => {
