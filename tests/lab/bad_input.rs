@@ -205,27 +205,53 @@ fn another_meshs_agent_is_kept_out_and_named_once() {
     assert!(stranger.running());
 }
 
+/// Overwrites every file of a store in one way; returns how many it hit.
+fn damage(state: &Path, spoil: fn(&mut Vec<u8>)) -> usize {
+    let mut hit = 0;
+    for entry in fs::read_dir(state).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        let mut bytes = fs::read(entry.path()).unwrap();
+        spoil(&mut bytes);
+        fs::write(entry.path(), bytes).unwrap();
+        hit += 1;
+    }
+    hit
+}
+
 #[test]
 fn a_corrupt_store_is_set_aside_and_rebuilt() {
+    // The figure that is promised, for a release build; a debug build on shared cores gets more time.
+    let limit = if cfg!(debug_assertions) { Duration::from_secs(6) } else { Duration::from_secs(2) };
     let mesh = Mesh::new(60);
-    let mut hosts = three(&mesh, "fast", |_| String::new());
-    hosts[1].kill();
-    let state = hosts[1].config.join("state/state");
-    let mut damaged = 0;
-    for entry in fs::read_dir(&state).unwrap().flatten() {
-        if entry.file_type().unwrap().is_file() {
-            let len = usize::try_from(entry.metadata().unwrap().len()).unwrap();
-            fs::write(entry.path(), vec![0xa5; len.max(64)]).unwrap();
-            damaged += 1;
-        }
+    let mut hosts = [1, 2].map(|n| mesh.host(n, "fast", ""));
+    start_all(&mesh, &mut hosts);
+    let seed = mesh.address(1, 7740);
+    let flipped: fn(&mut Vec<u8>) = |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    let halved: fn(&mut Vec<u8>) = |bytes| bytes.truncate(bytes.len() / 2 + 7);
+    let garbage: fn(&mut Vec<u8>) = |bytes| {
+        let len = bytes.len().max(4_096);
+        *bytes = (0..len).map(|at| (at * 31 + at / 7).to_le_bytes()[0]).collect();
+    };
+    for (damages, (what, spoil)) in
+        [("flipped", flipped), ("halved", halved), ("garbage", garbage)].into_iter().enumerate()
+    {
+        hosts[1].kill();
+        let state = hosts[1].config.join("state/state");
+        assert!(damage(&state, spoil) > 0, "no store file at {}", state.display());
+        let started = std::time::Instant::now();
+        hosts[1].start(Some(seed));
+        eventually("the agent is ready and knows the mesh", Duration::from_secs(15), || {
+            (hosts[1].ready() && hosts[1].sees_alive(2)).then_some(())
+        });
+        let took = started.elapsed();
+        println!("corrupt store ({what}): ready and in the mesh after {} ms", took.as_millis());
+        assert!(took <= limit, "{what}: {took:?}");
+        let log = hosts[1].log();
+        let lines = log.lines().filter(|line| line.contains("set aside")).count();
+        assert_eq!(lines, damages + 1, "{what}: one line for each damaged store\n{log}");
+        let kept = fs::read_dir(hosts[1].config.join("state")).unwrap().flatten();
+        let aside = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("state.bad-")).count();
+        assert!((1..=2).contains(&aside), "{what}: {aside} folders set aside\n{log}");
     }
-    assert!(damaged > 0, "no store file at {}", state.display());
-    hosts[1].start(Some(mesh.address(1, 7740)));
-    eventually("the mesh is whole again", Duration::from_secs(15), || {
-        hosts.iter().all(|h| h.sees_alive(3)).then_some(())
-    });
-    let kept = fs::read_dir(hosts[1].config.join("state")).unwrap().flatten();
-    assert!(kept.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("state.bad-")), "{}", hosts[1].log());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use starling_gossip::stats::RTT_BUCKETS_US;
+use starling_gossip::stats::{RTT_BUCKETS_US, SUSPICION_BUCKETS_MS};
 use starling_model::{MemberState, SpiffeId, mesh};
 use starling_proxy::ProxyMetrics;
 use starling_transport::quic::GossipNet;
@@ -151,6 +151,7 @@ fn membership(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Resu
     probes.counter(&[("result", "indirect_ack")], stats.probes_acked_indirectly)?;
     probes.counter(&[("result", "timeout")], stats.probes_failed)?;
     rtt_histogram(encoder, view)?;
+    suspicions(encoder, view)?;
     let help = "Suspicions of this node that it refuted";
     counter(encoder, "starling_gossip_refutations", help, stats.refutations)?;
     let help = "Local health score, 0 is good";
@@ -171,6 +172,21 @@ fn membership(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Resu
         }
     }
     Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bucket bounds are at most 128,000 milliseconds")]
+fn suspicions(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result {
+    let held = &view.stats.suspicion;
+    let bounds = SUSPICION_BUCKETS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(held.buckets.iter().copied()).collect();
+    let help = "How long suspicions lasted, until a refutation or death";
+    let mut metric =
+        encoder.encode_descriptor("starling_gossip_suspicion_seconds", help, None, MetricType::Histogram)?;
+    metric.encode_histogram::<[(&str, &str); 0]>(held.sum.as_secs_f64(), held.count, &buckets, None)?;
+    let help = "Accusations above their accuser's cap, not believed";
+    counter(encoder, "starling_gossip_accusations_over_cap", help, view.stats.accusations_over_cap)?;
+    let help = "Bytes of state held for the owner that holds most";
+    gauge(encoder, "starling_gossip_largest_owner_bytes", help, view.stats.largest_owner_bytes as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bucket bounds are at most a million microseconds")]
