@@ -145,6 +145,7 @@ fn form(query: &Query, headers: &HeaderMap) -> Result<Option<Form>, Refusal> {
     match query.get("follow") {
         Some("false") => Ok(None),
         _ if asks("text/event-stream") => Ok(Some(Form::ServerSent)),
+        _ if asks("application/x-ndjson") => Ok(Some(Form::Lines)),
         Some("true" | "") => Ok(Some(Form::Lines)),
         Some(other) => Err(Refusal::malformed(format!("follow={other} is neither true nor false"))),
         None => Ok(None),

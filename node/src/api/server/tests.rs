@@ -150,6 +150,7 @@ async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
         ("/v1/routes", "RouteTable"),
         ("/v1/instances", "InstanceList"),
         ("/v1/certs", "CertificateList"),
+        ("/v1/events", "EventList"),
     ] {
         let answer = fixture.tcp(&get(path, "127.0.0.1")).await;
         assert_eq!(status_of(&answer), 200, "{path}: {answer}");
@@ -175,11 +176,103 @@ async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
     }
 }
 
+fn happened(fixture: &Fixture, node: &str, count: usize) {
+    for _ in 0..count {
+        let news = crate::events::News {
+            kind: crate::events::Kind::Membership,
+            node: node.to_owned(),
+            step: "suspected",
+            what: "doubted".to_owned(),
+            evidence: serde_json::Value::Null,
+        };
+        fixture.state.events.tell(news, std::time::SystemTime::now());
+    }
+}
+
+/// Reads until `part` came, or fails.
+async fn read_until(stream: &mut TcpStream, part: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains(part) {
+        let len = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await;
+        let len = len.unwrap_or_else(|_| panic!("no {part:?} in {text:?}")).unwrap();
+        assert!(len > 0, "ended without {part:?}: {text:?}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_in_pages_by_filters_and_say_what_is_gone() {
+    let fixture = Fixture::start().await;
+    happened(&fixture, "vm-2", 3);
+    happened(&fixture, "vm-3", 2);
+    let (status, page) = fixture.ask("GET", "/v1/events?limit=2&node=vm-2", "").await;
+    assert_eq!((status, page["items"].as_array().unwrap().len()), (200, 2), "{page}");
+    let cursor = page["next"].as_str().unwrap();
+    let (_, page) = fixture.ask("GET", &format!("/v1/events?limit=2&node=vm-2&cursor={cursor}"), "").await;
+    assert_eq!((page["items"][0]["id"].as_str(), page["next"].is_null()), (Some("7-3"), true), "{page}");
+    let (_, page) = fixture.ask("GET", "/v1/events?since=2100-01-01T00:00:00Z", "").await;
+    assert_eq!(page["items"], serde_json::json!([]));
+    let (_, page) = fixture.ask("GET", "/v1/events?since=1m&kind=membership", "").await;
+    assert_eq!(page["items"].as_array().unwrap().len(), 5);
+    happened(&fixture, "vm-4", crate::events::EVENTS_MAX);
+    let (_, page) = fixture.ask("GET", "/v1/events?limit=1&cursor=7-2", "").await;
+    assert_eq!((page["dropped"].as_u64(), page["items"][0]["id"].as_str()), (Some(3), Some("7-6")), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_where_its_reader_left_off_and_one_more_reader_is_turned_away() {
+    let fixture = Fixture::start().await;
+    happened(&fixture, "vm-2", 2);
+    let ask = |more: &str| format!("GET /v1/events HTTP/1.1\r\nhost: localhost\r\n{more}\r\n");
+    let mut readers = Vec::new();
+    for at in 0..super::super::events::FOLLOWERS_MAX {
+        let mut stream = TcpStream::connect(fixture.tcp).await.unwrap();
+        let (request, first) = if at % 2 == 0 {
+            (ask("accept: text/event-stream\r\nlast-event-id: 7-1\r\n"), "event: membership\nid: 7-2\ndata: {")
+        } else {
+            (ask("accept: application/x-ndjson\r\nlast-event-id: 7-1\r\n"), "\"id\":\"7-2\"")
+        };
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let text = read_until(&mut stream, first).await;
+        assert!(!text.contains("7-1"), "{text}");
+        readers.push(stream);
+    }
+    let turned = fixture.tcp(&ask("accept: text/event-stream\r\nconnection: close\r\n")).await;
+    assert_eq!(status_of(&turned), 429, "{turned}");
+    happened(&fixture, "vm-3", 1);
+    for reader in &mut readers {
+        read_until(reader, "7-3").await;
+    }
+    // Streams end when the agent drains, so they hold up no ordered end.
+    fixture.state.lifecycle.advance(Phase::Draining);
+    for reader in &mut readers {
+        read_until(reader, "0\r\n\r\n").await;
+    }
+    // A reader that was away for longer than the ring remembers is told so.
+    happened(&fixture, "vm-4", crate::events::EVENTS_MAX);
+    let mut stream = TcpStream::connect(fixture.tcp).await.unwrap();
+    stream.write_all(ask("accept: text/event-stream\r\nlast-event-id: 7-1\r\n").as_bytes()).await.unwrap();
+    let text = read_until(&mut stream, "id: 7-4\n").await;
+    assert!(text.contains("event: dropped\ndata: {\"dropped\":2}\n\n"), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unknown_things_are_problem_documents() {
     let fixture = Fixture::start().await;
     for (method, path, status, code) in [
         ("GET", "/v1/nothing", 404, "ST0306"),
+        ("GET", "/v1/events?limit=0", 400, "ST0305"),
+        ("GET", "/v1/events?limit=1001", 400, "ST0305"),
+        ("GET", "/v1/events?kind=weather", 400, "ST0305"),
+        ("GET", "/v1/events?since=yesterday", 400, "ST0305"),
+        ("GET", "/v1/events?cursor=7", 400, "ST0305"),
+        ("GET", "/v1/events?follow=maybe", 400, "ST0305"),
+        ("GET", "/v1/members/Not_a_name/ping", 404, "ST0306"),
+        ("GET", "/v1/members/vm-2/ping?count=11", 400, "ST0305"),
+        ("GET", "/v1/members/vm-2/ping?size=1163", 400, "ST0305"),
+        ("GET", "/v1/members/vm-2/ping?interval=3s", 400, "ST0305"),
         ("GET", "/v1/members/vm-77", 404, "ST0306"),
         ("GET", "/v1/members/%ff", 400, "ST0305"),
         ("GET", "/v1/services/default/none", 404, "ST0306"),
