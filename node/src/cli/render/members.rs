@@ -54,6 +54,7 @@ pub(crate) fn render(list: &MemberList, columns: Columns, filter: &Filter, look:
             ("BUNDLE", Right),
             ("LABELS", Left),
             ("ACCUSERS", Left),
+            ("JITTER", Right),
         ]);
     }
     let mut table = Table::new(titles);
@@ -125,6 +126,7 @@ fn more(member: &Member) -> Vec<Cell> {
         Cell::maybe(member.trust.as_ref().map(|trust| trust.bundle_sequence.to_string())),
         Cell::new(or_dash(member.labels.iter().map(|(key, value)| format!("{key}={value}")))),
         Cell::new(or_dash(member.suspicion.as_ref().map(|s| s.accusers.clone()).unwrap_or_default())),
+        Cell::maybe(member.rtt.and_then(|rtt| rtt.jitter_ms).map(figures::milliseconds)),
     ]
 }
 

@@ -91,7 +91,7 @@ fn wide_members_show_lives_labels_and_accusers() {
     list.body.items[1].suspicion =
         serde_json::from_value(json!({"accusers": ["vm-1", "vm-3"], "until": "2026-11-22T15:32:09Z"})).unwrap();
     let got = members::render(&list, Columns::Wide, &members::Filter::default(), &Look::plain());
-    for word in ["BOOT EPOCH", "1795014117", "zone=a", "vm-1,vm-3", "1-1"] {
+    for word in ["BOOT EPOCH", "1795014117", "zone=a", "vm-1,vm-3", "1-1", "JITTER", "0.05 ms"] {
         assert!(got.contains(word), "{word}: {got}");
     }
 }
