@@ -435,6 +435,8 @@ pub struct MemberView {
     pub rtt: Option<Duration>,
     /// How much it varies, once measured.
     pub jitter: Option<Duration>,
+    /// Hash over its documents and trust, as last told on the open link; `None` without one.
+    pub documents_root: Option<u64>,
     /// When the state was entered, as seen here.
     pub since: Instant,
     /// When it last proved itself to us directly.

@@ -340,6 +340,7 @@ impl Swim {
             addresses: vec![link.address],
             rtt: link.rtt,
             jitter: None,
+            documents_root: None,
             since: link.since,
             last_seen: None,
             release: String::new(),
@@ -366,6 +367,7 @@ impl Swim {
             addresses: self.me.addresses.clone(),
             rtt: None,
             jitter: None,
+            documents_root: Some(self.roots().documents),
             since: self.started,
             last_seen: None,
             release: self.me.release.clone(),
@@ -422,6 +424,8 @@ impl Swim {
             // Before the first probe the transport's own figure has to do.
             rtt: member.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
             jitter: member.rtt.variation(),
+            // Without a link nobody tells us when it changes.
+            documents_root: member.roots.filter(|_| self.links.is_up(name)).map(|roots| roots.documents),
             since: member.since,
             last_seen: member.last_seen,
             release: member.alive.release.clone(),

@@ -38,6 +38,8 @@ pub struct MeshView {
     pub duplicate: bool,
     /// Digest of the documents in use here.
     pub digest: Digest,
+    /// Hash over the documents and trust that this node holds: the root that its acks carry.
+    pub documents_root: u64,
     /// The seed that let us in.
     pub via: Option<String>,
     /// Questions about signatures that were dropped because too many waited.
@@ -60,6 +62,7 @@ impl MeshView {
             synced: false,
             duplicate: false,
             digest: Digest::default(),
+            documents_root: 0,
             via: None,
             judge_dropped: 0,
         }
@@ -94,15 +97,24 @@ impl MeshView {
         self.members.iter().filter(|member| member.state == MemberState::Alive)
     }
 
-    /// Who uses the same documents as this node. A member whose status is not known yet counts as behind.
+    fn agrees(&self, member: &MemberView) -> bool {
+        if member.name == self.node {
+            return true;
+        }
+        match member.documents_root {
+            Some(root) => root == self.documents_root,
+            None => member.status.as_ref().is_some_and(|status| status.digest == self.digest),
+        }
+    }
+
+    /// Who holds the same documents and trust as this node. A member with a link tells the root over them with each ack;
+    /// of the others the digest in their own status decides, and who has not published one yet counts as behind.
     #[must_use]
     pub fn agreement(&self) -> Agreement {
         let mut agreement = Agreement::default();
         for member in self.alive() {
             agreement.alive += 1;
-            let same =
-                member.name == self.node || member.status.as_ref().is_some_and(|status| status.digest == self.digest);
-            if same {
+            if self.agrees(member) {
                 agreement.same += 1;
                 continue;
             }
@@ -132,6 +144,7 @@ pub(crate) mod tests {
             addresses: vec!["10.0.0.12:7740".parse().unwrap()],
             rtt: Some(Duration::from_micros(410)),
             jitter: Some(Duration::from_micros(50)),
+            documents_root: None,
             since: at,
             last_seen: Some(at),
             release: "0.1.0".to_owned(),
@@ -160,6 +173,12 @@ pub(crate) mod tests {
         assert_eq!((agreement.alive, agreement.same, agreement.behind_count), (3, 2, 1));
         assert_eq!(agreement.behind, vec!["vm-3".to_owned()]);
         assert_eq!((view.counts().alive, view.counts().left), (3, 1));
+        // On a link the root decides, whatever the status says.
+        view.documents_root = 7;
+        view.members[1].documents_root = Some(6);
+        view.members[2].documents_root = Some(7);
+        let agreement = view.agreement();
+        assert_eq!((agreement.same, agreement.behind), (2, vec!["vm-2".to_owned()]));
         assert!(view.member("vm-9").is_some() && view.member("vm-4").is_none());
     }
 }

@@ -190,6 +190,7 @@ impl News {
             synced: self.synced,
             duplicate: self.duplicate,
             digest: Digest::default(),
+            documents_root: swim.roots().documents,
             via: self.via.clone(),
             judge_dropped: 0,
         }
