@@ -1,6 +1,5 @@
 //! The boundary: what goes into the machine besides frames ([`Command`], [`ConnectionChange`], verdicts), and all that
-//! comes out ([`Action`]). What operators decide is in `action/operators.rs`, what the store is told in `action/store.rs`, why
-//! somebody is doubted in `action/evidence.rs`.
+//! comes out ([`Action`]). What operators decide, what the store is told and evidence have files of their own.
 
 mod evidence;
 mod operators;
