@@ -203,7 +203,7 @@ pub struct MeshSettings {
 pub enum SeedAddress {
     /// `HOST:PORT`, the host a name or an address.
     Host(String),
-    /// `dns+srv://NAME`: the SRV records of a name. Nothing resolves them yet.
+    /// `dns+srv://NAME`: the hosts and ports that the SRV records of a name list (RFC 2782).
     Service(String),
 }
 

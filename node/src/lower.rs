@@ -29,14 +29,10 @@ pub fn swim(preset: Preset) -> SwimConfig {
     }
 }
 
-/// Members to begin with. Names of services (SRV) are told as having no effect by the configuration itself.
+/// Members to begin with, in the form that their names are looked up by.
 #[must_use]
 pub fn seeds(seeds: &[SeedAddress]) -> Vec<Seed> {
-    let host = |seed: &SeedAddress| match seed {
-        SeedAddress::Host(host) => Some(Seed(host.clone())),
-        SeedAddress::Service(_) => None,
-    };
-    seeds.iter().filter_map(host).collect()
+    seeds.iter().map(|seed| Seed(seed.to_string())).collect()
 }
 
 /// The same without our own address: one seed list serves all nodes.
@@ -165,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn only_seeds_that_can_be_dialled_are_dialled() {
+    fn seeds_keep_their_form() {
         let both = [SeedAddress::Host("vm-1:7740".to_owned()), SeedAddress::Service("_starling._udp.x".to_owned())];
-        assert_eq!(seeds(&both), [Seed("vm-1:7740".to_owned())]);
+        assert_eq!(seeds(&both), ["vm-1:7740", "dns+srv://_starling._udp.x"].map(|seed| Seed(seed.to_owned())));
     }
 }

@@ -159,17 +159,6 @@ fn collide(a: &ListenAddress, b: &ListenAddress) -> bool {
 pub(crate) fn warnings(merged: &Table, defaults: &Defaults) -> Vec<Problem> {
     let mut warnings = Vec::new();
     idle(settings::TOP, merged, defaults, "", &mut warnings);
-    if let Some(Node { value: Value::Array(seeds), .. }) = tree::lookup(merged, &["mesh", "seeds"]) {
-        for seed in seeds {
-            if matches!(&seed.value, Value::String(text) if text.starts_with("dns+srv://")) {
-                warnings.push(Problem {
-                    place: seed.at.place(),
-                    help: Some("name hosts as well: seeds = [\"HOST:PORT\"]".into()),
-                    ..Problem::new(codes::SETTING_IDLE, "this release does not look up SRV records of seeds")
-                });
-            }
-        }
-    }
     warnings
 }
 

@@ -8,6 +8,7 @@
 //! started again under a new boot epoch, so it never speaks with an older life than the mesh remembers.
 
 mod events;
+mod names;
 mod persist;
 mod seeds;
 mod story;
@@ -42,7 +43,7 @@ use crate::shutdown::Lifecycle;
 use crate::store::StoreHandle;
 use crate::telemetry::notify;
 
-pub use self::seeds::resolve;
+pub use self::names::resolve;
 
 /// Inputs fed in one turn: enough to keep up with a burst, few enough that timers are not late.
 const TURN_INPUTS_MAX: usize = 64;

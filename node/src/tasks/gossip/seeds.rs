@@ -7,41 +7,23 @@ use std::time::Duration;
 use starling_gossip::{DownReason, Seed};
 use starling_model::{Code, NodeName, codes};
 use starling_transport::quic::{DialError, DialTag};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::names::{resolve, service_of};
 use crate::channel::Queue;
 
-/// How long a name may take.
-const LOOK_UP_DEADLINE: Duration = Duration::from_secs(5);
 /// Look-ups and probes at a time; a further one is answered as failed and tried again by the machine.
 const LOOK_UPS_MAX: usize = 16;
 /// How long the TCP probe of a silent seed may take.
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
-/// Addresses taken from one name.
-const ADDRESSES_MAX: usize = 8;
 
 /// The answer to a look-up.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) seed: Seed,
     pub(super) addresses: Result<Vec<SocketAddr>, String>,
-}
-
-/// Looks up `HOST:PORT`.
-///
-/// # Errors
-/// A sentence when there is no such name, or no answer in time.
-pub async fn resolve(seed: &str) -> Result<Vec<SocketAddr>, String> {
-    match timeout(LOOK_UP_DEADLINE, lookup_host(seed)).await {
-        Ok(Ok(found)) => {
-            let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
-            if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok(addresses) }
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_elapsed) => Err("the name servers did not answer in 5 s".to_owned()),
-    }
 }
 
 /// Marks dials of members.
@@ -134,6 +116,9 @@ impl Seeds {
         let code = codes::NO_QUIC_ANSWER;
         if !self.is_first(seed, code) {
             return;
+        }
+        if service_of(&seed.0).is_some() {
+            return warn!(%code, help = code.help, "no QUIC answer from any host of {}; trying on", seed.0);
         }
         let seed = seed.clone();
         tokio::spawn(async move {
