@@ -446,7 +446,7 @@ impl GossipNet {
     }
 
     /// Sends a frame on an exchange with `to`. An unknown number without [`INBOUND_BIT`] begins an exchange; `last`
-    /// finishes our half. What cannot be sent is dropped and counted.
+    /// finishes our half, after an empty frame too. What cannot be sent is dropped and counted.
     pub fn send_sync(&self, to: &NodeName, exchange: u64, frame: Bytes, last: bool) {
         exchange::send(&self.inner, to, exchange, frame, last);
     }

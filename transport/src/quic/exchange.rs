@@ -72,9 +72,10 @@ impl Drop for Listed {
     }
 }
 
-/// Sends a frame; the first one of an exchange of ours opens its stream. Drops are counted.
+/// Sends a frame; the first one of an exchange of ours opens its stream. An empty frame says nothing and is for finishing
+/// our half only. Drops are counted.
 pub(super) fn send(inner: &Arc<Inner>, to: &NodeName, exchange: u64, frame: Bytes, last: bool) {
-    if frame.is_empty() || frame.len() > FRAME_BYTES_MAX {
+    if (frame.is_empty() && !last) || frame.len() > FRAME_BYTES_MAX {
         inner.counters.frames_dropped.add(1);
         return;
     }
@@ -229,6 +230,9 @@ async fn read_frame(receive: &mut RecvStream) -> Result<Option<Bytes>, Broken> {
 async fn write(send: &mut SendStream, inlet: &mut Inlet, activity: &Activity) -> Result<(), Broken> {
     loop {
         let (frame, last) = inlet.frames.recv().await.ok_or(Broken)?;
+        if frame.is_empty() {
+            return send.finish().map_err(|_| Broken);
+        }
         inlet.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX).to_le_bytes();
         let mut parts = [Bytes::copy_from_slice(&length), frame];

@@ -183,6 +183,25 @@ async fn an_exchange_carries_frames_both_ways_in_order() {
     assert_eq!((a.net.stats().exchanges_broken, b.net.stats().exchanges_broken), (0, 0));
 }
 
+/// A push needs no answer, so its receiver only finishes its half. A stream held open instead would be one of eight for
+/// the length of a deadline.
+#[tokio::test]
+async fn an_empty_last_frame_only_finishes_our_half() {
+    let mesh = TestMesh::new();
+    let (a, mut b) = pair(&mesh).await;
+    for push in 1..=32 {
+        a.net.send_sync(&b.me, push, Bytes::from_static(b"push"), true);
+        match b.next().await {
+            NetEvent::Sync { exchange, .. } => b.net.send_sync(&a.me, exchange, Bytes::new(), true),
+            event => panic!("{event:?}"),
+        }
+    }
+    until("all are over", || a.net.inner.exchanges().is_empty() && b.net.inner.exchanges().is_empty()).await;
+    a.net.send_sync(&b.me, 99, Bytes::new(), false);
+    assert_eq!((a.net.stats().frames_dropped, b.net.stats().frames_dropped), (1, 0));
+    assert_eq!((a.net.stats().exchanges_broken, b.net.stats().exchanges_broken), (0, 0));
+}
+
 #[tokio::test]
 async fn a_frame_with_a_wrong_length_breaks_its_exchange_only() {
     let mesh = TestMesh::new();
