@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use starling_model::SpiffeId;
+
 use crate::time::UnixTime;
 use crate::verify::PeerRefused;
 
@@ -25,8 +27,9 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// Counts one refusal; `side` says who asked for the certificate.
-    pub(crate) fn note(&self, refused: &PeerRefused, side: &'static str, now: UnixTime) {
+    /// Counts one refusal. `claimed` is who the peer says it is, `side` who asked for the certificate. The line names the
+    /// peer that came first; how many came since the line before is in `count`.
+    pub(crate) fn note(&self, refused: &PeerRefused, claimed: Option<&SpiffeId>, side: &'static str, now: UnixTime) {
         let reason = refused.reason();
         let at = PeerRefused::REASONS.iter().position(|known| *known == reason);
         let Some(entry) = at.and_then(|at| self.entries.get(at)) else { return };
@@ -37,7 +40,9 @@ impl Refusals {
         let mark = now.0.saturating_add(1);
         if due && entry.logged_at.compare_exchange(last, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             let since = count.saturating_sub(entry.logged_count.swap(count, Ordering::Relaxed));
-            tracing::warn!(reason, code = %refused.code(), side, count = since, error = %refused, "peer refused");
+            let code = refused.code();
+            let peer = claimed.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+            tracing::warn!(reason, %code, peer, side, count = since, error = %refused, "peer refused");
         }
     }
 

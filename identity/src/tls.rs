@@ -27,7 +27,7 @@ use starling_model::NodeName;
 
 use crate::current::CurrentIdentity;
 use crate::time::UnixTime;
-use crate::verify::{Expected, PeerIdentity, PeerRefused, verify_peer};
+use crate::verify::{Expected, PeerIdentity, PeerRefused, claimed_id, verify_peer};
 
 /// Gossip over QUIC.
 pub const ALPN_GOSSIP: &[u8] = b"starling-gossip/1";
@@ -208,7 +208,7 @@ impl PeerVerifier {
         match verify_peer(&chain, expected, &self.current.trust(), now) {
             Ok(_) => Ok(()),
             Err(refused) => {
-                self.current.refusal_log().note(&refused, side, now);
+                self.current.refusal_log().note(&refused, claimed_id(leaf).as_ref(), side, now);
                 Err(CertificateError::Other(OtherError(Arc::new(refused))).into())
             }
         }

@@ -256,6 +256,12 @@ pub fn verify_peer(
     })
 }
 
+/// Who a leaf says that it is, for logs: nothing of it is proven.
+pub(crate) fn claimed_id(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
+    let names = Some(leaf).filter(|leaf| leaf.len() <= CERTIFICATE_BYTES_MAX).and_then(Facts::read)?.names?;
+    SpiffeId::parse_node(std::str::from_utf8(names.uri).ok()?).ok()
+}
+
 /// Steps 2, 3 and 4.
 fn proven_name(leaf: &Facts<'_>, issuers: &[Facts<'_>], trust_domain: &TrustDomain) -> Result<NodeName, PeerRefused> {
     let names = leaf.names.ok_or(PeerRefused::SanCount)?;
