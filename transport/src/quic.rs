@@ -8,17 +8,24 @@
 //! Everything goes to one bounded inbox. Datagrams that find it full are dropped and counted; connection changes wait,
 //! in the order in which they happened.
 //!
-//! Reading order: this file, `peer.rs` (a connection's life), `table.rs` (which of two connections stays), `dial.rs`,
-//! `accept.rs`, `exchange.rs`, `hello.rs`, `tuning.rs`.
+//! Reading order: this file, `peer.rs` (a connection's life), `table.rs` (which of two connections stays), `close.rs` (why
+//! one ends), `dial.rs`, `accept.rs`, `exchange.rs`, `frame.rs`, `hello.rs`, `tuning.rs`, `limits.rs`.
 //!
 //! Not here: what datagrams and frames mean, whom to dial, who is alive.
 
 mod accept;
+mod close;
 mod dial;
 mod exchange;
-mod hello;
+pub mod frame;
+pub mod hello;
+#[cfg(test)]
+mod hostile_tests;
 mod keys;
+pub mod limits;
 mod peer;
+mod socket;
+mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,29 +39,53 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{TokioRuntime, VarInt};
+use quinn::TokioRuntime;
 use starling_identity::tls::{self, Clock};
 use starling_identity::{CurrentIdentity, PeerRefused};
 use starling_model::{MeshId, NodeName};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 pub use crate::error::{CertificateRefusal, DialError};
-pub use exchange::{FRAME_BYTES_MAX, INBOUND_BIT};
+pub use close::{CloseCode, DownReason};
+pub use exchange::INBOUND_BIT;
 pub use hello::{PROTOCOL_MAX, PROTOCOL_MIN};
 pub use keys::QuicKeys;
+pub use limits::{AGE_MAX, DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX};
+pub use stats::NetStats;
 
 use accept::Sources;
 use exchange::Outlet;
+use limits::{DIALS_MAX, STRANGERS_MAX};
+use socket::{CountedSocket, Traffic};
+use stats::Counters;
 use table::Table;
-
-/// Largest gossip datagram on every path: 1,200 bytes less what a packet spends besides (`tuning.rs` has the sum).
-pub const DATAGRAM_BYTES_MAX: usize = 1_162;
 
 /// How long a shutdown waits for peers to hear of it.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Strangers that were logged; after that only the counter speaks.
-const STRANGERS_MAX: usize = 256;
+/// What keeps a connection open while nobody probes over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// Probes alone: within a site nothing forgets a path.
+    ByProbes,
+    /// A packet every [`limits::KEEP_ALIVE`]: between sites are routers that forget one after half a minute.
+    BetweenSites,
+}
+
+/// What an endpoint is told at its start.
+#[derive(Clone, Debug)]
+pub struct NetSettings {
+    /// Where it listens, on UDP.
+    pub listen: SocketAddr,
+    /// Keys that outlive a restart.
+    pub keys: QuicKeys,
+    /// Our mesh.
+    pub mesh: MeshId,
+    /// Whether connections say something by themselves.
+    pub keep_alive: KeepAlive,
+    /// Mean age at which a connection is replaced, give or take a fifth; [`AGE_MAX`] outside of tests.
+    pub age_max: Duration,
+}
 
 /// Where a connection leads, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,101 +149,6 @@ pub enum NetEvent {
     },
 }
 
-/// Why a pair is no longer connected. None of it is a verdict on the member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DownReason {
-    /// The peer closed because it leaves.
-    Left,
-    /// The peer has no more need of the connection.
-    Evicted,
-    /// The peer's process is new: a stateless reset, or a hello of another instance.
-    Reset,
-    /// Silence for the idle time.
-    TimedOut,
-    /// The peer refused us.
-    Refused,
-    /// The peer is of another mesh, or speaks no common version.
-    Foreign,
-    /// We closed it.
-    Local,
-    /// Anything else.
-    Other,
-}
-
-impl DialError {
-    /// The same, for those who only care about the connection.
-    #[must_use]
-    pub fn as_down(&self) -> DownReason {
-        match self {
-            Self::Timeout => DownReason::TimedOut,
-            Self::Unreachable(_) | Self::OurCertificate(_) | Self::OtherProtocol => DownReason::Refused,
-            Self::PeerCertificate(_) | Self::OtherMesh(_) | Self::NoCommonVersion { .. } | Self::OurOwnName(_) => {
-                DownReason::Foreign
-            }
-            Self::NotDialled(_) => DownReason::Local,
-            Self::Handshake(_) | Self::Closed(_) => DownReason::Other,
-        }
-    }
-}
-
-macro_rules! close_codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $word:literal;)*) => {
-        /// Why one side closes a connection, as said on the wire.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum CloseCode {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl CloseCode {
-            const fn number(self) -> VarInt {
-                VarInt::from_u32(match self {
-                    $(Self::$name => $number,)*
-                })
-            }
-
-            const fn text(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            const fn word(self) -> &'static [u8] {
-                self.text().as_bytes()
-            }
-
-            fn of(number: VarInt) -> Option<Self> {
-                match number.into_inner() {
-                    $($number => Some(Self::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-close_codes! {
-    /// This node leaves; its signed leave has gone out before.
-    Leaving = 1, "leaving";
-    /// The link is not needed.
-    Evicted = 2, "evicted";
-    /// Answers are missing: a fresh connection is to replace this one.
-    Stale = 3, "stale";
-    /// Another connection of this pair stays.
-    Duplicate = 4, "duplicate";
-    /// The agent stops, without leaving.
-    Shutdown = 5, "shutdown";
-    /// The hello named another mesh.
-    OtherMesh = 6, "other mesh";
-    /// The hello had no version in common.
-    NoCommonVersion = 7, "no common version";
-    /// Too many connections.
-    Busy = 8, "busy";
-    /// Not a word of this protocol.
-    Malformed = 9, "malformed";
-    /// The peer's key is revoked.
-    Revoked = 10, "revoked";
-}
-
 /// Why the network could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -232,83 +168,11 @@ pub enum NetError {
     NoInitialSuite,
 }
 
-/// A counter that anybody may raise.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        #[derive(Debug, Default)]
-        struct Counters {
-            $($name: Counter,)*
-        }
-
-        /// What the network has done, as plain counters.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct NetStats {
-            $($(#[$doc])* pub $name: u64,)*
-            /// Connections open now.
-            pub connections: u64,
-            /// Connections that were closed because the pair had another.
-            pub duplicates: u64,
-        }
-
-        impl Counters {
-            fn read(&self) -> NetStats {
-                NetStats { $($name: self.$name.get(),)* connections: 0, duplicates: 0 }
-            }
-        }
-    };
-}
-
-counters! {
-    /// Datagrams handed to QUIC.
-    datagrams_sent,
-    /// Bytes of them.
-    datagram_bytes_sent,
-    /// Datagrams not sent: no connection, too large, or no room for the congestion window.
-    datagrams_dropped_out,
-    /// Datagrams put into the inbox.
-    datagrams_received,
-    /// Datagrams dropped because the inbox was full.
-    datagrams_dropped_inbox,
-    /// Frames of exchanges received.
-    frames_received,
-    /// Frames not sent: no connection, exchange over, queue full, too large.
-    frames_dropped,
-    /// Exchanges that broke a rule or a deadline.
-    exchanges_broken,
-    /// Handshakes of peers that became connections.
-    handshakes_accepted,
-    /// Handshakes that failed or were refused.
-    handshakes_refused,
-    /// Handshakes that were not answered: too many of their source, or of all.
-    handshakes_ignored,
-    /// Handshakes whose source was asked to prove its address.
-    handshakes_retried,
-    /// Hellos of another mesh.
-    other_mesh,
-    /// Dials that became connections or found one.
-    dials,
-    /// Dials that came to nothing.
-    dials_failed,
-    /// Reports of failed dials that nobody had room for.
-    reports_dropped,
-}
-
 struct Inner {
     endpoint: quinn::Endpoint,
     transport: Arc<quinn::TransportConfig>,
+    traffic: Arc<Traffic>,
+    age_max: Duration,
     current: CurrentIdentity,
     clock: Clock,
     mesh: MeshId,
@@ -379,24 +243,25 @@ impl std::fmt::Debug for GossipNet {
 }
 
 impl GossipNet {
-    /// Binds `listen` and begins to accept. Must be called inside a tokio runtime, which then runs its tasks.
+    /// Binds the socket and begins to accept. Must be called inside a tokio runtime, which then runs its tasks.
     ///
     /// # Errors
     /// [`NetError`], before anything was started.
     pub fn bind(
-        listen: SocketAddr,
+        settings: NetSettings,
         current: CurrentIdentity,
         clock: Clock,
-        keys: QuicKeys,
-        mesh: MeshId,
         inbox: mpsc::Sender<NetEvent>,
     ) -> Result<Self, NetError> {
         let me = tls::peer_of(&current.leaf_chain(), &current, clock).map_err(NetError::Identity)?.node;
+        let NetSettings { listen, keys, mesh, keep_alive, age_max } = settings;
         let bind = |source| NetError::Bind { address: listen, source };
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
-        let transport = tuning::transport();
+        let transport = tuning::transport(keep_alive);
         let server = tuning::server(&current, clock, &transport)?;
-        let endpoint = quinn::Endpoint::new(tuning::endpoint(keys), Some(server), socket, Arc::new(TokioRuntime));
+        let (runtime, traffic) = (Arc::new(TokioRuntime), Arc::new(Traffic::default()));
+        let socket = CountedSocket::new(socket, &*runtime, Arc::clone(&traffic)).map_err(bind)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(tuning::endpoint(keys), Some(server), socket, runtime);
         let endpoint = endpoint.map_err(bind)?;
         let mut instance = [0; 8];
         // Zeros would only make two lives of this process look like one.
@@ -404,6 +269,8 @@ impl GossipNet {
         let inner = Arc::new(Inner {
             endpoint: endpoint.clone(),
             transport,
+            traffic,
+            age_max,
             current,
             clock,
             mesh,
@@ -416,7 +283,7 @@ impl GossipNet {
             exchanges: Mutex::default(),
             exchange_number: AtomicU64::new(1),
             strangers: Mutex::default(),
-            dials: Arc::new(Semaphore::new(dial::DIALS_MAX)),
+            dials: Arc::new(Semaphore::new(DIALS_MAX)),
             is_closed: AtomicBool::new(false),
             counters: Counters::default(),
         });
@@ -509,9 +376,9 @@ impl GossipNet {
     #[must_use]
     pub fn stats(&self) -> NetStats {
         let table = self.inner.table();
-        let (connections, duplicates) = (table.links_len() as u64, table.duplicates);
+        let (connections, duplicates, ended) = (table.links_len() as u64, table.duplicates, table.ended);
         drop(table);
-        NetStats { connections, duplicates, ..self.inner.counters.read() }
+        NetStats { connections, duplicates, ended, ..self.inner.counters.read(&self.inner.traffic) }
     }
 
     /// Closes everything and waits up to a second for the peers to hear of it. A node that leaves closes its

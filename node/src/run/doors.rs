@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use starling_config::{AgentConfig, TcpAccess};
+use starling_config::{AgentConfig, Preset, TcpAccess};
 use starling_model::codes;
 use starling_proxy::{ListenAddress, ListenError, ProxyError, Purpose};
-use starling_transport::quic::{GossipNet, NetEvent, QuicKeys};
+use starling_transport::quic::{AGE_MAX, GossipNet, KeepAlive, NetEvent, NetSettings, QuicKeys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
@@ -30,8 +30,12 @@ pub(super) fn bind_gossip(
 ) -> Result<GossipNet, AgentError> {
     let keys = QuicKeys { reset: *identity.quic.reset, connection_ids: *identity.quic.connection_id };
     let listen = config.mesh.listen;
-    let (current, mesh) = (identity.current.clone(), identity.node.mesh_id());
-    GossipNet::bind(listen, current, wall_clock, keys, mesh, events)
+    let keep_alive = match config.mesh.preset {
+        Preset::Lan | Preset::Fast => KeepAlive::ByProbes,
+        Preset::Wan => KeepAlive::BetweenSites,
+    };
+    let settings = NetSettings { listen, keys, mesh: identity.node.mesh_id(), keep_alive, age_max: AGE_MAX };
+    GossipNet::bind(settings, identity.current.clone(), wall_clock, events)
         .map_err(|failure| bind_error("mesh.listen", listen, Transport::Udp, &io_of(&failure)))
 }
 

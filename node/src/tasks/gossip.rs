@@ -24,7 +24,7 @@ use starling_gossip::{
     Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
     PingAnswer, PingId, Rejected, Seed, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
-use starling_model::{BootEpoch, NodeName};
+use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{debug, trace};
@@ -55,6 +55,8 @@ pub const COMMANDS_LEN_MAX: usize = 256;
 const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
 /// Time between two snapshots while nothing changes: round trips and last contact grow old otherwise.
 const PUBLISH_IDLE: Duration = Duration::from_secs(1);
+/// Time between two lists of members' addresses for the network, while they may have changed.
+const KNOWN_PAUSE: Duration = Duration::from_secs(1);
 /// A loop this late says so to the machine.
 const LAG_REPORTED_MIN: Duration = Duration::from_millis(100);
 
@@ -151,6 +153,9 @@ struct World {
     pinged: u64,
     publish_at: Instant,
     published_at: Instant,
+    /// When the network was last told who is a member; news since then are in the flag.
+    known_at: Instant,
+    known_stale: bool,
     watchdog: Option<Duration>,
     watchdog_at: Instant,
 }
@@ -180,6 +185,8 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         pinged: 0,
         publish_at: now,
         published_at: now,
+        known_at: now - KNOWN_PAUSE,
+        known_stale: true,
         watchdog: notify::watchdog_interval(),
         watchdog_at: now,
         context,
@@ -384,6 +391,13 @@ impl World {
         if now >= due {
             let mut view = self.news.view(swim, epoch, now);
             view.judge_dropped = self.judge.dropped();
+            self.known_stale |= self.news.changed;
+            if self.known_stale && now >= self.known_at + KNOWN_PAUSE {
+                // Of a member many connections may come at once, when both of us have restarted.
+                let members = view.members.iter().filter(|member| member.state != MemberState::Left);
+                self.context.net.set_known_addresses(members.flat_map(|member| &member.addresses).map(SocketAddr::ip));
+                (self.known_at, self.known_stale) = (now, false);
+            }
             self.context.view.store(Arc::new(view));
             self.published_at = now;
             self.news.changed = false;

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use starling_gossip::stats::{RTT_BUCKETS_US, SUSPICION_BUCKETS_MS};
 use starling_model::{MemberState, SpiffeId, mesh};
 use starling_proxy::ProxyMetrics;
-use starling_transport::quic::GossipNet;
+use starling_transport::quic::{DownReason, GossipNet, NetStats};
 
 use super::process::Figures;
 use crate::mesh_view::{MeshView, MeshViewCell};
@@ -120,8 +120,9 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let view = self.view.load();
         membership(&mut encoder, &view)?;
-        traffic(&mut encoder, &view)?;
-        self.network(&mut encoder)?;
+        let net = self.net.stats();
+        traffic(&mut encoder, &view, &net)?;
+        network(&mut encoder, &net)?;
         self.identity(&mut encoder)?;
         self.agent(&mut encoder, &view)?;
         Figures::read().encode(&mut encoder)
@@ -200,14 +201,21 @@ fn rtt_histogram(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::R
     metric.encode_histogram::<[(&str, &str); 0]>(rtt.sum.as_secs_f64(), rtt.count, &buckets, None)
 }
 
-fn traffic(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result {
+fn traffic(encoder: &mut DescriptorEncoder<'_>, view: &MeshView, net: &NetStats) -> fmt::Result {
     let stats = &view.stats;
     let mut sent = family(encoder, "starling_gossip_sent_bytes", "Bytes sent", MetricType::Counter)?;
     sent.counter(&[("kind", "datagram")], stats.sent_datagram_bytes)?;
     sent.counter(&[("kind", "sync")], stats.sent_sync_bytes)?;
+    sent.counter(&[("kind", "udp")], net.udp_bytes_sent)?;
+    sent.counter(&[("kind", "wire")], net.wire_bytes_sent)?;
     let mut received = family(encoder, "starling_gossip_received_bytes", "Bytes received", MetricType::Counter)?;
     received.counter(&[("kind", "datagram")], stats.received_datagram_bytes)?;
     received.counter(&[("kind", "sync")], stats.received_sync_bytes)?;
+    received.counter(&[("kind", "udp")], net.udp_bytes_received)?;
+    received.counter(&[("kind", "wire")], net.wire_bytes_received)?;
+    let mut packets = family(encoder, "starling_gossip_udp_packets", "UDP packets", MetricType::Counter)?;
+    packets.counter(&[("direction", "sent")], net.udp_packets_sent)?;
+    packets.counter(&[("direction", "received")], net.udp_packets_received)?;
     let mut queues = family(encoder, "starling_gossip_queue_depth", "Items waiting", MetricType::Gauge)?;
     queues.gauge(&[("queue", "broadcasts")], stats.queue_broadcasts as u64)?;
     queues.gauge(&[("queue", "waiting")], stats.queue_waiting as u64)?;
@@ -223,34 +231,42 @@ fn traffic(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result 
     dropped.counter(&[("reason", "judge_full")], view.judge_dropped)
 }
 
-impl Sources {
-    fn network(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = self.net.stats();
-        let help = "Gossip connections open";
-        gauge(encoder, "starling_gossip_connections", help, stats.connections)?;
-        let help = "What became of datagrams, frames, handshakes and dials";
-        let mut events = family(encoder, "starling_gossip_network_events", help, MetricType::Counter)?;
-        for (event, count) in [
-            ("datagram_sent", stats.datagrams_sent),
-            ("datagram_dropped_out", stats.datagrams_dropped_out),
-            ("datagram_received", stats.datagrams_received),
-            ("datagram_dropped_inbox", stats.datagrams_dropped_inbox),
-            ("frame_received", stats.frames_received),
-            ("frame_dropped", stats.frames_dropped),
-            ("exchange_broken", stats.exchanges_broken),
-            ("handshake_accepted", stats.handshakes_accepted),
-            ("handshake_refused", stats.handshakes_refused),
-            ("handshake_ignored", stats.handshakes_ignored),
-            ("other_mesh", stats.other_mesh),
-            ("dial", stats.dials),
-            ("dial_failed", stats.dials_failed),
-            ("report_dropped", stats.reports_dropped),
-        ] {
-            events.counter(&[("event", event)], count)?;
-        }
-        Ok(())
+fn network(encoder: &mut DescriptorEncoder<'_>, stats: &NetStats) -> fmt::Result {
+    let help = "Gossip connections open";
+    gauge(encoder, "starling_gossip_connections", help, stats.connections)?;
+    let help = "What became of datagrams, frames, handshakes and dials";
+    let mut events = family(encoder, "starling_gossip_network_events", help, MetricType::Counter)?;
+    for (event, count) in [
+        ("datagram_sent", stats.datagrams_sent),
+        ("datagram_dropped_out", stats.datagrams_dropped_out),
+        ("datagram_received", stats.datagrams_received),
+        ("datagram_dropped_inbox", stats.datagrams_dropped_inbox),
+        ("frame_received", stats.frames_received),
+        ("frame_dropped", stats.frames_dropped),
+        ("exchange_broken", stats.exchanges_broken),
+        ("handshake_accepted", stats.handshakes_accepted),
+        ("handshake_refused", stats.handshakes_refused),
+        ("handshake_ignored", stats.handshakes_ignored),
+        ("handshake_retried", stats.handshakes_retried),
+        ("handshake_dialled", stats.handshakes_dialled),
+        ("duplicate", stats.duplicates),
+        ("renewal", stats.renewals),
+        ("other_mesh", stats.other_mesh),
+        ("dial", stats.dials),
+        ("dial_failed", stats.dials_failed),
+        ("report_dropped", stats.reports_dropped),
+    ] {
+        events.counter(&[("event", event)], count)?;
     }
+    let help = "Pairs that were disconnected, by reason";
+    let mut ended = family(encoder, "starling_gossip_disconnects", help, MetricType::Counter)?;
+    for (reason, count) in DownReason::ALL.into_iter().zip(stats.ended) {
+        ended.counter(&[("reason", reason.as_str())], count)?;
+    }
+    Ok(())
+}
 
+impl Sources {
     fn identity(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (node, bundle) = (&self.identity.node, self.identity.bundle());
         let id = SpiffeId::node(node.trust_domain(), node.node()).to_string();

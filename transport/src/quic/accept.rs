@@ -8,23 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
+use super::limits::{PENDING_MAX, PENDING_PER_SOURCE_MAX, RETRY_ABOVE, SOURCES_MAX, STARTED_PER_SECOND_MAX};
 use super::{Inner, peer};
-
-/// Handshakes under way above which a source must first prove its address: a spoofed flood then costs one stateless
-/// packet per packet.
-pub(super) const RETRY_ABOVE: usize = 32;
-
-/// Handshakes under way at once.
-pub(super) const PENDING_MAX: usize = 256;
-
-/// Handshakes under way of one source.
-pub(super) const PENDING_PER_SOURCE_MAX: usize = 4;
-
-/// Handshakes that one source may begin in a second.
-pub(super) const STARTED_PER_SECOND_MAX: usize = 20;
-
-/// Sources that are remembered; beyond it new ones are ignored until others have finished.
-const SOURCES_MAX: usize = 4_096;
 
 /// What caps count by: an IPv4 address, an IPv6 /64, and on loopback the port too, because there every agent of a
 /// demonstration shares one address.
@@ -89,14 +74,18 @@ impl Sources {
                 return Admission::Ignore;
             }
         }
-        let is_exempt = is_validated && self.known.contains(&from.ip().to_canonical());
+        let is_known = self.known.contains(&from.ip().to_canonical());
         let source = self.by_source.entry(key).or_insert(Source { pending: 0, second: now, started: 0 });
         if is_over(source.second, now) {
             (source.second, source.started) = (now, 0);
         }
         let is_too_many = source.pending >= PENDING_PER_SOURCE_MAX || source.started >= STARTED_PER_SECOND_MAX;
-        if is_too_many && !is_exempt {
-            return Admission::Ignore;
+        match (is_too_many, is_known) {
+            (false, _) => {}
+            // Anybody can write a member's address on a packet: it is exempt once it has answered from there.
+            (true, true) if !is_validated => return Admission::Retry,
+            (true, true) => {}
+            (true, false) => return Admission::Ignore,
         }
         source.pending += 1;
         source.started += 1;
@@ -206,6 +195,12 @@ mod tests {
             check(&mut sources, member, true, now, Admission::Accept);
         }
         check(&mut sources, member, false, now, Admission::Retry);
+        // Above the caps of one source a member is asked to prove its address, others are not heard.
+        while sources.pending > RETRY_ABOVE {
+            sources.finished(at([12, 0, 0, 1]));
+        }
+        check(&mut sources, member, false, now, Admission::Retry);
+        check(&mut sources, member, true, now, Admission::Accept);
         while sources.pending < PENDING_MAX {
             check(&mut sources, fresh(), true, now, Admission::Accept);
         }

@@ -11,16 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::peer::{self, HANDSHAKE_DEADLINE, Origin};
-use super::table::{REPLACEMENT_WAIT, Registered};
+use super::limits::{ADDRESSES_MAX, HANDSHAKE_DEADLINE, REPLACED_LIFE};
+use super::peer::{self, Origin};
+use super::table::{Number, REPLACEMENT_WAIT, Registered};
 use super::{CloseCode, DialTag, Inner, NetEvent, tuning};
 use crate::error::DialError;
-
-/// Dials under way at once; a join makes eight.
-pub(super) const DIALS_MAX: usize = 64;
-
-/// Addresses tried of one dial.
-const ADDRESSES_MAX: usize = 8;
 
 /// Time between the first tries of two addresses.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -79,9 +74,47 @@ async fn reach(
         }
         Err(error) => return Err(error),
     };
+    inner.counters.handshakes_dialled.add(1);
     match peer::join(inner, &peer, connection, &hello, Origin::Dialled(tag.clone())) {
         Registered::Kept | Registered::Duplicate => Ok(()),
         Registered::Busy => Err(DialError::NotDialled("too many connections are open")),
+    }
+}
+
+/// A connection's age limit: `mean`, give or take a fifth, so that a mesh that started at once does not renew at once.
+pub(super) fn age(mean: Duration) -> Duration {
+    let mut dice = [0; 2];
+    // Without chance all renew at the mean.
+    let share = if aws_lc_rs::rand::fill(&mut dice).is_ok() { u32::from(u16::from_le_bytes(dice)) } else { 1 << 15 };
+    // Of 65,536 parts of the mean: four fifths, and up to two more.
+    mean / 5 * 4 + mean / 5 * 2 / (1 << 16) * share
+}
+
+/// Time until a renewal is tried again: a twelfth of the age, half an hour of six.
+pub(super) fn renewal_pause(mean: Duration) -> Duration {
+    mean / 12
+}
+
+/// Replaces connection `old` with a fresh one to the same address. New exchanges and datagrams take the new one; what
+/// runs on the old one ends by itself, and only then it is closed. A failure changes nothing: the caller tries again.
+pub(super) async fn renew(inner: Arc<Inner>, peer: NodeName, old: Number, address: SocketAddr) {
+    if !inner.table().is_current(&peer, old) {
+        return;
+    }
+    let fresh = async {
+        let connection = connect(&inner, Some(&peer), vec![address]).await?;
+        let (_, hello) = peer::meet(&inner, &connection).await?;
+        Ok::<_, DialError>((connection, hello))
+    };
+    match fresh.await {
+        Ok((connection, hello)) => {
+            if peer::join(&inner, &peer, connection, &hello, Origin::Renewed) == Registered::Kept {
+                inner.counters.renewals.add(1);
+                tokio::time::sleep(REPLACED_LIFE).await;
+                inner.table().retire(&peer, old);
+            }
+        }
+        Err(error) => debug!(member = %peer, reason = error.reason(), %error, "gossip connection not renewed"),
     }
 }
 

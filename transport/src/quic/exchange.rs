@@ -1,39 +1,22 @@
-//! Sync exchanges: one bidirectional stream each, frames with a length before them.
-//!
-//! ```text
-//! frame := length u32le (1 ..= 1 MiB) | body
-//! ```
+//! Sync exchanges: one bidirectional stream each, frames with a length before them (`frame.rs`).
 
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use starling_model::NodeName;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::frame::FrameReader;
+use super::limits::{
+    EXCHANGE_DEADLINE, EXCHANGES_MAX, FRAME_BYTES_MAX, FRAME_DEADLINE, QUEUE_BYTES_MAX, QUEUE_LEN_MAX,
+};
 use super::{Inner, NetEvent};
-
-/// Largest frame of an exchange.
-pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
-
-/// Longest time without a whole frame in either direction.
-const FRAME_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Deadline of a whole exchange: it never holds one of the few streams for longer.
-const EXCHANGE_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Frames, and bytes of frames, that wait to leave on one exchange: all that one side of a comparison may give at once
-/// (16 MiB in frames of 48 KiB) and its listing, since an exchange that loses a frame has to be begun again.
-const QUEUE_LEN_MAX: usize = 512;
-const QUEUE_BYTES_MAX: usize = 20 * 1024 * 1024;
-
-/// Exchanges of one endpoint at once.
-const EXCHANGES_MAX: usize = 1_024;
 
 /// Set in the numbers of exchanges that peers began; ours are chosen by the machine and have it clear.
 pub const INBOUND_BIT: u64 = 1 << 63;
@@ -139,7 +122,8 @@ pub(super) fn serve(inner: &Arc<Inner>, from: &NodeName, send: SendStream, recei
 async fn run(listed: Listed, mut send: SendStream, mut receive: RecvStream, mut inlet: Inlet) {
     let activity = Activity::new();
     let both = async {
-        tokio::try_join!(read(&listed, &mut receive, &activity), write(&mut send, &mut inlet, &activity)).is_ok()
+        tokio::try_join!(read(&listed, &mut receive, &activity), write(&listed, &mut send, &mut inlet, &activity))
+            .is_ok()
     };
     let is_whole = tokio::select! {
         is_whole = both => is_whole,
@@ -189,54 +173,32 @@ struct Broken;
 /// Hands on frames until the peer has finished.
 async fn read(listed: &Listed, receive: &mut RecvStream, activity: &Activity) -> Result<(), Broken> {
     let (from, exchange) = &listed.key;
-    while let Some(frame) = read_frame(receive).await? {
+    let mut reader = FrameReader::default();
+    while let Some(chunk) = receive.read_chunk(reader.wants(), true).await.map_err(|_| Broken)? {
+        let Some(frame) = reader.take(&chunk.bytes).map_err(|_| Broken)? else { continue };
         listed.inner.counters.frames_received.add(1);
+        listed.inner.counters.frame_bytes_received.add(frame.len() as u64);
         let event = NetEvent::Sync { from: from.clone(), exchange: *exchange, frame };
         // Waits for the reader: an exchange is worth slowing its peer down, unlike a datagram.
         listed.inner.inbox.send(event).await.map_err(|_| Broken)?;
         activity.note();
     }
-    Ok(())
-}
-
-/// One frame; `None` at the end of the stream.
-async fn read_frame(receive: &mut RecvStream) -> Result<Option<Bytes>, Broken> {
-    let mut length = [0; 4];
-    let mut have = 0;
-    while have < length.len() {
-        let Some(place) = length.get_mut(have..) else { return Err(Broken) };
-        match receive.read(place).await.map_err(|_| Broken)? {
-            Some(more) => have += more,
-            None if have == 0 => return Ok(None),
-            None => return Err(Broken),
-        }
-    }
-    let length = usize::try_from(u32::from_le_bytes(length)).map_err(|_| Broken)?;
-    if length == 0 || length > FRAME_BYTES_MAX {
-        return Err(Broken);
-    }
-    // Grows as bytes come: a claimed length alone costs nothing.
-    let mut frame = BytesMut::new();
-    while frame.len() < length {
-        match receive.read_chunk(length - frame.len(), true).await.map_err(|_| Broken)? {
-            Some(chunk) => frame.extend_from_slice(&chunk.bytes),
-            None => return Err(Broken),
-        }
-    }
-    Ok(Some(frame.freeze()))
+    if reader.is_between_frames() { Ok(()) } else { Err(Broken) }
 }
 
 /// Sends what the machine gives until it says that it was the last.
-async fn write(send: &mut SendStream, inlet: &mut Inlet, activity: &Activity) -> Result<(), Broken> {
+async fn write(listed: &Listed, send: &mut SendStream, inlet: &mut Inlet, activity: &Activity) -> Result<(), Broken> {
     loop {
         let (frame, last) = inlet.frames.recv().await.ok_or(Broken)?;
         if frame.is_empty() {
             return send.finish().map_err(|_| Broken);
         }
-        inlet.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
+        let frame_len = frame.len();
+        inlet.waiting.fetch_sub(frame_len, Ordering::Relaxed);
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX).to_le_bytes();
         let mut parts = [Bytes::copy_from_slice(&length), frame];
         send.write_all_chunks(&mut parts).await.map_err(|_| Broken)?;
+        listed.inner.counters.frame_bytes_sent.add(frame_len as u64);
         activity.note();
         if last {
             return send.finish().map_err(|_| Broken);

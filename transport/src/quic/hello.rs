@@ -12,6 +12,8 @@
 
 use starling_model::MeshId;
 
+use super::limits::HELLO_BYTES_MAX;
+
 /// Versions of the gossip protocol that this build speaks.
 pub const PROTOCOL_MIN: u16 = 1;
 /// The greatest of them.
@@ -19,22 +21,25 @@ pub const PROTOCOL_MAX: u16 = 1;
 
 const MAGIC: &[u8; 4] = b"STLH";
 const BODY_BYTES: usize = 32 + 2 + 2 + 8 + 1;
-/// A later version may say more, up to here.
-pub(super) const HELLO_BYTES_MAX: usize = 512;
-
 const HOLDS_ANOTHER: u8 = 1;
 
+/// What each side says first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) mesh: MeshId,
-    pub(super) versions: (u16, u16),
+pub struct Hello {
+    /// Which mesh the sender belongs to.
+    pub mesh: MeshId,
+    /// Least and greatest version of the protocol that it speaks.
+    pub versions: (u16, u16),
     /// Drawn at the start of the agent: tells a restarted peer from the one that was there.
-    pub(super) instance: u64,
-    pub(super) holds_another: bool,
+    pub instance: u64,
+    /// True when the sender holds another connection with the receiver.
+    pub holds_another: bool,
 }
 
 impl Hello {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// The bytes that are sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HELLO_BYTES_MAX.min(64));
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&u16::try_from(BODY_BYTES).unwrap_or(u16::MAX).to_le_bytes());
@@ -46,8 +51,9 @@ impl Hello {
         bytes
     }
 
-    /// `None` for anything that is not a hello.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a whole stream of at most [`HELLO_BYTES_MAX`]; `None` for anything that is not a hello.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC)?;
         let (length, body) = rest.split_first_chunk::<2>()?;
         if usize::from(u16::from_le_bytes(*length)) != body.len() {
@@ -67,7 +73,8 @@ impl Hello {
     }
 
     /// True when a version is common to both.
-    pub(super) fn is_understood(&self) -> bool {
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
         let (min, max) = self.versions;
         min <= PROTOCOL_MAX && max >= PROTOCOL_MIN && min <= max
     }

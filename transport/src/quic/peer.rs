@@ -1,7 +1,7 @@
 //! One gossip connection from its handshake to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, TransportErrorCode};
@@ -13,13 +13,12 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::accept::Pending;
-use super::hello::{HELLO_BYTES_MAX, Hello, PROTOCOL_MAX, PROTOCOL_MIN};
-use super::table::{Dialled, End, Link, LinkFacts, Number, REPLACEMENT_WAIT, Registered, canonical};
-use super::{CloseCode, DialTag, DownReason, Inner, NetEvent, exchange};
+use super::close::end_of;
+use super::hello::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
+use super::limits::{HANDSHAKE_DEADLINE, HELLO_BYTES_MAX};
+use super::table::{Dialled, Link, LinkFacts, REPLACEMENT_WAIT, Registered, canonical};
+use super::{CloseCode, DialTag, Inner, NetEvent, dial, exchange};
 use crate::error::{CertificateRefusal, DialError, refusal_of_alert};
-
-/// Deadline of the handshake, and once more of the hellos.
-pub(super) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// TLS alerts in QUIC's error codes (RFC 9001, 4.8).
 const CRYPTO_CODES: std::ops::Range<u64> = 0x100..0x200;
@@ -48,7 +47,8 @@ pub(super) async fn accepted(inner: Arc<Inner>, connecting: quinn::Connecting, p
         }
         Err(error) => {
             inner.counters.handshakes_refused.add(1);
-            tell_stranger(&inner, &connection, &error);
+            // What it said was wrong, but who it is may be proven all the same.
+            tell_stranger(&inner, prove(&inner, &connection).ok().as_ref(), &connection, &error);
         }
     }
 }
@@ -57,6 +57,8 @@ pub(super) async fn accepted(inner: Arc<Inner>, connecting: quinn::Connecting, p
 pub(super) enum Origin {
     Accepted,
     Dialled(DialTag),
+    /// Dialled to replace one of ours that has grown old.
+    Renewed,
 }
 
 /// Proves the peer and exchanges hellos. On an error the connection is closed with a code that says why.
@@ -143,6 +145,7 @@ pub(super) fn join(
     let (dialled, tag) = match origin {
         Origin::Accepted => (Dialled::ByPeer, None),
         Origin::Dialled(tag) => (Dialled::ByUs, Some(tag)),
+        Origin::Renewed => (Dialled::Renewed, None),
     };
     let mut table = inner.table();
     let number = table.next_number();
@@ -157,15 +160,23 @@ pub(super) fn join(
     drop(table);
     inner.changed.notify_one();
     if registered == Registered::Kept {
-        tokio::spawn(live(Arc::clone(inner), peer.clone(), number, connection));
+        tokio::spawn(live(Arc::clone(inner), peer.clone(), facts, connection));
     }
     registered
 }
 
-/// A connection's life: hands on what comes, until it ends. Every arm of the `select!` is cancel-safe.
-async fn live(inner: Arc<Inner>, peer: NodeName, number: Number, connection: Connection) {
+/// A connection's life: hands on what comes, until it ends. Who dialled it sees to it that it does not grow too old.
+/// Every arm of the `select!` is cancel-safe.
+async fn live(inner: Arc<Inner>, peer: NodeName, facts: LinkFacts, connection: Connection) {
+    let is_ours = facts.dialled != Dialled::ByPeer;
+    let mut renewal = Box::pin(tokio::time::sleep(dial::age(inner.age_max)));
     let error = loop {
         tokio::select! {
+            () = &mut renewal, if is_ours => {
+                tokio::spawn(dial::renew(Arc::clone(&inner), peer.clone(), facts.number, connection.remote_address()));
+                // Again, should this one come to nothing.
+                renewal.as_mut().reset(tokio::time::Instant::now() + dial::renewal_pause(inner.age_max));
+            }
             datagram = connection.read_datagram() => match datagram {
                 Ok(payload) => deliver(&inner, NetEvent::Datagram { from: peer.clone(), payload }),
                 Err(error) => break error,
@@ -183,7 +194,7 @@ async fn live(inner: Arc<Inner>, peer: NodeName, number: Number, connection: Con
     };
     let end = end_of(&error);
     debug!(member = %peer, %error, "gossip connection ended");
-    let must_wait = inner.table().ended(&peer, number, end);
+    let must_wait = inner.table().ended(&peer, facts.number, end);
     inner.changed.notify_one();
     if must_wait {
         tokio::time::sleep(REPLACEMENT_WAIT).await;
@@ -193,33 +204,16 @@ async fn live(inner: Arc<Inner>, peer: NodeName, number: Number, connection: Con
 }
 
 fn deliver(inner: &Inner, event: NetEvent) {
+    let length = if let NetEvent::Datagram { payload, .. } = &event { payload.len() } else { 0 };
     match inner.inbox.try_send(event) {
-        Ok(()) => inner.counters.datagrams_received.add(1),
+        Ok(()) => {
+            inner.counters.datagrams_received.add(1);
+            inner.counters.datagram_bytes_received.add(length as u64);
+        }
         // The newest is dropped: what waits is older and has waited already.
         Err(TrySendError::Full(_)) => inner.counters.datagrams_dropped_inbox.add(1),
         Err(TrySendError::Closed(_)) => {}
     }
-}
-
-fn end_of(error: &ConnectionError) -> End {
-    let reason = match error {
-        ConnectionError::ApplicationClosed(close) => match CloseCode::of(close.error_code) {
-            Some(CloseCode::Duplicate) => return End::Duplicate,
-            Some(CloseCode::Leaving) => DownReason::Left,
-            Some(CloseCode::Evicted) => DownReason::Evicted,
-            Some(CloseCode::OtherMesh | CloseCode::NoCommonVersion) => DownReason::Foreign,
-            Some(CloseCode::Busy | CloseCode::Revoked) => DownReason::Refused,
-            Some(CloseCode::Stale | CloseCode::Shutdown | CloseCode::Malformed) | None => DownReason::Other,
-        },
-        ConnectionError::Reset => DownReason::Reset,
-        ConnectionError::TimedOut => DownReason::TimedOut,
-        ConnectionError::LocallyClosed => DownReason::Local,
-        ConnectionError::ConnectionClosed(_) => DownReason::Refused,
-        ConnectionError::VersionMismatch | ConnectionError::TransportError(_) | ConnectionError::CidsExhausted => {
-            DownReason::Other
-        }
-    };
-    End::Down(reason)
 }
 
 /// What QUIC says about a dial, in our layers.
@@ -256,18 +250,25 @@ fn alert_of(code: TransportErrorCode) -> Option<rustls::AlertDescription> {
 }
 
 /// A stranger at the door: counted each time, logged once per cause and address.
-fn tell_stranger(inner: &Inner, connection: &Connection, error: &DialError) {
+fn tell_stranger(inner: &Inner, peer: Option<&NodeName>, connection: &Connection, error: &DialError) {
+    let peer = peer.map_or("unknown", NodeName::as_str);
     let from = canonical(connection.remote_address());
     match error {
         DialError::OtherMesh(mesh) => {
             inner.counters.other_mesh.add(1);
             if inner.is_first_stranger(from.ip()) {
-                warn!(mesh = %mesh.short(), "an agent of another mesh was refused");
+                warn!(peer, reason = error.reason(), mesh = %mesh.short(), "an agent of another mesh was refused");
             }
         }
         DialError::NoCommonVersion { min, max } => {
             if inner.is_first_stranger(from.ip()) {
-                warn!(min, max, "an agent without a common protocol version was refused");
+                warn!(
+                    peer,
+                    reason = error.reason(),
+                    min,
+                    max,
+                    "an agent without a common protocol version was refused"
+                );
             }
         }
         DialError::OurOwnName(name) => {

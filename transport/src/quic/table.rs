@@ -10,16 +10,8 @@ use std::time::{Duration, Instant};
 
 use starling_model::NodeName;
 
+use super::limits::{CHANGES_MAX, CONNECTIONS_MAX, LINKS_PER_PEER_MAX};
 use super::{CloseCode, DialTag, DownReason, NetEvent};
-
-/// Connections of this endpoint, hard: twice what a node keeps as links and for probes in the largest mesh planned.
-pub(super) const CONNECTIONS_MAX: usize = 1_024;
-
-/// Reports that wait for their reader; beyond it no new connection is taken.
-const CHANGES_MAX: usize = 4 * CONNECTIONS_MAX;
-
-/// Connections with one peer: two that crossed, and two that replace them.
-const LINKS_PER_PEER_MAX: usize = 4;
 
 /// A connection that stood longer than this when the other side says that it holds none has died there.
 const CROSSING_MAX: Duration = Duration::from_secs(2);
@@ -52,7 +44,18 @@ pub(super) struct LinkFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialled {
     ByUs,
+    /// To replace one that we dialled before.
+    Renewed,
     ByPeer,
+}
+
+impl Dialled {
+    fn is_ours(self) -> bool {
+        match self {
+            Self::ByUs | Self::Renewed => true,
+            Self::ByPeer => false,
+        }
+    }
 }
 
 /// What becomes of a new connection beside the one in use.
@@ -60,7 +63,7 @@ pub(super) enum Dialled {
 enum Choice {
     /// The new one is used; the others of this pair are closed as duplicates.
     New,
-    /// The new one is used; the others are the dialler's to close.
+    /// The new one is used; the others are the dialler's to close, at once or when nothing runs on them any more.
     NewBesideOld,
     /// The peer was restarted: the others are over.
     NewLife,
@@ -72,17 +75,17 @@ fn choose(me: &NodeName, peer: &NodeName, held: &LinkFacts, new: &LinkFacts) -> 
     if held.instance != new.instance {
         return Choice::NewLife;
     }
-    if held.dialled == new.dialled {
+    if held.dialled.is_ours() == new.dialled.is_ours() {
         return match new.dialled {
             // It has just proven to work, which the old one has not.
             Dialled::ByUs => Choice::New,
-            Dialled::ByPeer => Choice::NewBesideOld,
+            Dialled::Renewed | Dialled::ByPeer => Choice::NewBesideOld,
         };
     }
-    let winner = if me < peer { Dialled::ByUs } else { Dialled::ByPeer };
+    let is_winner = new.dialled.is_ours() == (me < peer);
     let held_for = new.since.saturating_duration_since(held.since);
     let died_at_peer = !new.peer_holds_another && held_for > CROSSING_MAX;
-    if new.dialled == winner || died_at_peer { Choice::New } else { Choice::Held }
+    if is_winner || died_at_peer { Choice::New } else { Choice::Held }
 }
 
 /// How a new connection was received.
@@ -108,11 +111,13 @@ pub(super) struct Table {
     changes: VecDeque<NetEvent>,
     next: Number,
     pub(super) duplicates: u64,
+    /// Pairs that were disconnected, in the order of [`DownReason::ALL`].
+    pub(super) ended: [u64; DownReason::ALL.len()],
 }
 
 impl Table {
     pub(super) fn new(me: NodeName) -> Self {
-        Self { me, slots: BTreeMap::new(), changes: VecDeque::new(), next: 0, duplicates: 0 }
+        Self { me, slots: BTreeMap::new(), changes: VecDeque::new(), next: 0, duplicates: 0, ended: Default::default() }
     }
 
     pub(super) fn next_number(&mut self) -> Number {
@@ -122,6 +127,10 @@ impl Table {
 
     pub(super) fn current(&self, peer: &NodeName) -> Option<&Link> {
         self.slots.get(peer)?.links.last()
+    }
+
+    pub(super) fn is_current(&self, peer: &NodeName, number: Number) -> bool {
+        self.current(peer).is_some_and(|link| link.facts.number == number)
     }
 
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeName, &Link)> {
@@ -154,7 +163,7 @@ impl Table {
         let me = &self.me;
         let slot = self.slots.entry(peer.clone()).or_default();
         let choice = slot.links.last().map(|held| choose(me, peer, &held.facts, &link.facts));
-        let mut must_report = tag.is_some();
+        let (mut must_report, mut reset) = (tag.is_some(), false);
         match choice {
             None => must_report = true,
             Some(Choice::New) => {
@@ -168,7 +177,7 @@ impl Table {
             }
             Some(Choice::NewLife) => {
                 slot.links.drain(..).for_each(|old| close(&old, CloseCode::Stale));
-                self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Reset });
+                reset = true;
                 must_report = true;
             }
             Some(Choice::Held) => {
@@ -181,6 +190,9 @@ impl Table {
             }
         }
         slot.links.push(link);
+        if reset {
+            self.report_down(peer, DownReason::Reset);
+        }
         if must_report {
             self.report_up(peer, tag);
         }
@@ -193,6 +205,23 @@ impl Table {
         let (address, rtt) = (canonical(link.connection.remote_address()), link.connection.rtt());
         self.changes.push_back(NetEvent::Up { peer: peer.clone(), address, dialled, rtt });
         true
+    }
+
+    fn report_down(&mut self, peer: &NodeName, reason: DownReason) {
+        let at = DownReason::ALL.iter().position(|known| *known == reason);
+        if let Some(count) = at.and_then(|at| self.ended.get_mut(at)) {
+            *count += 1;
+        }
+        self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason });
+    }
+
+    /// Closes a connection that has been replaced, if it is there and another is in use.
+    pub(super) fn retire(&mut self, peer: &NodeName, number: Number) {
+        let Some(slot) = self.slots.get_mut(peer) else { return };
+        let replaced = slot.links.len().saturating_sub(1);
+        if let Some(at) = slot.links.iter().take(replaced).position(|link| link.facts.number == number) {
+            close(&slot.links.remove(at), CloseCode::Duplicate);
+        }
     }
 
     /// A connection ended by itself. True when the caller should call [`expire`](Self::expire) after
@@ -208,7 +237,7 @@ impl Table {
             End::Duplicate => true,
             End::Down(reason) => {
                 self.slots.remove(peer);
-                self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason });
+                self.report_down(peer, reason);
                 false
             }
         }
@@ -218,7 +247,7 @@ impl Table {
     pub(super) fn expire(&mut self, peer: &NodeName) {
         if self.slots.get(peer).is_some_and(|slot| slot.links.is_empty()) {
             self.slots.remove(peer);
-            self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Other });
+            self.report_down(peer, DownReason::Other);
         }
     }
 
@@ -226,7 +255,7 @@ impl Table {
     pub(super) fn close(&mut self, peer: &NodeName, code: CloseCode) {
         if let Some(slot) = self.slots.remove(peer) {
             slot.links.iter().for_each(|link| close(link, code));
-            self.changes.push_back(NetEvent::Down { peer: peer.clone(), reason: DownReason::Local });
+            self.report_down(peer, DownReason::Local);
         }
     }
 }

@@ -12,45 +12,49 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{
-    CloseCode, DATAGRAM_BYTES_MAX, DialError, DialTag, DownReason, FRAME_BYTES_MAX, GossipNet, INBOUND_BIT, NetEvent,
-    QuicKeys,
+    AGE_MAX, CloseCode, DATAGRAM_BYTES_MAX, DialError, DialTag, DownReason, FRAME_BYTES_MAX, GossipNet, INBOUND_BIT,
+    KeepAlive, NetEvent, NetSettings, QuicKeys,
 };
 use crate::testing::{PATIENCE, TestMesh, clock, name, until};
 
-struct End {
-    net: GossipNet,
-    inbox: mpsc::Receiver<NetEvent>,
-    me: NodeName,
+pub(super) struct End {
+    pub(super) net: GossipNet,
+    pub(super) inbox: mpsc::Receiver<NetEvent>,
+    pub(super) me: NodeName,
 }
 
-fn any() -> SocketAddr {
+pub(super) fn any() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+pub(super) fn settings(listen: SocketAddr, mesh: MeshId, keys: QuicKeys) -> NetSettings {
+    NetSettings { listen, keys, mesh, keep_alive: KeepAlive::ByProbes, age_max: AGE_MAX }
+}
+
 impl End {
-    fn start(mesh: &TestMesh, node: &str) -> Self {
+    pub(super) fn start(mesh: &TestMesh, node: &str) -> Self {
         Self::with(mesh.node(node), mesh.id(), node, any(), QuicKeys::random())
     }
 
-    fn with(current: CurrentIdentity, mesh: MeshId, node: &str, listen: SocketAddr, keys: QuicKeys) -> Self {
+    pub(super) fn with(current: CurrentIdentity, mesh: MeshId, node: &str, listen: SocketAddr, keys: QuicKeys) -> Self {
         let (sender, inbox) = mpsc::channel(1_024);
-        let net = GossipNet::bind(listen, current, clock, keys, mesh, sender).unwrap();
+        let net = GossipNet::bind(settings(listen, mesh, keys), current, clock, sender).unwrap();
         Self { net, inbox, me: name(node) }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.net.local_addr().unwrap()
     }
 
-    fn dial(&self, other: &Self, tag: &str) {
+    pub(super) fn dial(&self, other: &Self, tag: &str) {
         self.net.dial(Some(other.me.clone()), DialTag(tag.to_owned()), vec![other.address()]);
     }
 
-    async fn next(&mut self) -> NetEvent {
+    pub(super) async fn next(&mut self) -> NetEvent {
         timeout(PATIENCE, self.inbox.recv()).await.expect("an event in time").expect("an open inbox")
     }
 
-    async fn expect_up(&mut self, other: &Self, tag: Option<&str>) {
+    pub(super) async fn expect_up(&mut self, other: &Self, tag: Option<&str>) {
         match self.next().await {
             NetEvent::Up { peer, address, dialled, rtt } => {
                 assert_eq!(peer, other.me);
@@ -66,14 +70,14 @@ impl End {
         assert_eq!(self.next().await, NetEvent::Down { peer: other.clone(), reason });
     }
 
-    async fn expect_dial_failed(&mut self) -> DialError {
+    pub(super) async fn expect_dial_failed(&mut self) -> DialError {
         match self.next().await {
             NetEvent::DialFailed { reason, .. } => reason,
             event => panic!("{}: {event:?}", self.me),
         }
     }
 
-    fn expect_nothing(&mut self) {
+    pub(super) fn expect_nothing(&mut self) {
         assert!(self.inbox.try_recv().is_err());
     }
 
@@ -142,7 +146,7 @@ async fn a_full_inbox_drops_the_newest_datagrams_and_counts_them() {
     let mesh = TestMesh::new();
     let mut a = End::start(&mesh, "a");
     let (sender, inbox) = mpsc::channel(4);
-    let net = GossipNet::bind(any(), mesh.node("b"), clock, QuicKeys::random(), mesh.id(), sender).unwrap();
+    let net = GossipNet::bind(settings(any(), mesh.id(), QuicKeys::random()), mesh.node("b"), clock, sender).unwrap();
     let b = End { net, inbox, me: name("b") };
     a.dial(&b, "d");
     a.expect_up(&b, Some("d")).await;
@@ -259,6 +263,63 @@ async fn a_dial_of_a_connected_peer_is_answered_at_once() {
     b.expect_up(&a, Some("back")).await;
     assert_eq!(a.net.stats().connections, 1);
     a.expect_nothing();
+}
+
+/// At its age limit a connection is replaced by its dialler: no event, and what ran on it goes on.
+#[tokio::test]
+async fn an_old_connection_is_replaced_and_nothing_is_lost() {
+    let mesh = TestMesh::new();
+    let (sender, inbox) = mpsc::channel(64);
+    let young = NetSettings { age_max: Duration::from_millis(1_500), ..settings(any(), mesh.id(), QuicKeys::random()) };
+    let net = GossipNet::bind(young, mesh.node("a"), clock, sender).unwrap();
+    let (mut a, mut b) = (End { net, inbox, me: name("a") }, End::start(&mesh, "b"));
+    a.dial(&b, "d");
+    a.expect_up(&b, Some("d")).await;
+    b.expect_up(&a, None).await;
+    let old = a.net.inner.table().current(&b.me).unwrap().facts.number;
+    a.net.send_sync(&b.me, 1, Bytes::from_static(b"before"), false);
+    let NetEvent::Sync { exchange, .. } = b.next().await else { panic!("the frame") };
+    until("a renewal", || a.net.stats().renewals > 0).await;
+    assert!(!a.net.inner.table().is_current(&b.me, old));
+    assert!(a.net.stats().connections >= 2, "the old one is still there");
+    // The exchange has not noticed; datagrams take the new connection.
+    a.net.send_sync(&b.me, 1, Bytes::from_static(b"after"), true);
+    let frame = Bytes::from_static(b"after");
+    assert_eq!(b.next().await, NetEvent::Sync { from: a.me.clone(), exchange, frame });
+    b.net.send_sync(&a.me, exchange, Bytes::from_static(b"answer"), true);
+    let frame = Bytes::from_static(b"answer");
+    assert_eq!(a.next().await, NetEvent::Sync { from: b.me.clone(), exchange: 1, frame });
+    a.net.inner.table().retire(&b.me, old);
+    a.expect_datagram_to(&mut b, b"new").await;
+    b.expect_datagram_to(&mut a, b"new").await;
+    assert_eq!((a.net.stats().ended, b.net.stats().ended), ([0; 8], [0; 8]));
+    assert_eq!((a.net.stats().exchanges_broken, b.net.stats().exchanges_broken), (0, 0));
+}
+
+#[test]
+fn ages_are_spread_over_two_fifths() {
+    let mean = Duration::from_secs(50_000);
+    let ages: Vec<Duration> = (0..200).map(|_| super::dial::age(mean)).collect();
+    assert!(ages.iter().all(|age| (Duration::from_secs(40_000)..Duration::from_secs(60_000)).contains(age)));
+    assert!(ages.iter().max().unwrap().saturating_sub(*ages.iter().min().unwrap()) > Duration::from_secs(10_000));
+}
+
+#[tokio::test]
+async fn bytes_are_counted_on_each_layer() {
+    let mesh = TestMesh::new();
+    let (a, mut b) = pair(&mesh).await;
+    let before = a.net.stats();
+    assert!(before.udp_bytes_sent > 1_200 && before.udp_packets_sent >= 3, "a handshake was counted: {before:?}");
+    a.expect_datagram_to(&mut b, &[7; 500]).await;
+    let (sent, received) = (a.net.stats(), b.net.stats());
+    assert_eq!(sent.datagram_bytes_sent, 500 * sent.datagrams_sent);
+    assert_eq!(received.datagram_bytes_received, 500 * received.datagrams_received);
+    assert!(sent.udp_bytes_sent >= before.udp_bytes_sent + 500 + 16);
+    assert_eq!(sent.wire_bytes_sent, sent.udp_bytes_sent + 28 * sent.udp_packets_sent);
+    assert!(received.udp_bytes_received >= 1_200 + 500 && received.wire_bytes_received > received.udp_bytes_received);
+    a.net.send_sync(&b.me, 1, Bytes::from_static(b"twelve bytes"), true);
+    let NetEvent::Sync { .. } = b.next().await else { panic!("the frame") };
+    assert_eq!((a.net.stats().frame_bytes_sent, b.net.stats().frame_bytes_received), (12, 12));
 }
 
 #[tokio::test]
@@ -398,7 +459,7 @@ async fn refusals_name_their_reason() {
         clock().plus(40 * 86_400)
     }
     let (sender, _inbox) = mpsc::channel(16);
-    let net = GossipNet::bind(any(), ahead, later, QuicKeys::random(), mesh.id(), sender).unwrap();
+    let net = GossipNet::bind(settings(any(), mesh.id(), QuicKeys::random()), ahead, later, sender).unwrap();
     a.net.dial(Some(name("d")), DialTag("d".to_owned()), vec![net.local_addr().unwrap()]);
     let error = a.expect_dial_failed().await;
     assert_eq!((error.reason(), error.code()), ("not-yet-valid", Some(codes::CLOCKS_DIFFER)), "{error:?}");
@@ -464,6 +525,7 @@ async fn a_taken_port_is_said_with_its_address() {
     let taken = UdpSocket::bind(any()).unwrap();
     let address = taken.local_addr().unwrap();
     let (sender, _inbox) = mpsc::channel(1);
-    let error = GossipNet::bind(address, mesh.node("a"), clock, QuicKeys::random(), mesh.id(), sender).unwrap_err();
+    let settings = settings(address, mesh.id(), QuicKeys::random());
+    let error = GossipNet::bind(settings, mesh.node("a"), clock, sender).unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }

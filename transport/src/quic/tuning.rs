@@ -9,46 +9,18 @@ use starling_identity::CurrentIdentity;
 use starling_identity::tls::{self, Clock};
 use starling_model::NodeName;
 
-use super::keys::{ID_BYTES, QuicKeys};
-use super::{DATAGRAM_BYTES_MAX, NetError};
-
-/// Streams of each kind that a peer may have open: one uni stream for the hello, the rest for exchanges. Every allowed
-/// stream costs memory on an idle connection (31 KiB with 8, 64 KiB with 256).
-const STREAMS_MAX: u32 = 8;
-
-/// A stream's window: a few documents.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-
-/// A connection's window in either direction: what a peer can make us hold.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-
-/// Received datagrams that wait for the task: fifty of the largest.
-const DATAGRAMS_IN_BYTES: usize = 64 * 1024;
-
-/// Datagrams that wait for the congestion window: few, because stale probes are worth nothing.
-pub(super) const DATAGRAMS_OUT_BYTES: usize = 8 * 1024;
-
-/// What every path carries (RFC 9000, 14), pinned: discovery doubles the bytes of a handshake and gossip has no use for
-/// larger packets.
-const MTU_BYTES: u16 = 1_200;
-
-/// A link sees a probe every 16 periods on average; one that saw none for a minute is closed.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+use super::keys::QuicKeys;
+use super::limits::{
+    CONNECTION_WINDOW_BYTES, DATAGRAMS_IN_BYTES, DATAGRAMS_OUT_BYTES, IDLE_MAX, INCOMING_BYTES, INCOMING_BYTES_ALL,
+    INCOMING_MAX, KEEP_ALIVE, MTU_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX,
+};
+use super::{KeepAlive, NetError};
 
 /// First estimate of the round trip: a lost first packet is repeated after 0.3 s, not after 1 s. Hosts of one mesh are
 /// rarely further apart.
 const RTT_INITIAL: Duration = Duration::from_millis(100);
 
-/// Packets of handshakes that nobody has looked at yet: connections, bytes of each, bytes of all.
-const INCOMING_MAX: usize = 256;
-const INCOMING_BYTES: u64 = 64 * 1024;
-const INCOMING_BYTES_ALL: u64 = 8 * 1024 * 1024;
-
-// Of each packet a short header spends 1 flags + the id + 4 packet number + 16 tag, and the frame up to 9 (RFC 9221).
-const _: () = assert!(DATAGRAM_BYTES_MAX + 1 + ID_BYTES + 4 + 16 + 9 == MTU_BYTES as usize);
-const _: () = assert!(DATAGRAM_BYTES_MAX < DATAGRAMS_OUT_BYTES && DATAGRAMS_OUT_BYTES < DATAGRAMS_IN_BYTES);
-
-pub(super) fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport(keep_alive: KeepAlive) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
@@ -62,7 +34,10 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .min_mtu(MTU_BYTES)
         .mtu_discovery_config(None)
         .initial_rtt(RTT_INITIAL)
-        .keep_alive_interval(None)
+        .keep_alive_interval(match keep_alive {
+            KeepAlive::ByProbes => None,
+            KeepAlive::BetweenSites => Some(KEEP_ALIVE),
+        })
         .max_idle_timeout(idle());
     Arc::new(config)
 }

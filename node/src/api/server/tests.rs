@@ -6,7 +6,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use starling_model::{BootEpoch, MemberState};
 use starling_proxy::ProxyShared;
-use starling_transport::quic::{GossipNet, QuicKeys};
+use starling_transport::quic::{AGE_MAX, GossipNet, KeepAlive, NetSettings, QuicKeys};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -41,7 +41,8 @@ fn state(folder: &Path) -> Shared {
     let (events, _) = tokio::sync::mpsc::channel(1);
     let (listen, mesh) = ("127.0.0.1:0".parse().unwrap(), identity.node.mesh_id());
     let keys = QuicKeys { reset: *identity.quic.reset, connection_ids: *identity.quic.connection_id };
-    let net = GossipNet::bind(listen, identity.current.clone(), wall_clock, keys, mesh, events).unwrap();
+    let settings = NetSettings { listen, keys, mesh, keep_alive: KeepAlive::ByProbes, age_max: AGE_MAX };
+    let net = GossipNet::bind(settings, identity.current.clone(), wall_clock, events).unwrap();
     let sources = Sources {
         net,
         view: Arc::clone(&view),
