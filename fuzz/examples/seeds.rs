@@ -18,6 +18,7 @@ use starling_model::{
 };
 use starling_proxy::header::{Carry, OpenHeader};
 use starling_transport::mux::{Mux, Role};
+use starling_transport::quic::hello::Hello;
 
 /// Its key is of ones, its epoch 0.
 const CREDENTIAL: &[u8] = &[1, 0, b'c'];
@@ -264,6 +265,11 @@ fn identity() -> io::Result<()> {
 
 fn connections() -> io::Result<()> {
     let now = Instant::now();
+    let hello = Hello { mesh: MESH, versions: (1, 1), instance: 7, holds_another: true }.encode();
+    seed("quic_streams", "hello", [&[0][..], &hello].concat())?;
+    let frames = [&[1, 0, 0, 0][..], b"a", &[3, 0, 0, 0], b"bcd"].concat();
+    seed("quic_streams", "frames", [&[0xff][..], &frames].concat())?;
+    seed("quic_streams", "cut", [&[3][..], &frames].concat())?;
     let mut mux = Mux::new(Role::Dialler, 8, now);
     let stream = mux.open(b"header", now).expect("a stream");
     mux.send(stream, b"some bytes").expect("room");
