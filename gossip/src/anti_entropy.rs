@@ -8,7 +8,9 @@
 //! ```
 //!
 //! So in both forms one side lists, the other compares, and after the two `done` both hold the same. A tombstone is
-//! never sent to who does not hold its subject.
+//! never sent to who does not hold its subject. Where the documents roots differ, the lister names the hashes of
+//! operators' words before its digests, and in the answer revocations go first, then documents, then the rest. A
+//! comparison of documents alone is the first form with no bucket in its end.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,7 +18,7 @@ use std::time::Instant;
 use starling_model::{MemberState, NodeName, RecordKind, RecordVersion};
 
 use crate::members::{Claim, is_present, supersedes};
-use crate::wire::{MemberDigest, RecordDigest};
+use crate::wire::{MemberDigest, RecordDigest, SignedDigest};
 
 /// Entries that one comparison may list: every member with some records each.
 pub(crate) const LISTING_MAX: usize = 1 << 16;
@@ -45,11 +47,13 @@ pub(crate) struct Exchange {
     pub(crate) listed: bool,
     /// Bytes that we gave because the peer asked.
     pub(crate) given: usize,
+    /// Only operators' words are compared: members and records are not in step after it.
+    pub(crate) partial: bool,
 }
 
 impl Exchange {
     pub(crate) fn new(purpose: Purpose, since: Instant) -> Self {
-        Self { purpose, since, closed: false, listed: false, given: 0 }
+        Self { purpose, since, closed: false, listed: false, given: 0, partial: false }
     }
 }
 
@@ -58,19 +62,34 @@ impl Exchange {
 pub(crate) struct Listing {
     pub(crate) members: BTreeMap<NodeName, MemberDigest>,
     pub(crate) records: BTreeMap<(NodeName, RecordKind, u8), RecordVersion>,
+    /// Operators' words; `None` when the lister did not list them, since both hold the same.
+    pub(crate) words: Option<Vec<SignedDigest>>,
+    /// The documents root that the peer began with.
+    pub(crate) root: Option<u64>,
 }
 
 impl Listing {
     /// False when the lister lists more than anybody can hold.
     pub(crate) fn add_members(&mut self, list: Vec<MemberDigest>) -> bool {
         self.members.extend(list.into_iter().map(|digest| (digest.name.clone(), digest)));
-        self.members.len() + self.records.len() <= LISTING_MAX
+        self.is_bounded()
+    }
+
+    /// False when the lister lists more than anybody can hold.
+    pub(crate) fn add_words(&mut self, list: Vec<SignedDigest>) -> bool {
+        self.words.get_or_insert_default().extend(list);
+        self.is_bounded()
+    }
+
+    fn is_bounded(&self) -> bool {
+        let words = self.words.as_ref().map_or(0, Vec::len);
+        self.members.len() + self.records.len() + words <= LISTING_MAX
     }
 
     /// False when the lister lists more than anybody can hold.
     pub(crate) fn add_records(&mut self, list: Vec<RecordDigest>) -> bool {
         self.records.extend(list.into_iter().map(|one| ((one.owner, one.kind, one.shard), one.version)));
-        self.members.len() + self.records.len() <= LISTING_MAX
+        self.is_bounded()
     }
 }
 

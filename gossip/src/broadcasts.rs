@@ -21,6 +21,10 @@ pub(crate) enum Subject {
     Doubt(NodeName),
     /// One shard of one record.
     Record(NodeName, RecordKind, u8),
+    /// One version of a document, by its hash.
+    Document([u8; 32]),
+    /// One revocation, by its hash.
+    Revocation([u8; 32]),
 }
 
 /// Who goes first.
@@ -28,8 +32,11 @@ pub(crate) enum Subject {
 pub(crate) enum Class {
     /// What this node says about itself: a refutation must overtake the doubt.
     Own,
+    /// Before any doubt: who is out must not be listened to.
+    Revocation,
     Doubt,
     Life,
+    Document,
     Record,
 }
 
@@ -45,7 +52,7 @@ pub(crate) enum Reach {
 impl Class {
     pub(crate) fn reach(self) -> Reach {
         match self {
-            Self::Own | Self::Record => Reach::Wide,
+            Self::Own | Self::Revocation | Self::Document | Self::Record => Reach::Wide,
             Self::Doubt | Self::Life => Reach::Narrow,
         }
     }
@@ -197,6 +204,7 @@ impl Broadcasts {
             .iter()
             .filter(|(subject, _)| match subject {
                 Subject::Life(about) | Subject::Doubt(about) | Subject::Record(about, _, _) => about == name,
+                Subject::Document(_) | Subject::Revocation(_) => false,
             })
             .map(|(_, id)| *id)
             .collect();

@@ -87,6 +87,7 @@ pub(crate) struct Mask(pub(crate) [u8; BUCKETS / 8]);
 
 impl Mask {
     pub(crate) const ALL: Self = Self([0xff; BUCKETS / 8]);
+    pub(crate) const NONE: Self = Self([0; BUCKETS / 8]);
 
     /// The buckets whose sums differ.
     pub(crate) fn differing(ours: &[u64], theirs: &[u64]) -> Self {

@@ -20,6 +20,10 @@
 //! connected peers at first receipt; what gets lost is found by anti-entropy, since each ack carries a hash over all
 //! that its sender holds.
 //!
+//! What operators sign travels the same ways: *documents* are announced by their hashes and fetched, *revocations* fit a
+//! datagram and go before any doubt. The greatest version of a document wins everywhere, and documents that were applied
+//! together are in use together or not at all. Their root is exact: any difference ends in a comparison within seconds.
+//!
 //! # The form
 //!
 //! [`Swim`] is a pure machine: frames, connection news, commands and verdicts go in, [`Action`]s come out, and the only
@@ -30,9 +34,9 @@
 //! # Reading order
 //!
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
-//! `state`, `sync`, `speaking`, `linking` branch on one idea each. The rest only computes: `members` (which claim wins),
+//! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only computes: `members` (which claim wins),
 //! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `isolation` (failure detection); `broadcasts`, `forward`,
-//! `quota` (spreading); `replica`, `records`, `digest`, `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
+//! `quota` (spreading); `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
 //! `wire`, `payload`, `snapshot`, `codec` (bytes). [`config`] names every knob, [`limits`] every bound.
 //!
 //! Papers: A. Das, I. Gupta, A. Motivala, *SWIM* (DSN 2002); A. Dadgar, J. Phillips, J. Currey, *Lifeguard*
@@ -52,6 +56,7 @@ mod anti_entropy;
 mod broadcasts;
 mod codec;
 mod digest;
+mod documents;
 mod forward;
 mod hash;
 mod isolation;
@@ -71,6 +76,7 @@ mod suspicion;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod trust;
 mod wire;
 
 pub use action::{

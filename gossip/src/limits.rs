@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use starling_model::limits::{ADDRESSES_MAX, NAME_BYTES_MAX};
+use starling_model::limits::{ADDRESSES_MAX, DOCUMENT_BODY_BYTES_MAX, NAME_BYTES_MAX, REVOCATION_BODY_BYTES_MAX};
 
 /// Largest gossip datagram. Every QUIC path carries 1,200 bytes (RFC 9000, 14); of these a short-header packet spends
 /// 1 flags + 8 connection id + 4 packet number + 16 tag, and the DATAGRAM frame (RFC 9221) up to 9.
@@ -60,6 +60,11 @@ pub const WAITING_ROOM_MAX: usize = 4_096;
 /// Items of one sender in the waiting room: one peer cannot fill it for the others.
 pub const WAITING_PER_PEER_MAX: usize = 2_048;
 const _: () = assert!(WAITING_PER_PEER_MAX < WAITING_ROOM_MAX);
+/// Bytes of documents in the waiting room: it holds one exchange.
+pub const WAITING_BYTES_MAX: usize = 16 << 20;
+/// Bytes of documents of one sender in the waiting room.
+pub const WAITING_BYTES_PER_PEER_MAX: usize = 8 << 20;
+const _: () = assert!(WAITING_BYTES_PER_PEER_MAX < WAITING_BYTES_MAX);
 /// How long an item waits for a verdict or a credential before it is dropped.
 pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10);
 /// Actions that wait to be drained; sends beyond it are dropped and counted, everything else still enters, since it is
@@ -126,3 +131,37 @@ const _: () = assert!(OWNER_SYNCED_BURST as usize >= 3 * SHARDS_MAX);
 /// Writes of this node that pass at once; beyond it the last value waits for the bucket.
 pub const OWN_WRITES_BURST: u32 = 20;
 const _: () = assert!(OWN_WRITES_BURST < OWNER_WRITES_BURST);
+
+/// Documents that one mesh may have, deleted ones included: many times what people keep in order.
+pub const DOCUMENTS_MAX: usize = 4_096;
+/// Largest signed document: body and signature.
+pub const DOCUMENT_BYTES_MAX: usize = DOCUMENT_BODY_BYTES_MAX + SIGNATURE_BYTES;
+const _: () = assert!(SYNC_FRAME_BYTES_TARGET + DOCUMENT_BYTES_MAX + 64 < SYNC_FRAME_BYTES_MAX);
+/// Bytes of all documents that peers hold alike: 4 KiB for each of [`DOCUMENTS_MAX`]. Beyond it new ones are refused.
+pub const DOCUMENTS_BYTES_MAX: usize = 16 << 20;
+/// Bytes beyond it that new generations of known documents may take, so that a full mesh can be tidied up.
+pub const DOCUMENTS_RESERVE_BYTES: usize = 2 << 20;
+/// Bytes of all versions of all documents, history included; history gives way beyond it.
+pub const DOCUMENTS_HELD_BYTES_MAX: usize = 32 << 20;
+const _: () = assert!(DOCUMENTS_BYTES_MAX + DOCUMENTS_RESERVE_BYTES + DOCUMENT_BYTES_MAX <= DOCUMENTS_HELD_BYTES_MAX);
+const _: () = assert!(DOCUMENTS_HELD_BYTES_MAX < STATE_BYTES_MAX);
+/// Generations kept of one document, the newest included: a rollback looks back this far.
+pub const DOCUMENT_GENERATIONS_KEPT: usize = 10;
+/// Contents of one generation that are kept; of more the greatest. Two operators make two; more are a mistake.
+pub const CONFLICTING_MAX: usize = 4;
+/// Versions of one document that wait for their batches, of more the greatest: each is an `apply` that got stuck.
+pub const WAITING_VERSIONS_MAX: usize = 16;
+
+/// Revocations that one mesh may have: one for each member.
+pub const REVOCATIONS_MAX: usize = 10_000;
+/// Revocations of one node and number that count, of more those that keep least.
+pub const REVOCATIONS_PER_NODE_MAX: usize = 4;
+/// Largest signed revocation: body and signature. It fits a datagram.
+pub const REVOCATION_BYTES_MAX: usize = REVOCATION_BODY_BYTES_MAX + SIGNATURE_BYTES;
+const _: () = assert!(REVOCATION_BYTES_MAX + 3 + 16 <= DATAGRAM_BYTES_MAX);
+/// Documents that are being fetched at a time.
+pub const FETCHES_MAX: usize = 1_024;
+/// Hashes whose signatures count for nothing that are remembered, so that they are not fetched at each mention.
+pub const REFUSED_MAX: usize = 1_024;
+/// Submissions that wait for verdicts: people work one after another.
+pub const SUBMISSIONS_MAX: usize = 4;

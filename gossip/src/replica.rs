@@ -11,9 +11,14 @@ use bytes::Bytes;
 use starling_model::{BootEpoch, NodeName};
 
 use crate::action::Ticket;
+use crate::documents::SignedDocument;
 use crate::hash;
-use crate::limits::{CREDENTIALS_PER_OWNER_MAX, WAITING_PER_PEER_MAX, WAITING_ROOM_MAX, WAITING_TIME_MAX};
+use crate::limits::{
+    CREDENTIALS_PER_OWNER_MAX, WAITING_BYTES_MAX, WAITING_BYTES_PER_PEER_MAX, WAITING_PER_PEER_MAX, WAITING_ROOM_MAX,
+    WAITING_TIME_MAX,
+};
 use crate::stats::Drop;
+use crate::trust::SignedRevocation;
 use crate::wire::{LifeClaim, RecordParts, SignedLife};
 
 /// Names a credential.
@@ -50,6 +55,11 @@ impl Credentials {
         held.push(credential);
         held.sort_by_key(|one| std::cmp::Reverse(one.epoch));
         held.truncate(CREDENTIALS_PER_OWNER_MAX);
+    }
+
+    /// Takes all of one owner out, to be judged again.
+    pub(crate) fn take(&mut self, owner: &NodeName) -> Vec<Credential> {
+        self.owners.remove(owner).unwrap_or_default()
     }
 
     pub(crate) fn forget(&mut self, owner: &NodeName) {
@@ -90,6 +100,8 @@ pub(crate) enum Item {
     Credential { owner: NodeName, hash: [u8; 32], bytes: Bytes },
     Life { claim: LifeClaim, signed: SignedLife },
     Record { parts: Box<RecordParts>, bytes: Bytes },
+    Document(Box<SignedDocument>),
+    Revocation(Box<SignedRevocation>),
 }
 
 impl Item {
@@ -99,17 +111,42 @@ impl Item {
             Self::Credential { owner, hash, .. } => hash::head(&[b"c", owner.as_str().as_bytes(), hash]),
             Self::Life { signed, .. } => signed.hash(),
             Self::Record { bytes, .. } => hash::head(&[b"r", bytes]),
+            Self::Document(document) => document_id(&document.version.hash.0),
+            Self::Revocation(revocation) => hash::head(&[b"v", &revocation.hash]),
         }
     }
 
-    /// Owner and hash of the credential that certifies its key; a credential certifies itself.
+    /// Owner and hash of the credential that certifies its key; a credential certifies itself, and operators' keys are
+    /// in the trust bundle.
     pub(crate) fn credential(&self) -> Option<(NodeName, [u8; 32])> {
         match self {
-            Self::Credential { .. } => None,
+            Self::Credential { .. } | Self::Document(_) | Self::Revocation(_) => None,
             Self::Life { claim, .. } => Some((claim.name().clone(), *claim.credential())),
             Self::Record { parts, .. } => Some((parts.head.owner.clone(), parts.head.statement)),
         }
     }
+}
+
+impl Item {
+    /// Bytes that count against the room's: small things are bounded by their number.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Document(document) => document.envelope.len(),
+            Self::Credential { .. } | Self::Life { .. } | Self::Record { .. } | Self::Revocation(_) => 0,
+        }
+    }
+}
+
+/// Names a document in the room.
+fn document_id(hash: &[u8; 32]) -> u64 {
+    hash::head(&[b"d", hash])
+}
+
+/// What one sender has in the room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    items: usize,
+    bytes: usize,
 }
 
 /// Something that waits.
@@ -127,7 +164,10 @@ pub(crate) struct Room {
     asked: BTreeMap<Ticket, Waiting>,
     blocked: BTreeMap<(NodeName, [u8; 32]), Vec<Waiting>>,
     ids: BTreeSet<u64>,
-    shares: BTreeMap<NodeName, usize>,
+    shares: BTreeMap<NodeName, Share>,
+    bytes: usize,
+    /// Documents and revocations of our own store.
+    restoring: usize,
 }
 
 impl Room {
@@ -137,16 +177,19 @@ impl Room {
         if self.ids.contains(&id) {
             return Err(Drop::Duplicate);
         }
-        if self.ids.len() >= WAITING_ROOM_MAX {
+        let bytes = item.bytes();
+        if self.ids.len() >= WAITING_ROOM_MAX || self.bytes + bytes > WAITING_BYTES_MAX {
             return Err(Drop::WaitingFull);
         }
         if let Some(from) = &source.from {
-            let share = self.shares.entry(from.clone()).or_default();
-            if *share >= WAITING_PER_PEER_MAX {
+            let share = self.shares.get(from).copied().unwrap_or_default();
+            if share.items >= WAITING_PER_PEER_MAX || share.bytes + bytes > WAITING_BYTES_PER_PEER_MAX {
                 return Err(Drop::WaitingFull);
             }
-            *share += 1;
+            self.shares.insert(from.clone(), Share { items: share.items + 1, bytes: share.bytes + bytes });
         }
+        self.bytes += bytes;
+        self.restoring += usize::from(is_restored_word(&item, &source));
         self.ids.insert(id);
         Ok(Waiting { item, source, id, since: now })
     }
@@ -178,11 +221,15 @@ impl Room {
     /// Gives the place of an item free.
     pub(crate) fn left(&mut self, waiting: &Waiting) {
         self.ids.remove(&waiting.id);
+        let bytes = waiting.item.bytes();
+        self.bytes -= bytes;
+        self.restoring -= usize::from(is_restored_word(&waiting.item, &waiting.source));
         if let Some(from) = &waiting.source.from
             && let Some(share) = self.shares.get_mut(from)
         {
-            *share -= 1;
-            if *share == 0 {
+            share.items -= 1;
+            share.bytes -= bytes;
+            if share.items == 0 {
                 self.shares.remove(from);
             }
         }
@@ -215,6 +262,21 @@ impl Room {
         self.ids.contains(&item)
     }
 
+    /// True when a document is on its way to a verdict.
+    pub(crate) fn judges_document(&self, hash: &[u8; 32]) -> bool {
+        self.ids.contains(&document_id(hash))
+    }
+
+    /// Documents and revocations of our own store that wait.
+    pub(crate) fn restoring(&self) -> usize {
+        self.restoring
+    }
+
+    /// Bytes of documents that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
@@ -224,12 +286,21 @@ impl Room {
     }
 }
 
+/// An operator's word out of our own store.
+fn is_restored_word(item: &Item, source: &Source) -> bool {
+    let word = match item {
+        Item::Document(_) | Item::Revocation(_) => true,
+        Item::Credential { .. } | Item::Life { .. } | Item::Record { .. } => false,
+    };
+    word && source.via == Via::Snapshot
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::testing::{base, node};
+    use crate::testing::{base, document_by, node};
 
     fn item(at: u32) -> Item {
         let bytes = Bytes::copy_from_slice(&at.to_le_bytes());
@@ -261,6 +332,30 @@ mod tests {
         assert!(room.take(Ticket(0)).is_none());
         assert_eq!(room.sweep(base() + WAITING_TIME_MAX + Duration::from_millis(1)), WAITING_ROOM_MAX - 1);
         assert!(room.is_empty() && room.shares.is_empty());
+    }
+
+    #[test]
+    fn documents_take_a_bounded_share_of_bytes() {
+        let mut room = Room::default();
+        let text = "x".repeat(60 << 10);
+        let mut enter = |at: usize, from: &str| {
+            let envelope = document_by(1, &format!("d{at}"), 1, None, &text);
+            let item = Item::Document(Box::new(SignedDocument::read(&envelope).unwrap()));
+            room.enter(item, source(from), base()).map(|waiting| room.ask(Ticket(at as u64), waiting))
+        };
+        let of = |from: &str, at: usize| enter(at, from).err();
+        let (mut of, mut at) = (of, 0);
+        for (from, all) in [("a", WAITING_BYTES_PER_PEER_MAX), ("b", WAITING_BYTES_MAX - WAITING_BYTES_PER_PEER_MAX)] {
+            let mut held = 0;
+            while of(from, at).is_none() {
+                (at, held) = (at + 1, held + text.len());
+                assert!(held <= all);
+            }
+        }
+        assert_eq!(of("c", at), Some(Drop::WaitingFull));
+        assert!(room.bytes() <= WAITING_BYTES_MAX && room.bytes() > WAITING_BYTES_MAX - (256 << 10));
+        room.sweep(base() + WAITING_TIME_MAX + Duration::from_millis(1));
+        assert_eq!((room.bytes(), room.len(), room.shares.len()), (0, 0, 0));
     }
 
     #[test]

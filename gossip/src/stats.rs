@@ -86,6 +86,12 @@ pub enum Drop {
     OwnTooLarge,
     /// Something of the snapshot could not be read.
     BadSnapshot,
+    /// An operator's word whose key the trust bundle does not name.
+    UnknownSigner,
+    /// An operator's word that its key may not say.
+    SignerRole,
+    /// An operator's word whose signature does not hold.
+    BadOperatorSignature,
 }
 
 impl Drop {
@@ -111,6 +117,9 @@ impl Drop {
             Self::UnreadablePayload => "unreadable_payload",
             Self::OwnTooLarge => "own_too_large",
             Self::BadSnapshot => "bad_snapshot",
+            Self::UnknownSigner => "unknown_signer",
+            Self::SignerRole => "signer_role",
+            Self::BadOperatorSignature => "bad_operator_signature",
         }
     }
 }
@@ -142,6 +151,8 @@ pub struct Stats {
     pub received_sync_bytes: u64,
     /// Datagrams sent.
     pub sent_datagrams: u64,
+    /// Bodies of documents sent.
+    pub sent_documents: u64,
     /// Sync exchanges begun by us.
     pub syncs_started: u64,
     /// Sync exchanges answered.
@@ -162,6 +173,16 @@ pub struct Stats {
     pub state_bytes: usize,
     /// Bytes of the owner that holds most.
     pub largest_owner_bytes: usize,
+    /// Documents held, deleted ones included.
+    pub documents: usize,
+    /// Bytes of all versions of documents held, history included.
+    pub documents_bytes: usize,
+    /// Documents whose newest generation was written in more than one way.
+    pub documents_conflicting: usize,
+    /// Batches that wait for documents.
+    pub batches_incomplete: usize,
+    /// Revocations in force.
+    pub revocations: usize,
 }
 
 impl Stats {

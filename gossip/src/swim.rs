@@ -1,6 +1,7 @@
 //! [`Swim`]: the machine. All entry points are here; each idea's branching is in a file of `swim/`, and the modules beside
 //! this one only compute.
 
+mod agreement;
 mod documents;
 mod evidence;
 mod input;
@@ -11,6 +12,7 @@ mod probing;
 mod speaking;
 mod spread;
 mod state;
+mod submit;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,6 +50,7 @@ use crate::suspicion::Window;
 use crate::timers::{Timer, Timers};
 use crate::wire::{self, SignedLife};
 
+use documents::Operators;
 use ping::AskedPing;
 use speaking::Signing;
 
@@ -125,6 +128,7 @@ pub struct Swim {
     members: Members,
     records: Records,
     credentials: Credentials,
+    operators: Operators,
     sums: Sums,
     room: Room,
     quota: Quota,
@@ -199,6 +203,7 @@ impl Swim {
             members: Members::default(),
             records: Records::default(),
             credentials,
+            operators: Operators::default(),
             sums: Sums::default(),
             room: Room::default(),
             quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_WRITES_BURST),
@@ -395,7 +400,7 @@ impl Swim {
     /// The two hashes that ride on our acks.
     #[must_use]
     pub fn roots(&self) -> Roots {
-        Roots { documents: 0, state: self.sums.root() }
+        Roots { documents: self.operators.root(), state: self.sums.root() }
     }
 
     /// True while we assume that we are cut off, so verdicts are held.
@@ -505,6 +510,7 @@ impl Swim {
 
     fn finish_turn(&mut self, now: Instant) {
         self.pump_restore(now);
+        self.settle_documents(now);
         if self.synced == Synced::Judging && self.room.is_empty() && self.own_life.is_some() {
             self.synced = Synced::Yes;
             self.emit_ready();
@@ -529,6 +535,8 @@ impl Swim {
             Timer::Forward => self.flush(now),
             Timer::Gossip => self.gossip_tick(now),
             Timer::AntiEntropy => self.anti_entropy_tick(now),
+            Timer::Agreement => self.agreement_tick(now),
+            Timer::Batches => self.batches_overdue(now),
             Timer::OwnRecords => self.write_own(now),
             Timer::Links => self.update_links(now),
             Timer::Heal => self.heal_tick(now),
@@ -557,6 +565,7 @@ impl Swim {
             self.stats.drop(Drop::WaitedTooLong);
         }
         self.sweep_exchanges(now);
+        self.sweep_operators(now);
         self.sweep_tombstones(now);
         self.replace_outlived(now);
         self.alarms.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
@@ -568,6 +577,8 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod documents_tests;
 #[cfg(test)]
 mod evidence_tests;
 #[cfg(test)]

@@ -23,6 +23,10 @@ pub(crate) enum Timer {
     Forward,
     Gossip,
     AntiEntropy,
+    /// Acks showed other documents.
+    Agreement,
+    /// A batch becomes overdue.
+    Batches,
     OwnRecords,
     Links,
     Heal,
@@ -44,13 +48,13 @@ impl Timer {
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
             Self::Gossip => Wake::Gossip,
-            Self::AntiEntropy => Wake::AntiEntropy,
+            Self::AntiEntropy | Self::Agreement => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
             Self::Links => Wake::Links,
             Self::Heal => Wake::Heal,
             Self::Isolation => Wake::Isolation,
             Self::Leave => Wake::Leave,
-            Self::Sweep => Wake::Sweep,
+            Self::Batches | Self::Sweep => Wake::Sweep,
         }
     }
 
@@ -65,6 +69,8 @@ impl Timer {
             | Self::Forward
             | Self::Gossip
             | Self::AntiEntropy
+            | Self::Agreement
+            | Self::Batches
             | Self::OwnRecords
             | Self::Links
             | Self::Heal

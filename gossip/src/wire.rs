@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! envelope := "S1" | kind u8 (1 datagram, 2 sync) | flags u8 | mesh [8] | len u32le | message*
-//! message  := kind u8 | len u16le | payload                        an unknown kind is skipped and counted, kind 0 (a
+//! message  := kind u8 | len u16le, u32le from kind 128 on | payload   an unknown kind is skipped and counted, kind 0 (a
 //!                                                                  filling) is skipped
 //! life     := form u8 (1 alive, 2 leave) | schema u8 | nlen u8 | name | epoch u64 | incarnation u32 | credential [32]
 //!             alive only: tag u64 | proto_min u16 | proto_max u16 | features u64 | region | release | n u8 | address*
@@ -19,26 +19,34 @@
 
 mod reader;
 mod signed;
+mod structs;
 
 use bytes::Bytes;
-use starling_model::{BootEpoch, Incarnation, Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
+use starling_model::{Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
 
 use reader::{Reader, put_name};
 pub(crate) use signed::{Alive, Leave, LifeClaim, RecordHead, RecordParts, read_life, read_record};
 
-use crate::action::Roots;
+use structs::{
+    AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
+    member_digest, raw_member, raw_record, raw_signed, raw_want, record_digest, signed_digest, state_byte, want,
+};
+
+use crate::action::{OperatorClaim, Roots};
 pub(crate) use crate::codec::WireError;
-use crate::codec::{BoundedVec, Decode, Encode, Name, decode, encode};
+use crate::codec::{Decode, Encode, Name, decode, encode};
 use crate::hash;
 use crate::limits::{
-    BUCKETS, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, DIGEST_ITEMS_MAX, LIFE_BYTES_MAX, MESSAGE_BYTES_MAX,
-    RECORD_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_MAX, WANT_ITEMS_MAX,
+    BUCKETS, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, DIGEST_ITEMS_MAX, DOCUMENT_BYTES_MAX, LIFE_BYTES_MAX,
+    MESSAGE_BYTES_MAX, RECORD_BYTES_MAX, REVOCATION_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_MAX, WANT_ITEMS_MAX,
 };
 
 /// Bytes of an envelope before its first message.
 pub(crate) const ENVELOPE_BYTES: usize = 16;
 /// Bytes of a message before its payload.
 pub(crate) const MESSAGE_HEADER_BYTES: usize = 3;
+/// Kinds from here on have a length of 32 bits: what may be larger than 64 KiB.
+const WIDE: u8 = 128;
 /// Largest encoded message that fits a datagram alone.
 pub(crate) const DATAGRAM_MESSAGE_MAX: usize = DATAGRAM_BYTES_MAX - ENVELOPE_BYTES;
 const _: () = assert!(LIFE_BYTES_MAX + SIGNATURE_BYTES + MESSAGE_HEADER_BYTES <= DATAGRAM_MESSAGE_MAX);
@@ -119,6 +127,20 @@ pub(crate) struct RecordDigest {
     pub(crate) version: RecordVersion,
 }
 
+/// One thing that an operator signed, in a digest or as the news that it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SignedDigest {
+    pub(crate) kind: OperatorClaim,
+    /// A document that was applied together with others: these may need it even when it is outdated.
+    pub(crate) in_batch: bool,
+    /// Hash of the document's key or of the node's name.
+    pub(crate) subject: u64,
+    /// The generation, or the revocation's number.
+    pub(crate) number: u64,
+    /// SHA-256 of the signed form.
+    pub(crate) hash: [u8; 32],
+}
+
 /// One thing that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Want {
@@ -158,6 +180,16 @@ pub(crate) enum Message {
     Record(Bytes),
     /// A record that does not fit a datagram: fetch it.
     Have(RecordDigest),
+    /// A signed document and its signature; on streams only.
+    Document(Bytes),
+    /// A signed revocation and its signature.
+    Revocation(Bytes),
+    /// A document exists: fetch it.
+    HaveDocument(SignedDigest),
+    /// What the lister holds live of operators' words; all of it came once the digests end.
+    Hashes(Vec<SignedDigest>),
+    /// Asks for operators' words by their hashes.
+    WantHashes(Vec<[u8; 32]>),
     /// Begins a comparison.
     SyncOpen {
         roots: Roots,
@@ -181,77 +213,6 @@ pub(crate) enum Message {
     Done,
 }
 
-#[derive(Encode, Decode)]
-struct NonceV1 {
-    nonce: u64,
-}
-
-#[derive(Encode, Decode)]
-struct AckV1 {
-    nonce: u64,
-    documents: u64,
-    state: u64,
-    health: u8,
-}
-
-#[derive(Encode, Decode)]
-struct PingReqV1 {
-    nonce: u64,
-    target: Name,
-    wait_ms: u32,
-}
-
-#[derive(Encode, Decode)]
-struct AccusationV1 {
-    state: u8,
-    subject: Name,
-    epoch: u64,
-    incarnation: u32,
-    proof: u64,
-    accuser: Name,
-}
-
-#[derive(Encode, Decode)]
-struct RootsV1 {
-    documents: u64,
-    state: u64,
-}
-
-#[derive(Encode, Decode)]
-struct MemberV1 {
-    name: Name,
-    epoch: u64,
-    incarnation: u32,
-    state: u8,
-    proof: u64,
-    credential: u64,
-}
-
-#[derive(Encode, Decode)]
-struct RecordV1 {
-    owner: Name,
-    kind: u8,
-    shard: u8,
-    epoch: u64,
-    version: u64,
-}
-
-#[derive(Encode, Decode)]
-struct EndV1 {
-    buckets: [u8; BUCKETS / 8],
-}
-
-#[derive(Encode, Decode)]
-struct WantV1 {
-    class: u8,
-    owner: Name,
-    kind: u8,
-    shard: u8,
-    hash: BoundedVec<u8, 32>,
-}
-
-type ListV1<T, const N: usize> = BoundedVec<T, N>;
-
 /// The kind byte of each message.
 mod kind {
     /// Fills a datagram up; skipped, and not counted as unknown.
@@ -265,6 +226,8 @@ mod kind {
     pub(super) const ACCUSATION: u8 = 7;
     pub(super) const RECORD: u8 = 8;
     pub(super) const HAVE: u8 = 9;
+    pub(super) const REVOCATION: u8 = 10;
+    pub(super) const HAVE_DOCUMENT: u8 = 11;
     pub(super) const SYNC_OPEN: u8 = 16;
     pub(super) const BUCKETS: u8 = 17;
     pub(super) const MEMBERS: u8 = 18;
@@ -275,6 +238,9 @@ mod kind {
     pub(super) const LEAVE_ACK: u8 = 23;
     pub(super) const DONE: u8 = 24;
     pub(super) const BUSY: u8 = 25;
+    pub(super) const HASHES: u8 = 26;
+    pub(super) const WANT_HASHES: u8 = 27;
+    pub(super) const DOCUMENT: u8 = 128;
 }
 
 /// The head of every frame of a mesh.
@@ -316,7 +282,8 @@ pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Resul
     while !reader.0.is_empty() {
         left = left.checked_sub(1).ok_or(WireError::TooLong)?;
         let kind = reader.u8()?;
-        let len = usize::from(reader.u16()?);
+        let len = if kind < WIDE { u32::from(reader.u16()?) } else { reader.u32()? };
+        let len = usize::try_from(len).map_err(|_| WireError::TooLong)?;
         if kind == kind::PADDING {
             reader.take(len)?;
             continue;
@@ -365,6 +332,17 @@ fn read_message(kind: u8, payload: &[u8]) -> Result<Option<Message>, WireError> 
         }
         kind::RECORD => Message::Record(Bytes::copy_from_slice(Reader(payload).rest(RECORD_BYTES_MAX)?)),
         kind::HAVE => Message::Have(record_digest(fixed(payload)?)),
+        kind::DOCUMENT => Message::Document(Bytes::copy_from_slice(Reader(payload).rest(DOCUMENT_BYTES_MAX)?)),
+        kind::REVOCATION => Message::Revocation(Bytes::copy_from_slice(Reader(payload).rest(REVOCATION_BYTES_MAX)?)),
+        kind::HAVE_DOCUMENT => match signed_digest(&fixed(payload)?) {
+            Some(digest) => Message::HaveDocument(digest),
+            None => return Ok(None),
+        },
+        kind::HASHES => {
+            let list = fixed::<ListV1<SignedV1, DIGEST_ITEMS_MAX>>(payload)?.into_inner();
+            Message::Hashes(list.iter().filter_map(signed_digest).collect())
+        }
+        kind::WANT_HASHES => Message::WantHashes(fixed::<ListV1<[u8; 32], WANT_ITEMS_MAX>>(payload)?.into_inner()),
         kind::SYNC_OPEN => {
             let roots: RootsV1 = fixed(payload)?;
             Message::SyncOpen { roots: Roots { documents: roots.documents, state: roots.state } }
@@ -409,54 +387,6 @@ fn fixed<T: Decode<()>>(payload: &[u8]) -> Result<T, WireError> {
     decode::<STRUCT_BYTES_MAX, T>(payload)
 }
 
-fn life(epoch: u64, incarnation: u32) -> Life {
-    Life { epoch: BootEpoch(epoch), incarnation: Incarnation(incarnation) }
-}
-
-/// The byte of a state in digests and accusations. `Joining` never travels.
-fn state_byte(state: MemberState) -> u8 {
-    match state {
-        MemberState::Joining => 0,
-        MemberState::Alive => 1,
-        MemberState::Suspect => 2,
-        MemberState::Dead => 3,
-        MemberState::Left => 4,
-    }
-}
-
-fn member_digest(raw: MemberV1) -> Result<MemberDigest, WireError> {
-    let state = match raw.state {
-        1 => MemberState::Alive,
-        2 => MemberState::Suspect,
-        3 => MemberState::Dead,
-        4 => MemberState::Left,
-        _ => return Err(WireError::BadField("state")),
-    };
-    let life = life(raw.epoch, raw.incarnation);
-    Ok(MemberDigest { name: raw.name.0, life, state, proof: raw.proof, credential: raw.credential })
-}
-
-fn record_digest(raw: RecordV1) -> RecordDigest {
-    RecordDigest {
-        owner: raw.owner.0,
-        kind: RecordKind::from_wire(raw.kind),
-        shard: raw.shard,
-        version: RecordVersion { epoch: BootEpoch(raw.epoch), version: raw.version },
-    }
-}
-
-fn want(raw: WantV1) -> Result<Want, WireError> {
-    Ok(match raw.class {
-        1 => Want::Member(raw.owner.0),
-        2 => Want::Record(raw.owner.0, RecordKind::from_wire(raw.kind), raw.shard),
-        3 => {
-            let hash = raw.hash.into_inner().try_into().map_err(|_| WireError::BadField("hash"))?;
-            Want::Credential(raw.owner.0, hash)
-        }
-        _ => return Err(WireError::BadField("class")),
-    })
-}
-
 /// One encoded message: header and payload, ready to be packed.
 ///
 /// # Errors
@@ -498,6 +428,26 @@ pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
             (kind::RECORD, bytes.to_vec())
         }
         Message::Have(digest) => (kind::HAVE, pack(&raw_record(digest))?),
+        Message::Document(bytes) => {
+            if bytes.len() > DOCUMENT_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            (kind::DOCUMENT, bytes.to_vec())
+        }
+        Message::Revocation(bytes) => {
+            if bytes.len() > REVOCATION_BYTES_MAX {
+                return Err(WireError::TooLong);
+            }
+            (kind::REVOCATION, bytes.to_vec())
+        }
+        Message::HaveDocument(digest) => (kind::HAVE_DOCUMENT, pack(&raw_signed(digest))?),
+        Message::Hashes(list) => {
+            let raw = list.iter().map(raw_signed).collect();
+            (kind::HASHES, pack(&ListV1::<SignedV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
+        }
+        Message::WantHashes(list) => {
+            (kind::WANT_HASHES, pack(&ListV1::<[u8; 32], WANT_ITEMS_MAX>::new(list.clone())?)?)
+        }
         Message::SyncOpen { roots } => {
             (kind::SYNC_OPEN, pack(&RootsV1 { documents: roots.documents, state: roots.state })?)
         }
@@ -528,46 +478,19 @@ pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
         Message::Done => (kind::DONE, Vec::new()),
         Message::Busy => (kind::BUSY, Vec::new()),
     };
-    let len = u16::try_from(payload.len()).map_err(|_| WireError::TooLong)?;
-    let mut out = Vec::with_capacity(payload.len().saturating_add(MESSAGE_HEADER_BYTES));
+    let mut out = Vec::with_capacity(payload.len().saturating_add(MESSAGE_HEADER_BYTES + 2));
     out.push(kind);
-    out.extend_from_slice(&len.to_le_bytes());
+    if kind < WIDE {
+        out.extend_from_slice(&u16::try_from(payload.len()).map_err(|_| WireError::TooLong)?.to_le_bytes());
+    } else {
+        out.extend_from_slice(&u32::try_from(payload.len()).map_err(|_| WireError::TooLong)?.to_le_bytes());
+    }
     out.extend_from_slice(&payload);
     Ok(out.into())
 }
 
 fn pack<T: Encode + Decode<()>>(value: &T) -> Result<Vec<u8>, WireError> {
     encode::<STRUCT_BYTES_MAX, T>(value)
-}
-
-fn raw_member(digest: &MemberDigest) -> MemberV1 {
-    MemberV1 {
-        name: Name(digest.name.clone()),
-        epoch: digest.life.epoch.0,
-        incarnation: digest.life.incarnation.0,
-        state: state_byte(digest.state),
-        proof: digest.proof,
-        credential: digest.credential,
-    }
-}
-
-fn raw_record(digest: &RecordDigest) -> RecordV1 {
-    RecordV1 {
-        owner: Name(digest.owner.clone()),
-        kind: digest.kind.to_wire(),
-        shard: digest.shard,
-        epoch: digest.version.epoch.0,
-        version: digest.version.version,
-    }
-}
-
-fn raw_want(want: &Want) -> Result<WantV1, WireError> {
-    let (class, owner, kind, shard, hash) = match want {
-        Want::Member(owner) => (1, owner, 0, 0, Vec::new()),
-        Want::Record(owner, kind, shard) => (2, owner, kind.to_wire(), *shard, Vec::new()),
-        Want::Credential(owner, hash) => (3, owner, 0, 0, hash.to_vec()),
-    };
-    Ok(WantV1 { class, owner: Name(owner.clone()), kind, shard, hash: BoundedVec::new(hash)? })
 }
 
 /// A filling of `bytes` in all; nothing where a message's header does not fit.

@@ -17,6 +17,7 @@ impl Swim {
     pub(super) fn datagram(&mut self, from: &NodeName, payload: &[u8], now: Instant) -> Result<(), Rejected> {
         self.stats.received_datagram_bytes += payload.len() as u64;
         let messages = self.open(Envelope::Datagram, from, payload)?;
+        let mut documents = Vec::new();
         for message in messages {
             match message {
                 Message::Ping { nonce } => self.answer_ping(from, nonce, now),
@@ -28,7 +29,12 @@ impl Swim {
                 Message::Accusation(said) => self.on_accusation(from, &said, Via::Gossip, now),
                 Message::Record(bytes) => self.on_record(from, bytes, Via::Gossip, now),
                 Message::Have(digest) => self.on_have(from, &digest, now),
-                Message::SyncOpen { .. }
+                Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
+                Message::HaveDocument(digest) => documents.extend(self.on_have_document(from, &digest, now)),
+                Message::Document(_)
+                | Message::Hashes(_)
+                | Message::WantHashes(_)
+                | Message::SyncOpen { .. }
                 | Message::Buckets(_)
                 | Message::Members(_)
                 | Message::Records(_)
@@ -40,6 +46,7 @@ impl Swim {
                 | Message::Done => self.stats.drop(Drop::StrayFrame),
             }
         }
+        self.fetch_documents(from, documents, now);
         Ok(())
     }
 
@@ -109,6 +116,12 @@ impl Swim {
                     answer.push(self.ack(nonce));
                 }
                 Message::Want(list) => answer.extend(self.wanted(&list, &mut given)),
+                Message::WantHashes(list) => {
+                    answer.extend(self.wanted_words(&list, &mut given));
+                    // The asker forgets the stream at once; fetches are many where documents change often.
+                    answer.push(Message::Done);
+                }
+                Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
                 Message::Life(signed) => {
                     let leaves = matches!(wire::read_life(&signed.body), Ok(LifeClaim::Leave(_)));
                     self.on_life(from, signed, Via::Gossip, now);
@@ -124,6 +137,9 @@ impl Swim {
                 | Message::Nack { .. }
                 | Message::RelayedAck { .. }
                 | Message::Have(_)
+                | Message::HaveDocument(_)
+                | Message::Document(_)
+                | Message::Hashes(_)
                 | Message::SyncOpen { .. }
                 | Message::Buckets(_)
                 | Message::Members(_)
@@ -155,10 +171,18 @@ impl Swim {
                 if let Some(member) = self.members.get_mut(from) {
                     member.roots = Some(roots);
                 }
+                self.on_listing(&key, |listing| {
+                    listing.root = Some(roots.documents);
+                    true
+                });
             }
             Message::Buckets(sums) => self.on_buckets(&key, &sums),
             Message::Members(list) => self.on_listing(&key, |listing| listing.add_members(list)),
             Message::Records(list) => self.on_listing(&key, |listing| listing.add_records(list)),
+            Message::Hashes(list) => self.on_listing(&key, |listing| listing.add_words(list)),
+            Message::WantHashes(list) => self.on_want_hashes(&key, &list),
+            Message::Document(bytes) => self.on_streamed_document(&key, &bytes, now),
+            Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Sync, now),
             Message::DigestEnd { buckets } => self.on_digest_end(&key, buckets),
             Message::Want(list) => self.on_want(&key, &list),
             Message::Done => self.on_done(&key, now),
@@ -166,7 +190,8 @@ impl Swim {
             | Message::PingReq { .. }
             | Message::Nack { .. }
             | Message::RelayedAck { .. }
-            | Message::Have(_) => self.stats.drop(Drop::StrayFrame),
+            | Message::Have(_)
+            | Message::HaveDocument(_) => self.stats.drop(Drop::StrayFrame),
         }
     }
 
@@ -211,16 +236,32 @@ impl Swim {
         }
     }
 
+    /// A document on a stream that has a state here: part of a comparison, or the answer to a fetch.
+    fn on_streamed_document(&mut self, key: &(NodeName, ExchangeId), bytes: &bytes::Bytes, now: Instant) {
+        match self.exchanges.get(key).map(|exchange| &exchange.purpose) {
+            Some(Purpose::Sync(_)) => self.on_document(&key.0, bytes, Via::Sync, now),
+            Some(Purpose::Fetch) => self.on_document(&key.0, bytes, Via::Gossip, now),
+            Some(Purpose::Ping | Purpose::Leave) | None => self.stats.drop(Drop::StrayFrame),
+        }
+    }
+
     /// Asks one peer for something; the answer comes on the stream.
     pub(super) fn fetch(&mut self, from: &NodeName, wants: Vec<Want>, now: Instant) {
+        self.fetch_message(from, Message::Want(wants), now);
+    }
+
+    /// Asks one peer on a stream of its own; false when no stream could be had.
+    pub(super) fn fetch_message(&mut self, from: &NodeName, question: Message, now: Instant) -> bool {
         let least = ExchangeId(0);
         let same = self.exchanges.range((from.clone(), least)..).take_while(|((peer, _), _)| peer == from).count();
         // What one peer claims to have must not take the streams that comparisons with others need.
         if !self.links.is_up(from) || same >= EXCHANGES_PER_PEER_MAX || self.exchanges.len() >= EXCHANGES_MAX {
-            return self.stats.drop(Drop::Busy);
+            self.stats.drop(Drop::Busy);
+            return false;
         }
         let id = self.open_exchange(from, Purpose::Fetch, now);
-        self.send_sync(from, id, &[Message::Want(wants)], true);
+        self.send_sync(from, id, &[question], true);
+        true
     }
 
     /// A new stream of ours with a state.
@@ -236,6 +277,7 @@ impl Swim {
         let mut frames = Vec::new();
         let (mut batch, mut len) = (Vec::new(), 0);
         for message in messages {
+            self.stats.sent_documents += u64::from(matches!(message, Message::Document(_)));
             // What cannot be encoded breaks our own limits: it is dropped here, not at every peer.
             let Ok(bytes) = wire::message(message) else {
                 self.stats.drop(Drop::OwnTooLarge);

@@ -8,17 +8,21 @@ use starling_model::{MemberState, NodeName, RecordKind};
 
 use super::{Phase, Swim, Synced};
 use crate::action::{Action, CloseReason, ConnectionChange, DialReason, DialTarget, DownReason, Event, Restored, Seed};
-use crate::limits::{ADDRESS_BOOK_MAX, DIALS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_ROOM_MAX};
+use crate::documents::SignedDocument;
+use crate::limits::{ADDRESS_BOOK_MAX, DIALS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_BYTES_MAX, WAITING_ROOM_MAX};
 use crate::peers::{self, Link};
 use crate::rejoin::{self, Attempts};
 use crate::replica::{Item, Source, Via, credential_hash};
 use crate::snapshot;
 use crate::stats::Drop;
 use crate::timers::Timer;
+use crate::trust::SignedRevocation;
 use crate::wire;
 
 /// Of the waiting room, this much is left to peers while the snapshot is read.
 const RESTORE_SHARE: usize = WAITING_ROOM_MAX / 2;
+/// The same in bytes of documents.
+const RESTORE_BYTES: usize = WAITING_BYTES_MAX / 2;
 /// Snapshot items that are kept for reading: all members with some records each.
 const RESTORE_MAX: usize = MEMBERS_MAX * 8;
 /// Links and seeds are looked at again at least this often.
@@ -285,10 +289,21 @@ impl Swim {
 
     /// Feeds the snapshot to the waiting room as room becomes free.
     pub(super) fn pump_restore(&mut self, now: Instant) {
-        while self.room.len() < RESTORE_SHARE {
+        while self.room.len() < RESTORE_SHARE && self.room.bytes() < RESTORE_BYTES {
             let Some(item) = self.restoring.pop_front() else { return };
             self.restore_one(item, now);
         }
+    }
+
+    /// True while operators' words of the store wait for their verdicts.
+    pub(super) fn restores_words(&self) -> bool {
+        // They come before all that is not an address.
+        let next = self.restoring.front();
+        let more = next.is_some_and(|item| match item {
+            Restored::AddressBook { .. } | Restored::Document { .. } | Restored::Revocation { .. } => true,
+            Restored::Credential { .. } | Restored::Member { .. } | Restored::Record { .. } => false,
+        });
+        more || self.room.restoring() > 0
     }
 
     fn restore_one(&mut self, item: Restored, now: Instant) {
@@ -304,7 +319,14 @@ impl Swim {
                 let hash = credential_hash(&bytes);
                 self.offer(Item::Credential { owner, hash, bytes }, source, now);
             }
-            Restored::Document { .. } | Restored::Revocation { .. } => self.stats.drop(Drop::BadSnapshot),
+            Restored::Document { bytes } => match SignedDocument::read(&bytes) {
+                Ok(document) => self.offer(Item::Document(Box::new(document)), source, now),
+                Err(_) => self.stats.drop(Drop::BadSnapshot),
+            },
+            Restored::Revocation { bytes } => match SignedRevocation::read(&bytes) {
+                Ok(revocation) => self.offer(Item::Revocation(Box::new(revocation)), source, now),
+                Err(_) => self.stats.drop(Drop::BadSnapshot),
+            },
             Restored::Member { name, bytes } => self.restore_member(&name, &bytes, &source, now),
             Restored::Record { owner, kind, shard: _, bytes } => match wire::read_record(&bytes) {
                 Ok(parts) if parts.head.owner == owner => {

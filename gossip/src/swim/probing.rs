@@ -201,8 +201,12 @@ impl Swim {
         member.last_seen = Some(now);
         member.missed = 0;
         member.roots = Some(roots);
-        if member.state == MemberState::Alive && roots.state != self.roots().state {
+        let alive = member.state == MemberState::Alive;
+        if alive && roots.state != self.roots().state {
             self.advise_sync(from, now);
+        }
+        if alive && roots.documents != self.operators.root() {
+            self.advise_agreement(from, now);
         }
     }
 

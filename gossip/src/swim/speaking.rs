@@ -289,6 +289,7 @@ impl Swim {
         }
         let announced = self.own_life.is_some() && !self.quiet;
         self.phase = Phase::Leaving;
+        self.sweep_submissions(now);
         self.stop_probing();
         self.timers.cancel(&Timer::Links);
         self.timers.cancel(&Timer::Heal);

@@ -46,7 +46,11 @@ impl Swim {
                 let have = RecordDigest { owner: owner.clone(), kind: *kind, shard: *shard, version };
                 wire::message(&Message::Have(have)).ok().map(Parcel::Datagram)
             }
-            Subject::Record(..) | Subject::Life(_) | Subject::Doubt(_) => Some(Parcel::Stream(bytes)),
+            Subject::Record(..)
+            | Subject::Life(_)
+            | Subject::Doubt(_)
+            | Subject::Document(_)
+            | Subject::Revocation(_) => Some(Parcel::Stream(bytes)),
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 use starling_model::{MemberState, NodeName, RecordKind};
 
 use super::Swim;
-use crate::action::{Action, Alarm, Change, ClaimKind, Event, SignedClaim, Ticket, Verdict};
+use super::documents::operator_claim;
+use crate::action::{Action, Alarm, Change, ClaimKind, Event, OperatorClaim, SignedClaim, Ticket, Verdict};
 use crate::broadcasts::{Class, Subject};
 use crate::limits::MEMBERS_MAX;
 use crate::payload;
@@ -20,6 +21,8 @@ impl Swim {
             Item::Credential { owner, hash, .. } => self.admit_credential(owner, hash),
             Item::Life { claim, signed } => self.admit_life(claim, signed, &source),
             Item::Record { parts, bytes } => self.admit_record(parts, bytes, &source, now),
+            Item::Document(document) => self.admit_document(document, &source, now),
+            Item::Revocation(revocation) => self.admit_revocation(revocation, &source, now),
         };
         if let Err(why) = admitted {
             return self.stats.drop(why);
@@ -158,6 +161,12 @@ impl Swim {
                     signature: parts.signature,
                 }
             }
+            Item::Document(document) => {
+                operator_claim(OperatorClaim::Document, document.version.signer, &document.envelope)
+            }
+            Item::Revocation(revocation) => {
+                operator_claim(OperatorClaim::Revocation, revocation.said.signer, &revocation.envelope)
+            }
         };
         let ticket = self.ticket();
         self.room.ask(ticket, waiting);
@@ -171,10 +180,19 @@ impl Swim {
 
     /// A verdict: the item leaves the room and counts, or is gone.
     pub(super) fn judged(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
+        if self.submission_judged(ticket, verdict, now) {
+            return;
+        }
         let Some(waiting) = self.room.take(ticket) else {
             return self.stats.drop(Drop::UnaskedAnswer);
         };
         match (waiting.item, verdict) {
+            (Item::Credential { owner, hash, bytes }, Verdict::Credential { .. })
+                if self.predates_revocation(&owner, ticket) =>
+            {
+                // What waited for it waits on, for a verdict that counts the revocation.
+                self.offer(Item::Credential { owner, hash, bytes }, waiting.source, now);
+            }
             (Item::Credential { owner, hash, bytes }, Verdict::Credential { record_key, epoch }) => {
                 self.act(Action::Persist(Change::Credential { owner: owner.clone(), bytes: bytes.clone() }));
                 self.credentials.insert(owner.clone(), Credential { hash, bytes, record_key, epoch });
@@ -184,6 +202,10 @@ impl Swim {
             }
             (Item::Credential { owner, hash, .. }, Verdict::Valid | Verdict::Refused | Verdict::Void(_)) => {
                 self.stats.drop(Drop::Refused);
+                if self.is_revoked(&owner) && owner != self.me.name {
+                    self.drop_records(&owner);
+                    self.act(Action::Persist(Change::ForgetOwner(owner.clone())));
+                }
                 for blocked in self.room.unblock(&(owner, hash)) {
                     self.dismiss(&blocked, Drop::Refused);
                 }
@@ -191,6 +213,10 @@ impl Swim {
             (Item::Life { claim, signed }, Verdict::Valid) => self.apply_life(claim, signed, &waiting.source, now),
             (Item::Record { parts, bytes }, Verdict::Valid) => {
                 self.apply_record(&parts, bytes, &waiting.source, now);
+            }
+            (Item::Document(document), verdict) => self.document_judged(*document, verdict, &waiting.source, now),
+            (Item::Revocation(revocation), verdict) => {
+                self.revocation_judged(*revocation, verdict, &waiting.source, now);
             }
             (
                 Item::Life { .. } | Item::Record { .. },

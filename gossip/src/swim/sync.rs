@@ -18,7 +18,7 @@ use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{Accusation, MemberDigest, Message, Want};
 
-type Key = (NodeName, ExchangeId);
+pub(super) type Key = (NodeName, ExchangeId);
 
 /// The side with the greater name waits this long for the other to begin the first comparison.
 const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
@@ -101,7 +101,9 @@ impl Swim {
         self.stats.syncs_started += 1;
         let id = self.open_exchange(peer, Purpose::Sync(Listing::default()), now);
         let mut messages = vec![Message::SyncOpen { roots: self.roots() }];
+        let theirs = self.members.get(peer).and_then(|member| member.roots).map(|roots| roots.documents);
         if self.members.len() + self.records.len() < PLAIN_DIGEST_MAX {
+            messages.extend(self.hashes_for(theirs));
             messages.extend(self.listing(Mask::ALL));
         } else {
             messages.push(Message::Buckets(self.sums.buckets().to_vec()));
@@ -167,7 +169,9 @@ impl Swim {
             return self.stats.drop(Drop::StrayFrame);
         }
         let mask = Mask::differing(self.sums.buckets(), sums);
-        let messages = self.listing(mask);
+        let theirs = self.listing_of(key).and_then(|listing| listing.root);
+        let mut messages = self.hashes_for(theirs);
+        messages.extend(self.listing(mask));
         self.send_sync(&key.0, key.1, &messages, false);
     }
 
@@ -177,16 +181,21 @@ impl Swim {
         let Some(listing) = self.listing_of(key).filter(|_| !closed).map(std::mem::take) else {
             return self.stats.drop(Drop::StrayFrame);
         };
-        let mut messages = self.differences(&listing, Mask(buckets));
+        let mut bytes = 0;
+        let mut messages =
+            listing.words.as_ref().map_or_else(Vec::new, |words| self.word_differences(words, &mut bytes));
+        messages.extend(self.differences(&listing, Mask(buckets), bytes));
         messages.push(Message::Done);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.closed = true;
+            // Whoever begins lists everything, or documents alone.
+            exchange.partial |= key.1.is_inbound() && Mask(buckets) == Mask::NONE;
         }
         self.send_sync(&key.0, key.1, &messages, true);
     }
 
-    fn differences(&self, listing: &Listing, mask: Mask) -> Vec<Message> {
-        let (mut sends, mut wants, mut bytes) = (Vec::new(), Vec::new(), 0);
+    fn differences(&self, listing: &Listing, mask: Mask, mut bytes: usize) -> Vec<Message> {
+        let (mut sends, mut wants) = (Vec::new(), Vec::new());
         let own = self.own_digest();
         let mut names: BTreeSet<&NodeName> =
             self.members.iter().map(|(name, _)| name).chain(own.iter().map(|own| &own.name)).collect();
@@ -320,7 +329,9 @@ impl Swim {
                 if !exchange.closed {
                     self.send_sync(&key.0, key.1, &[Message::Done], true);
                 }
-                self.synced_with(&key.0, now);
+                if !exchange.partial {
+                    self.synced_with(&key.0, now);
+                }
             }
         }
     }
@@ -382,11 +393,14 @@ impl Swim {
 
 /// State that one side sends on one exchange, however often it is asked; the rest follows with the next. The transport's
 /// queue holds as much.
-const EXCHANGE_BYTES_MAX: usize = 16 << 20;
+pub(super) const EXCHANGE_BYTES_MAX: usize = 16 << 20;
 
 fn size(message: &Message) -> usize {
     match message {
-        Message::Credential { bytes, .. } | Message::Record(bytes) => bytes.len(),
+        Message::Credential { bytes, .. }
+        | Message::Record(bytes)
+        | Message::Document(bytes)
+        | Message::Revocation(bytes) => bytes.len(),
         Message::Life(signed) => signed.body.len(),
         Message::Ping { .. }
         | Message::Ack { .. }
@@ -395,6 +409,9 @@ fn size(message: &Message) -> usize {
         | Message::RelayedAck { .. }
         | Message::Accusation(_)
         | Message::Have(_)
+        | Message::HaveDocument(_)
+        | Message::Hashes(_)
+        | Message::WantHashes(_)
         | Message::SyncOpen { .. }
         | Message::Buckets(_)
         | Message::Members(_)

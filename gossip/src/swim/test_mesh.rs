@@ -52,6 +52,8 @@ pub(super) struct Mesh {
     pub(super) cut: BTreeSet<(NodeName, NodeName)>,
     /// Owners whose signatures are refused.
     pub(super) forged: BTreeSet<NodeName>,
+    /// Nodes whose credentials are refused.
+    pub(super) refused_credentials: BTreeSet<NodeName>,
     /// Every n-th datagram is lost.
     pub(super) lose: u64,
     pub(super) trace: Vec<u64>,
@@ -91,6 +93,7 @@ impl Mesh {
             links: BTreeSet::new(),
             cut: BTreeSet::new(),
             forged: BTreeSet::new(),
+            refused_credentials: BTreeSet::new(),
             lose: 0,
             trace: Vec::new(),
         }
@@ -193,6 +196,9 @@ impl Mesh {
             }
             Action::Verify { ticket, claim } => {
                 let verdict = match claim {
+                    SignedClaim::Credential { owner, .. } if self.refused_credentials.contains(&owner) => {
+                        Verdict::Refused
+                    }
                     SignedClaim::Credential { owner, bytes } => {
                         let text = String::from_utf8(bytes.to_vec()).unwrap();
                         let epoch = text.strip_prefix(&format!("credential of {owner} ")).unwrap().parse().unwrap();

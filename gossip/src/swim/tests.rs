@@ -14,7 +14,7 @@ use crate::config::SwimConfig;
 use crate::payload::tests::sample_instance;
 use crate::testing::node;
 
-fn services(names: &[&str]) -> OwnRecord {
+pub(super) fn services(names: &[&str]) -> OwnRecord {
     OwnRecord::Services(ServicesRecord { instances: names.iter().map(|name| sample_instance(name)).collect() })
 }
 

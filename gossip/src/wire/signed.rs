@@ -8,8 +8,8 @@ use bytes::Bytes;
 use starling_model::limits::ADDRESSES_MAX;
 use starling_model::{BootEpoch, Life, NodeName, RecordKind, RecordVersion};
 
-use super::life;
 use super::reader::{Reader, put_name, put_text};
+use super::structs::life;
 use crate::codec::WireError;
 use crate::limits::{LIFE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SIGNATURE_BYTES};
 
