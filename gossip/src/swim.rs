@@ -359,15 +359,27 @@ impl Swim {
         self.members.iter().map(|(name, member)| self.view_of(name, member)).chain(joining)
     }
 
+    /// State and life of all other members, by name: the part of [`Swim::members`] that costs nothing.
+    pub fn standings(&self) -> impl Iterator<Item = (&NodeName, MemberState, Life)> + '_ {
+        self.members.iter().map(|(name, member)| (name, member.state, member.life))
+    }
+
+    /// State and life of this node.
+    #[must_use]
+    pub fn standing(&self) -> (MemberState, Life) {
+        let state = match self.phase {
+            Phase::Idle | Phase::Joined => MemberState::Alive,
+            Phase::Leaving | Phase::Left => MemberState::Left,
+        };
+        (state, self.life)
+    }
+
     /// This node, in the same form.
     #[must_use]
     pub fn me(&self) -> MemberView {
         MemberView {
             name: self.me.name.clone(),
-            state: match self.phase {
-                Phase::Idle | Phase::Joined => MemberState::Alive,
-                Phase::Leaving | Phase::Left => MemberState::Left,
-            },
+            state: self.standing().0,
             life: self.life,
             addresses: self.me.addresses.clone(),
             rtt: None,

@@ -4,15 +4,16 @@
 //! Each checker is a function of plain values with a test that makes it fire. A breach never stops a run: it is written
 //! down with its time, and the scenario fails at its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use starling_gossip::limits::{ACTIONS_MAX, DATAGRAM_BYTES_MAX, SYNC_FRAME_BYTES_MAX, WAITING_ROOM_MAX};
-use starling_gossip::{DownReason, Event, MemberView};
+use starling_gossip::{DownReason, Event};
 use starling_model::{HealthRecord, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord};
 
 use crate::clock::SimTime;
 use crate::cluster::{Host, HostId, Sim};
+use crate::names::{ByName, Lives, NameId, Names};
 use crate::network::Network;
 use crate::turn::Process;
 
@@ -33,20 +34,42 @@ pub const VERSION_LABEL: &str = "version";
 /// What one agent was told since its start.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Members as last told.
-    pub members: BTreeMap<NodeName, (MemberState, Life)>,
+    /// Members as last told; [`Sim::held`] reads it by name.
+    pub(crate) members: ByName<Held>,
+    /// How many of these are held for alive.
+    pub(crate) alive: usize,
     /// Services as last told.
     pub services: BTreeMap<NodeName, ServicesRecord>,
     /// Readiness as last told.
     pub health: BTreeMap<NodeName, HealthRecord>,
     /// Conditions as last told.
     pub status: BTreeMap<NodeName, StatusRecord>,
-    /// Failed probes of this agent when each member was last told to be alive.
-    failures_while_alive: BTreeMap<NodeName, u64>,
     /// Alarms so far.
     pub alarms: Vec<String>,
     /// True while the agent takes itself for cut off.
     pub isolated: bool,
+}
+
+/// A member as one agent was last told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) state: MemberState,
+    pub(crate) life: Life,
+    /// Failed probes of the agent when it last was told that this member is alive.
+    failures_while_alive: u32,
+}
+
+impl View {
+    /// States and lives of the members that it was told of.
+    pub fn members(&self) -> impl Iterator<Item = (MemberState, Life)> {
+        self.members.values().map(|(_, held)| (held.state, held.life))
+    }
+
+    fn set_member(&mut self, id: NameId, held: Option<Held>) {
+        let alive = |held: Option<&Held>| usize::from(held.is_some_and(|held| held.state == MemberState::Alive));
+        self.alive = self.alive + alive(held.as_ref()) - alive(self.members.get(id));
+        self.members.set(id, held);
+    }
 }
 
 /// A member became dead in somebody's view.
@@ -109,6 +132,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) at: SimTime,
     pub(crate) observer: HostId,
     pub(crate) hosts: &'a [Host],
+    pub(crate) names: &'a Names,
     pub(crate) network: &'a Network,
 }
 
@@ -123,8 +147,7 @@ pub struct Checker {
     pub counts: Counts,
     /// Who died in whose view.
     pub deaths: Vec<Death>,
-    /// Highest life that each name has had itself.
-    lives: BTreeMap<(MeshId, NodeName), Life>,
+    lives: Lives,
 }
 
 /// Lives and, within a life, states only rise; nobody comes back without a higher life.
@@ -189,11 +212,26 @@ pub fn unproven_death(failures_while_alive: u64, failures: u64) -> bool {
     failures <= failures_while_alive
 }
 
+/// What an agent says of one member, and how many of its own probes have failed so far.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    id: NameId,
+    name: &'a NodeName,
+    state: MemberState,
+    life: Life,
+    failures: u32,
+}
+
 impl Checker {
     /// Writes a line of the story.
     pub fn note(&mut self, at: SimTime, line: String) {
+        self.tell(at, || line);
+    }
+
+    /// The same for what is told by the million: the line is not made once the story is full.
+    fn tell(&mut self, at: SimTime, line: impl FnOnce() -> String) {
         if self.lines.len() < LINES_MAX {
-            self.lines.push((at, line));
+            self.lines.push((at, line()));
         }
     }
 
@@ -204,12 +242,12 @@ impl Checker {
         }
     }
 
-    pub(crate) fn sent(&mut self, at: SimTime, from: &NodeName, bytes: &[u8], is_datagram: bool) {
+    pub(crate) fn sent(&mut self, at: SimTime, from: &NodeName, len: usize, is_datagram: bool) {
         let (number, sum) = if is_datagram { &mut self.counts.datagrams } else { &mut self.counts.frames };
         *number += 1;
-        *sum += bytes.len() as u64;
-        if oversized(bytes.len(), is_datagram) {
-            self.breach(at, &format!("{from} sends {} bytes at once", bytes.len()));
+        *sum += len as u64;
+        if oversized(len, is_datagram) {
+            self.breach(at, &format!("{from} sends {len} bytes at once"));
         }
     }
 
@@ -229,49 +267,34 @@ impl Checker {
         if process.turns_in_a_row() == TURNS_IN_A_ROW_MAX {
             self.breach(at, &format!("{}: {TURNS_IN_A_ROW_MAX} turns at one time", host.name));
         }
-        let me = process.swim.me();
-        if self_denial(me.state, host.leaving) {
-            self.breach(at, &format!("{} holds itself for {}", host.name, me.state));
+        let (state, life) = process.swim.standing();
+        if self_denial(state, host.leaving) {
+            self.breach(at, &format!("{} holds itself for {state}", host.name));
         }
-        let highest = self.lives.entry((host.mesh, host.name.clone())).or_insert(me.life);
-        *highest = (*highest).max(me.life);
+        self.lives.had(host.name_id, &host.mesh, life);
     }
 
     /// An agent was told something.
     pub(crate) fn told(&mut self, scene: &Scene<'_>, process: &mut Process, event: Event) {
-        let Scene { at, observer, hosts, network } = *scene;
+        let Scene { at, observer, hosts, names, .. } = *scene;
         let host = &hosts[observer.0];
         match event {
-            Event::Member(view) => {
-                let met = process.view.members.contains_key(&view.name);
-                let died = self.member(at, host, &mut process.view, &view);
-                if view.state == MemberState::Alive {
-                    let failures = process.swim.stats().probes_failed;
-                    process.view.failures_while_alive.insert(view.name.clone(), failures);
-                }
-                // Whom the snapshot knew as dead did not die now.
-                if died && met {
-                    let subject = hosts.iter().enumerate().filter(|(_, h)| h.name == view.name && h.mesh == host.mesh);
-                    let mut death =
-                        Death { at, observer, subject: view.name.clone(), running: false, reachable: false };
-                    for (index, other) in subject {
-                        let id = HostId(index);
-                        death.running |= other.is_running() && !other.leaving;
-                        death.reachable |= network.passes(observer, id) && network.passes(id, observer);
-                    }
-                    let before = process.view.failures_while_alive.get(&view.name).copied().unwrap_or(0);
-                    if unproven_death(before, process.swim.stats().probes_failed) {
-                        self.breach(
-                            at,
-                            &format!("{} buries {} without a failed probe of its own", host.name, view.name),
-                        );
-                    }
-                    self.deaths.push(death);
+            Event::Member(member) => {
+                let Some(id) = names.id(&member.name) else {
+                    return self.breach(at, &format!("{}: told of {}, whom nobody is", host.name, member.name));
+                };
+                let failures = process.swim.stats().probes_failed;
+                let failures = u32::try_from(failures).unwrap_or(u32::MAX);
+                let told = Told { id, name: &member.name, state: member.state, life: member.life, failures };
+                if self.member(at, host, &mut process.view, &told) {
+                    self.died(scene, process, &told);
                 }
             }
             Event::MemberForgotten(name) => {
-                self.note(at, format!("{}: {name} is forgotten", host.name));
-                process.view.members.remove(&name);
+                self.tell(at, || format!("{}: {name} is forgotten", host.name));
+                if let Some(id) = names.id(&name) {
+                    process.view.set_member(id, None);
+                }
             }
             Event::Services { owner, record } => self.services(at, host, &mut process.view, owner, record),
             Event::Health { owner, record } => {
@@ -308,33 +331,53 @@ impl Checker {
         }
     }
 
-    /// Checks and keeps one view of one member; true when the member died by it.
-    fn member(&mut self, at: SimTime, observer: &Host, view: &mut View, member: &MemberView) -> bool {
-        let old = view.members.get(&member.name).copied();
-        let new = (member.state, member.life);
-        if let Some(what) = illegal_move(old, new) {
-            let (state, life) = old.unwrap_or(new);
-            self.breach(
-                at,
-                &format!("{}: {} {state} {life} -> {} {}: {what}", observer.name, member.name, new.0, new.1),
-            );
+    /// Whom the snapshot knew as dead did not die now; anybody else needs a reason.
+    fn died(&mut self, scene: &Scene<'_>, process: &Process, told: &Told<'_>) {
+        let Scene { at, observer, hosts, names, network } = *scene;
+        let host = &hosts[observer.0];
+        let mut death = Death { at, observer, subject: told.name.clone(), running: false, reachable: false };
+        for id in names.hosts(told.id).iter().filter(|id| hosts[id.0].mesh == host.mesh) {
+            let other = &hosts[id.0];
+            death.running |= other.is_running() && !other.leaving;
+            death.reachable |= network.passes(observer, *id) && network.passes(*id, observer);
         }
-        let highest = self.lives.get(&(observer.mesh, member.name.clone())).copied().unwrap_or_default();
-        if member.life > highest {
-            let line =
-                format!("{}: {} in life {}, its own highest is {highest}", observer.name, member.name, member.life);
+        let before = process.view.members.get(told.id).map_or(0, |held| held.failures_while_alive);
+        if unproven_death(u64::from(before), u64::from(told.failures)) {
+            self.breach(at, &format!("{} buries {} without a failed probe of its own", host.name, told.name));
+        }
+        self.deaths.push(death);
+    }
+
+    /// Checks and keeps one view of one member; true when a member that was known died by it.
+    fn member(&mut self, at: SimTime, observer: &Host, view: &mut View, told: &Told<'_>) -> bool {
+        let Told { id, name, state, life, failures } = *told;
+        let held = view.members.get(id).copied();
+        let old = held.map(|held| (held.state, held.life));
+        if let Some(what) = illegal_move(old, (state, life)) {
+            let (was, before) = old.unwrap_or((state, life));
+            self.breach(at, &format!("{}: {name} {was} {before} -> {state} {life}: {what}", observer.name));
+        }
+        let highest = self.lives.highest(id, &observer.mesh).unwrap_or_default();
+        if life > highest {
+            let line = format!("{}: {name} in life {life}, its own highest is {highest}", observer.name);
             self.breach(at, &line);
         }
-        let entered = old.is_none_or(|(state, _)| state != member.state);
+        let entered = old.is_none_or(|(was, _)| was != state);
         if entered {
-            self.note(at, format!("{}: {} is {} in life {}", observer.name, member.name, member.state, member.life));
-            self.counts.suspicions += u64::from(member.state == MemberState::Suspect);
+            self.tell(at, || format!("{}: {name} is {state} in life {life}", observer.name));
+            self.counts.suspicions += u64::from(state == MemberState::Suspect);
         }
-        if old.is_some_and(|(state, life)| state == MemberState::Suspect && life < member.life) {
-            self.counts.refuted += u64::from(member.state == MemberState::Alive);
+        if old.is_some_and(|(was, before)| was == MemberState::Suspect && before < life) {
+            self.counts.refuted += u64::from(state == MemberState::Alive);
         }
-        view.members.insert(member.name.clone(), new);
-        entered && member.state == MemberState::Dead
+        let failures_while_alive = match state {
+            MemberState::Alive => failures,
+            MemberState::Joining | MemberState::Suspect | MemberState::Dead | MemberState::Left => {
+                held.map_or(0, |held| held.failures_while_alive)
+            }
+        };
+        view.set_member(id, Some(Held { state, life, failures_while_alive }));
+        entered && state == MemberState::Dead && held.is_some()
     }
 
     /// Checks and keeps one services record: what an owner withdrew never comes back.
@@ -366,44 +409,62 @@ impl Checker {
 
 /// Every running agent of a mesh sees every running agent alive in its present life and holds all of its records, and
 /// holds nobody else alive; the first difference otherwise.
+///
+/// # Errors
+/// The first difference.
 pub fn converged(sim: &Sim) -> Result<(), String> {
-    let running: Vec<HostId> = sim.host_ids().filter(|id| sim.host(*id).is_running()).collect();
-    for observer in &running {
-        let (host, Some(view), Some(swim)) = (sim.host(*observer), sim.view(*observer), sim.swim(*observer)) else {
-            continue;
-        };
-        for subject in running.iter().filter(|subject| sim.host(**subject).mesh == host.mesh) {
+    let standing = |id: HostId| Some((id, sim.swim(id)?.standing().1));
+    let running: Vec<(HostId, Life)> =
+        sim.host_ids().filter(|id| sim.host(*id).is_running()).filter_map(standing).collect();
+    alike(sim, &running)?;
+    for (observer, _) in &running {
+        let (host, Some(view)) = (sim.host(*observer), sim.view(*observer)) else { continue };
+        for (subject, life) in running.iter().filter(|(subject, _)| sim.host(*subject).mesh == host.mesh) {
             let other = sim.host(*subject);
-            let Some(me) = sim.swim(*subject).map(starling_gossip::Swim::me) else { continue };
-            let held =
-                if observer == subject { Some((me.state, me.life)) } else { view.members.get(&other.name).copied() };
-            if held != Some((MemberState::Alive, me.life)) {
-                return Err(format!(
-                    "{} holds {} for {held:?}, it is alive in life {}",
-                    host.name, other.name, me.life
-                ));
+            let held = view.members.get(other.name_id).map(|held| (held.state, held.life));
+            if observer != subject && held != Some((MemberState::Alive, *life)) {
+                return Err(format!("{} holds {} for {held:?}, it is alive in life {life}", host.name, other.name));
             }
             records_agree(sim, *subject, view).map_err(|what| format!("{} of {}: {what}", host.name, other.name))?;
         }
-        let alive =
-            view.members.iter().filter(|(name, (state, _))| *state == MemberState::Alive && **name != host.name);
-        for (name, _) in alive {
-            if !running.iter().any(|id| sim.host(*id).name == *name && sim.host(*id).mesh == host.mesh) {
-                return Err(format!("{} holds {name} for alive, and no such agent runs", host.name));
+        for (id, held) in view.members.values().filter(|(id, _)| *id != host.name_id) {
+            let runs = |id: &HostId| sim.host(*id).is_running() && sim.host(*id).mesh == host.mesh;
+            if held.state == MemberState::Alive && !sim.names.hosts(id).iter().any(runs) {
+                let names: Vec<String> = sim.names.hosts(id).iter().map(|id| sim.host(*id).name.to_string()).collect();
+                return Err(format!("{} holds {names:?} for alive, and no such agent runs", host.name));
             }
         }
-        // What the agent was told and what the machine answers when asked are the same.
-        for member in swim.members().filter(|member| member.name != host.name) {
-            if view.members.get(&member.name) != Some(&(member.state, member.life)) {
-                return Err(format!(
-                    "{} was told {:?} of {}, its machine says {} {}",
-                    host.name,
-                    view.members.get(&member.name),
-                    member.name,
-                    member.state,
-                    member.life
-                ));
-            }
+        told_as_held(sim, *observer)?;
+    }
+    Ok(())
+}
+
+/// What is cheap to compare, before everything is: how many each holds for alive.
+fn alike(sim: &Sim, running: &[(HostId, Life)]) -> Result<(), String> {
+    let mut meshes: BTreeMap<MeshId, BTreeSet<NameId>> = BTreeMap::new();
+    for (id, _) in running {
+        meshes.entry(sim.host(*id).mesh).or_default().insert(sim.host(*id).name_id);
+    }
+    for (id, _) in running {
+        let (host, Some(view)) = (sim.host(*id), sim.view(*id)) else { continue };
+        let all = meshes.get(&host.mesh).map_or(0, BTreeSet::len);
+        let own = usize::from(view.members.get(host.name_id).is_some_and(|held| held.state == MemberState::Alive));
+        if view.alive - own + 1 != all {
+            return Err(format!("{} holds {} others for alive, of {} that run", host.name, view.alive - own, all - 1));
+        }
+    }
+    Ok(())
+}
+
+/// What the agent was told and what the machine answers when asked are the same.
+fn told_as_held(sim: &Sim, observer: HostId) -> Result<(), String> {
+    let (host, Some(view), Some(swim)) = (sim.host(observer), sim.view(observer), sim.swim(observer)) else {
+        return Ok(());
+    };
+    for (name, state, life) in swim.standings().filter(|(name, ..)| **name != host.name) {
+        let told = sim.names.id(name).and_then(|id| view.members.get(id)).map(|held| (held.state, held.life));
+        if told != Some((state, life)) {
+            return Err(format!("{} was told {told:?} of {name}, its machine says {state} {life}", host.name));
         }
     }
     Ok(())

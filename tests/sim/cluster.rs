@@ -1,20 +1,21 @@
 //! Hosts and their agents, what an operator or fate does to them, and the loop that drives it all through virtual time.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use starling_gossip::{Command, ExchangeId, LocalMember, OwnRecord, Seed, Swim, SwimConfig};
-use starling_model::{BootEpoch, MeshId, NodeName};
+use starling_model::{BootEpoch, Life, MemberState, MeshId, NodeName};
 
+use crate::agenda::Agenda;
 use crate::checks::{Checker, View};
 use crate::clock::{Clock, Dice, SimTime};
 use crate::disk::Disk;
 use crate::keys::{RecordKey, Trust};
+use crate::names::{NameId, Names};
 use crate::network::{Link, Network};
-use crate::shell::{Connection, ConnectionId, Dial, DialId, Happening};
+use crate::shell::{Connection, Dial, DialId, Happening};
 use crate::trace::{Trace, TraceHash};
 use crate::turn::{Input, Process};
 
@@ -36,6 +37,8 @@ pub struct HostId(pub usize);
 pub struct Host {
     /// Its name.
     pub name: NodeName,
+    /// The place of that name in [`Sim::names`].
+    pub(crate) name_id: NameId,
     /// Where it is reached.
     pub address: SocketAddr,
     /// Its mesh.
@@ -47,7 +50,7 @@ pub struct Host {
     /// Share of what it sends that is damaged on purpose.
     pub corrupts: f64,
     pub(crate) key: RecordKey,
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<Box<Process>>,
     pub(crate) backlog: VecDeque<Happening>,
     pub(crate) paused: bool,
     generation: u64,
@@ -84,6 +87,8 @@ pub struct Setup {
     pub idle: Duration,
     /// Longest time that a signature or a verdict takes; they do not come back in order.
     pub crypto: Duration,
+    /// False: hosts keep nothing on disk, in runs that restart nobody.
+    pub disks: bool,
 }
 
 impl Setup {
@@ -91,7 +96,7 @@ impl Setup {
     #[must_use]
     pub fn lan(seed: u64) -> Self {
         let (idle, crypto) = (Duration::from_secs(60), Duration::from_micros(300));
-        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto }
+        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto, disks: true }
     }
 
     /// One site with the quick settings.
@@ -113,47 +118,22 @@ impl Setup {
     }
 }
 
-#[derive(Debug)]
-struct Due {
-    at: SimTime,
-    order: u64,
-    happening: Happening,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// A run.
 #[derive(Debug)]
 pub struct Sim {
     pub(crate) setup: Setup,
     pub(crate) clock: Clock,
     pub(crate) now: SimTime,
-    queue: BinaryHeap<Reverse<Due>>,
-    order: u64,
+    agenda: Agenda<Happening>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) by_address: BTreeMap<SocketAddr, HostId>,
+    /// All names of the run.
+    pub names: Names,
     /// What lies between the hosts.
     pub network: Network,
     pub(crate) trust: Trust,
-    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// By their ids; an end that is over stays, so that what still arrives is answered by a reset.
+    pub(crate) connections: Vec<Connection>,
     pub(crate) dials: BTreeMap<DialId, Dial>,
     pub(crate) next_id: u64,
     pub(crate) dice: Dice,
@@ -172,13 +152,13 @@ impl Sim {
         Self {
             clock: Clock::start(),
             now: SimTime::START,
-            queue: BinaryHeap::new(),
-            order: 0,
+            agenda: Agenda::default(),
             hosts: Vec::new(),
             by_address: BTreeMap::new(),
+            names: Names::default(),
             network: Network::new(setup.seed, setup.link),
             trust: Trust::new(setup.seed),
-            connections: BTreeMap::new(),
+            connections: Vec::new(),
             dials: BTreeMap::new(),
             next_id: 0,
             dice: Dice::new(setup.seed, 2),
@@ -223,8 +203,11 @@ impl Sim {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, low[0], low[1])), PORT);
         self.by_address.insert(address, id);
         let key = self.trust.new_key();
+        let name = NodeName::new(name).expect("invariant: scenarios use labels");
+        let name_id = self.names.add(&name, id);
         self.hosts.push(Host {
-            name: NodeName::new(name).expect("invariant: scenarios use labels"),
+            name,
+            name_id,
             address,
             mesh,
             disk: Disk::default(),
@@ -283,6 +266,13 @@ impl Sim {
         self.host(id).process.as_ref().map(|process| &process.view)
     }
 
+    /// What a host's agent was last told of a member.
+    #[must_use]
+    pub fn held(&self, observer: HostId, member: &NodeName) -> Option<(MemberState, Life)> {
+        let held = self.view(observer)?.members.get(self.names.id(member)?)?;
+        Some((held.state, held.life))
+    }
+
     /// The seed that names a host by its address.
     #[must_use]
     pub fn seed_of(&self, id: HostId) -> Seed {
@@ -336,7 +326,7 @@ impl Sim {
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
         inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
         let swim = Swim::new(me, config, seed, instant);
-        host.process = Some(Process::new(swim, host.generation, inbox, now));
+        host.process = Some(Box::new(Process::new(swim, host.generation, inbox, now)));
         let line = format!("{} starts in epoch {}", host.name, epoch.0);
         self.checker.note(self.now, line);
         self.turn(id);
@@ -439,11 +429,9 @@ impl Sim {
     }
 
     fn run_to(&mut self, end: SimTime) {
-        while self.queue.peek().is_some_and(|Reverse(due)| due.at <= end) {
-            if let Some(Reverse(due)) = self.queue.pop() {
-                self.now = due.at;
-                self.happen(due.happening);
-            }
+        while let Some((at, happening)) = self.agenda.next_until(end) {
+            self.now = at;
+            self.happen(happening);
         }
         self.now = end;
     }
@@ -465,8 +453,7 @@ impl Sim {
     }
 
     pub(crate) fn later(&mut self, wait: Duration, happening: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse(Due { at: self.now.after(wait), order: self.order, happening }));
+        self.agenda.add(self.now.after(wait), happening);
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -492,9 +479,10 @@ impl Sim {
                     self.turn(host);
                 }
             }
-            Happening::Answer { host, generation, input } => {
-                if self.hosts[host.0].process.as_ref().is_some_and(|process| process.generation == generation) {
-                    self.deliver(host, *input);
+            Happening::Answer { host, generation, inputs } => {
+                if let Some(process) = self.hosts[host.0].process.as_mut().filter(|p| p.generation == generation) {
+                    process.inbox.extend(inputs);
+                    self.turn_unless_gathering(host);
                 }
             }
             Happening::Resume { host, generation } => {
@@ -530,9 +518,13 @@ impl Sim {
     pub(crate) fn deliver(&mut self, id: HostId, input: Input) {
         if let Some(process) = self.hosts[id.0].process.as_mut() {
             process.inbox.push(input);
-            if self.gathering != Some(id) {
-                self.turn(id);
-            }
+            self.turn_unless_gathering(id);
+        }
+    }
+
+    fn turn_unless_gathering(&mut self, id: HostId) {
+        if self.gathering != Some(id) {
+            self.turn(id);
         }
     }
 }

@@ -254,7 +254,7 @@ impl Run {
     pub(crate) fn all_hold(sim: &Sim, of: &NodeName, state: MemberState) -> bool {
         sim.host_ids()
             .filter(|id| sim.host(*id).is_running() && sim.host(*id).name != *of)
-            .all(|id| sim.view(id).and_then(|view| view.members.get(of)).is_some_and(|(held, _)| *held == state))
+            .all(|id| sim.held(id, of).is_some_and(|(held, _)| held == state))
     }
 
     /// Announces instances of one service, numbered.

@@ -25,7 +25,7 @@ const RESEND_MAX: Duration = Duration::from_secs(2);
 
 /// One connection of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ConnectionId(u64);
+pub(crate) struct ConnectionId(usize);
 
 /// One dial of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,8 +110,8 @@ pub(crate) enum Carried {
 pub(crate) enum Happening {
     /// A machine's deadline.
     Turn { host: HostId, generation: u64, token: u64 },
-    /// An answer of the driver itself.
-    Answer { host: HostId, generation: u64, input: Box<Input> },
+    /// Answers of the driver itself.
+    Answer { host: HostId, generation: u64, inputs: Vec<Input> },
     /// A pause ends.
     Resume { host: HostId, generation: u64 },
     /// Something between two hosts.
@@ -157,7 +157,7 @@ impl Sim {
                 Wire::Arrives { connection, end, .. }
                 | Wire::Resend { connection, end, .. }
                 | Wire::Idle { connection, end },
-            ) => self.connections.get(connection).map(|c| c.ends[*end].host),
+            ) => self.connections.get(connection.0).map(|c| c.ends[*end].host),
         }
     }
 
@@ -185,7 +185,7 @@ impl Sim {
 
     /// True while the process that made this end still runs.
     fn lives(&self, connection: ConnectionId, end: usize) -> bool {
-        self.connections.get(&connection).is_some_and(|c| {
+        self.connections.get(connection.0).is_some_and(|c| {
             let end = &c.ends[end];
             self.hosts[end.host.0].process.as_ref().is_some_and(|process| process.generation == end.generation)
         })
@@ -193,7 +193,7 @@ impl Sim {
 
     // ---- dialling
 
-    pub(crate) fn dial(&mut self, host: HostId, process: &Process, target: DialTarget, addresses: Vec<SocketAddr>) {
+    pub(crate) fn dial(&mut self, host: HostId, process: &mut Process, target: DialTarget, addresses: Vec<SocketAddr>) {
         self.checker.counts.dials += 1;
         let generation = process.generation;
         if let DialTarget::Member(name) = &target
@@ -201,12 +201,12 @@ impl Sim {
         {
             let change =
                 ConnectionChange::Up { address: addresses.first().copied().unwrap_or(self.hosts[host.0].address) };
-            let input = Box::new(Input::Change { peer: name.clone(), change });
-            self.later(Duration::ZERO, Happening::Answer { host, generation, input });
+            let inputs = vec![Input::Change { peer: name.clone(), change }];
+            self.later(Duration::ZERO, Happening::Answer { host, generation, inputs });
             return;
         }
-        let pending = |dial: &Dial| dial.host == host && dial.generation == generation && dial.target == target;
-        if self.dials.values().any(pending) {
+        process.dialling.retain(|id| self.dials.contains_key(id));
+        if process.dialling.iter().filter_map(|id| self.dials.get(id)).any(|dial| dial.target == target) {
             return;
         }
         let addresses = match &target {
@@ -216,6 +216,7 @@ impl Sim {
         let id = DialId(self.new_id());
         let own = self.hosts[host.0].address;
         let nowhere = addresses.is_empty() || addresses == [own];
+        process.dialling.push(id);
         self.dials.insert(id, Dial { host, generation, target, addresses, at: 0, connection: None, tries: 0 });
         if nowhere {
             self.wire(Duration::ZERO, Wire::Unwelcome { dial: id });
@@ -252,17 +253,17 @@ impl Sim {
         }
         let known = self.dials.get(&id).and_then(|dial| dial.connection).filter(|known| {
             self.connections
-                .get(known)
+                .get(known.0)
                 .is_some_and(|c| c.ends[1].host == host && c.ends[1].generation == process.generation)
         });
         let connection = match known {
             Some(known) => known,
             None => {
                 let generation = process.generation;
-                let connection = ConnectionId(self.new_id());
+                let connection = ConnectionId(self.connections.len());
                 let end = |host, generation| End { host, generation, phase: Phase::Half, heard: self.now };
                 let ends = [end(from, from_generation), end(host, generation)];
-                self.connections.insert(connection, Connection { ends, streams: BTreeMap::new() });
+                self.connections.push(Connection { ends, streams: BTreeMap::new() });
                 if let Some(dial) = self.dials.get_mut(&id) {
                     dial.connection = Some(connection);
                 }
@@ -276,7 +277,7 @@ impl Sim {
 
     fn welcome(&mut self, id: DialId, connection: ConnectionId) {
         let Some(dial) = self.dials.get(&id) else { return };
-        let Some(acceptor) = self.connections.get(&connection).map(|c| c.ends[1].host) else { return };
+        let Some(acceptor) = self.connections.get(connection.0).map(|c| c.ends[1].host) else { return };
         let running = self.hosts[dial.host.0].process.as_ref().is_some_and(|p| p.generation == dial.generation);
         if !running {
             self.dials.remove(&id);
@@ -331,14 +332,14 @@ impl Sim {
 
     /// An end is complete: it becomes the link to its peer, unless a better one is there.
     fn install(&mut self, id: ConnectionId, end: usize) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let names = self.names(connection);
         let (host, peer) = (connection.ends[end].host, names[1 - end].clone());
         let (peer_host, dialler) = (connection.ends[1 - end].host, names[0].clone());
         let old = self.hosts[host.0].process.as_ref().and_then(|process| process.links.get(&peer).copied());
         if let Some(old) = old
             && old != id
-            && let Some(former) = self.connections.get(&old)
+            && let Some(former) = self.connections.get(old.0)
         {
             let former_end = usize::from(former.ends[1].host == host);
             let former_dialler = self.names(former)[0].clone();
@@ -366,7 +367,7 @@ impl Sim {
 
     fn set_phase(&mut self, id: ConnectionId, end: usize, phase: Phase) {
         let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&id) {
+        if let Some(connection) = self.connections.get_mut(id.0) {
             connection.ends[end].phase = phase;
             connection.ends[end].heard = now;
             if connection.ends.iter().all(|end| end.phase == Phase::Over) {
@@ -376,7 +377,7 @@ impl Sim {
     }
 
     fn take_down(&mut self, id: ConnectionId, end: usize, reason: DownReason) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let (host, peer) = (connection.ends[end].host, self.names(connection)[1 - end].clone());
         self.set_phase(id, end, Phase::Over);
         if let Some(process) = self.hosts[host.0].process.as_mut()
@@ -388,7 +389,7 @@ impl Sim {
     }
 
     fn idle(&mut self, id: ConnectionId, end: usize) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         if connection.ends[end].phase != Phase::Up || !self.lives(id, end) {
             return;
         }
@@ -406,7 +407,7 @@ impl Sim {
 
     pub(crate) fn close(&mut self, host: HostId, process: &mut Process, peer: &NodeName, why: CloseReason) {
         let Some(id) = process.links.remove(peer) else { return };
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let end = usize::from(connection.ends[1].host == host);
         let reason = match why {
             CloseReason::Leaving => DownReason::Left,
@@ -416,8 +417,8 @@ impl Sim {
         self.set_phase(id, end, Phase::Over);
         self.carry(id, end, Carried::Close(reason));
         let change = ConnectionChange::Down { reason: DownReason::Local };
-        let input = Box::new(Input::Change { peer: peer.clone(), change });
-        self.later(Duration::ZERO, Happening::Answer { host, generation: process.generation, input });
+        let inputs = vec![Input::Change { peer: peer.clone(), change }];
+        self.later(Duration::ZERO, Happening::Answer { host, generation: process.generation, inputs });
     }
 
     /// An orderly end of a process closes all of its connections.
@@ -432,7 +433,7 @@ impl Sim {
 
     /// Sends once; the network decides.
     fn carry(&mut self, id: ConnectionId, end: usize, what: Carried) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let (from, to) = (connection.ends[end].host, connection.ends[1 - end].host);
         let other = 1 - end;
         match (self.network.send(from, to), &what) {
@@ -449,7 +450,7 @@ impl Sim {
 
     /// Sends until it arrives, as long as this end exists.
     fn send_reliably(&mut self, id: ConnectionId, end: usize, what: Carried, tries: u32) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let over = connection.ends[end].phase == Phase::Over || !self.lives(id, end);
         let (from, to) = (connection.ends[end].host, connection.ends[1 - end].host);
         if over {
@@ -491,7 +492,7 @@ impl Sim {
             return;
         };
         let payload = self.damaged(host, payload);
-        let end = self.connections.get(&id).map_or(0, |c| usize::from(c.ends[1].host == host));
+        let end = self.connections.get(id.0).map_or(0, |c| usize::from(c.ends[1].host == host));
         self.carry(id, end, Carried::Datagram(payload));
     }
 
@@ -518,7 +519,7 @@ impl Sim {
             return;
         }
         let frame = self.damaged(host, frame);
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         let end = usize::from(connection.ends[1].host == host);
         let opener = if ours { end } else { 1 - end };
         let state = connection.streams.entry((opener, stream)).or_default();
@@ -532,7 +533,7 @@ impl Sim {
     // ---- arriving
 
     fn arrives(&mut self, id: ConnectionId, end: usize, what: Carried) {
-        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(connection) = self.connections.get(id.0) else { return };
         let (host, phase) = (connection.ends[end].host, connection.ends[end].phase);
         if self.hosts[host.0].process.is_none() {
             return;
@@ -553,7 +554,7 @@ impl Sim {
             self.install(id, 1);
         }
         let now = self.now;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         if connection.ends[end].phase == Phase::Over {
             return;
         }
@@ -569,7 +570,7 @@ impl Sim {
     }
 
     fn piece(&mut self, id: ConnectionId, end: usize, from: &NodeName, piece: Piece) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id.0) else { return };
         let host = connection.ends[end].host;
         let Some(process) = self.hosts[host.0].process.as_mut() else { return };
         let state = connection.streams.entry((piece.opener, piece.stream)).or_default();

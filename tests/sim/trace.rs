@@ -84,6 +84,11 @@ impl Trace {
         self.0.bytes(bytes);
     }
 
+    /// Adds a number to what was added last.
+    pub fn number(&mut self, value: u64) {
+        self.0.number(value);
+    }
+
     /// The hash so far.
     #[must_use]
     pub fn hash(&self) -> TraceHash {

@@ -78,22 +78,19 @@ fn services(version: u64) -> ServicesRecord {
     ServicesRecord { instances: vec![instance] }
 }
 
-fn member(sim: &Sim, of: HostId, state: MemberState, life: Life) -> MemberView {
-    let me = sim.swim(of).expect("it runs").me();
-    MemberView { name: sim.host(of).name.clone(), state, life, ..me }
-}
-
 /// One host sees another: what the checker says to each view in turn.
 #[test]
 fn breaches_in_what_an_agent_is_told_are_found() {
     let mut sim = Sim::new(Setup::lan(1));
     let hosts = sim.add_hosts(2);
     sim.start(hosts[0], &[]);
-    let now = sim.swim(hosts[0]).expect("it runs").me().life;
+    let now = sim.swim(hosts[0]).expect("it runs").standing().1;
     let mut view = View::default();
-    let alive = member(&sim, hosts[0], MemberState::Alive, now);
-    let higher = member(&sim, hosts[0], MemberState::Alive, life(now.epoch.0 + 1, 0));
-    let suspect = member(&sim, hosts[0], MemberState::Suspect, now);
+    let (id, name) = (sim.host(hosts[0]).name_id, sim.host(hosts[0]).name.clone());
+    let told = |state, life| Told { id, name: &name, state, life, failures: 0 };
+    let alive = told(MemberState::Alive, now);
+    let higher = told(MemberState::Alive, life(now.epoch.0 + 1, 0));
+    let suspect = told(MemberState::Suspect, now);
     let Sim { checker, hosts: all, .. } = &mut sim;
     let observer = &all[1];
     checker.breaches.clear();

@@ -71,7 +71,7 @@ fn split(run: &mut Run, left: usize, length: std::time::Duration) -> Result<(), 
     for side in [left, right] {
         for pair in side.windows(2) {
             let (a, b) = (run.name(pair[0]), run.name(pair[1]));
-            let held = run.sim.view(pair[0]).and_then(|view| view.members.get(&b).copied());
+            let held = run.sim.held(pair[0], &b);
             demand(
                 held.is_some_and(|(state, _)| state == MemberState::Alive),
                 format!("{a} lost {b} of its own side"),
@@ -95,7 +95,7 @@ pub(super) const CUT_OFF: Scenario = Scenario {
         run.sim.run_for(seconds(120));
         let lonely = run.sim.view(hosts[0]).ok_or("it runs")?;
         demand(lonely.isolated, "it does not notice that it is the one that is cut off")?;
-        let buried = lonely.members.values().filter(|(state, _)| *state == MemberState::Dead).count();
+        let buried = lonely.members().filter(|(state, _)| *state == MemberState::Dead).count();
         demand(buried <= 3, format!("it buried {buried} that are well"))?;
         let name = run.name(hosts[0]);
         let wrong =

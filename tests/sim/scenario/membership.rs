@@ -189,9 +189,7 @@ pub(super) const CLONE: Scenario = Scenario {
                 .filter_map(|id| sim.view(id))
                 .any(|view| view.alarms.iter().any(|alarm| alarm.contains("Duplicate")))
         })?;
-        let life = |run: &Run| {
-            hosts.iter().filter_map(|id| run.sim.view(*id)?.members.get(&name).copied()).max_by_key(|(_, life)| *life)
-        };
+        let life = |run: &Run| hosts.iter().filter_map(|id| run.sim.held(*id, &name)).max_by_key(|(_, life)| *life);
         run.sim.run_for(seconds(10));
         let early = life(run).ok_or("nobody knows the name")?.1;
         run.sim.run_for(seconds(120));
