@@ -231,7 +231,19 @@ impl Sim {
         let (name, state, life) = match event {
             Event::Member(view) => (&view.name, view.state.as_str(), view.life),
             Event::Evidence(why) => (&why.subject, why.step.as_str(), why.life),
-            other => return self.trace.add(18, id.0, nanos, event_word(other).as_bytes()),
+            other @ (Event::MemberForgotten(_)
+            | Event::OwnerDropped(_)
+            | Event::Services { .. }
+            | Event::Health { .. }
+            | Event::Status { .. }
+            | Event::Synced { .. }
+            | Event::Isolation(_)
+            | Event::Alarm(_)
+            | Event::Documents(_)
+            | Event::Revoked(_)
+            | Event::Submitted { .. }
+            | Event::Pong { .. }
+            | Event::LeaveFinished { .. }) => return self.trace.add(18, id.0, nanos, event_word(other).as_bytes()),
         };
         self.trace.add(18, id.0, nanos, name.as_str().as_bytes());
         self.trace.number(life.epoch.0);
