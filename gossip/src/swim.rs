@@ -14,6 +14,7 @@ mod spread;
 mod state;
 mod submit;
 mod sync;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -357,21 +358,6 @@ impl Swim {
             connected: true,
         });
         self.members.iter().map(|(name, member)| self.view_of(name, member)).chain(joining)
-    }
-
-    /// State and life of all other members, by name: the part of [`Swim::members`] that costs nothing.
-    pub fn standings(&self) -> impl Iterator<Item = (&NodeName, MemberState, Life)> + '_ {
-        self.members.iter().map(|(name, member)| (name, member.state, member.life))
-    }
-
-    /// State and life of this node.
-    #[must_use]
-    pub fn standing(&self) -> (MemberState, Life) {
-        let state = match self.phase {
-            Phase::Idle | Phase::Joined => MemberState::Alive,
-            Phase::Leaving | Phase::Left => MemberState::Left,
-        };
-        (state, self.life)
     }
 
     /// This node, in the same form.
