@@ -307,9 +307,9 @@ impl Broadcasts {
         ROOM * DATAGRAMS_PER_FLUSH_MAX
     }
 
-    /// Drops what was told often enough: to all of `targets`, or, in a mesh too large for that, `copies` times, where
-    /// two that told us count as one copy. Returns those of `targets` that still have something to hear.
-    pub(crate) fn retire(&mut self, targets: &[NodeName], copies: Option<u32>) -> Vec<NodeName> {
+    /// Drops what was told often enough: to all of `targets`, or as often as `copies` says for its reach, where two that
+    /// told us count as one copy. Returns those of `targets` that still have something to hear.
+    pub(crate) fn retire(&mut self, targets: &[NodeName], copies: impl Fn(Reach) -> Option<u32>) -> Vec<NodeName> {
         if self.updates.is_empty() {
             return Vec::new();
         }
@@ -321,7 +321,9 @@ impl Broadcasts {
         let (mut owed, mut gone) = (Peers::default(), Vec::new());
         for (id, update) in &self.updates {
             let untold = all.without(&update.told);
-            if untold.is_empty() || copies.is_some_and(|copies| update.sent + update.heard / 2 >= copies) {
+            if untold.is_empty()
+                || copies(update.class.reach()).is_some_and(|most| update.sent + update.heard / 2 >= most)
+            {
                 gone.push(*id);
             } else {
                 owed.extend(&untold);
@@ -401,10 +403,10 @@ mod tests {
         queue.push(Subject::Life(node("x")), Class::Life, message(ROOM), None);
         queue.push(Subject::Life(node("y")), Class::Life, message(10), None);
         assert_eq!(queue.pick(&node("a"), ROOM).len(), 1);
-        assert_eq!(queue.retire(&[node("a")], None), [node("a")]);
+        assert_eq!(queue.retire(&[node("a")], |_| None), [node("a")]);
         assert_eq!(queue.len(), 1);
         assert_eq!(queue.pick(&node("a"), ROOM).len(), 1);
-        assert!(queue.retire(&[node("a")], None).is_empty());
+        assert!(queue.retire(&[node("a")], |_| None).is_empty());
         assert_eq!(queue.len(), 0);
     }
 
@@ -429,10 +431,10 @@ mod tests {
         queue.push(Subject::Life(node("x")), Class::Life, message(20), None);
         peers[..4].iter().for_each(|peer| queue.heard(&Subject::Life(node("x")), peer));
         for (at, peer) in peers[4..].iter().enumerate().take(6) {
-            assert_eq!(queue.retire(&peers, Some(8)).len(), 36 - at, "{at} were told");
+            assert_eq!(queue.retire(&peers, |_| Some(8)).len(), 36 - at, "{at} were told");
             assert_eq!(queue.pick(peer, ROOM).len(), 1);
         }
-        assert!(queue.retire(&peers, Some(8)).is_empty() && queue.len() == 0);
+        assert!(queue.retire(&peers, |_| Some(8)).is_empty() && queue.len() == 0);
     }
 
     /// One peer past the last: the oldest loses its place, nobody else is told twice.

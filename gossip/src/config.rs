@@ -84,8 +84,10 @@ pub struct SwimConfig {
     pub left_retention: Duration,
     /// Members (this node included) up to which every node is linked with every other; above, rings choose the links.
     pub full_view_members_max: usize,
-    /// Links per node above that size.
+    /// Links per node above that size: most to neighbours on the rings, the rest at random.
     pub links: usize,
+    /// How long until one of the random links is replaced.
+    pub link_rotation: Duration,
     /// How the local health score moves.
     pub health_rule: HealthRule,
     /// What the local health score stretches.
@@ -117,12 +119,13 @@ impl SwimConfig {
             forward_window: Duration::from_millis(20),
             dial_backoff_min: Duration::from_millis(250),
             dial_backoff_max: Duration::from_secs(10),
-            dial_grace: Duration::from_millis(500),
+            dial_grace: Duration::from_millis(250),
             leave_timeout: Duration::from_secs(1),
             dead_retention: Duration::from_secs(24 * 3600),
             left_retention: Duration::from_secs(3600),
             full_view_members_max: 33,
             links: 32,
+            link_rotation: Duration::from_secs(30),
             health_rule: HealthRule::Memberlist,
             stretch: Stretch::PeriodAndTimeouts,
             direct_wait: DirectWait::Measured,
@@ -181,7 +184,7 @@ impl SwimConfig {
             heal_interval: Duration::from_secs(3),
             dial_backoff_min: Duration::from_millis(150),
             dial_backoff_max: Duration::from_secs(5),
-            dial_grace: Duration::from_millis(300),
+            dial_grace: Duration::from_millis(150),
             ..Self::lan()
         }
     }

@@ -61,6 +61,11 @@ impl Attempts {
         }
     }
 
+    /// True while it remembers a failure or a dial: without either a new one is as good.
+    pub(crate) fn is_worth_keeping(&self, now: Instant) -> bool {
+        self.is_in_flight(now) || self.failures > 0 || self.next > now
+    }
+
     /// When it may be dialled again.
     pub(crate) fn next(&self) -> Instant {
         self.in_flight.map_or(self.next, |since| since + DIAL_TIME_MAX)

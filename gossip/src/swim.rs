@@ -40,7 +40,7 @@ use crate::limits::{ACTIONS_MAX, OWN_WRITES_BURST, OWNER_SYNCED_BURST, OWNER_WRI
 use crate::local_health::LocalHealth;
 use crate::members::{Member, Members};
 use crate::own::OwnRecords;
-use crate::peers::Links;
+use crate::peers::{Links, View};
 use crate::probe::{Probe, Relay, Ring};
 use crate::quota::{Bucket, Quota};
 use crate::records::Records;
@@ -159,8 +159,7 @@ pub struct Swim {
     links: Links,
     /// Peers whose connection we closed to replace it.
     closing: BTreeSet<NodeName>,
-    view: BTreeSet<NodeName>,
-    view_stale: bool,
+    view: View,
     dials: Dials<NodeName>,
     seeds: Dials<Seed>,
     book: BTreeMap<NodeName, Vec<SocketAddr>>,
@@ -226,8 +225,7 @@ impl Swim {
             advisory_sync: None,
             links: Links::default(),
             closing: BTreeSet::new(),
-            view: BTreeSet::new(),
-            view_stale: false,
+            view: View::new(&me.name, config.links),
             dials: Dials::new(),
             seeds: Dials::new(),
             book: BTreeMap::new(),
@@ -511,6 +509,7 @@ impl Swim {
         self.settle_documents(now);
         if self.synced == Synced::Judging && self.room.is_empty() && self.own_life.is_some() {
             self.synced = Synced::Yes;
+            self.timers.set_earlier(Timer::Links, now);
             self.emit_ready();
         }
         self.stats.queue_broadcasts = self.broadcasts.len();
@@ -537,6 +536,7 @@ impl Swim {
             Timer::Batches => self.batches_overdue(now),
             Timer::OwnRecords => self.write_own(now),
             Timer::Links => self.update_links(now),
+            Timer::Rotate => self.rotate(now),
             Timer::Heal => self.heal_tick(now),
             Timer::Isolation => self.isolation_over(now),
             Timer::Leave => self.leave_finished(now),
@@ -564,6 +564,7 @@ impl Swim {
         }
         self.sweep_exchanges(now);
         self.sweep_operators(now);
+        self.sweep_links(now);
         self.sweep_tombstones(now);
         self.replace_outlived(now);
         self.alarms.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);

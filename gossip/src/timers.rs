@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Batches,
     OwnRecords,
     Links,
+    /// One random link is replaced.
+    Rotate,
     Heal,
     Isolation,
     Leave,
@@ -50,7 +52,7 @@ impl Timer {
             Self::Gossip => Wake::Gossip,
             Self::AntiEntropy | Self::Agreement => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
-            Self::Links => Wake::Links,
+            Self::Links | Self::Rotate => Wake::Links,
             Self::Heal => Wake::Heal,
             Self::Isolation => Wake::Isolation,
             Self::Leave => Wake::Leave,
@@ -73,6 +75,7 @@ impl Timer {
             | Self::Batches
             | Self::OwnRecords
             | Self::Links
+            | Self::Rotate
             | Self::Heal
             | Self::Isolation
             | Self::Leave

@@ -11,6 +11,7 @@ mod tidy;
 
 mod gossip_faults;
 mod gossip_join;
+mod gossip_links;
 mod gossip_records;
 mod gossip_restart;
 mod gossip_simulator;

@@ -18,6 +18,7 @@ use crate::trace::TraceHash;
 
 mod chaos;
 mod faults;
+mod links;
 mod membership;
 mod records;
 mod restarts;
@@ -46,6 +47,9 @@ pub const ALL: &[Scenario] = &[
     membership::LEAVE,
     membership::FOREIGN,
     membership::CLONE,
+    links::LINKS_AT_REST,
+    links::LINKS_OF_ALL,
+    links::JOIN_COST,
     records::ANNOUNCE,
     records::SHARDS,
     records::QUOTA,
@@ -231,6 +235,11 @@ impl Run {
         let took = self.sim.run_until(limit, holds).ok_or_else(|| format!("{what}: not within {limit:?}"))?;
         self.times.push((what.to_owned(), took));
         Ok(took)
+    }
+
+    /// A time that was noted.
+    pub(crate) fn time(&self, what: &str) -> Option<Duration> {
+        self.times.iter().find(|(name, _)| name == what).map(|(_, time)| *time)
     }
 
     /// Notes a time that the scenario measured itself.

@@ -97,6 +97,7 @@ impl Swim {
                 return Err(Rejected::TooManyExchanges);
             }
             self.stats.syncs_answered += 1;
+            self.sync_due.remove(from);
             let purpose = Purpose::Sync(Listing::default());
             self.exchanges.insert(key, Exchange::new(purpose, now));
         }

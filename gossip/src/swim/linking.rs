@@ -9,15 +9,17 @@ use starling_model::{MemberState, NodeName, RecordKind};
 use super::{Phase, Swim, Synced};
 use crate::action::{Action, CloseReason, ConnectionChange, DialReason, DialTarget, DownReason, Event, Restored, Seed};
 use crate::documents::SignedDocument;
-use crate::limits::{ADDRESS_BOOK_MAX, DIALS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_BYTES_MAX, WAITING_ROOM_MAX};
-use crate::peers::{self, Link};
+use crate::limits::{
+    ADDRESS_BOOK_MAX, DIALS_MAX, LINKS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_BYTES_MAX, WAITING_ROOM_MAX,
+};
+use crate::peers::{Link, Rovers};
 use crate::rejoin::{self, Attempts};
 use crate::replica::{Item, Source, Via, credential_hash};
 use crate::snapshot;
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::trust::SignedRevocation;
-use crate::wire;
+use crate::wire::{self, Message};
 
 /// Of the waiting room, this much is left to peers while the snapshot is read.
 const RESTORE_SHARE: usize = WAITING_ROOM_MAX / 2;
@@ -27,6 +29,14 @@ const RESTORE_BYTES: usize = WAITING_BYTES_MAX / 2;
 const RESTORE_MAX: usize = MEMBERS_MAX * 8;
 /// Links and seeds are looked at again at least this often.
 const LINKS_INTERVAL: Duration = Duration::from_secs(5);
+/// A link that we dialled and that nothing needs is closed after this long: what it was dialled for may come again.
+const LINK_SPARE_TIME: Duration = Duration::from_secs(20);
+/// A node with that many links hears of newcomers fast enough, so it may wait for its view to settle.
+const SETTLED_LINKS_MIN: usize = 8;
+/// How long a newcomer is wanted before it is dialled by a node with that many links.
+const VIEW_SETTLE: Duration = Duration::from_millis(100);
+/// After its first link a node waits this long for its first comparison before it dials others.
+const FIRST_SYNC_HOLD: Duration = Duration::from_millis(500);
 
 impl Swim {
     pub(super) fn connection(&mut self, peer: &NodeName, change: ConnectionChange, now: Instant) {
@@ -43,6 +53,10 @@ impl Swim {
                 if let Some(attempts) = self.dials.get_mut(peer) {
                     attempts.failed(min, max, &mut self.rng, now);
                 }
+                if self.view.rovers.iter().any(|rover| rover == peer) {
+                    self.view.rovers.retain(|rover| rover != peer);
+                    self.view.stale = true;
+                }
                 self.widen_waiting(peer, reason, now);
                 self.asked_waiting(peer, Err(reason), now);
                 self.timers.set_earlier(Timer::Links, now + min);
@@ -55,7 +69,16 @@ impl Swim {
             // Replaced by a new connection: the streams of the old one are gone.
             self.drop_exchanges(peer, now);
         }
-        self.links.insert(peer.clone(), Link { address, since: now, rtt: None });
+        let dialled = self.is_dialling(peer, address, now);
+        self.links.insert(peer.clone(), Link { address, since: now, rtt: None, dialled, used: now });
+        self.view.stale = true;
+        if let Some(old) = self.view.rovers.arrived(peer) {
+            self.refresh_view();
+            if !self.needs_link(&old) {
+                self.close_link(&old, CloseReason::Evicted, now);
+            }
+        }
+        self.bound_pool(peer, now);
         if let Some(attempts) = self.dials.get_mut(peer) {
             attempts.succeeded(now);
         }
@@ -66,8 +89,71 @@ impl Swim {
         if self.phase == Phase::Joined {
             self.ping_waiting(peer, now);
             self.asked_waiting(peer, Ok(()), now);
-            self.first_sync(peer, now);
+            if let Some(own) = self.own_life.clone().filter(|_| dialled) {
+                // Whoever we dial may not have heard of us.
+                self.send(peer, &[Message::Life(own)]);
+            }
+            if self.compares_at_first(peer) {
+                self.first_sync(peer, now);
+            }
+            if self.view.wanted.len() > self.links.len() {
+                self.timers.set_earlier(Timer::Links, now + self.config.forward_window);
+            }
         }
+    }
+
+    /// Was it we who dialled the connection that came up?
+    fn is_dialling(&self, peer: &NodeName, address: SocketAddr, now: Instant) -> bool {
+        let as_seed = |(seed, attempts): (&Seed, &Attempts)| {
+            // A seed in words may be anybody.
+            attempts.is_in_flight(now) && seed.0.parse::<SocketAddr>().is_ok_and(|named| named == address)
+        };
+        self.dials.get(peer).is_some_and(|attempts| attempts.is_in_flight(now)) || self.seeds.iter().any(as_seed)
+    }
+
+    /// Beyond the pool's limit the link goes that nothing has needed for the longest time.
+    fn bound_pool(&mut self, newest: &NodeName, now: Instant) {
+        if self.links.len() <= LINKS_MAX {
+            return;
+        }
+        let idle = self.links.iter().filter(|(peer, _)| *peer != newest && !self.needs_link(peer));
+        let oldest = idle.min_by_key(|(peer, link)| (link.used, *peer)).map(|(peer, _)| peer.clone());
+        if let Some(peer) = oldest {
+            self.close_link(&peer, CloseReason::Evicted, now);
+        }
+    }
+
+    /// Does the view or anything in flight need the link with this peer?
+    fn needs_link(&self, peer: &NodeName) -> bool {
+        let doubted = |name| self.members.get(name).is_some_and(|member| member.suspicion.is_some());
+        self.view.wanted.contains(peer)
+            || self.view.rovers.iter().any(|rover| rover == peer)
+            || self.is_probed(peer)
+            || self.relays.values().any(|relay| relay.target == *peer || relay.origin == *peer)
+            || self.exchanges_with(peer)
+            || self.is_asked(peer)
+            || doubted(peer)
+    }
+
+    /// Closes links that we dialled for something that is over. Links of others are theirs to close.
+    pub(super) fn sweep_links(&mut self, now: Instant) {
+        if self.phase != Phase::Joined || self.size() <= self.config.full_view_members_max {
+            return;
+        }
+        self.refresh_view();
+        let peers: Vec<NodeName> = self.links.names().cloned().collect();
+        for peer in peers {
+            // Who is no member yet, or held dead, has other things to settle first.
+            let needed = !self.members.is_present(&peer) || self.needs_link(&peer);
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if needed {
+                link.used = now;
+            } else if link.dialled && now.saturating_duration_since(link.used) >= LINK_SPARE_TIME {
+                self.close_link(&peer, CloseReason::Evicted, now);
+            }
+        }
+        let view = &self.view;
+        self.dials.retain(|name, attempts| attempts.is_worth_keeping(now) || view.wanted.contains(name));
     }
 
     fn link_down(&mut self, peer: &NodeName, reason: DownReason, now: Instant) {
@@ -76,6 +162,7 @@ impl Swim {
         let lived = self.links.get(peer).map(|link| now.saturating_duration_since(link.since));
         let Some(lived) = lived.filter(|_| !(replaced && reason == DownReason::Local)) else { return };
         self.links.remove(peer);
+        self.view.stale = true;
         self.drop_exchanges(peer, now);
         if self.phase == Phase::Joined && self.members.is_present(peer) {
             // Nothing by itself: a fresh connection tells. At once, since the peer may be a new process.
@@ -91,10 +178,15 @@ impl Swim {
 
     /// Gives a connection up that owes too many acks.
     pub(super) fn replace_link(&mut self, peer: &NodeName, now: Instant) {
+        self.close_link(peer, CloseReason::Stale, now);
+    }
+
+    fn close_link(&mut self, peer: &NodeName, why: CloseReason, now: Instant) {
         if self.links.remove(peer) {
+            self.view.stale = true;
             self.closing.insert(peer.clone());
             self.drop_exchanges(peer, now);
-            self.act(Action::Close { peer: peer.clone(), why: CloseReason::Stale });
+            self.act(Action::Close { peer: peer.clone(), why });
         }
     }
 
@@ -115,16 +207,82 @@ impl Swim {
         self.act(Action::Dial { target: DialTarget::Member(name.clone()), addresses, why });
     }
 
-    /// Recomputes with whom we want links, after members came or went.
+    /// Brings the view in line with members and links that came or went.
     pub(super) fn refresh_view(&mut self) {
-        if !std::mem::take(&mut self.view_stale) {
+        if !std::mem::take(&mut self.view.stale) {
             return;
         }
-        let present: Vec<NodeName> =
-            self.members.iter().filter(|(_, member)| member.is_present()).map(|(name, _)| name.clone()).collect();
-        let (full, links) = (self.config.full_view_members_max, self.config.links);
-        self.view = peers::wanted(&self.me.name, &present, full, links);
-        self.ring.update(&self.view, &mut self.rng);
+        let (members, view) = (&self.members, &mut self.view);
+        let present = || members.iter().filter(|(_, member)| member.is_present()).map(|(name, _)| name);
+        if view.rings.has_hole() {
+            view.rings.fill(present());
+        }
+        if members.present() < self.config.full_view_members_max {
+            view.rovers = Rovers::default();
+            view.wanted = present().cloned().collect();
+        } else {
+            let mut wanted = view.rings.neighbours();
+            view.rovers.retain(|name| members.is_present(name) && !wanted.contains(name));
+            view.rovers.trim(Rovers::share(self.config.links, wanted.len()));
+            wanted.extend(view.rovers.iter().cloned());
+            // Links that others chose count as much, as far as their number is sane.
+            let room = (self.config.links + self.config.links / 4).saturating_sub(wanted.len());
+            let theirs = self.links.iter().filter(|(name, link)| !link.dialled && members.is_present(name));
+            let theirs = theirs.map(|(name, _)| name).filter(|name| !wanted.contains(*name)).take(room);
+            let theirs: Vec<NodeName> = theirs.cloned().collect();
+            wanted.extend(theirs);
+            view.wanted = wanted;
+        }
+        self.ring.update(&self.view.wanted, &mut self.rng);
+    }
+
+    /// Chooses as many random links as are ours to choose: first of those that are up and needed no longer.
+    fn choose_rovers(&mut self) {
+        if self.members.present() < self.config.full_view_members_max {
+            return;
+        }
+        let ring = self.view.rings.neighbours().len();
+        for _ in self.view.rovers.len()..Rovers::share(self.config.links, ring) {
+            let spare = self.links.iter().filter(|(name, link)| link.dialled && self.may_rove(name));
+            let spare = spare.map(|(name, _)| name).next().cloned();
+            let Some(name) = spare.or_else(|| self.random_rover()) else { return };
+            self.view.rovers.choose(name);
+            self.view.stale = true;
+            self.refresh_view();
+        }
+    }
+
+    fn may_rove(&self, name: &NodeName) -> bool {
+        let alive = self.members.get(name).is_some_and(|member| member.state == MemberState::Alive);
+        alive && !self.view.wanted.contains(name)
+    }
+
+    fn random_rover(&mut self) -> Option<NodeName> {
+        let from = self.rng.random_range(0..self.members.len().max(1));
+        let names = || self.members.iter().map(|(name, _)| name);
+        let mut after = names().skip(from).chain(names().take(from));
+        after.find(|name| self.may_rove(name) && !self.links.is_up(name)).cloned()
+    }
+
+    /// The oldest random link goes as soon as a new one is there.
+    pub(super) fn rotate(&mut self, now: Instant) {
+        if self.phase != Phase::Joined {
+            return;
+        }
+        let wait = self.config.link_rotation.mul_f64(self.rng.random_range(0.75..1.25));
+        self.timers.set(Timer::Rotate, now + wait);
+        self.refresh_view();
+        if self.members.present() < self.config.full_view_members_max || self.view.rovers.is_replacing() {
+            return;
+        }
+        if self.view.rovers.len() > 0
+            && let Some(name) = self.random_rover()
+        {
+            self.view.rovers.replace(name.clone());
+            self.view.stale = true;
+            self.dial_member(&name, DialReason::Link, now);
+            self.refresh_view();
+        }
     }
 
     /// Dials what the view lacks, and seeds while we are alone.
@@ -133,13 +291,20 @@ impl Swim {
             return;
         }
         self.refresh_view();
+        self.choose_rovers();
         let mut next = now + LINKS_INTERVAL;
+        if let Some(until) = self.held_for_first_sync(now) {
+            self.dial_lonely(&mut next, now);
+            return self.timers.set_earlier(Timer::Links, next.min(until));
+        }
+        // While a large mesh forms, who is a neighbour changes with each newcomer.
+        let settle = if self.links.len() >= SETTLED_LINKS_MIN { VIEW_SETTLE } else { Duration::ZERO };
         let mut in_flight = self.dials.values().filter(|attempts| attempts.is_in_flight(now)).count();
-        let missing: Vec<NodeName> = self.view.iter().filter(|name| !self.links.is_up(name)).cloned().collect();
+        let missing: Vec<NodeName> = self.view.wanted.iter().filter(|name| !self.links.is_up(name)).cloned().collect();
         for name in missing {
             // One of the two dials at once; the other only if that does not happen.
             let grace = if self.me.name < name { Duration::ZERO } else { self.config.dial_grace };
-            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now + grace));
+            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now + grace + settle));
             if attempts.is_due(now) && in_flight < DIALS_MAX {
                 in_flight += 1;
                 self.dial_member(&name, DialReason::Link, now);
@@ -148,11 +313,21 @@ impl Swim {
                 next = next.min(attempts.next());
             }
         }
-        if rejoin::is_lonely(self.members.alive(), self.high_water) {
-            next = next.min(self.dial_seeds(now)).min(self.dial_book(now));
-        }
+        self.dial_lonely(&mut next, now);
         let soonest = now + self.config.forward_window;
         self.timers.set_earlier(Timer::Links, next.max(soonest));
+    }
+
+    fn dial_lonely(&mut self, next: &mut Instant, now: Instant) {
+        if rejoin::is_lonely(self.members.alive(), self.high_water) {
+            *next = (*next).min(self.dial_seeds(now)).min(self.dial_book(now));
+        }
+    }
+
+    /// Who joins first hears who is there, and then dials: until then it would dial whomever it hears of first.
+    fn held_for_first_sync(&self, now: Instant) -> Option<Instant> {
+        let first = self.links.iter().map(|(_, link)| link.since).min().filter(|_| self.synced != Synced::Yes)?;
+        Some(first + FIRST_SYNC_HOLD).filter(|until| *until > now)
     }
 
     fn dial_seeds(&mut self, now: Instant) -> Instant {
@@ -225,6 +400,7 @@ impl Swim {
         let jitter = self.config.probe_interval.mul_f64(self.rng.random_range(0.0..1.0));
         self.timers.set(Timer::ProbeTick, now + jitter);
         self.timers.set(Timer::Heal, now + self.config.heal_interval);
+        self.timers.set(Timer::Rotate, now + self.config.link_rotation.mul_f64(self.rng.random_range(0.5..1.0)));
         self.timers.set_earlier(Timer::AntiEntropy, now + self.config.anti_entropy_interval);
         self.timers.set(Timer::Links, now);
         let nobody = self.seeds.is_empty() && self.members.len() == 0 && self.restoring.is_empty();

@@ -12,7 +12,7 @@ use crate::broadcasts::{Class, Subject};
 use crate::config::Eviction;
 use crate::isolation::Guard;
 use crate::limits::{ADDRESS_BOOK_MAX, MEMBERS_MAX};
-use crate::members::{Claim, Member, supersedes};
+use crate::members::{Claim, Member, is_present, supersedes};
 use crate::probe::{Probe, Purpose};
 use crate::replica::{Source, Via};
 use crate::snapshot;
@@ -90,7 +90,7 @@ impl Swim {
         self.calls.remove(name);
         self.isolation.forget(name);
         let Some(signed) = self.members.get(name).map(|member| member.signed.clone()) else { return };
-        if source.via != Via::Snapshot {
+        if self.retells(name, source) {
             let knows = source.from.as_ref();
             self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
         }
@@ -150,7 +150,7 @@ impl Swim {
         self.drop_records(&name);
         self.act(Action::Persist(Change::ForgetOwner(name.clone())));
         self.broadcasts.forget(&name);
-        if source.via != Via::Snapshot {
+        if self.retells(&name, source) {
             let knows = source.from.as_ref();
             self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
         }
@@ -396,7 +396,7 @@ impl Swim {
         }
         self.high_water = self.high_water.max(self.members.alive());
         self.sum_owner(name);
-        self.view_stale = true;
+        self.view.presence(name, is_present(to));
         self.timers.set_earlier(Timer::Links, now);
         self.persist_member(name);
         self.emit_member(name);
@@ -475,7 +475,7 @@ impl Swim {
         self.dials.remove(name);
         self.act(Action::Persist(Change::ForgetOwner(name.clone())));
         self.emit(Event::MemberForgotten(name.clone()));
-        self.view_stale = true;
+        self.view.presence(name, false);
         // Who left is not called again; who died may come back where it was.
         if state != MemberState::Left && self.book.len() < ADDRESS_BOOK_MAX {
             let addresses = member.addresses();

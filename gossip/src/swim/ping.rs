@@ -72,6 +72,11 @@ impl Swim {
         }
     }
 
+    /// True while a ping that was asked for is under way to this peer.
+    pub(super) fn is_asked(&self, peer: &NodeName) -> bool {
+        self.pings.values().any(|ping| ping.target == *peer)
+    }
+
     /// True when this ack answers a ping that was asked for.
     pub(super) fn asked_acked(&mut self, from: &NodeName, nonce: u64, now: Instant) -> bool {
         let sent = self.pings.get(&nonce).filter(|ping| ping.target == *from).and_then(|ping| ping.sent);

@@ -28,7 +28,7 @@ impl Swim {
         let period = self.period();
         self.timers.set(Timer::ProbeTick, now + period);
         // Whoever is being verified is skipped: that probe answers for both.
-        for _ in 0..self.view.len() {
+        for _ in 0..self.view.wanted.len() {
             let Some(target) = self.ring.next(&mut self.rng) else { return };
             if self.members.is_present(&target) && !self.is_probed(&target) {
                 return self.probe(&target, Purpose::Round, now);

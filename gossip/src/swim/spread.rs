@@ -17,6 +17,9 @@ use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
 /// Queues up to this long are looked through after each flush; longer ones at the next tick.
 const RETIRE_AT_ONCE_MAX: usize = 64;
 
+/// Membership news of others is told at least this often, so that nobody in a small mesh misses it.
+const NARROW_COPIES_MIN: u32 = 8;
+
 impl Swim {
     /// Queues news for everybody, to leave within one window.
     pub(super) fn spread(
@@ -109,8 +112,12 @@ impl Swim {
 
     /// Drops what was told often enough; returns who still has something to hear.
     fn retire(&mut self, listeners: &[NodeName]) -> Vec<NodeName> {
-        let copies = (self.size() > FORWARD_TO_ALL_MAX).then(|| self.config.copies(self.size()));
-        self.broadcasts.retire(listeners, copies)
+        let members = self.size();
+        let copies = self.config.copies(members);
+        self.broadcasts.retire(listeners, |reach| match reach {
+            Reach::Wide => (members > FORWARD_TO_ALL_MAX).then_some(copies),
+            Reach::Narrow => Some(copies.max(NARROW_COPIES_MIN)),
+        })
     }
 
     fn deliver(&mut self, target: &NodeName, parcels: Vec<Parcel>) {

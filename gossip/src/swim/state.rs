@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use starling_model::{MemberState, NodeName, RecordKind};
 
-use super::Swim;
 use super::documents::operator_claim;
+use super::{Swim, Synced};
 use crate::action::{Action, Alarm, Change, ClaimKind, Event, OperatorClaim, SignedClaim, Ticket, Verdict};
 use crate::broadcasts::{Class, Subject};
 use crate::limits::MEMBERS_MAX;
@@ -260,9 +260,19 @@ impl Swim {
             return self.stats.drop(Drop::OwnerRate);
         }
         self.hold_record(parts, bytes.clone(), false);
-        if source.via != Via::Snapshot {
+        if self.retells(&head.owner, source) {
             let subject = Subject::Record(head.owner.clone(), head.kind, head.shard);
             self.spread(subject, Class::Record, &Message::Record(bytes), source.from.as_ref(), now);
+        }
+    }
+
+    /// Is this news for others too? Who joins learns in its first comparison what everybody knows: of that, only what a
+    /// peer says of itself can be new to somebody.
+    pub(super) fn retells(&self, about: &NodeName, source: &Source) -> bool {
+        match source.via {
+            Via::Snapshot => false,
+            Via::Gossip => true,
+            Via::Sync => self.synced == Synced::Yes || source.from.as_ref() == Some(about),
         }
     }
 

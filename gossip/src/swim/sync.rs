@@ -23,13 +23,30 @@ pub(super) type Key = (NodeName, ExchangeId);
 /// The side with the greater name waits this long for the other to begin the first comparison.
 const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
 /// After "busy": again after this long, give or take half.
-const BUSY_PAUSE: Duration = Duration::from_millis(300);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Swim {
-    /// A link is new: one comparison, begun by the side with the smaller name, or by us if that does not happen.
+    /// Does a new link begin with a comparison? In a large mesh only with whom we may have missed something: two
+    /// members that hold each other alive find out by the roots of their acks.
+    pub(super) fn compares_at_first(&self, peer: &NodeName) -> bool {
+        let known = self.members.get(peer).is_some_and(|member| member.state == MemberState::Alive);
+        !known || self.synced == Synced::No || self.size() <= self.config.full_view_members_max
+    }
+
+    /// One comparison, begun by the side that joins, else by the one with the smaller name, or by the other if that
+    /// does not happen.
     pub(super) fn first_sync(&mut self, peer: &NodeName, now: Instant) {
-        let at = if self.me.name < *peer { now } else { now + FIRST_SYNC_GRACE };
-        self.plan_sync(peer, at);
+        let first = match self.synced {
+            Synced::No => true,
+            Synced::Judging | Synced::Yes => self.me.name < *peer && self.members.get(peer).is_some(),
+        };
+        self.plan_sync(peer, if first { now } else { now + FIRST_SYNC_GRACE });
+    }
+
+    /// True while any stream with this peer is open.
+    pub(super) fn exchanges_with(&self, peer: &NodeName) -> bool {
+        let from = (peer.clone(), ExchangeId(0));
+        self.exchanges.range(from..).next().is_some_and(|((name, _), _)| name == peer)
     }
 
     fn plan_sync(&mut self, peer: &NodeName, at: Instant) {
@@ -340,6 +357,7 @@ impl Swim {
         self.sync_due.remove(peer);
         if self.synced == Synced::No {
             self.synced = Synced::Judging;
+            self.timers.set_earlier(Timer::Links, now);
         }
         if self.sync_due.is_empty() {
             self.schedule_sync(now);
