@@ -2,11 +2,14 @@
 //!
 //! `cargo run --release -p starling-tests --bin simulate -- --scenario crash --nodes 32 --seed 7`
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use sim::Report;
+use sim::report::{self, Scope};
 use sim::scenario::{self, Scenario};
 
 /// Runs a named scenario of the gossip simulator in virtual time.
@@ -25,6 +28,12 @@ struct Arguments {
     /// Run that many seeds, beginning with `--seed`, and print one line each.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// Measure and write the report on gossip to this file, instead of a scenario.
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    report: Option<PathBuf>,
+    /// Sizes of the meshes in the report.
+    #[arg(long, value_delimiter = ',', default_values_t = [8, 32, 128, 1_000])]
+    sizes: Vec<usize>,
     /// Print every line of the story.
     #[arg(long)]
     story: bool,
@@ -33,6 +42,9 @@ struct Arguments {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people: what it prints is its result")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(file) = &arguments.report {
+        return write_report(file, &Scope { sizes: arguments.sizes.clone(), seed: arguments.seed });
+    }
     let Some(name) = &arguments.scenario else {
         for scenario in scenario::ALL {
             println!("{:<14} {:>3} nodes  {}", scenario.name, scenario.nodes, scenario.about);
@@ -62,6 +74,24 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[expect(clippy::print_stderr, reason = "a command for people: progress of long work")]
+fn write_report(file: &Path, scope: &Scope) -> ExitCode {
+    let text = match report::markdown(scope, |section| eprintln!("measuring: {section}")) {
+        Ok(text) => text,
+        Err(why) => {
+            eprintln!("no report: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match fs::write(file, text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {}: {error}", file.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "a command for people: what it prints is its result")]
 fn run(scenario: &'static Scenario, nodes: usize, seed: u64, story: bool) -> Result<Report, String> {
     let outcome = scenario.run(nodes, seed);
@@ -84,6 +114,8 @@ fn print_report(report: &Report, real: f64, long: bool) {
     if !long {
         return;
     }
+    println!("  {:<28} {:>9.1} virtual s a second", "speed", length.elapsed().as_secs_f64() / real.max(1e-9));
+    println!("  {:<28} {:>9} MiB", "peak memory", sim::figures::peak_bytes() >> 20);
     for (what, time) in &report.times {
         println!("  {what:<28} {:>9.3} s", time.as_secs_f64());
     }

@@ -19,6 +19,7 @@ use crate::trace::TraceHash;
 mod chaos;
 mod faults;
 mod links;
+mod large;
 mod membership;
 mod records;
 mod restarts;
@@ -69,6 +70,7 @@ pub const ALL: &[Scenario] = &[
     faults::PAUSE_SHORT,
     faults::PAUSE_LONG,
     faults::LIAR,
+    large::LARGE,
     chaos::CHAOS,
     chaos::CHAOS_SLOW,
     chaos::CHAOS_FAST,

@@ -1,0 +1,190 @@
+//! The report on gossip: measured meshes as tables, with the seeds and the command that make them again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use starling_gossip::SwimConfig;
+
+use crate::cluster::Setup;
+use crate::figures::{Figures, Plan, measure, percentile};
+
+/// A part of the report: its heading and how its text comes about.
+pub type Section = (&'static str, fn(&Scope) -> Result<String, String>);
+
+/// All parts, in their order.
+pub const SECTIONS: &[Section] = &[("Meshes of one site", meshes), ("One of 25 crashes, preset `fast`", crash_of_25)];
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Sizes of meshes.
+    pub sizes: Vec<usize>,
+    /// The first seed; each further run takes the next.
+    pub seed: u64,
+}
+
+/// Makes the whole report; `progress` is told what is being measured.
+///
+/// # Errors
+/// What did not come about or broke a promise: no report is better than a wrong one.
+pub fn markdown(scope: &Scope, mut progress: impl FnMut(&str)) -> Result<String, String> {
+    let sizes: Vec<String> = scope.sizes.iter().map(ToString::to_string).collect();
+    let mut text = String::from("# Gossip in the simulator\n\n");
+    let _ = writeln!(
+        text,
+        "Written by `cargo run --release -p starling-tests --bin simulate -- --report docs/measurements/gossip.md --sizes {} \
+         --seed {}`. The machines are the real ones of `starling-gossip`; time, network, disks and signatures are \
+         simulated (`tests/sim`). Virtual times repeat exactly for a seed; speeds and memory are those of this machine: {}.",
+        sizes.join(","),
+        scope.seed,
+        machine(),
+    );
+    for (heading, section) in SECTIONS {
+        progress(heading);
+        let begin = Instant::now();
+        let part = section(scope)?;
+        let _ = write!(text, "\n## {heading}\n\n{part}\nMeasured in {:.0} s.\n", begin.elapsed().as_secs_f64());
+    }
+    Ok(text)
+}
+
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|line| line.split(':').nth(1));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("{}, {cores} cores", model.map_or("unknown processor", str::trim))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64())
+}
+
+/// Small meshes are cheap, so they are measured from several seeds.
+fn plans(nodes: usize) -> (u64, Plan) {
+    let plan = |changes, crashes, rest| Plan { nodes, changes, crashes, rest: Duration::from_secs(rest) };
+    match nodes {
+        0..=32 => (10, plan(10, 3, 300)),
+        33..=128 => (5, plan(10, 3, 300)),
+        129..=1_000 => (1, plan(10, 2, 120)),
+        _ => (1, plan(3, 1, 60)),
+    }
+}
+
+/// Forming, detection, dissemination, cost at rest, the simulator's speed.
+fn meshes(scope: &Scope) -> Result<String, String> {
+    let mut rows: Vec<(u64, Vec<Figures>)> = Vec::new();
+    for nodes in &scope.sizes {
+        let (seeds, plan) = plans(*nodes);
+        let all = (scope.seed..scope.seed + seeds).map(|seed| measure(Setup::lan(seed), &plan));
+        rows.push((seeds, all.collect::<Result<_, _>>()?));
+    }
+    let mut text = String::from(
+        "Preset `lan`, a link of 0.3 to 0.6 ms each way without loss, all agents started 2 ms apart with three seeds. A \
+         change is a new services record of three instances. Times in seconds.\n\n\
+         | nodes | seeds | formed after the last start | handshakes and KB a node till then | first knows of a crash, median / max | \
+         all know, median / max | change at each node, p50 / p99 / max | false deaths |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for (seeds, all) in &rows {
+        let Some(one) = all.first() else { continue };
+        let join = |part: fn(&Figures) -> &Vec<Duration>| -> Vec<Duration> {
+            all.iter().flat_map(|figures| part(figures).iter().copied()).collect()
+        };
+        let formed: Vec<Duration> = all.iter().map(|figures| figures.formed).collect();
+        let (first, known) = (join(|figures| &figures.first_known), join(|figures| &figures.all_known));
+        let spread = join(|figures| &figures.spread);
+        let _ = writeln!(
+            text,
+            "| {} | {}-{} | {} | {:.1}, {:.1} | {} / {} | {} / {} | {} / {} / {} | {} |",
+            one.nodes,
+            scope.seed,
+            scope.seed + seeds - 1,
+            seconds(percentile(&formed, 500)),
+            mean(all, |figures| figures.forming_handshakes),
+            mean(all, |figures| figures.forming_bytes) / 1e3,
+            seconds(percentile(&first, 500)),
+            seconds(percentile(&first, 1_000)),
+            seconds(percentile(&known, 500)),
+            seconds(percentile(&known, 1_000)),
+            seconds(percentile(&spread, 500)),
+            seconds(percentile(&spread, 990)),
+            seconds(percentile(&spread, 1_000)),
+            all.iter().map(|figures| figures.false_deaths).sum::<usize>(),
+        );
+    }
+    text.push_str(
+        "\nAt rest, nothing changing, each node and second; bytes are payload, before QUIC adds its own (the report on \
+         real endpoints counts those).\n\n\
+         | nodes | datagrams | datagram B | stream B | payload B | handshakes | virtual s for each real s | \
+         peak memory of the run, MiB | B for each node and member |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (_, all) in &rows {
+        let Some(one) = all.first() else { continue };
+        let datagrams = mean(all, |figures| figures.rest.datagram_bytes);
+        let streams = mean(all, |figures| figures.rest.stream_bytes);
+        let peak = all.iter().map(|figures| figures.peak_bytes).max().unwrap_or(0);
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {datagrams:.0} | {streams:.0} | {:.0} | {:.4} | {:.0} | {} | {:.0} |",
+            one.nodes,
+            mean(all, |figures| figures.rest.datagrams),
+            datagrams + streams,
+            mean(all, |figures| figures.rest.handshakes),
+            mean(all, |figures| figures.speed),
+            peak >> 20,
+            peak as f64 / (one.nodes * one.nodes) as f64,
+        );
+    }
+    text.push_str(
+        "\nMemory is that of the whole process at its largest so far, with the simulated network and the checkers; it means \
+         something for the largest mesh only, whose tables outweigh the rest.\n",
+    );
+    Ok(text)
+}
+
+fn mean(all: &[Figures], part: impl Fn(&Figures) -> f64) -> f64 {
+    all.iter().map(part).sum::<f64>() / all.len().max(1) as f64
+}
+
+/// Seeds of the meshes of 25.
+const SEEDS_OF_25: u64 = 100;
+
+/// How soon all of 25 know that one crashed.
+fn crash_of_25(scope: &Scope) -> Result<String, String> {
+    let plan = Plan { nodes: 25, changes: 0, crashes: 1, rest: Duration::from_secs(1) };
+    let mut text = String::from(
+        "| preset | runs | first knows, p50 / p99 | all know, p50 / p99 / max | false deaths |\n|---|---|---|---|---|\n",
+    );
+    for (name, config) in [("fast", SwimConfig::fast()), ("lan", SwimConfig::lan())] {
+        let (mut first, mut known, mut wrong) = (Vec::new(), Vec::new(), 0);
+        for seed in scope.seed..scope.seed + SEEDS_OF_25 {
+            let figures = measure(Setup { config: config.clone(), ..Setup::lan(seed) }, &plan)?;
+            first.extend(figures.first_known);
+            known.extend(figures.all_known);
+            wrong += figures.false_deaths;
+        }
+        let _ = writeln!(
+            text,
+            "| {name} | {SEEDS_OF_25} | {} / {} | {} / {} / {} | {wrong} |",
+            seconds(percentile(&first, 500)),
+            seconds(percentile(&first, 990)),
+            seconds(percentile(&known, 500)),
+            seconds(percentile(&known, 990)),
+            seconds(percentile(&known, 1_000)),
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_names_its_sizes_and_seeds() {
+        let scope = Scope { sizes: vec![4], seed: 5 };
+        let text = meshes(&scope).expect("a mesh of four forms");
+        assert!(text.contains("| 4 | 5-14 |"), "{text}");
+    }
+}
