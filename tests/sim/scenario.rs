@@ -18,8 +18,8 @@ use crate::trace::TraceHash;
 
 mod chaos;
 mod faults;
-mod links;
 mod large;
+mod links;
 mod membership;
 mod records;
 mod restarts;
