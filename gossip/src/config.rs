@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// How a failed probe moves the local health score.
+/// How a failed probe moves the local health score (LHA-Probe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthRule {
+    /// Not at all, and relays send no nacks, as in plain SWIM; for comparisons.
+    Off,
     /// memberlist: +1 when no nacks were due, else one per missing nack; highest score 7.
     Memberlist,
     /// The paper (Lifeguard, IV-A): +1 for the failed probe and +1 per missing nack; highest score 8.
@@ -34,8 +36,20 @@ pub enum DirectWait {
 pub enum Eviction {
     /// Only this node's own failed probe ladder, whoever else says so.
     OwnVerdict,
-    /// An expired suspicion or anybody's word, as in the papers; for replays and comparisons.
+    /// An expired suspicion or anybody's word, as in the papers, without any guard of ours: no cap on accusations, no
+    /// hold when many seem to fail, no forgiveness for late turns; for replays and comparisons.
     AnyVerdict,
+}
+
+/// When a doubted member hears first of all what is held against it (Lifeguard, IV-C).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Buddy {
+    /// Never: its doubt comes by gossip, as in plain SWIM; for comparisons.
+    Off,
+    /// With every ping, for ourselves or as a relay, as in the paper.
+    Pings,
+    /// With answers to its own pings too.
+    PingsAndAnswers,
 }
 
 /// Settings of one [`crate::Swim`]. Each value that depends on the size of the mesh follows it at run time.
@@ -96,6 +110,8 @@ pub struct SwimConfig {
     pub direct_wait: DirectWait,
     /// Whose word evicts.
     pub eviction: Eviction,
+    /// When a doubted member is told.
+    pub buddy: Buddy,
 }
 
 impl SwimConfig {
@@ -130,6 +146,7 @@ impl SwimConfig {
             stretch: Stretch::PeriodAndTimeouts,
             direct_wait: DirectWait::Measured,
             eviction: Eviction::OwnVerdict,
+            buddy: Buddy::PingsAndAnswers,
         }
     }
 
@@ -189,18 +206,19 @@ impl SwimConfig {
         }
     }
 
-    /// memberlist's rules on LAN figures, for comparisons.
+    /// memberlist's rules on LAN figures, for comparisons: whoever says "dead" is believed.
     #[must_use]
     pub fn memberlist() -> Self {
         Self {
             stretch: Stretch::PeriodOnly,
             direct_wait: DirectWait::Fixed,
             eviction: Eviction::AnyVerdict,
+            buddy: Buddy::Pings,
             ..Self::lan()
         }
     }
 
-    /// The Lifeguard paper's rules, for replays.
+    /// The Lifeguard paper's rules with all three components, for replays.
     #[must_use]
     pub fn paper() -> Self {
         Self {
@@ -209,8 +227,16 @@ impl SwimConfig {
             health_rule: HealthRule::Paper,
             direct_wait: DirectWait::Fixed,
             eviction: Eviction::AnyVerdict,
+            buddy: Buddy::Pings,
             ..Self::lan()
         }
+    }
+
+    /// Plain SWIM as the paper's baseline has it (V-C): each of its three components is off, and a suspicion lasts as
+    /// long as the paper's shortest; for comparisons.
+    #[must_use]
+    pub fn swim() -> Self {
+        Self { suspicion_beta: 1, confirmations: 0, health_rule: HealthRule::Off, buddy: Buddy::Off, ..Self::paper() }
     }
 
     /// Copies of one update among `members` (memberlist): `mult * ceil(log10(members + 1))`.

@@ -38,6 +38,7 @@ impl LocalHealth {
     pub(crate) fn probe_failed(&mut self, due: usize, came: usize) {
         let missing = u8::try_from(due.saturating_sub(came)).unwrap_or(u8::MAX);
         self.worsen(match self.rule {
+            HealthRule::Off => 0,
             HealthRule::Memberlist if due == 0 => 1,
             HealthRule::Memberlist => missing,
             HealthRule::Paper => missing.saturating_add(1),
@@ -51,6 +52,7 @@ impl LocalHealth {
 
     fn worsen(&mut self, by: u8) {
         let max = match self.rule {
+            HealthRule::Off => 0,
             HealthRule::Memberlist => SCORE_MAX,
             HealthRule::Paper => SCORE_MAX_PAPER,
         };
@@ -73,6 +75,17 @@ mod tests {
         assert_eq!((health.score(), health.factor()), (7, 8));
     }
 
+    #[test]
+    fn the_paper_saturates_at_eight_and_plain_swim_has_no_score() {
+        let check = |rule, want| {
+            let mut health = LocalHealth::new(rule);
+            (0..10).for_each(|_| health.blamed());
+            assert_eq!((health.score(), health.factor()), (want, u32::from(want) + 1), "{rule:?}");
+        };
+        check(HealthRule::Paper, 8);
+        check(HealthRule::Off, 0);
+    }
+
     /// Unit vector V8 (memberlist's tables), and the paper's counter.
     #[test]
     fn only_missing_nacks_speak_against_us() {
@@ -86,6 +99,7 @@ mod tests {
         check(HealthRule::Memberlist, 0, 0, 1);
         check(HealthRule::Paper, 3, 3, 1);
         check(HealthRule::Paper, 3, 0, 4);
+        check(HealthRule::Off, 3, 0, 0);
         let mut health = LocalHealth::new(HealthRule::Memberlist);
         health.blamed();
         health.probe_acked();

@@ -9,6 +9,7 @@ mod linking;
 mod membership;
 mod ping;
 mod probing;
+mod replay;
 mod speaking;
 mod spread;
 mod state;
@@ -32,7 +33,7 @@ use crate::action::{
 };
 use crate::anti_entropy::Exchange;
 use crate::broadcasts::Broadcasts;
-use crate::config::{DirectWait, Stretch, SwimConfig};
+use crate::config::{DirectWait, Eviction, Stretch, SwimConfig};
 use crate::digest::Sums;
 use crate::forward::Pace;
 use crate::isolation::Isolation;
@@ -310,7 +311,7 @@ impl Swim {
     /// Fires what is due. Call it in each turn, after all inputs: an ack that has arrived beats its own deadline.
     pub fn handle_timeout(&mut self, now: Instant) {
         let late = self.timers.lateness(now);
-        if late > LAG_BLAMED {
+        if late > LAG_BLAMED && self.config.eviction == Eviction::OwnVerdict {
             self.paused(late);
         }
         // Each timer is set into the future when it fires, so one turn fires each at most once; the bound only guards
@@ -582,6 +583,8 @@ mod documents_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod test_mesh;
 #[cfg(test)]

@@ -133,6 +133,19 @@ impl Timers {
         Some(timer)
     }
 
+    /// The next deadline for this reason. Looks at all of them.
+    pub(crate) fn next_of(&self, why: Wake) -> Option<Instant> {
+        self.order.iter().find(|(_, timer)| timer.wake() == why).map(|(at, _)| *at)
+    }
+
+    /// Takes the earliest deadline for this reason that is not after `now`. Looks at all of them.
+    pub(crate) fn pop_due_of(&mut self, why: Wake, now: Instant) -> Option<Timer> {
+        let due = self.order.iter().take_while(|(at, _)| *at <= now).find(|(_, timer)| timer.wake() == why);
+        let timer = due.map(|(_, timer)| timer.clone())?;
+        self.cancel(&timer);
+        Some(timer)
+    }
+
     /// How long the earliest deadline is over.
     pub(crate) fn lateness(&self, now: Instant) -> Duration {
         self.order.first().map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
@@ -167,6 +180,20 @@ mod tests {
         assert_eq!(timers.pop_due(t0 + 5 * second), Some(Timer::Gossip));
         assert_eq!(timers.pop_due(t0 + 5 * second), Some(Timer::Sweep));
         assert_eq!(timers.pop_due(t0 + 5 * second), None);
+    }
+
+    #[test]
+    fn deadlines_of_one_kind_can_be_taken_alone() {
+        let (t0, second) = (base(), Duration::from_secs(1));
+        let mut timers = Timers::default();
+        timers.set(Timer::Gossip, t0 + second);
+        timers.set(Timer::ProbeVerdict(2), t0 + 2 * second);
+        timers.set(Timer::ProbeVerdict(3), t0 + 3 * second);
+        assert_eq!(timers.next_of(Wake::ProbeVerdict), Some(t0 + 2 * second));
+        assert_eq!(timers.pop_due_of(Wake::ProbeVerdict, t0 + second), None);
+        assert_eq!(timers.pop_due_of(Wake::ProbeVerdict, t0 + 2 * second), Some(Timer::ProbeVerdict(2)));
+        assert_eq!(timers.pop_due_of(Wake::ProbeVerdict, t0 + 2 * second), None);
+        assert_eq!(timers.next(), Some((t0 + second, Wake::Gossip)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{Phase, Swim};
 use crate::action::{Action, ExchangeId, Reach, Rejected};
 use crate::anti_entropy::{Exchange, Listing, Purpose};
 use crate::broadcasts::Subject;
+use crate::config::Buddy;
 use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
@@ -113,7 +114,7 @@ impl Swim {
         for message in messages {
             match message {
                 Message::Ping { nonce } => {
-                    answer.extend(self.doubts_about(from));
+                    answer.extend(self.buddy(from, Buddy::PingsAndAnswers));
                     answer.push(self.ack(nonce));
                 }
                 Message::Want(list) => answer.extend(self.wanted(&list, &mut given)),

@@ -195,7 +195,7 @@ impl Swim {
         if !known_accuser {
             return self.stats.drop(Drop::UnknownSubject);
         }
-        if !repeated && !from_self {
+        if !repeated && !from_self && self.config.eviction == Eviction::OwnVerdict {
             let window = self.window().min;
             if !self.accusers.admit(&said.accuser, self.size(), window, now) {
                 self.stats.accusations_over_cap += 1;

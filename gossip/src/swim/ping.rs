@@ -7,6 +7,7 @@ use starling_model::NodeName;
 
 use super::{Phase, Swim};
 use crate::action::{DialReason, DownReason, Event, PingAnswer, PingId};
+use crate::config::Buddy;
 use crate::limits::{DATAGRAM_BYTES_MAX, PINGS_MAX};
 use crate::timers::Timer;
 use crate::wire::{self, Message};
@@ -52,7 +53,7 @@ impl Swim {
         let Some(ping) = self.pings.get_mut(&nonce) else { return };
         ping.sent = Some(now);
         let (target, bytes) = (ping.target.clone(), ping.bytes);
-        let mut messages: Vec<Message> = self.doubts_about(&target).into_iter().collect();
+        let mut messages: Vec<Message> = self.buddy(&target, Buddy::Pings).into_iter().collect();
         messages.push(Message::Ping { nonce });
         let mut body: Vec<_> = messages.iter().filter_map(|message| wire::message(message).ok()).collect();
         let len = body.iter().map(bytes::Bytes::len).sum::<usize>() + wire::ENVELOPE_BYTES;

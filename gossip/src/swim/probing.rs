@@ -8,6 +8,7 @@ use starling_model::{MemberState, NodeName};
 use super::{Phase, Swim};
 use crate::action::{DialReason, DownReason, PathResult, Reach, Roots, Step};
 use crate::anti_entropy;
+use crate::config::{Buddy, Eviction, HealthRule};
 use crate::forward;
 use crate::limits::{EXCHANGES_MAX, PROBES_MAX, RELAY_TIME_MAX, RELAYS_MAX};
 use crate::probe::{Probe, Purpose, Relay};
@@ -88,7 +89,7 @@ impl Swim {
         let Some(probe) = self.probes.get_mut(&nonce) else { return };
         probe.pinged.get_or_insert(now);
         let target = probe.target.clone();
-        let mut messages: Vec<Message> = self.doubts_about(&target).into_iter().collect();
+        let mut messages: Vec<Message> = self.buddy(&target, Buddy::Pings).into_iter().collect();
         messages.push(Message::Ping { nonce });
         self.send(&target, &messages);
     }
@@ -116,7 +117,7 @@ impl Swim {
         }
         if self.links.is_up(&target) && self.exchanges.len() < EXCHANGES_MAX {
             let id = self.open_exchange(&target, anti_entropy::Purpose::Ping, now);
-            let mut messages: Vec<Message> = self.doubts_about(&target).into_iter().collect();
+            let mut messages: Vec<Message> = self.buddy(&target, Buddy::Pings).into_iter().collect();
             messages.push(Message::Ping { nonce });
             self.send_sync(&target, id, &messages, true);
             if let Some(probe) = self.probes.get_mut(&nonce) {
@@ -167,7 +168,7 @@ impl Swim {
             member.rtt.observe(rtt);
             self.stats.probe_rtt.observe(rtt);
         }
-        if let Some(suspicion) = member.suspicion.as_mut() {
+        if let Some(suspicion) = member.suspicion.as_mut().filter(|_| self.config.eviction == Eviction::OwnVerdict) {
             // It lives, but only its own word clears it: go on looking until that comes.
             suspicion.own_failure = None;
             self.timers.set(Timer::Verification(probe.target.clone()), again);
@@ -234,7 +235,7 @@ impl Swim {
         let mut messages = Vec::with_capacity(2);
         // A member that we hold dead and that speaks is told so, but not at every ping.
         let told = self.told_dead.get(from).is_some_and(|at| now.saturating_duration_since(*at) < TELL_DEAD_PAUSE);
-        if !told && let Some(doubt) = self.doubts_about(from) {
+        if !told && let Some(doubt) = self.buddy(from, Buddy::PingsAndAnswers) {
             self.told_dead.insert(from.clone(), now);
             messages.push(doubt);
         }
@@ -253,7 +254,9 @@ impl Swim {
         let known = self.members.get(target).is_some();
         let relay = Relay { origin: from.clone(), origin_nonce: nonce, target: target.clone(), pinged: up };
         self.relays.insert(own, relay);
-        self.timers.set(Timer::RelayNack(own), now + wait.mul_f64(NACK_AT));
+        if self.config.health_rule != HealthRule::Off {
+            self.timers.set(Timer::RelayNack(own), now + wait.mul_f64(NACK_AT));
+        }
         self.timers.set(Timer::RelayEnd(own), now + wait * 2);
         if up {
             self.relay_ping(own, target);
@@ -263,7 +266,7 @@ impl Swim {
     }
 
     fn relay_ping(&mut self, nonce: u64, target: &NodeName) {
-        let mut messages: Vec<Message> = self.doubts_about(target).into_iter().collect();
+        let mut messages: Vec<Message> = self.buddy(target, Buddy::Pings).into_iter().collect();
         messages.push(Message::Ping { nonce });
         self.send(target, &messages);
     }

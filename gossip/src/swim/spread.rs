@@ -8,6 +8,7 @@ use starling_model::{MemberState, NodeName};
 use super::{Phase, Swim};
 use crate::action::{Action, ExchangeId};
 use crate::broadcasts::{Broadcasts, Class, Parcel, ROOM, Reach, Subject, pack};
+use crate::config::Buddy;
 use crate::forward;
 use crate::limits::FORWARD_TO_ALL_MAX;
 use crate::stats::Drop;
@@ -172,8 +173,11 @@ impl Swim {
         self.send_datagram(to, &body);
     }
 
-    /// What we hold against a peer, to be said first whenever we speak to it (Lifeguard, IV-C).
-    pub(super) fn doubts_about(&self, peer: &NodeName) -> Option<Message> {
+    /// What we hold against a peer, to be said first on `occasion` (Lifeguard, IV-C).
+    pub(super) fn buddy(&self, peer: &NodeName, occasion: Buddy) -> Option<Message> {
+        if self.config.buddy < occasion {
+            return None;
+        }
         let member = self.members.get(peer)?;
         let state = match member.state {
             MemberState::Suspect | MemberState::Dead => member.state,

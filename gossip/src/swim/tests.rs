@@ -550,4 +550,5 @@ fn every_preset_finds_a_crash() {
     check(SwimConfig::wan(), MS(120_000));
     check(SwimConfig::memberlist(), MS(20_000));
     check(SwimConfig::paper(), MS(30_000));
+    check(SwimConfig::swim(), MS(10_000));
 }
