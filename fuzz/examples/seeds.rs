@@ -1,6 +1,7 @@
 //! Writes the committed seeds of all targets, and the identity fixtures when there are none: `cargo run --example seeds`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -13,8 +14,8 @@ use starling_fuzz::identity::{FIXTURE, MADE, folder, name, sha256};
 use starling_gossip::{ExchangeId, Restored, golden};
 use starling_identity::{IssuingCa, JoinFile, NodeIdentity, create_trust_domain, new_record_key};
 use starling_model::{
-    Announcement, BootEpoch, InstanceName, Labels, Namespace, PortName, Protocol, RecordVersion, ServiceKey,
-    ServiceName, ServicesRecord, TrustDomain, Weight,
+    Announcement, Batch, BatchId, BootEpoch, Document, DocumentKey, Generation, InstanceName, KeyId, Labels, Namespace,
+    PortName, Protocol, RecordVersion, Revocation, ServiceKey, ServiceName, ServicesRecord, TrustDomain, Weight,
 };
 use starling_proxy::header::{Carry, OpenHeader};
 use starling_transport::mux::{Mux, Role};
@@ -28,6 +29,7 @@ fn main() -> io::Result<()> {
         fixtures()?;
     }
     gossip()?;
+    operators()?;
     identity()?;
     connections()?;
     texts()
@@ -185,6 +187,7 @@ fn messages(life: &[u8], record: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let want = |class: u8, hash: &[u8]| {
         [&[class][..], &named("m1"), &[1, 0], &u32::try_from(hash.len()).expect("short").to_le_bytes(), hash].concat()
     };
+    let signed = |kind: u8| [&[kind][..], &number(7), &number(1), &[4; 32]].concat();
     vec![
         (1, number(5)),
         (2, [number(5), number(0), number(9), vec![0]].concat()),
@@ -205,8 +208,45 @@ fn messages(life: &[u8], record: &[u8]) -> Vec<(u8, Vec<u8>)> {
         (23, Vec::new()),
         (24, Vec::new()),
         (25, Vec::new()),
+        (10, revocation(1)),
+        (11, signed(1)),
+        (26, list(&[signed(1), signed(2), signed(3)])),
+        (27, list(&[vec![4; 32]])),
+        (128, document(1)),
         (99, b"later".to_vec()),
     ]
+}
+
+/// A signed document of `m1`'s mesh.
+fn document(schema: u16) -> Vec<u8> {
+    let head = Document {
+        schema,
+        key: DocumentKey::parse("HTTPRoute", "default", "orders").expect("a key"),
+        signer: KeyId(1),
+        generation: Generation::FIRST,
+        signed_at: 0,
+        deleted: false,
+        batch: Some(Batch { id: BatchId([9; 32]), count: NonZeroU16::MIN }),
+    };
+    [&head.to_body("kind: HTTPRoute\n").expect("a document")[..], &[3; 64]].concat()
+}
+
+/// A signed revocation of `m1`.
+fn revocation(schema: u16) -> Vec<u8> {
+    let (node, kept, reason) = (name("m1"), vec![[1; 32], [2; 32]], "stolen".to_owned());
+    let said = Revocation { schema, node, signer: KeyId(1), number: 1, signed_at: 0, kept, reason };
+    [&said.to_body().expect("a revocation")[..], &[3; 64]].concat()
+}
+
+fn operators() -> io::Result<()> {
+    for schema in [1, 2] {
+        seed("gossip_document", &format!("schema-{schema}"), document(schema))?;
+        seed("gossip_revocation", &format!("schema-{schema}"), revocation(schema))?;
+    }
+    seed("gossip_document", "text", b"\x00\x01\x01kind: HTTPRoute\n")?;
+    seed("gossip_document", "deleted", b"\x01\x02\x07")?;
+    seed("gossip_restore", "document", [&[0, 4, 3][..], &counted(&document(1))].concat())?;
+    seed("gossip_restore", "revocation", [&[0, 5, 3][..], &counted(&revocation(1))].concat())
 }
 
 fn identity() -> io::Result<()> {

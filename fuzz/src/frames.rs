@@ -14,11 +14,12 @@ pub enum Envelope {
     Sync,
 }
 
-/// One message of any kind.
+/// One message of any kind; from kind 128 on the length is a wide one.
 #[must_use]
 pub fn message(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("an input is short");
-    [&[kind][..], &length.to_le_bytes(), payload].concat()
+    let length = if kind < 128 { length.to_le_bytes().to_vec() } else { u32::from(length).to_le_bytes().to_vec() };
+    [&[kind][..], &length, payload].concat()
 }
 
 /// A frame of our mesh with a right length.

@@ -4,11 +4,16 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use starling_model::{BootEpoch, Life, MeshId, NodeName, RecordKind, RecordVersion, ServicesRecord};
+use starling_model::{
+    BootEpoch, DocumentKey, DocumentVersion, EnvelopeInvalid, Life, MeshId, NodeName, RecordKind, RecordVersion,
+    Revocation, ServicesRecord,
+};
 
 use crate::codec::WireError;
+use crate::documents::SignedDocument;
 use crate::limits::SIGNATURE_BYTES;
 use crate::payload;
+use crate::trust::SignedRevocation;
 use crate::wire::{self, Alive, Envelope, Frame, LifeClaim, Message, RecordHead, SignedLife};
 
 /// What a frame held.
@@ -128,11 +133,55 @@ pub fn record_datagram(mesh: &MeshId, record: Bytes) -> Result<Bytes, WireError>
     Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[message]))
 }
 
+/// Reads a signed document: which one, which version of it, and its text.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_document(envelope: &Bytes) -> Result<(DocumentKey, DocumentVersion, Bytes), EnvelopeInvalid> {
+    SignedDocument::read(envelope).map(|document| (document.head.key, document.version, document.text))
+}
+
+/// Reads a signed revocation: what it says, and its hash.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_revocation(envelope: &Bytes) -> Result<(Revocation, [u8; 32]), EnvelopeInvalid> {
+    SignedRevocation::read(envelope).map(|revocation| (revocation.said, revocation.hash))
+}
+
+/// A sync frame with one signed document.
+///
+/// # Errors
+/// It is longer than a document may be.
+pub fn document_frame(mesh: &MeshId, envelope: Bytes) -> Result<Bytes, WireError> {
+    let message = wire::message(&Message::Document(envelope))?;
+    Ok(wire::frame(Envelope::Sync, &wire::mesh_head(mesh), &[message]))
+}
+
+/// A datagram that says that a signed document exists.
+///
+/// # Errors
+/// It is no document.
+pub fn document_announcement(mesh: &MeshId, envelope: &Bytes) -> Result<Bytes, WireError> {
+    let document = SignedDocument::read(envelope).map_err(|_| WireError::Malformed)?;
+    let message = wire::message(&Message::HaveDocument(document.digest()))?;
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[message]))
+}
+
+/// A datagram with one signed revocation.
+///
+/// # Errors
+/// It is longer than a revocation may be.
+pub fn revocation_datagram(mesh: &MeshId, envelope: Bytes) -> Result<Bytes, WireError> {
+    let message = wire::message(&Message::Revocation(envelope))?;
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[message]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::payload::tests::sample_instance;
-    use crate::testing::node;
+    use crate::testing::{document, document_key, node, revocation};
 
     const MESH: MeshId = MeshId([7; 32]);
 
@@ -149,5 +198,34 @@ mod tests {
         assert_eq!(read_datagram(&MESH, &record_datagram(&MESH, bytes).unwrap()), one);
         assert_eq!(read_datagram(&MeshId([8; 32]), &ping_datagram(&MESH, 5).unwrap()), Ok(Seen::Foreign));
         assert_eq!(read_sync_frame(&MESH, b"x"), Err(WireError::Truncated));
+    }
+
+    #[test]
+    fn samples_of_operators_words_are_read_by_the_readers() {
+        let one = Ok(Seen::Ours { messages: 1, unknown: 0 });
+        let document = document("orders", 3, None);
+        let (key, version, text) = read_document(&document).unwrap();
+        assert_eq!((key, version.generation.get(), &text[..]), (document_key("orders"), 3, &b"orders 3"[..]));
+        assert_eq!(read_datagram(&MESH, &document_announcement(&MESH, &document).unwrap()), one);
+        assert_eq!(read_sync_frame(&MESH, &document_frame(&MESH, document).unwrap()), one);
+        let revocation = revocation("vm-3", 2, &[1]);
+        let (said, _) = read_revocation(&revocation).unwrap();
+        assert_eq!((said.node, said.number), (node("vm-3"), 2));
+        assert_eq!(read_datagram(&MESH, &revocation_datagram(&MESH, revocation).unwrap()), one);
+        assert!(read_document(&Bytes::new()).is_err() && read_revocation(&Bytes::new()).is_err());
+    }
+
+    /// Bytes of the first wire version; they never change under this envelope.
+    #[test]
+    fn the_bytes_of_operators_words_are_fixed() {
+        let document = document("a", 1, None);
+        let frame = document_frame(&MESH, document.clone()).unwrap();
+        let len = u8::try_from(document.len()).unwrap();
+        let head = [b"S1\x02\x00", &[7; 8][..], &[len + 5, 0, 0, 0], &[128, len, 0, 0, 0]].concat();
+        assert_eq!(frame, [&head[..], &document].concat());
+        let announcement = document_announcement(&MESH, &document).unwrap();
+        let want = "533101000707070707070707340000000b310001b446";
+        let hex: String = announcement.iter().take(22).map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, want);
     }
 }

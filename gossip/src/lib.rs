@@ -36,7 +36,7 @@
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
 //! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only computes: `members` (which claim wins),
 //! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `isolation` (failure detection); `broadcasts`, `forward`,
-//! `quota` (spreading); `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
+//! `fetches`, `quota` (spreading); `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
 //! `wire`, `payload`, `snapshot`, `codec` (bytes). [`config`] names every knob, [`limits`] every bound.
 //!
 //! Papers: A. Das, I. Gupta, A. Motivala, *SWIM* (DSN 2002); A. Dadgar, J. Phillips, J. Currey, *Lifeguard*
@@ -57,6 +57,7 @@ mod broadcasts;
 mod codec;
 mod digest;
 mod documents;
+mod fetches;
 mod forward;
 mod hash;
 mod isolation;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use starling_model::limits::{ADDRESSES_MAX, DOCUMENT_BODY_BYTES_MAX, NAME_BYTES_MAX, REVOCATION_BODY_BYTES_MAX};
+use starling_model::limits::{
+    ADDRESSES_MAX, BATCH_DOCUMENTS_MAX, DOCUMENT_BODY_BYTES_MAX, NAME_BYTES_MAX, REVOCATION_BODY_BYTES_MAX,
+};
 
 /// Largest gossip datagram. Every QUIC path carries 1,200 bytes (RFC 9000, 14); of these a short-header packet spends
 /// 1 flags + 8 connection id + 4 packet number + 16 tag, and the DATAGRAM frame (RFC 9221) up to 9.
@@ -161,6 +163,11 @@ pub const REVOCATION_BYTES_MAX: usize = REVOCATION_BODY_BYTES_MAX + SIGNATURE_BY
 const _: () = assert!(REVOCATION_BYTES_MAX + 3 + 16 <= DATAGRAM_BYTES_MAX);
 /// Documents that are being fetched at a time.
 pub const FETCHES_MAX: usize = 1_024;
+/// Of these, documents that one peer said it had: one batch of the largest size.
+pub const FETCHES_PER_PEER_MAX: usize = 256;
+const _: () = assert!(FETCHES_PER_PEER_MAX >= BATCH_DOCUMENTS_MAX as usize);
+/// Others who have a document that are remembered while it is fetched.
+pub const FETCH_ALTERNATIVES_MAX: usize = 3;
 /// Hashes whose signatures count for nothing that are remembered, so that they are not fetched at each mention.
 pub const REFUSED_MAX: usize = 1_024;
 /// Submissions that wait for verdicts: people work one after another.

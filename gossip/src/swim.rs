@@ -535,6 +535,7 @@ impl Swim {
             Timer::AntiEntropy => self.anti_entropy_tick(now),
             Timer::Agreement => self.agreement_tick(now),
             Timer::Batches => self.batches_overdue(now),
+            Timer::Fetches => self.fetches_overdue(now),
             Timer::OwnRecords => self.write_own(now),
             Timer::Links => self.update_links(now),
             Timer::Rotate => self.rotate(now),
@@ -577,6 +578,8 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod documents_hostile_tests;
 #[cfg(test)]
 mod documents_tests;
 #[cfg(test)]

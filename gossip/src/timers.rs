@@ -27,6 +27,8 @@ pub(crate) enum Timer {
     Agreement,
     /// A batch becomes overdue.
     Batches,
+    /// A document does not come: the next one who has it is asked.
+    Fetches,
     OwnRecords,
     Links,
     /// One random link is replaced.
@@ -50,7 +52,7 @@ impl Timer {
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
             Self::Gossip => Wake::Gossip,
-            Self::AntiEntropy | Self::Agreement => Wake::AntiEntropy,
+            Self::AntiEntropy | Self::Agreement | Self::Fetches => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
             Self::Links | Self::Rotate => Wake::Links,
             Self::Heal => Wake::Heal,
@@ -73,6 +75,7 @@ impl Timer {
             | Self::AntiEntropy
             | Self::Agreement
             | Self::Batches
+            | Self::Fetches
             | Self::OwnRecords
             | Self::Links
             | Self::Rotate

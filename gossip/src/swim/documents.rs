@@ -14,15 +14,14 @@ use crate::action::{
 };
 use crate::broadcasts::{Class, Subject};
 use crate::documents::{Changes, Documents, SignedDocument, Unfit};
-use crate::limits::{EXCHANGE_TIME_MAX, FETCHES_MAX, REFUSED_MAX, SIGNATURE_BYTES};
+use crate::fetches::Fetches;
+use crate::limits::{REFUSED_MAX, SIGNATURE_BYTES, WANT_ITEMS_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::trust::{SignedRevocation, Trust};
 use crate::wire::{Message, SignedDigest};
 
-/// A fetch without an answer for this long is begun again at the next mention.
-const FETCH_PATIENCE: Duration = Duration::from_millis(500);
 /// A word whose signature counted for nothing is not asked for again this long: the bundle may change meanwhile.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -33,8 +32,8 @@ pub(super) struct Operators {
     pub(super) trust: Trust,
     pub(super) submissions: BTreeMap<SubmitId, super::submit::Submission>,
     pub(super) judging: BTreeMap<Ticket, (SubmitId, usize)>,
-    /// What was asked for, since when.
-    fetching: BTreeMap<[u8; 32], Instant>,
+    /// What was asked for.
+    pub(super) fetches: Fetches,
     /// Whose signatures counted for nothing, since when.
     refused: BTreeMap<[u8; 32], Instant>,
     /// Nodes with revocations, and the last ticket that was judged without the newest of them.
@@ -84,7 +83,6 @@ impl Operators {
     }
 
     fn sweep(&mut self, now: Instant) {
-        self.fetching.retain(|_, since| now.saturating_duration_since(*since) < EXCHANGE_TIME_MAX);
         self.refused.retain(|_, since| now.saturating_duration_since(*since) < REFUSED_PAUSE);
     }
 }
@@ -127,7 +125,7 @@ impl Swim {
     pub(super) fn on_document(&mut self, from: &NodeName, envelope: &Bytes, via: Via, now: Instant) {
         match SignedDocument::read(envelope) {
             Ok(document) => {
-                let asked = self.operators.fetching.remove(&document.version.hash.0).is_some();
+                let asked = self.operators.fetches.answered(&document.version.hash.0);
                 if via == Via::Gossip && !asked {
                     return self.stats.drop(Drop::UnaskedAnswer);
                 }
@@ -161,34 +159,45 @@ impl Swim {
             self.broadcasts.heard(&Subject::Document(digest.hash), from);
             return None;
         }
-        let recent = |since: &Instant| now.saturating_duration_since(*since) < FETCH_PATIENCE;
-        let dropped = if operators.is_refused(&digest.hash) {
-            Some(Drop::Refused)
-        } else if self.room.judges_document(&digest.hash) || operators.fetching.get(&digest.hash).is_some_and(recent) {
-            Some(Drop::Duplicate)
-        } else if operators.documents.newest_of(digest.subject).is_some_and(|newest| newest > digest.number) {
+        let outdated = operators.documents.newest_of(digest.subject).is_some_and(|newest| newest > digest.number);
+        let fetch = if operators.is_refused(&digest.hash) {
+            Err(Drop::Refused)
+        } else if self.room.judges_document(&digest.hash) {
+            Err(Drop::Duplicate)
+        } else if outdated {
             // Should a batch need it all the same, a comparison brings it.
-            Some(Drop::Stale)
-        } else if operators.fetching.len() >= FETCHES_MAX {
-            Some(Drop::Busy)
+            Err(Drop::Stale)
         } else {
-            None
+            self.operators.fetches.mention(digest.hash, from, now)
         };
-        match dropped {
-            Some(why) => {
-                self.stats.drop(why);
-                None
+        if let Err(why) = fetch {
+            if let Some(at) = self.operators.fetches.next_overdue() {
+                self.timers.set_earlier(Timer::Fetches, at);
             }
-            None => Some(digest.hash),
+            self.stats.drop(why);
         }
+        fetch.is_ok().then_some(digest.hash)
     }
 
     /// Asks `from` for documents that it says it has.
-    pub(super) fn fetch_documents(&mut self, from: &NodeName, hashes: Vec<[u8; 32]>, now: Instant) {
-        if hashes.is_empty() || !self.fetch_message(from, Message::WantHashes(hashes.clone()), now) {
-            return;
+    pub(super) fn fetch_documents(&mut self, from: &NodeName, hashes: &[[u8; 32]], now: Instant) {
+        for chunk in hashes.chunks(WANT_ITEMS_MAX) {
+            self.fetch_message(from, Message::WantHashes(chunk.to_vec()), now);
         }
-        self.operators.fetching.extend(hashes.into_iter().map(|hash| (hash, now)));
+    }
+
+    /// Who was asked stays silent: the next one is asked.
+    pub(super) fn fetches_overdue(&mut self, now: Instant) {
+        let mut by_peer: BTreeMap<NodeName, Vec<[u8; 32]>> = BTreeMap::new();
+        for (from, hash) in self.operators.fetches.overdue(now) {
+            by_peer.entry(from).or_default().push(hash);
+        }
+        for (from, hashes) in by_peer {
+            self.fetch_documents(&from, &hashes, now);
+        }
+        if let Some(at) = self.operators.fetches.next_overdue() {
+            self.timers.set(Timer::Fetches, at.max(now));
+        }
     }
 
     pub(super) fn admit_document(
@@ -425,6 +434,7 @@ impl Swim {
     pub(super) fn sweep_operators(&mut self, now: Instant) {
         self.operators.sweep(now);
         self.sweep_submissions(now);
+        self.fetches_overdue(now);
         let links = &self.links;
         self.operators.compared.retain(|peer, _| links.is_up(peer));
         self.operators.due.retain(|peer, _| links.is_up(peer));

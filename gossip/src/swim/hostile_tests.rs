@@ -14,20 +14,21 @@ use crate::action::{
 };
 use crate::anti_entropy::LISTING_MAX;
 use crate::config::SwimConfig;
+use crate::documents::SignedDocument;
 use crate::limits::{
     ACTIONS_MAX, EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, RELAYS_MAX, SYNC_FRAME_BYTES_MAX,
     WAITING_ROOM_MAX, WANT_ITEMS_MAX,
 };
 use crate::replica::credential_hash;
 use crate::stats::Drop;
-use crate::testing::{base, node};
+use crate::testing::{base, batch, document_by, node, revocation};
 use crate::wire::{self, Accusation, Envelope, MemberDigest, Message, RecordDigest, RecordHead, SignedLife, Want};
 
-fn frame(which: Envelope, message: &Message) -> Bytes {
+pub(super) fn frame(which: Envelope, message: &Message) -> Bytes {
     wire::frame(which, &MESH_HEAD, &[wire::message(message).unwrap()])
 }
 
-fn datagram(message: &Message) -> Bytes {
+pub(super) fn datagram(message: &Message) -> Bytes {
     frame(Envelope::Datagram, message)
 }
 
@@ -233,7 +234,7 @@ fn what_one_frame_asks_for_is_answered_once_and_not_without_end() {
     }
 }
 
-fn machine() -> Swim {
+pub(super) fn machine() -> Swim {
     let mut swim = Swim::new(local("me", 10, 1), SwimConfig::lan(), [1; 32], base());
     swim.handle_command(Command::Join { seeds: Vec::new() }, base());
     for peer in ["p1", "p2"] {
@@ -307,10 +308,28 @@ fn any_record() -> impl Strategy<Value = Message> {
     )
 }
 
+/// Documents of few names in few batches, revocations of few nodes, and all that is said about them.
+fn any_operators_word() -> impl Strategy<Value = Message> {
+    let all = (0..3_u8, 1..4_u64, 0..4_u8, 1..12_u32, any::<bool>());
+    (all, 0..5_u8).prop_map(|((name, number, id, key, kept), form)| {
+        let of = if id == 0 { None } else { batch(id, u16::from(id)) };
+        let document = document_by(key, &format!("d{name}"), number, of, "x");
+        let digest = SignedDocument::read(&document).unwrap().digest();
+        match form {
+            0 => Message::Document(document),
+            1 => Message::Revocation(revocation(["p2", "m1", "m2"][usize::from(name)], number, &[u8::from(kept)])),
+            2 => Message::HaveDocument(digest),
+            3 => Message::Hashes(vec![digest]),
+            _ => Message::WantHashes(vec![digest.hash]),
+        }
+    })
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let nonce = 0..4_u64;
     prop_oneof![
         3 => any_word(),
+        3 => any_operators_word(),
         2 => any_record(),
         2 => any_name().prop_map(|owner| Message::Credential { owner, bytes: Bytes::from_static(CREDENTIAL) }),
         2 => (any_name(), any_life(), any_name(), any::<bool>(), 0..2_u64).prop_map(

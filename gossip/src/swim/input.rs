@@ -47,7 +47,7 @@ impl Swim {
                 | Message::Done => self.stats.drop(Drop::StrayFrame),
             }
         }
-        self.fetch_documents(from, documents, now);
+        self.fetch_documents(from, &documents, now);
         Ok(())
     }
 

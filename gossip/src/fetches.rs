@@ -1,0 +1,153 @@
+//! Documents that are being fetched: from whom, since when, and who else has them. Whoever announces and then stays silent
+//! costs a short wait, not the document.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use starling_model::NodeName;
+
+use crate::limits::{EXCHANGE_TIME_MAX, FETCH_ALTERNATIVES_MAX, FETCHES_MAX, FETCHES_PER_PEER_MAX};
+use crate::stats::Drop;
+
+/// After this long without the document the next one who has it is asked.
+pub(crate) const FETCH_PATIENCE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+struct Fetch {
+    from: NodeName,
+    since: Instant,
+    others: VecDeque<NodeName>,
+}
+
+/// All fetches, by the hash of what is fetched.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fetches {
+    under_way: BTreeMap<[u8; 32], Fetch>,
+    shares: BTreeMap<NodeName, usize>,
+}
+
+impl Fetches {
+    /// `from` says that it has this; `Ok` when it shall be asked now.
+    ///
+    /// # Errors
+    /// It is being fetched already, or too much is.
+    pub(crate) fn mention(&mut self, hash: [u8; 32], from: &NodeName, now: Instant) -> Result<(), Drop> {
+        if let Some(fetch) = self.under_way.get_mut(&hash) {
+            if now.saturating_duration_since(fetch.since) < FETCH_PATIENCE {
+                if fetch.others.len() < FETCH_ALTERNATIVES_MAX && fetch.from != *from && !fetch.others.contains(from) {
+                    fetch.others.push_back(from.clone());
+                }
+                return Err(Drop::Duplicate);
+            }
+            self.remove(&hash);
+        }
+        let share = self.shares.get(from).copied().unwrap_or_default();
+        if self.under_way.len() >= FETCHES_MAX || share >= FETCHES_PER_PEER_MAX {
+            return Err(Drop::Busy);
+        }
+        self.shares.insert(from.clone(), share + 1);
+        self.under_way.insert(hash, Fetch { from: from.clone(), since: now, others: VecDeque::new() });
+        Ok(())
+    }
+
+    /// It came, from whomever; false when it was not asked for.
+    pub(crate) fn answered(&mut self, hash: &[u8; 32]) -> bool {
+        self.remove(hash).is_some()
+    }
+
+    fn remove(&mut self, hash: &[u8; 32]) -> Option<Fetch> {
+        let fetch = self.under_way.remove(hash)?;
+        if let Some(share) = self.shares.get_mut(&fetch.from) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&fetch.from);
+            }
+        }
+        Some(fetch)
+    }
+
+    /// What is overdue and who is asked for it next.
+    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<(NodeName, [u8; 32])> {
+        let late = |fetch: &Fetch| now.saturating_duration_since(fetch.since);
+        let due: Vec<[u8; 32]> = self
+            .under_way
+            .iter()
+            .filter(|(_, fetch)| {
+                let waited = late(fetch);
+                waited >= EXCHANGE_TIME_MAX || (waited >= FETCH_PATIENCE && !fetch.others.is_empty())
+            })
+            .map(|(hash, _)| *hash)
+            .collect();
+        let mut next = Vec::new();
+        for hash in due {
+            let Some(mut fetch) = self.remove(&hash) else { continue };
+            if let Some(from) = fetch.others.pop_front() {
+                *self.shares.entry(from.clone()).or_default() += 1;
+                self.under_way.insert(hash, Fetch { from: from.clone(), since: now, others: fetch.others });
+                next.push((from, hash));
+            }
+        }
+        next
+    }
+
+    /// When the next other one is asked.
+    pub(crate) fn next_overdue(&self) -> Option<Instant> {
+        let waits = self.under_way.values().filter(|fetch| !fetch.others.is_empty());
+        waits.map(|fetch| fetch.since + FETCH_PATIENCE).min()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{base, node};
+
+    #[test]
+    fn the_next_one_who_has_it_is_asked_when_the_first_stays_silent() {
+        let mut fetches = Fetches::default();
+        let hash = [1; 32];
+        assert_eq!(fetches.mention(hash, &node("a"), base()), Ok(()));
+        for other in ["b", "a", "b", "c"] {
+            assert_eq!(fetches.mention(hash, &node(other), base()), Err(Drop::Duplicate));
+        }
+        assert_eq!(fetches.next_overdue(), Some(base() + FETCH_PATIENCE));
+        assert!(fetches.overdue(base() + FETCH_PATIENCE / 2).is_empty());
+        assert_eq!(fetches.overdue(base() + FETCH_PATIENCE), [(node("b"), hash)]);
+        assert_eq!(fetches.overdue(base() + FETCH_PATIENCE * 2), [(node("c"), hash)]);
+        assert_eq!((fetches.next_overdue(), fetches.len()), (None, 1));
+        assert!(fetches.answered(&hash) && !fetches.answered(&hash));
+        assert!(fetches.shares.is_empty());
+    }
+
+    #[test]
+    fn a_mention_after_the_wait_asks_anew_and_all_ends_by_itself() {
+        let mut fetches = Fetches::default();
+        assert_eq!(fetches.mention([1; 32], &node("a"), base()), Ok(()));
+        assert_eq!(fetches.mention([1; 32], &node("b"), base() + FETCH_PATIENCE), Ok(()));
+        assert!(fetches.overdue(base() + FETCH_PATIENCE + EXCHANGE_TIME_MAX).is_empty());
+        assert!(fetches.under_way.is_empty() && fetches.shares.is_empty());
+    }
+
+    #[test]
+    fn one_past_each_limit_is_refused() {
+        let mut fetches = Fetches::default();
+        let hash = |at: usize| crate::hash::sha256(&[&at.to_le_bytes()]);
+        for at in 0..FETCHES_MAX {
+            let peer = node(&format!("p{}", at / FETCHES_PER_PEER_MAX));
+            assert_eq!(fetches.mention(hash(at), &peer, base()), Ok(()));
+            if (at + 1) % FETCHES_PER_PEER_MAX == 0 {
+                assert_eq!(fetches.mention(hash(FETCHES_MAX + at), &peer, base()), Err(Drop::Busy));
+            }
+        }
+        assert_eq!(fetches.mention(hash(FETCHES_MAX), &node("other"), base()), Err(Drop::Busy));
+        for at in 0..=FETCH_ALTERNATIVES_MAX {
+            let _ = fetches.mention(hash(0), &node(&format!("x{at}")), base());
+        }
+        assert_eq!(fetches.under_way[&hash(0)].others.len(), FETCH_ALTERNATIVES_MAX);
+    }
+}
