@@ -100,6 +100,15 @@ pub struct PathFacts {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialTag(pub String);
 
+/// What an [`Up`](NetEvent::Up) changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pair {
+    /// The pair was not connected.
+    New,
+    /// It was, and still is: a dial found it so, or its connection was replaced. What ran goes on.
+    Same,
+}
+
 /// What the network reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetEvent {
@@ -119,13 +128,14 @@ pub enum NetEvent {
         /// The frame, at most [`FRAME_BYTES_MAX`].
         frame: Bytes,
     },
-    /// The pair is connected. A second one without a `Down` between means that the connection was replaced, or that a
-    /// dial found the pair connected.
+    /// The pair is connected.
     Up {
         /// The peer.
         peer: NodeName,
         /// Its address as seen here.
         address: SocketAddr,
+        /// Whether it was before.
+        pair: Pair,
         /// The dial this answers, if it does.
         dialled: Option<DialTag>,
         /// QUIC's first estimate of the round trip.

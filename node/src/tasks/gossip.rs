@@ -313,12 +313,16 @@ impl World {
             NetEvent::Sync { from, exchange, frame } => {
                 note(&from, swim.handle_sync(&from, ExchangeId(exchange), &frame, now));
             }
-            NetEvent::Up { peer, address, dialled, rtt } => {
+            NetEvent::Up { peer, address, pair, dialled, rtt } => {
                 if let Some(seed) = dialled.as_ref().and_then(|tag| self.seeds.of(tag)) {
                     self.seeds.answered(&seed, &peer);
                     self.news.via.get_or_insert_with(|| seed.0.clone());
                 }
-                swim.handle_connection(&peer, ConnectionChange::Up { address }, now);
+                match pair {
+                    quic::Pair::New => swim.handle_connection(&peer, ConnectionChange::Up { address }, now),
+                    // What runs with it goes on.
+                    quic::Pair::Same => {}
+                }
                 swim.handle_connection(&peer, ConnectionChange::Rtt(rtt), now);
             }
             NetEvent::Down { peer, reason } => {

@@ -14,7 +14,7 @@ use tracing::debug;
 use super::limits::{ADDRESSES_MAX, HANDSHAKE_DEADLINE, REPLACED_LIFE};
 use super::peer::{self, Origin};
 use super::table::{Number, REPLACEMENT_WAIT, Registered};
-use super::{CloseCode, DialTag, Inner, NetEvent, tuning};
+use super::{CloseCode, DialTag, Inner, NetEvent, Pair, tuning};
 use crate::error::DialError;
 
 /// Time between the first tries of two addresses.
@@ -26,7 +26,7 @@ const CROSSED_PAUSE: Duration = Duration::from_millis(10);
 /// Dials and reports. Nothing of it is awaited by the caller.
 pub(super) fn start(inner: &Arc<Inner>, expected: Option<NodeName>, tag: DialTag, addresses: Vec<SocketAddr>) {
     if let Some(peer) = &expected
-        && inner.table().report_up(peer, Some(tag.clone()))
+        && inner.table().report_up(peer, Pair::Same, Some(tag.clone()))
     {
         // The pair is connected already, perhaps since a moment ago by the other side's dial.
         inner.changed.notify_one();
@@ -76,7 +76,7 @@ async fn reach(
     };
     inner.counters.handshakes_dialled.add(1);
     match peer::join(inner, &peer, connection, &hello, Origin::Dialled(tag.clone())) {
-        Registered::Kept | Registered::Duplicate => Ok(()),
+        Registered::Kept(_) | Registered::Duplicate => Ok(()),
         Registered::Busy => Err(DialError::NotDialled("too many connections are open")),
     }
 }
@@ -108,7 +108,8 @@ pub(super) async fn renew(inner: Arc<Inner>, peer: NodeName, old: Number, addres
     };
     match fresh.await {
         Ok((connection, hello)) => {
-            if peer::join(&inner, &peer, connection, &hello, Origin::Renewed) == Registered::Kept {
+            let registered = peer::join(&inner, &peer, connection, &hello, Origin::Renewed);
+            if matches!(registered, Registered::Kept(_)) {
                 inner.counters.renewals.add(1);
                 tokio::time::sleep(REPLACED_LIFE).await;
                 inner.table().retire(&peer, old);
@@ -122,7 +123,7 @@ pub(super) async fn renew(inner: Arc<Inner>, peer: NodeName, old: Number, addres
 async fn crossed(inner: &Arc<Inner>, peer: &NodeName, tag: &DialTag) -> Result<(), DialError> {
     let end = Instant::now() + REPLACEMENT_WAIT;
     while Instant::now() < end {
-        if inner.table().report_up(peer, Some(tag.clone())) {
+        if inner.table().report_up(peer, Pair::Same, Some(tag.clone())) {
             inner.changed.notify_one();
             return Ok(());
         }

@@ -49,6 +49,10 @@ pub const REPLACED_LIFE: Duration = Duration::from_secs(65);
 
 const _: () = assert!(REPLACED_LIFE.as_secs() > EXCHANGE_DEADLINE.as_secs());
 
+/// How long the loser of two connections that crossed stays: an end that saw it first may have begun something on it,
+/// and what begins that early is a first comparison.
+pub const DUPLICATE_LIFE: Duration = Duration::from_secs(5);
+
 /// Packets of handshakes that nobody has looked at yet: connections.
 pub const INCOMING_MAX: usize = 256;
 /// Bytes of each of them.
@@ -59,6 +63,13 @@ pub const INCOMING_BYTES_ALL: u64 = 8 * 1024 * 1024;
 /// Handshakes under way above which a source must first prove its address: a spoofed flood then costs one stateless
 /// packet per packet.
 pub const RETRY_ABOVE: usize = 32;
+
+/// Silence of the whole socket after which this process may have stood still: what comes first is old, then.
+pub const SILENCE_MAX: Duration = Duration::from_millis(1_500);
+
+/// For so long after such a silence a source must first prove its address, and with it that it still waits. A member
+/// that was stopped wakes to dials of all others that have long given up; each would cost a whole handshake.
+pub const STALE_LIFE: Duration = Duration::from_millis(200);
 
 /// Handshakes under way at once.
 pub const PENDING_MAX: usize = 256;

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::accept::Pending;
 use super::close::end_of;
 use super::hello::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
-use super::limits::{HANDSHAKE_DEADLINE, HELLO_BYTES_MAX};
+use super::limits::{DUPLICATE_LIFE, HANDSHAKE_DEADLINE, HELLO_BYTES_MAX};
 use super::table::{Dialled, Link, LinkFacts, REPLACEMENT_WAIT, Registered, canonical};
 use super::{CloseCode, DialTag, Inner, NetEvent, dial, exchange};
 use crate::error::{CertificateRefusal, DialError, refusal_of_alert};
@@ -159,8 +159,19 @@ pub(super) fn join(
     let registered = table.register(peer, Link { connection: connection.clone(), facts }, tag);
     drop(table);
     inner.changed.notify_one();
-    if registered == Registered::Kept {
-        tokio::spawn(live(Arc::clone(inner), peer.clone(), facts, connection));
+    let duplicates = match &registered {
+        Registered::Kept(replaced) => replaced.clone(),
+        Registered::Duplicate => vec![number],
+        Registered::Busy => return registered,
+    };
+    tokio::spawn(live(Arc::clone(inner), peer.clone(), facts, connection));
+    if !duplicates.is_empty() {
+        let (inner, peer) = (Arc::clone(inner), peer.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(DUPLICATE_LIFE).await;
+            let mut table = inner.table();
+            duplicates.into_iter().for_each(|number| table.retire(&peer, number));
+        });
     }
     registered
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use starling_model::NodeName;
 
 use super::limits::{CHANGES_MAX, CONNECTIONS_MAX, LINKS_PER_PEER_MAX};
-use super::{CloseCode, DialTag, DownReason, NetEvent};
+use super::{CloseCode, DialTag, DownReason, NetEvent, Pair};
 
 /// A connection that stood longer than this when the other side says that it holds none has died there.
 const CROSSING_MAX: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ impl Dialled {
 /// What becomes of a new connection beside the one in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    /// The new one is used; the others of this pair are closed as duplicates.
+    /// The new one is used; the others of this pair are closed as duplicates when nothing runs on them any more.
     New,
     /// The new one is used; the others are the dialler's to close, at once or when nothing runs on them any more.
     NewBesideOld,
@@ -89,9 +89,11 @@ fn choose(me: &NodeName, peer: &NodeName, held: &LinkFacts, new: &LinkFacts) -> 
 }
 
 /// How a new connection was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
-    Kept,
+    /// It is in use. These are duplicates now, to be retired.
+    Kept(Vec<Number>),
+    /// It is a duplicate, to be retired; until then it serves.
     Duplicate,
     /// No room.
     Busy,
@@ -163,47 +165,45 @@ impl Table {
         let me = &self.me;
         let slot = self.slots.entry(peer.clone()).or_default();
         let choice = slot.links.last().map(|held| choose(me, peer, &held.facts, &link.facts));
-        let (mut must_report, mut reset) = (tag.is_some(), false);
+        if slot.links.len() >= LINKS_PER_PEER_MAX {
+            close(&slot.links.remove(0), CloseCode::Duplicate);
+        }
+        let (mut retire, mut pair) = (Vec::new(), Pair::Same);
         match choice {
-            None => must_report = true,
-            Some(Choice::New) => {
-                self.duplicates += slot.links.len() as u64;
-                slot.links.drain(..).for_each(|old| close(&old, CloseCode::Duplicate));
-            }
-            Some(Choice::NewBesideOld) => {
-                if slot.links.len() >= LINKS_PER_PEER_MAX {
-                    close(&slot.links.remove(0), CloseCode::Duplicate);
-                }
-            }
+            // Also when it replaces one that the peer closed meanwhile: what ran on that is gone.
+            None => pair = Pair::New,
+            Some(Choice::New) => retire.extend(slot.links.iter().map(|old| old.facts.number)),
+            Some(Choice::NewBesideOld) => {}
             Some(Choice::NewLife) => {
                 slot.links.drain(..).for_each(|old| close(&old, CloseCode::Stale));
-                reset = true;
-                must_report = true;
+                pair = Pair::New;
             }
             Some(Choice::Held) => {
+                // Behind the one in use: the peer may have taken it first and begun something on it.
+                slot.links.insert(0, link);
                 self.duplicates += 1;
-                close(&link, CloseCode::Duplicate);
                 if tag.is_some() {
-                    self.report_up(peer, tag);
+                    self.report_up(peer, Pair::Same, tag);
                 }
                 return Registered::Duplicate;
             }
         }
         slot.links.push(link);
-        if reset {
+        self.duplicates += retire.len() as u64;
+        if choice == Some(Choice::NewLife) {
             self.report_down(peer, DownReason::Reset);
         }
-        if must_report {
-            self.report_up(peer, tag);
+        if pair == Pair::New || tag.is_some() {
+            self.report_up(peer, pair, tag);
         }
-        Registered::Kept
+        Registered::Kept(retire)
     }
 
     /// Says that the pair is connected, by the connection in use. False when it is not.
-    pub(super) fn report_up(&mut self, peer: &NodeName, dialled: Option<DialTag>) -> bool {
+    pub(super) fn report_up(&mut self, peer: &NodeName, pair: Pair, dialled: Option<DialTag>) -> bool {
         let Some(link) = self.current(peer) else { return false };
         let (address, rtt) = (canonical(link.connection.remote_address()), link.connection.rtt());
-        self.changes.push_back(NetEvent::Up { peer: peer.clone(), address, dialled, rtt });
+        self.changes.push_back(NetEvent::Up { peer: peer.clone(), address, pair, dialled, rtt });
         true
     }
 

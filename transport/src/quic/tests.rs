@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{
     AGE_MAX, CloseCode, DATAGRAM_BYTES_MAX, DialError, DialTag, DownReason, FRAME_BYTES_MAX, GossipNet, INBOUND_BIT,
-    KeepAlive, NetEvent, NetSettings, QuicKeys,
+    KeepAlive, NetEvent, NetSettings, Pair, QuicKeys,
 };
 use crate::testing::{PATIENCE, TestMesh, clock, name, until};
 
@@ -56,7 +56,7 @@ impl End {
 
     pub(super) async fn expect_up(&mut self, other: &Self, tag: Option<&str>) {
         match self.next().await {
-            NetEvent::Up { peer, address, dialled, rtt } => {
+            NetEvent::Up { peer, address, dialled, rtt, .. } => {
                 assert_eq!(peer, other.me);
                 assert_eq!(address, other.address());
                 assert_eq!(dialled, tag.map(|tag| DialTag(tag.to_owned())));
@@ -221,36 +221,56 @@ async fn a_frame_with_a_wrong_length_breaks_its_exchange_only() {
     a.expect_datagram_to(&mut b, b"still here").await;
 }
 
-#[tokio::test]
-async fn dials_that_cross_leave_one_connection_and_no_down() {
-    let mesh = TestMesh::new();
-    for _ in 0..5 {
-        let (mut a, mut b) = (End::start(&mesh, "a"), End::start(&mesh, "b"));
-        a.dial(&b, "from a");
-        b.dial(&a, "from b");
-        // Each dial is answered once; an accepted connection may be reported before.
-        for (end, tag) in [(&mut a, "from a"), (&mut b, "from b")] {
-            loop {
-                match end.next().await {
-                    NetEvent::Up { dialled: Some(DialTag(dialled)), .. } => {
-                        assert_eq!(dialled, tag);
-                        break;
-                    }
-                    NetEvent::Up { dialled: None, .. } => {}
-                    event => panic!("{}: {event:?}", end.me),
+/// Begins an exchange with `other` as soon as it can, on whichever of two connections it saw first, and serves one.
+async fn meet_crossed(end: &mut End, other: NodeName, tag: &str) {
+    let (mut is_up, mut is_answered, mut is_served) = (false, false, false);
+    while !(is_up && is_answered && is_served) {
+        match end.next().await {
+            NetEvent::Up { pair, dialled, .. } => {
+                assert_eq!(pair == Pair::New, !is_up, "{}: up once", end.me);
+                if pair == Pair::New {
+                    is_up = true;
+                    end.net.send_sync(&other, 1, Bytes::from_static(b"early"), true);
+                }
+                if let Some(DialTag(dialled)) = dialled {
+                    assert_eq!((dialled.as_str(), is_answered), (tag, false), "{}: each dial is answered once", end.me);
+                    is_answered = true;
                 }
             }
+            NetEvent::Sync { exchange, frame, .. } => {
+                assert_eq!((&frame[..], exchange & INBOUND_BIT), (&b"early"[..], INBOUND_BIT));
+                is_served = true;
+                end.net.send_sync(&other, exchange, Bytes::new(), true);
+            }
+            event => panic!("{}: {event:?}", end.me),
         }
-        until("one connection is left", || {
-            a.net.inner.table().links_len() == 1
-                && b.net.inner.table().links_len() == 1
-                && a.net.inner.endpoint.open_connections() == 1
-                && b.net.inner.endpoint.open_connections() == 1
-        })
-        .await;
-        a.expect_datagram_to(&mut b, b"over the one").await;
-        b.expect_datagram_to(&mut a, b"and back").await;
     }
+}
+
+async fn cross(mesh: &TestMesh) {
+    let (mut a, mut b) = (End::start(mesh, "a"), End::start(mesh, "b"));
+    a.dial(&b, "from a");
+    b.dial(&a, "from b");
+    tokio::join!(meet_crossed(&mut a, name("b"), "from a"), meet_crossed(&mut b, name("a"), "from b"));
+    until("one connection is left", || {
+        a.net.inner.table().links_len() == 1
+            && b.net.inner.table().links_len() == 1
+            && a.net.inner.endpoint.open_connections() == 1
+            && b.net.inner.endpoint.open_connections() == 1
+    })
+    .await;
+    for net in [&a.net, &b.net] {
+        let stats = net.stats();
+        assert_eq!((stats.exchanges_broken, stats.frames_dropped, stats.ended), (0, 0, [0; 8]));
+    }
+    a.expect_datagram_to(&mut b, b"over the one").await;
+    b.expect_datagram_to(&mut a, b"and back").await;
+}
+
+#[tokio::test]
+async fn dials_that_cross_leave_one_connection_and_lose_nothing() {
+    let mesh = TestMesh::new();
+    tokio::join!(cross(&mesh), cross(&mesh), cross(&mesh), cross(&mesh));
 }
 
 #[tokio::test]

@@ -30,6 +30,8 @@ pub(super) fn transport(keep_alive: KeepAlive) -> Arc<TransportConfig> {
         .send_window(CONNECTION_WINDOW_BYTES.into())
         .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES))
         .datagram_send_buffer_size(DATAGRAMS_OUT_BYTES)
+        // quinn keeps a send buffer of ten packets per connection for it, 12 KiB, and gossip rarely sends two in a row.
+        .enable_segmentation_offload(false)
         .initial_mtu(MTU_BYTES)
         .min_mtu(MTU_BYTES)
         .mtu_discovery_config(None)
