@@ -1,5 +1,7 @@
 //! Fixtures shared by the benches: a mesh of a stated size as a registry and as a table.
 
+pub mod machines;
+
 use std::net::SocketAddr;
 
 use starling_model::{

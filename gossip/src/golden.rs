@@ -106,6 +106,28 @@ pub fn alive_datagram(mesh: &MeshId, body: Bytes, signature: [u8; SIGNATURE_BYTE
     Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[life]))
 }
 
+/// A datagram that is as full as it gets: signed lives, then pings into the rest.
+///
+/// # Errors
+/// A body is longer than a life may be.
+pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])], nonce: u64) -> Result<Bytes, WireError> {
+    let (mut messages, mut room) = (Vec::new(), wire::DATAGRAM_MESSAGE_MAX);
+    for (body, signature) in lives {
+        let life = wire::message(&Message::Life(SignedLife { body: body.clone(), signature: *signature }))?;
+        if life.len() > room {
+            break;
+        }
+        room -= life.len();
+        messages.push(life);
+    }
+    let ping = wire::message(&Message::Ping { nonce })?;
+    while let Some(rest) = room.checked_sub(ping.len()) {
+        room = rest;
+        messages.push(ping.clone());
+    }
+    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &messages))
+}
+
 /// One shard of a `services` record, whole.
 ///
 /// # Errors
@@ -197,6 +219,11 @@ mod tests {
         assert_eq!(read_record(&bytes), Ok((node("n"), RecordVersion::default(), true)));
         assert_eq!(read_datagram(&MESH, &record_datagram(&MESH, bytes).unwrap()), one);
         assert_eq!(read_datagram(&MeshId([8; 32]), &ping_datagram(&MESH, 5).unwrap()), Ok(Seen::Foreign));
+        let lives: Vec<_> =
+            (0..9).map(|at| (alive_body(&node(&format!("n{at}")), BootEpoch(3), &[]), [0; 64])).collect();
+        let full = full_datagram(&MESH, &lives, 5).unwrap();
+        assert!((crate::limits::DATAGRAM_BYTES_MAX - 10..=crate::limits::DATAGRAM_BYTES_MAX).contains(&full.len()));
+        assert!(matches!(read_datagram(&MESH, &full), Ok(Seen::Ours { messages: 5.., unknown: 0 })));
         assert_eq!(read_sync_frame(&MESH, b"x"), Err(WireError::Truncated));
     }
 
