@@ -9,6 +9,7 @@ mod floors;
 mod layers;
 mod tidy;
 
+mod gossip_documents;
 mod gossip_faults;
 mod gossip_join;
 mod gossip_links;

@@ -15,6 +15,7 @@ use crate::clock::SimTime;
 use crate::cluster::{Host, HostId, Sim};
 use crate::names::{ByName, Lives, NameId, Names};
 use crate::network::Network;
+use crate::operators::{self, Batches, Words};
 use crate::turn::Process;
 
 /// Breaches and lines that are kept; a broken run would otherwise fill memory.
@@ -44,6 +45,8 @@ pub struct View {
     pub health: BTreeMap<NodeName, HealthRecord>,
     /// Conditions as last told.
     pub status: BTreeMap<NodeName, StatusRecord>,
+    /// What it was told of operators' words.
+    pub words: Words,
     /// Alarms so far.
     pub alarms: Vec<String>,
     /// True while the agent takes itself for cut off.
@@ -147,6 +150,8 @@ pub struct Checker {
     pub counts: Counts,
     /// Who died in whose view.
     pub deaths: Vec<Death>,
+    /// What was applied together.
+    pub batches: Batches,
     lives: Lives,
 }
 
@@ -320,10 +325,19 @@ impl Checker {
                 self.note(at, format!("{}: alarm {alarm:?}", host.name));
                 process.view.alarms.push(format!("{alarm:?}"));
             }
-            Event::Documents(event) => self.note(at, format!("{}: {event:?}", host.name)),
-            Event::Revoked(view) => self.note(at, format!("{}: {} is revoked", host.name, view.revocation.node)),
+            Event::Documents(event) => {
+                self.tell(at, || format!("{}: {}", host.name, operators::line(&event)));
+                if let Some(what) = process.view.words.told(&event, &self.batches) {
+                    self.breach(at, &format!("{}: {what}", host.name));
+                }
+            }
+            Event::Revoked(view) => {
+                self.note(at, format!("{}: {} is revoked", host.name, view.revocation.node));
+                process.view.words.revoked.insert(view.revocation.node, view.revocation.number);
+            }
             Event::Submitted { submit, outcome } => {
-                self.note(at, format!("{}: submission {}: {outcome:?}", host.name, submit.0));
+                self.tell(at, || format!("{}: submission {}: {outcome:?}", host.name, submit.0));
+                process.view.words.outcomes.insert(submit, outcome);
             }
             Event::LeaveFinished { acknowledged } => {
                 self.note(at, format!("{}: leave done, {acknowledged} confirmed it", host.name));
@@ -436,6 +450,8 @@ pub fn converged(sim: &Sim) -> Result<(), String> {
         }
         told_as_held(sim, *observer)?;
     }
+    let running: Vec<HostId> = running.into_iter().map(|(id, _)| id).collect();
+    operators::agree(sim, &running)?;
     Ok(())
 }
 

@@ -373,6 +373,13 @@ impl Sim {
         }
     }
 
+    /// Gives a command to a host's agent, if it runs.
+    pub(crate) fn command(&mut self, id: HostId, command: Command) {
+        if self.host(id).process.is_some() {
+            self.deliver(id, Input::Command(command));
+        }
+    }
+
     /// The own records of a host as last put.
     pub fn own_records(&self, id: HostId) -> impl Iterator<Item = &OwnRecord> {
         self.host(id).own.values()

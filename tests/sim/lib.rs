@@ -4,7 +4,7 @@
 //! Reading order: [`clock`] (virtual time and chance), [`network`] (what a link does to a packet), [`shell`]
 //! (connections and streams as the QUIC shell of an agent gives them), [`keys`] (signatures that are cheap and still
 //! tell a forgery), [`disk`] (what survives a crash), `names` and `agenda` (flat tables and the queue of events), [`cluster`] (hosts, operations, the event loop), `turn`
-//! (one turn of one agent), [`checks`] (what must hold in every run), [`trace`] (a run as one number), [`scenario`] (the named runs),
+//! (one turn of one agent), [`operators`] (documents and revocations), [`checks`] (what must hold in every run), [`trace`] (a run as one number), [`scenario`] (the named runs),
 //! [`figures`] and [`report`] (what is measured, and how it is told).
 //!
 //! Not here: sockets, threads, real time, any decision of the protocol. Same scenario, size and seed: same trace hash.
@@ -18,6 +18,7 @@ pub mod figures;
 pub mod keys;
 pub mod names;
 pub mod network;
+pub mod operators;
 pub mod report;
 pub mod scenario;
 pub mod shell;

@@ -17,6 +17,7 @@ use crate::network::NetworkCounts;
 use crate::trace::TraceHash;
 
 mod chaos;
+mod documents;
 mod faults;
 mod large;
 mod links;
@@ -55,6 +56,14 @@ pub const ALL: &[Scenario] = &[
     records::SHARDS,
     records::QUOTA,
     records::UNKNOWN_KIND,
+    documents::EACH_SECOND,
+    documents::TEN_A_SECOND,
+    documents::UNDER_LOSS,
+    documents::WRONG_CLOCK,
+    documents::TWO_WRITERS,
+    documents::NEWER_SCHEMA,
+    documents::LATE_BATCH,
+    documents::RESTARTS,
     restarts::QUICK,
     restarts::ALL_AT_ONCE,
     restarts::OLD_SNAPSHOT,

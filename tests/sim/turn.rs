@@ -277,7 +277,7 @@ fn event_word(event: &Event) -> String {
         Event::Isolation(on) => format!("isolation {on}"),
         Event::Evidence(why) => format!("{} {} {}", why.subject, why.life, why.step.as_str()),
         Event::Alarm(alarm) => format!("{alarm:?}"),
-        Event::Documents(event) => format!("{event:?}"),
+        Event::Documents(event) => crate::operators::line(event),
         Event::Revoked(view) => format!("{} revoked", view.revocation.node),
         Event::Submitted { submit, outcome } => format!("{} {outcome:?}", submit.0),
         Event::Pong { ping, answer } => format!("{} {answer:?}", ping.0),
