@@ -60,12 +60,13 @@ impl Isolation {
         Guard::Hold
     }
 
-    /// A live peer said on its own connection that `member` is dead.
-    pub(crate) fn witness(&mut self, member: &NodeName, peer: &NodeName) {
+    /// A live peer said on its own connection that `member` is dead. True once enough have said so.
+    pub(crate) fn witness(&mut self, member: &NodeName, peer: &NodeName) -> bool {
         let names = self.witnesses.entry(member.clone()).or_default();
         if names.len() < WITNESSES {
             names.insert(peer.clone());
         }
+        names.len() >= WITNESSES
     }
 
     /// The member lives, or is forgotten.
@@ -116,7 +117,8 @@ mod tests {
             guard.judge(&node(&format!("n{at}")), 10, WINDOW, base());
         });
         assert!(guard.is_isolated());
-        ["a", "b", "b", "c"].iter().for_each(|peer| guard.witness(&node("n9"), &node(peer)));
+        let enough = ["a", "b", "b", "c"].map(|peer| guard.witness(&node("n9"), &node(peer)));
+        assert_eq!(enough, [false, false, false, true]);
         assert_eq!(guard.judge(&node("n9"), 10, WINDOW, base()), Guard::Pass);
         assert_eq!(guard.judge(&node("n8"), 10, WINDOW, base()), Guard::Hold);
         assert!(guard.end(true));

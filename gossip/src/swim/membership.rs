@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use rand::RngExt as _;
-use starling_model::{MemberState, NodeName};
+use starling_model::{Life, MemberState, NodeName};
 
 use super::Swim;
 use crate::action::{Action, Alarm, Change, Event, Step};
@@ -195,6 +195,9 @@ impl Swim {
         if !known_accuser {
             return self.stats.drop(Drop::UnknownSubject);
         }
+        if said.state == MemberState::Dead && *from == said.accuser {
+            self.witnessed(&subject, from, now);
+        }
         if !repeated && !from_self && self.config.eviction == Eviction::OwnVerdict {
             let window = self.window().min;
             if !self.accusers.admit(&said.accuser, self.size(), window, now) {
@@ -225,10 +228,14 @@ impl Swim {
         }
         // Through anti-entropy a "dead" is only a doubt, so that the accused can answer.
         if said.state == MemberState::Dead && via == Via::Gossip {
-            if *from == said.accuser {
-                self.isolation.witness(&subject, from);
-            }
             self.called_dead(&subject, from, said, now);
+        }
+    }
+
+    /// A live peer's own verdict, above its cap of accusations too: it moves nothing but our own verdict, if that is held.
+    fn witnessed(&mut self, name: &NodeName, peer: &NodeName, now: Instant) {
+        if self.isolation.witness(name, peer) && self.isolation.is_isolated() {
+            self.timers.set_earlier(Timer::Suspicion(name.clone()), now);
         }
     }
 
@@ -367,6 +374,8 @@ impl Swim {
                 self.timers.set(Timer::Suspicion(name.clone()), now + wait);
                 if !told {
                     self.testify(name, life, Step::Held);
+                    // Our peers may doubt themselves as well: without our word all would wait for each other.
+                    self.say_dead(name, life, proof, now);
                 }
                 return;
             }
@@ -383,10 +392,14 @@ impl Swim {
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.timers.cancel(&Timer::Verification(name.clone()));
         self.calls.insert(name.clone(), now + self.config.heal_interval);
-        let accusation =
-            Accusation { state: MemberState::Dead, subject: name.clone(), life, proof, accuser: self.me.name.clone() };
-        self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), None, now);
+        self.say_dead(name, life, proof, now);
         self.transition(name, MemberState::Dead, now);
+    }
+
+    fn say_dead(&mut self, name: &NodeName, life: Life, proof: u64, now: Instant) {
+        let (state, accuser) = (MemberState::Dead, self.me.name.clone());
+        let accusation = Accusation { state, subject: name.clone(), life, proof, accuser };
+        self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), None, now);
     }
 
     /// Enters a state: counters, sums, store, event, view. The one place where a member's state changes.
