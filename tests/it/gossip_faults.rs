@@ -16,6 +16,7 @@ fn two_and_one_split_and_are_one_again() {
     check("split", 3, 0..5);
 }
 
+/// S7 and F13, with equal roots in the end.
 #[test]
 fn two_halves_split_and_are_one_again() {
     check("split", 10, 0..3);
@@ -23,6 +24,7 @@ fn two_halves_split_and_are_one_again() {
     check("split-long", 10, 0..1);
 }
 
+/// S9 (a).
 #[test]
 fn one_node_cut_off_keeps_its_view() {
     check("cut-off", 12, 0..4);
@@ -30,6 +32,7 @@ fn one_node_cut_off_keeps_its_view() {
     check("cut-off", 12, 5088..5089);
 }
 
+/// S6 and F14.
 #[test]
 fn indirect_probes_save_both_ends_of_a_broken_edge() {
     check("edge", 5, 0..4);
@@ -53,6 +56,7 @@ fn a_member_that_damages_what_it_sends_hurts_only_itself() {
     }
 }
 
+/// S30. Ten thousand seeds: `simulate --scenario chaos --seeds 10000`.
 #[test]
 fn all_faults_in_a_random_mix_end_in_one_view() {
     let reports: Vec<Report> = [(8, 0..12), (5, 12..20), (3, 20..30)]
@@ -65,6 +69,9 @@ fn all_faults_in_a_random_mix_end_in_one_view() {
         assert!(sum > 20, "{what}: {sum} times in {} runs", reports.len());
     };
     happened("lost", |report| report.network.lost);
+    happened("lost in bursts", |report| report.network.lost_in_bursts);
+    happened("detours", |report| report.network.detours);
+    happened("too large", |report| report.network.too_large);
     happened("blocked", |report| report.network.blocked);
     happened("duplicated", |report| report.network.duplicated);
     happened("stateless resets", |report| report.counts.resets);

@@ -38,6 +38,7 @@ fn a_crash_among_eight_is_known_to_all_in_time() {
     check("crash", 8, 0..5);
 }
 
+/// S1.
 #[test]
 fn a_crash_among_thirty_two_is_known_within_the_suspicion_bounds() {
     check("crash", 32, 0..1);
@@ -61,6 +62,7 @@ fn a_leave_is_seen_by_all_at_once_and_is_no_death() {
     check("leave", 3, 0..5);
 }
 
+/// S14.
 #[test]
 fn another_mesh_stays_outside() {
     for report in check("foreign", 3, 0..5) {
@@ -68,6 +70,7 @@ fn another_mesh_stays_outside() {
     }
 }
 
+/// S13 and F19.
 #[test]
 fn a_cloned_machine_raises_an_alarm_and_no_war_of_lives() {
     check("clone", 5, 0..3);

@@ -13,6 +13,7 @@ fn an_owner_with_many_instances_is_known_whole() {
     check("shards", 4, 0..3);
 }
 
+/// S20.
 #[test]
 fn an_owner_that_writes_too_much_is_held_to_its_rate() {
     check("quota", 5, 0..2);

@@ -10,7 +10,7 @@ pub(crate) fn check(name: &str, nodes: usize, seeds: std::ops::Range<u64>) -> Ve
     seeds.map(run).collect()
 }
 
-/// Style: same seed, same history.
+/// S29: same seed, same history.
 #[test]
 fn equal_seeds_give_equal_traces_and_others_do_not() {
     for (name, nodes) in [("chaos", 6), ("announce", 4)] {

@@ -15,4 +15,5 @@ mod gossip_join;
 mod gossip_links;
 mod gossip_records;
 mod gossip_restart;
+mod gossip_rows;
 mod gossip_simulator;

@@ -4,12 +4,18 @@
 //! Each checker is a function of plain values with a test that makes it fire. A breach never stops a run: it is written
 //! down with its time, and the scenario fails at its end.
 
+mod announced;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use starling_gossip::limits::{ACTIONS_MAX, DATAGRAM_BYTES_MAX, SYNC_FRAME_BYTES_MAX, WAITING_ROOM_MAX};
-use starling_gossip::{DownReason, Event};
+use starling_gossip::limits::{
+    ACTIONS_MAX, DATAGRAM_BYTES_MAX, OWNER_BYTES_MAX, STATE_BYTES_MAX, SYNC_FRAME_BYTES_MAX, WAITING_ROOM_MAX,
+};
+use starling_gossip::{DownReason, Event, MemberView, Stats};
 use starling_model::{HealthRecord, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord};
+
+use announced::Announced;
 
 use crate::clock::SimTime;
 use crate::cluster::{Host, HostId, Sim};
@@ -101,6 +107,8 @@ pub struct Counts {
     pub handshakes: u64,
     /// Stateless resets sent.
     pub resets: u64,
+    /// Ends of connections that noticed that large packets vanish.
+    pub black_holes_found: u64,
     /// Dials of another mesh that were refused.
     pub foreign_refused: u64,
     /// Sends without a connection.
@@ -109,6 +117,8 @@ pub struct Counts {
     pub overflowed: u64,
     /// Claims with a signature or credential that does not hold.
     pub forgeries_refused: u64,
+    /// Messages of an unknown kind that a newer release added.
+    pub news_sent: u64,
     /// Datagrams and frames that a liar damaged.
     pub damaged: u64,
     /// Input refused as a whole, by reason.
@@ -152,7 +162,10 @@ pub struct Checker {
     pub deaths: Vec<Death>,
     /// What was applied together.
     pub batches: Batches,
+    /// For each member, when the first failed probe of it began; a scenario that asks clears it first.
+    pub first_failed_probes: BTreeMap<NodeName, SimTime>,
     lives: Lives,
+    announced: Announced,
 }
 
 /// Lives and, within a life, states only rise; nobody comes back without a higher life.
@@ -193,6 +206,24 @@ pub fn over_bounds(waiting: usize, actions: usize, broadcasts: usize, members: u
     } else {
         None
     }
+}
+
+/// Bytes of state that one machine holds for others, against the quotas.
+#[must_use]
+pub fn over_quota(stats: &Stats) -> Option<&'static str> {
+    if stats.state_bytes > STATE_BYTES_MAX {
+        Some("it holds more state than is allowed")
+    } else if stats.largest_owner_bytes > OWNER_BYTES_MAX {
+        Some("one owner takes more than its share")
+    } else {
+        None
+    }
+}
+
+/// A machine that asks for a turn at once, and was given many already.
+#[must_use]
+pub fn spins(at: SimTime, deadline: SimTime, turns_in_a_row: u32) -> bool {
+    deadline <= at && turns_in_a_row == BUSY_MAX
 }
 
 /// Sizes of packets against what the transport carries.
@@ -257,7 +288,7 @@ impl Checker {
     }
 
     pub(crate) fn busy(&mut self, at: SimTime, host: &Host, process: &Process, deadline: SimTime) {
-        if deadline == at && process.turns_in_a_row() == BUSY_MAX {
+        if spins(at, deadline, process.turns_in_a_row()) {
             self.breach(at, &format!("{} asks for a turn again and again at once", host.name));
         }
     }
@@ -269,6 +300,9 @@ impl Checker {
         if let Some(what) = over_bounds(stats.queue_waiting, actions, stats.queue_broadcasts, members) {
             self.breach(at, &format!("{}: {what}", host.name));
         }
+        if let Some(what) = over_quota(stats) {
+            self.breach(at, &format!("{}: {what}", host.name));
+        }
         if process.turns_in_a_row() == TURNS_IN_A_ROW_MAX {
             self.breach(at, &format!("{}: {TURNS_IN_A_ROW_MAX} turns at one time", host.name));
         }
@@ -277,6 +311,7 @@ impl Checker {
             self.breach(at, &format!("{} holds itself for {state}", host.name));
         }
         self.lives.had(host.name_id, &host.mesh, life);
+        self.announced.says(host, state, life);
     }
 
     /// An agent was told something.
@@ -288,6 +323,7 @@ impl Checker {
                 let Some(id) = names.id(&member.name) else {
                     return self.breach(at, &format!("{}: told of {}, whom nobody is", host.name, member.name));
                 };
+                self.attributes(at, host, id, &member);
                 let failures = process.swim.stats().probes_failed;
                 let failures = u32::try_from(failures).unwrap_or(u32::MAX);
                 let told = Told { id, name: &member.name, state: member.state, life: member.life, failures };
@@ -392,6 +428,16 @@ impl Checker {
         };
         view.set_member(id, Some(Held { state, life, failures_while_alive }));
         entered && state == MemberState::Dead && held.is_some()
+    }
+
+    /// Checks what is told of a member against what it said of itself.
+    fn attributes(&mut self, at: SimTime, observer: &Host, id: NameId, told: &MemberView) {
+        if let Some(what) = self.announced.foreign(id, &observer.mesh, told) {
+            let (name, state, life) = (&told.name, told.state, told.life);
+            let line =
+                format!("{}: {name} {state} {life} {:?} {}: {what}", observer.name, told.addresses, told.release);
+            self.breach(at, &line);
+        }
     }
 
     /// Checks and keeps one services record: what an owner withdrew never comes back.

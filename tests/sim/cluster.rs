@@ -49,6 +49,12 @@ pub struct Host {
     pub clock_off_s: i64,
     /// Share of what it sends that is damaged on purpose.
     pub corrupts: f64,
+    /// True: its agent is of a newer release, which adds messages that the others do not know.
+    pub is_newer: bool,
+    /// Release of its agent, another with each start.
+    pub release: String,
+    /// What it sends while a scenario records it.
+    pub tape: Option<Vec<Bytes>>,
     pub(crate) key: RecordKey,
     pub(crate) process: Option<Box<Process>>,
     pub(crate) backlog: VecDeque<Happening>,
@@ -213,6 +219,9 @@ impl Sim {
             disk: Disk::default(),
             clock_off_s: 0,
             corrupts: 0.0,
+            is_newer: false,
+            release: String::new(),
+            tape: None,
             key,
             process: None,
             backlog: VecDeque::new(),
@@ -303,6 +312,7 @@ impl Sim {
         let (now, instant, config) = (self.now, self.clock.instant(self.now), self.setup.config.clone());
         let host = &mut self.hosts[id.0];
         host.generation += 1;
+        host.release = format!("0.1.{}", host.generation);
         host.leaving = false;
         host.paused = false;
         host.ready = None;
@@ -320,7 +330,7 @@ impl Sim {
             epoch,
             instance_tag,
             region: "here".to_owned(),
-            release: "0.1.0".to_owned(),
+            release: host.release.clone(),
         };
         let mut inbox: Vec<Input> = vec![Input::Command(Command::Restore(host.disk.restore()))];
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));

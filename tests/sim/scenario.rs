@@ -21,9 +21,12 @@ mod documents;
 mod faults;
 mod large;
 mod links;
+mod masses;
 mod membership;
 mod records;
 mod restarts;
+mod weather;
+mod words;
 
 /// One named run.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +82,26 @@ pub const ALL: &[Scenario] = &[
     faults::PAUSE_SHORT,
     faults::PAUSE_LONG,
     faults::LIAR,
+    weather::BURSTS,
+    weather::REORDER,
+    weather::DELAY,
+    weather::BLACK_HOLE,
+    weather::LOSS_HALF,
+    weather::HOUR,
+    weather::HOUR_FAST,
+    weather::MINUTES,
+    weather::MINUTES_FAST,
+    weather::SWIZZLE,
+    weather::SPLIT_PAST,
+    masses::MANY_CRASH,
+    masses::FORTY,
+    masses::CHURN,
+    masses::CHURN_SHORT,
+    masses::HEALTH_STORM,
+    words::REPLAY,
+    words::TWO_ROUNDS,
+    words::NEWER,
+    words::HALF_DEAD,
     large::LARGE,
     chaos::CHAOS,
     chaos::CHAOS_SLOW,
@@ -203,15 +226,27 @@ impl Run {
     /// Starts all agents within a tenth of a second, the first being everybody's seed, and lets them agree.
     pub(crate) fn mesh(&mut self, limit: Duration) -> Result<Vec<HostId>, String> {
         let hosts = self.sim.add_hosts(self.nodes);
-        for id in &hosts {
+        self.start_all(&hosts, limit)?;
+        Ok(hosts)
+    }
+
+    /// The same for hosts that are there.
+    pub(crate) fn start_all(&mut self, hosts: &[HostId], limit: Duration) -> Result<(), String> {
+        for id in hosts {
             self.sim.start(*id, &hosts[..1]);
             let wait = Duration::from_millis(100 / self.nodes as u64);
             self.sim.run_for(wait);
         }
-        let begin = SimTime::START;
         self.agree("after the last start", limit)?;
-        self.took("formed", self.sim.now().since(begin));
-        Ok(hosts)
+        self.took("formed", self.sim.now().since(SimTime::START));
+        Ok(())
+    }
+
+    /// All running agents have the same hashes over documents and over members and records.
+    pub(crate) fn same_roots(&self) -> Result<(), String> {
+        let roots: std::collections::BTreeSet<_> =
+            self.sim.host_ids().filter_map(|id| Some(self.sim.swim(id)?.roots())).collect();
+        demand(roots.len() == 1, format!("{} different roots", roots.len()))
     }
 
     /// A mesh that has been there for a while.

@@ -2,12 +2,15 @@
 //! that may get lost, streams that do not while packets pass at all, silence when a process dies, a stateless reset
 //! when it is back, an idle end after that.
 
+mod dialling;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_gossip::{CloseReason, Command, ConnectionChange, DialTarget, DownReason, ExchangeId};
+use starling_gossip::limits::{DATAGRAM_BYTES_MAX, SYNC_FRAME_BYTES_MAX};
+use starling_gossip::{CloseReason, ConnectionChange, DialTarget, DownReason, ExchangeId};
 use starling_model::NodeName;
 
 use crate::clock::SimTime;
@@ -15,13 +18,26 @@ use crate::cluster::{HostId, Sim};
 use crate::network::Fate;
 use crate::turn::{Input, Process};
 
-/// How long one address may take to answer a dial.
-const DIAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// Wait before a dialler repeats its first flight; doubles.
-const KNOCK_AGAIN: Duration = Duration::from_millis(300);
 /// Wait before lost stream data is sent again, beside the round trip; doubles up to [`RESEND_MAX`].
 const RESEND: Duration = Duration::from_millis(30);
 const RESEND_MAX: Duration = Duration::from_secs(2);
+/// What every QUIC path carries (RFC 9000, 14), in bytes of UDP payload; handshakes are padded to it.
+const BASE_PACKET_BYTES: usize = 1_200;
+/// What quinn's search for the path's MTU finds on Ethernet.
+const FOUND_PACKET_BYTES: usize = 1_452;
+/// What QUIC adds to a gossip datagram of the largest size.
+const PACKET_OVERHEAD_BYTES: usize = BASE_PACKET_BYTES - DATAGRAM_BYTES_MAX;
+/// A packet that only acknowledges or closes.
+const SMALL_PACKET_BYTES: usize = 60;
+/// Losses of large packets, none of which arrived in between, after which an end goes back to the base size, as
+/// quinn's black hole detection does.
+const LARGE_LOSSES_MAX: u32 = 3;
+/// Where an envelope has the length of its messages (the layout is that of `starling_gossip`'s wire).
+const LENGTH_AT: usize = 12;
+/// Bytes of [`NEWS`].
+const NEWS_LEN: u32 = 7;
+/// A message of an unknown kind: kind, length, four bytes.
+const NEWS: [u8; NEWS_LEN as usize] = [113, 4, 0, 1, 2, 3, 4];
 
 /// One connection of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +63,15 @@ struct End {
     generation: u64,
     phase: Phase,
     heard: SimTime,
+    /// Large packets lost since the last that arrived.
+    large_losses: u32,
+}
+
+impl End {
+    /// Largest packet that this end makes.
+    fn packet_bytes_max(&self) -> usize {
+        if self.large_losses < LARGE_LOSSES_MAX { FOUND_PACKET_BYTES } else { BASE_PACKET_BYTES }
+    }
 }
 
 /// A connection; end 0 dialled.
@@ -103,6 +128,17 @@ pub(crate) enum Carried {
     Finish,
     Close(DownReason),
     Reset,
+}
+
+impl Carried {
+    /// Bytes of UDP payload that it would fill alone.
+    fn packet_bytes(&self) -> usize {
+        match self {
+            Self::Datagram(payload) => payload.len() + PACKET_OVERHEAD_BYTES,
+            Self::Piece(piece) => piece.frame.len() + PACKET_OVERHEAD_BYTES,
+            Self::Finish | Self::Close(_) | Self::Reset => SMALL_PACKET_BYTES,
+        }
+    }
 }
 
 /// Something that happens at a point in time.
@@ -189,139 +225,6 @@ impl Sim {
             let end = &c.ends[end];
             self.hosts[end.host.0].process.as_ref().is_some_and(|process| process.generation == end.generation)
         })
-    }
-
-    // ---- dialling
-
-    pub(crate) fn dial(&mut self, host: HostId, process: &mut Process, target: DialTarget, addresses: Vec<SocketAddr>) {
-        self.checker.counts.dials += 1;
-        let generation = process.generation;
-        if let DialTarget::Member(name) = &target
-            && process.links.contains_key(name)
-        {
-            let change =
-                ConnectionChange::Up { address: addresses.first().copied().unwrap_or(self.hosts[host.0].address) };
-            let inputs = vec![Input::Change { peer: name.clone(), change }];
-            self.later(Duration::ZERO, Happening::Answer { host, generation, inputs });
-            return;
-        }
-        process.dialling.retain(|id| self.dials.contains_key(id));
-        if process.dialling.iter().filter_map(|id| self.dials.get(id)).any(|dial| dial.target == target) {
-            return;
-        }
-        let addresses = match &target {
-            DialTarget::Member(_) => addresses,
-            DialTarget::Seed(seed) => seed.0.parse().into_iter().collect(),
-        };
-        let id = DialId(self.new_id());
-        let own = self.hosts[host.0].address;
-        let nowhere = addresses.is_empty() || addresses == [own];
-        process.dialling.push(id);
-        self.dials.insert(id, Dial { host, generation, target, addresses, at: 0, connection: None, tries: 0 });
-        if nowhere {
-            self.wire(Duration::ZERO, Wire::Unwelcome { dial: id });
-        } else {
-            self.wire(Duration::ZERO, Wire::Knock { dial: id });
-            self.wire(DIAL_TIME_MAX, Wire::DialEnds { dial: id, at: 0 });
-        }
-    }
-
-    fn knock(&mut self, id: DialId) {
-        let Some(dial) = self.dials.get_mut(&id) else { return };
-        dial.tries += 1;
-        let wait = KNOCK_AGAIN * 2_u32.pow(dial.tries.min(8) - 1);
-        let from = dial.host;
-        let address = dial.addresses.get(dial.at).copied();
-        if let Some(to) = address.and_then(|address| self.by_address.get(&address).copied())
-            && let Some(delay) = self.network.send(from, to).first()
-        {
-            self.wire(delay, Wire::Knocked { dial: id, host: to });
-        }
-        self.wire(wait, Wire::Knock { dial: id });
-    }
-
-    fn knocked(&mut self, id: DialId, host: HostId) {
-        let Some(dial) = self.dials.get(&id) else { return };
-        let (from, from_generation) = (dial.host, dial.generation);
-        let Some(process) = &self.hosts[host.0].process else { return };
-        if self.hosts[host.0].mesh != self.hosts[from.0].mesh {
-            self.checker.counts.foreign_refused += 1;
-            if let Some(delay) = self.network.send(host, from).first() {
-                self.wire(delay, Wire::Unwelcome { dial: id });
-            }
-            return;
-        }
-        let known = self.dials.get(&id).and_then(|dial| dial.connection).filter(|known| {
-            self.connections
-                .get(known.0)
-                .is_some_and(|c| c.ends[1].host == host && c.ends[1].generation == process.generation)
-        });
-        let connection = match known {
-            Some(known) => known,
-            None => {
-                let generation = process.generation;
-                let connection = ConnectionId(self.connections.len());
-                let end = |host, generation| End { host, generation, phase: Phase::Half, heard: self.now };
-                let ends = [end(from, from_generation), end(host, generation)];
-                self.connections.push(Connection { ends, streams: BTreeMap::new() });
-                if let Some(dial) = self.dials.get_mut(&id) {
-                    dial.connection = Some(connection);
-                }
-                connection
-            }
-        };
-        if let Some(delay) = self.network.send(host, from).first() {
-            self.wire(delay, Wire::Welcome { dial: id, connection });
-        }
-    }
-
-    fn welcome(&mut self, id: DialId, connection: ConnectionId) {
-        let Some(dial) = self.dials.get(&id) else { return };
-        let Some(acceptor) = self.connections.get(connection.0).map(|c| c.ends[1].host) else { return };
-        let running = self.hosts[dial.host.0].process.as_ref().is_some_and(|p| p.generation == dial.generation);
-        if !running {
-            self.dials.remove(&id);
-            return;
-        }
-        let answered = &self.hosts[acceptor.0].name;
-        let own = self.hosts[dial.host.0].name == *answered;
-        let unexpected = matches!(&dial.target, DialTarget::Member(name) if name != answered);
-        if own || unexpected {
-            self.dial_failed(id, DownReason::Foreign);
-            return;
-        }
-        self.dials.remove(&id);
-        self.checker.counts.handshakes += 1;
-        self.send_reliably(connection, 0, Carried::Finish, 0);
-        self.install(connection, 0);
-    }
-
-    fn dial_ends(&mut self, id: DialId, at: usize) {
-        let Some(dial) = self.dials.get_mut(&id) else { return };
-        if dial.at != at {
-            return;
-        }
-        dial.at += 1;
-        dial.tries = 0;
-        dial.connection = None;
-        if dial.at < dial.addresses.len() {
-            let at = dial.at;
-            self.wire(DIAL_TIME_MAX, Wire::DialEnds { dial: id, at });
-        } else {
-            self.dial_failed(id, DownReason::TimedOut);
-        }
-    }
-
-    fn dial_failed(&mut self, id: DialId, reason: DownReason) {
-        let Some(dial) = self.dials.remove(&id) else { return };
-        self.checker.counts.dials_failed += 1;
-        let input = match dial.target {
-            DialTarget::Member(peer) => Input::Change { peer, change: ConnectionChange::DialFailed { reason } },
-            DialTarget::Seed(seed) => Input::Command(Command::SeedFailed { seed }),
-        };
-        if self.hosts[dial.host.0].process.as_ref().is_some_and(|process| process.generation == dial.generation) {
-            self.deliver(dial.host, input);
-        }
     }
 
     // ---- one connection per pair
@@ -436,7 +339,7 @@ impl Sim {
         let Some(connection) = self.connections.get(id.0) else { return };
         let (from, to) = (connection.ends[end].host, connection.ends[1 - end].host);
         let other = 1 - end;
-        match (self.network.send(from, to), &what) {
+        match (self.network.send(from, to, what.packet_bytes()), &what) {
             (Fate::Vanishes, _) => {}
             (Fate::Twice(first, second), Carried::Datagram(_)) => {
                 self.wire(first, Wire::Arrives { connection: id, end: other, what: what.clone() });
@@ -456,13 +359,45 @@ impl Sim {
         if over {
             return;
         }
-        if let Some(delay) = self.network.send(from, to).first() {
+        let bytes = what.packet_bytes().min(connection.ends[end].packet_bytes_max());
+        let large = bytes > BASE_PACKET_BYTES;
+        let fate = self.network.send(from, to, bytes).first();
+        if large && let Some(connection) = self.connections.get_mut(id.0) {
+            let losses = &mut connection.ends[end].large_losses;
+            *losses = if fate.is_some() { 0 } else { *losses + 1 };
+            self.checker.counts.black_holes_found += u64::from(*losses == LARGE_LOSSES_MAX);
+        }
+        if let Some(delay) = fate {
             self.wire(delay, Wire::Arrives { connection: id, end: 1 - end, what });
         } else {
             let round_trip = self.network.latency(from, to) * 2;
             let wait = ((round_trip + RESEND) * 2_u32.pow(tries.min(8))).min(RESEND_MAX);
             self.wire(wait, Wire::Resend { connection: id, end, what, tries: tries + 1 });
         }
+    }
+
+    /// What is put on the wire in place of what a machine asked to send: a newer release says more, a liar damages.
+    fn altered(&mut self, host: HostId, bytes: Bytes, bytes_max: usize) -> Bytes {
+        let bytes = if self.hosts[host.0].is_newer { self.with_news(bytes, bytes_max) } else { bytes };
+        if let Some(tape) = &mut self.hosts[host.0].tape {
+            tape.push(bytes.clone());
+        }
+        self.damaged(host, bytes)
+    }
+
+    /// The same envelope with one more message, of a kind that no release has yet, where there is room.
+    fn with_news(&mut self, bytes: Bytes, bytes_max: usize) -> Bytes {
+        let length = LENGTH_AT..LENGTH_AT + 4;
+        let Some(held) = bytes.get(length.clone()).and_then(|field| field.first_chunk::<4>()) else { return bytes };
+        if bytes.len() + NEWS.len() > bytes_max {
+            return bytes;
+        }
+        let longer = u32::from_le_bytes(*held).saturating_add(NEWS_LEN);
+        let mut copy = bytes.to_vec();
+        copy[length].copy_from_slice(&longer.to_le_bytes());
+        copy.extend_from_slice(&NEWS);
+        self.checker.counts.news_sent += 1;
+        Bytes::from(copy)
     }
 
     /// A liar damages what it sends.
@@ -491,7 +426,7 @@ impl Sim {
             self.checker.counts.unsent += 1;
             return;
         };
-        let payload = self.damaged(host, payload);
+        let payload = self.altered(host, payload, DATAGRAM_BYTES_MAX);
         let end = self.connections.get(id.0).map_or(0, |c| usize::from(c.ends[1].host == host));
         self.carry(id, end, Carried::Datagram(payload));
     }
@@ -518,7 +453,7 @@ impl Sim {
         if frame.is_empty() {
             return;
         }
-        let frame = self.damaged(host, frame);
+        let frame = self.altered(host, frame, SYNC_FRAME_BYTES_MAX);
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         let end = usize::from(connection.ends[1].host == host);
         let opener = if ours { end } else { 1 - end };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_gossip::{Action, Command, ConnectionChange, Event, ExchangeId, Signature, Swim, Ticket, Verdict};
+use starling_gossip::{
+    Action, Command, ConnectionChange, Event, Evidence, ExchangeId, Signature, Step, Swim, Ticket, Verdict,
+};
 use starling_model::NodeName;
 
 use crate::checks::{Scene, View};
@@ -196,6 +198,7 @@ impl Sim {
                 if matches!(event, Event::Synced { .. }) {
                     self.hosts[id.0].ready = Some(self.now);
                 }
+                self.note_failed_probe(&event);
                 let scene = Scene {
                     at: self.now,
                     observer: id,
@@ -205,6 +208,15 @@ impl Sim {
                 };
                 self.checker.told(&scene, process, event);
             }
+        }
+    }
+
+    /// When the first failed probe of each member began.
+    fn note_failed_probe(&mut self, event: &Event) {
+        if let Event::Evidence(Evidence { subject, step: Step::ProbeFailed(trail), .. }) = event {
+            let began = self.clock.time(trail.began);
+            let first = self.checker.first_failed_probes.entry(subject.clone()).or_insert(began);
+            *first = began.min(*first);
         }
     }
 

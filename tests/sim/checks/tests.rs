@@ -117,3 +117,51 @@ fn views_that_differ_are_found() {
     sim.start(hosts[1], &[]);
     assert!(converged(&sim).is_err(), "two that never met");
 }
+
+#[test]
+fn quotas_are_bounds_and_spinning_is_seen() {
+    let check = |state_bytes, largest_owner_bytes, good: bool| {
+        let stats = Stats { state_bytes, largest_owner_bytes, ..Stats::default() };
+        assert_eq!(over_quota(&stats).is_none(), good);
+    };
+    check(STATE_BYTES_MAX, OWNER_BYTES_MAX, true);
+    check(STATE_BYTES_MAX + 1, 0, false);
+    check(0, OWNER_BYTES_MAX + 1, false);
+    let later = SimTime::START.after(Duration::from_millis(1));
+    assert!(spins(SimTime::START, SimTime::START, BUSY_MAX));
+    assert!(!spins(SimTime::START, later, BUSY_MAX));
+    assert!(!spins(SimTime::START, SimTime::START, BUSY_MAX - 1));
+}
+
+/// What only a member says of itself: its address and release in each life, and that it left.
+#[test]
+fn words_that_a_member_never_said_are_found() {
+    let mut sim = Sim::new(Setup::lan(1));
+    let hosts = sim.add_hosts(2);
+    sim.start(hosts[0], &[]);
+    let mut said = sim.swim(hosts[0]).expect("it runs").me();
+    let (id, mesh) = (sim.host(hosts[0]).name_id, sim.host(hosts[0]).mesh);
+    said.addresses = vec![sim.host(hosts[0]).address];
+    let check = |sim: &Sim, told: &MemberView| sim.checker.announced.foreign(id, &mesh, told);
+    assert_eq!(check(&sim, &said), None);
+    let moved = MemberView { addresses: vec![sim.host(hosts[1]).address], ..said.clone() };
+    assert!(check(&sim, &moved).is_some(), "an address that it never had");
+    let other = MemberView { release: "9.9.9".to_owned(), ..said.clone() };
+    assert!(check(&sim, &other).is_some(), "a release that it never had");
+    let left = MemberView { state: MemberState::Left, ..said.clone() };
+    assert!(check(&sim, &left).is_some(), "it never left");
+    sim.restart(hosts[0]);
+    let life = sim.swim(hosts[0]).expect("it runs").standing().1;
+    let older = MemberView { life, ..said };
+    assert!(check(&sim, &older).is_some(), "attributes of the life before");
+    let Sim { checker, hosts: all, .. } = &mut sim;
+    checker.breaches.clear();
+    checker.attributes(SimTime::START, &all[1], id, &left);
+    assert_eq!(checker.breaches.len(), 1, "{:?}", checker.breaches);
+    sim.leave(hosts[0]);
+    sim.run_for(Duration::from_millis(1));
+    let life = sim.swim(hosts[0]).map_or(life, |swim| swim.standing().1);
+    let left = MemberView { life, ..left };
+    sim.run_for(Duration::from_secs(5));
+    assert_eq!(check(&sim, &left), None, "it left");
+}

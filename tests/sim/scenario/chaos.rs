@@ -1,18 +1,20 @@
 //! All faults in a random mix, then peace.
 
+use std::time::Duration;
+
 use super::records::announce_everywhere;
 use super::{Run, Scenario, seconds};
 use crate::checks::converged;
 use crate::clock::Dice;
 use crate::cluster::{HostId, Setup};
-use crate::network::Link;
+use crate::network::{Bursts, Link};
 
 /// Faults of one run.
 const FAULTS: usize = 40;
 
 pub(super) const CHAOS: Scenario = Scenario {
     name: "chaos",
-    about: "crashes, restarts, pauses, splits, half-open edges, loss, leaves and writes in a random mix; then one view",
+    about: "S30: crashes, restarts, pauses, splits, half-open edges, loss, bursts, reordering, narrow paths, leaves and writes in a random mix; then one view",
     nodes: 8,
     setup: Setup::lan,
     run: |run| chaos(run, 0.0),
@@ -73,7 +75,7 @@ fn fault(run: &mut Run, hosts: &[HostId], dice: &mut Dice, version: u64) {
     let one = hosts[dice.index(hosts.len())];
     let other = hosts[dice.index(hosts.len())];
     let running = run.sim.host(one).is_running();
-    match dice.index(12) {
+    match dice.index(15) {
         0 if running => run.sim.crash(one),
         0..=3 if !running && run.sim.swim(one).is_none() => run.sim.restart(one),
         1 | 2 if running => run.sim.restart(one),
@@ -89,9 +91,12 @@ fn fault(run: &mut Run, hosts: &[HostId], dice: &mut Dice, version: u64) {
             run.sim.network.set_default(Link { duplication: 0.02, ..link.losing(0.25) });
         }
         9 => run.sim.network.set_default(Link::site()),
+        12 => run.sim.network.set_default(Link::site().in_bursts(Bursts::of(0.1, 20.0))),
+        13 => run.sim.network.set_default(Link::site().reordering(0.3, Duration::from_millis(80))),
+        14 => run.sim.network.set_default(Link::site().narrowed(1_200)),
         10 if running && dice.chance(0.3) => run.sim.leave(one),
         _ => {
-            let instances = dice.index(5);
+            let instances = dice.index(5) * dice.index(20);
             run.announce(one, version, instances);
         }
     }

@@ -41,7 +41,7 @@ pub(super) const SPLIT: Scenario = Scenario {
 
 pub(super) const SPLIT_LONG: Scenario = Scenario {
     name: "split-long",
-    about: "the same after ten minutes, when everybody has long been buried on the other side",
+    about: "S7: the same after ten minutes, when everybody has long been buried on the other side",
     nodes: 10,
     setup: Setup::lan,
     run: |run| split(run, run.nodes.div_ceil(2), seconds(600)),
@@ -80,7 +80,9 @@ fn split(run: &mut Run, left: usize, length: std::time::Duration) -> Result<(), 
     }
     run.sim.heal();
     run.agree("one view", seconds(60))?;
+    run.same_roots()?;
     run.sim.run_for(seconds(60));
+    run.same_roots()?;
     converged(&run.sim)
 }
 

@@ -75,13 +75,17 @@ fn crash(run: &mut Run, slack: Duration) -> Result<(), String> {
     let hosts = run.settled_mesh()?;
     let victim = hosts[run.nodes / 2];
     let (name, since) = (run.name(victim), run.sim.now());
+    run.sim.checker.first_failed_probes.clear();
     run.sim.crash(victim);
     let shortest = suspicion_min(&run.sim.setup.config, run.nodes);
     run.within("dead for all", shortest + slack, |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
     let deaths = run.sim.checker.deaths_of(&name, since);
     let first = deaths.values().min().copied().unwrap_or_default();
+    let last = deaths.values().max().copied().unwrap_or_default();
     run.took("first death", first);
-    run.took("last death", deaths.values().max().copied().unwrap_or_default());
+    run.took("last death", last);
+    let began = run.sim.checker.first_failed_probes.get(&name).ok_or("no probe failed")?;
+    run.took("first failed probe began", began.since(since));
     demand(first >= shortest, format!("dead after {first:?}, the shortest suspicion is {shortest:?}"))?;
     run.sim.run_for(seconds(20));
     converged(&run.sim)?;

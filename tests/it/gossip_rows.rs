@@ -1,0 +1,160 @@
+//! Rows of gossip.md, section 17, that the other `gossip_*` modules do not hold, and of faults.md (F). Sizes are those that
+//! every run of the tests can afford; `simulate --scenario NAME --nodes N --seeds COUNT` runs the same at full size.
+//!
+//! Elsewhere: S6 `indirect_probes_save_both_ends_of_a_broken_edge`, S7 `two_halves_split_and_are_one_again`,
+//! S9 (a) `one_node_cut_off_keeps_its_view`, S10 `all_agents_restart_at_once_from_what_they_stored`,
+//! S11 `a_disk_and_a_clock_that_went_back_still_give_a_higher_life`, S12 `a_restart_faster_than_detection_is_no_death`,
+//! S13 `a_cloned_machine_raises_an_alarm_and_no_war_of_lives`, S14 `another_mesh_stays_outside`,
+//! S20 `an_owner_that_writes_too_much_is_held_to_its_rate`, S21 `an_agent_without_its_disk_and_with_a_slow_clock_comes_back`,
+//! S29 `equal_seeds_give_equal_traces_and_others_do_not`, S30 `all_faults_in_a_random_mix_end_in_one_view`,
+//! S33 `a_large_mesh_at_rest_keeps_its_links_and_only_replaces_one_now_and_then`.
+
+use std::time::Duration;
+
+use sim::Report;
+use sim::figures::percentile;
+
+use crate::gossip_simulator::check;
+
+/// A noted time of all runs.
+fn times(reports: &[Report], what: &str) -> Vec<Duration> {
+    reports.iter().map(|report| report.time(what).unwrap_or_else(|| panic!("no {what:?}"))).collect()
+}
+
+fn mean(times: &[Duration]) -> Duration {
+    times.iter().sum::<Duration>() / u32::try_from(times.len()).expect("few runs")
+}
+
+/// S1 among eight: the shortest suspicion is 4 s, a period is 1 s.
+#[test]
+fn the_first_failed_probe_and_the_first_death_come_as_chance_has_it() {
+    let reports = check("crash", 8, 0..60);
+    // Each of seven begins a round at a time of its own, and meets the dead one once in seven rounds: 1.58 rounds for
+    // many observers, a little more for few. Sixty runs have a standard error of 0.2.
+    let began = mean(&times(&reports, "first failed probe began"));
+    assert!((1.0..2.2).contains(&began.as_secs_f64()), "{began:?}");
+    let first = times(&reports, "first death");
+    let last = times(&reports, "last death");
+    let beyond = |per_mille| percentile(&first, per_mille).saturating_sub(Duration::from_secs(4));
+    assert!(
+        beyond(500) <= Duration::from_millis(1_900 + 1_000),
+        "median {:?} beyond the shortest suspicion",
+        beyond(500)
+    );
+    assert!(beyond(990) <= Duration::from_millis(7_400), "99 % {:?} beyond the shortest suspicion", beyond(990));
+    let lag: Vec<Duration> = first.iter().zip(&last).map(|(first, last)| last.saturating_sub(*first)).collect();
+    assert!(percentile(&lag, 500) <= Duration::from_millis(500), "the last knew {:?} later", percentile(&lag, 500));
+}
+
+/// S5, in small: ten of 64.
+#[test]
+fn ten_that_crash_at_once_are_all_known() {
+    check("ten-crash", 64, 0..2);
+}
+
+/// S8.
+#[test]
+fn a_split_that_outlasts_the_memory_of_the_dead_heals() {
+    check("split-past", 8, 0..3);
+    check("split-past", 3, 0..3);
+}
+
+/// S9 (b).
+#[test]
+fn the_guard_against_being_cut_off_does_not_freeze_the_rest() {
+    for report in check("forty-per-cent", 20, 0..4) {
+        assert!(report.counts.isolations > 0, "the guard never acted, seed={}", report.seed);
+    }
+}
+
+/// S15.
+#[test]
+fn replayed_and_forged_words_change_nothing() {
+    for report in check("replay", 5, 0..4) {
+        assert!(report.counts.forgeries_refused > 0, "seed={}", report.seed);
+    }
+}
+
+/// S16.
+#[test]
+fn small_meshes_hear_each_broadcast_within_two_rounds() {
+    for nodes in 3..=5 {
+        check("two-rounds", nodes, 0..8);
+    }
+}
+
+/// S17 and F47.
+#[test]
+fn a_path_that_swallows_large_packets_harms_nothing() {
+    for report in check("black-hole", 5, 0..3) {
+        assert!(report.network.too_large > 0 && report.counts.black_holes_found > 0, "seed={}", report.seed);
+    }
+}
+
+/// S18.
+#[test]
+fn half_of_all_packets_lost_bury_nobody_and_hide_no_crash() {
+    for report in check("loss-half", 10, 0..4) {
+        assert!(report.network.lost > 500, "seed={}", report.seed);
+    }
+}
+
+/// S19, in small.
+#[test]
+fn churn_keeps_queues_tables_and_load_in_their_bounds() {
+    check("churn-short", 30, 0..2);
+}
+
+/// S26.
+#[test]
+fn half_dead_processes_are_found_by_probes_and_by_resets() {
+    for report in check("half-dead", 6, 0..4) {
+        assert!(report.counts.resets > 0, "seed={}", report.seed);
+    }
+}
+
+/// S28.
+#[test]
+fn a_newer_release_and_this_one_form_one_mesh() {
+    for report in check("newer", 6, 0..4) {
+        assert!(report.counts.news_sent > 0, "seed={}", report.seed);
+    }
+}
+
+/// S32, in small: with eight links each, so that a mesh of 64 is far beyond a full view.
+#[test]
+fn a_storm_of_health_causes_few_comparisons() {
+    check("health-storm", 64, 0..1);
+}
+
+/// F10. An hour of it is `loss-hour` and `loss-hour-fast`.
+#[test]
+fn a_tenth_lost_evicts_nobody() {
+    check("loss-minutes", 25, 0..1);
+    check("loss-minutes-fast", 25, 0..1);
+    for report in check("bursts", 10, 0..3) {
+        assert!(report.network.bursts > 0, "seed={}", report.seed);
+    }
+}
+
+/// F11.
+#[test]
+fn doubled_overtaken_and_damaged_packets_end_in_the_same_state() {
+    for report in check("reorder", 8, 0..3) {
+        assert!(report.network.detours > 0 && report.network.duplicated > 0, "seed={}", report.seed);
+    }
+}
+
+/// F12.
+#[test]
+fn long_and_uneven_delays_make_nobody_flap() {
+    check("delay", 8, 0..3);
+}
+
+/// F16.
+#[test]
+fn links_clogged_one_by_one_heal_in_any_order() {
+    for report in check("swizzle", 8, 0..4) {
+        assert!(report.network.blocked > 100, "seed={}", report.seed);
+    }
+}
