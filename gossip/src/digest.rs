@@ -1,72 +1,54 @@
 //! What this node holds, as hashes: one sum per bucket and one over all. Sums change with each entry, so keeping them
 //! costs one hash per change and asking for the root costs nothing.
 
-use std::collections::BTreeMap;
-
 use starling_model::{Life, NodeName, RecordKind, RecordVersion};
 
 use crate::hash;
 use crate::limits::BUCKETS;
-
-/// What one hash stands for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Entry {
-    Life(NodeName),
-    Record(NodeName, RecordKind, u8),
-}
 
 /// The bucket of everything that belongs to a name.
 pub(crate) fn bucket(name: &NodeName) -> usize {
     usize::from(hash::sha256(&[b"bucket", name.as_str().as_bytes()])[0])
 }
 
-/// Sums over members that are present and their records. Tombstones are in no sum.
+/// Sums over members that are present and their records. Tombstones are in no sum. What one owner adds to them is kept
+/// with the owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Sums {
-    entries: BTreeMap<Entry, u64>,
     buckets: Vec<u64>,
     root: u64,
 }
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), buckets: vec![0; BUCKETS], root: 0 }
+        Self { buckets: vec![0; BUCKETS], root: 0 }
     }
 }
 
+/// What a life adds.
+pub(crate) fn of_life(name: &NodeName, life: Life) -> u64 {
+    hash::head(&[b"life", name.as_str().as_bytes(), &life.epoch.0.to_le_bytes(), &life.incarnation.0.to_le_bytes()])
+}
+
+/// What one shard of a record adds.
+pub(crate) fn of_record(owner: &NodeName, kind: RecordKind, shard: u8, version: RecordVersion) -> u64 {
+    hash::head(&[
+        b"record",
+        owner.as_str().as_bytes(),
+        &[kind.to_wire(), shard],
+        &version.epoch.0.to_le_bytes(),
+        &version.version.to_le_bytes(),
+    ])
+}
+
 impl Sums {
-    pub(crate) fn life(&mut self, name: &NodeName, life: Option<Life>) {
-        let hash = life.map(|life| {
-            hash::head(&[
-                b"life",
-                name.as_str().as_bytes(),
-                &life.epoch.0.to_le_bytes(),
-                &life.incarnation.0.to_le_bytes(),
-            ])
-        });
-        self.set(Entry::Life(name.clone()), name, hash);
-    }
-
-    pub(crate) fn record(&mut self, owner: &NodeName, kind: RecordKind, shard: u8, version: Option<RecordVersion>) {
-        let hash = version.map(|version| {
-            hash::head(&[
-                b"record",
-                owner.as_str().as_bytes(),
-                &[kind.to_wire(), shard],
-                &version.epoch.0.to_le_bytes(),
-                &version.version.to_le_bytes(),
-            ])
-        });
-        self.set(Entry::Record(owner.clone(), kind, shard), owner, hash);
-    }
-
-    fn set(&mut self, entry: Entry, name: &NodeName, hash: Option<u64>) {
-        let old = match hash {
-            Some(hash) => self.entries.insert(entry, hash),
-            None => self.entries.remove(&entry),
-        };
-        let change = hash.unwrap_or(0).wrapping_sub(old.unwrap_or(0));
-        if let Some(sum) = self.buckets.get_mut(bucket(name)) {
+    /// An owner adds `new`, and no longer `old`.
+    pub(crate) fn replace(&mut self, owner: &NodeName, old: u64, new: u64) {
+        if old == new {
+            return;
+        }
+        let change = new.wrapping_sub(old);
+        if let Some(sum) = self.buckets.get_mut(bucket(owner)) {
             *sum = sum.wrapping_add(change);
         }
         self.root = self.root.wrapping_add(change);
@@ -115,17 +97,17 @@ mod tests {
 
     #[test]
     fn the_root_depends_on_what_is_held_and_not_on_how_it_came() {
-        let life = |epoch| Some(Life::first(BootEpoch(epoch)));
+        let life = |name: &str, epoch| of_life(&node(name), Life::first(BootEpoch(epoch)));
         let (mut a, mut b) = (Sums::default(), Sums::default());
-        a.life(&node("x"), life(1));
-        a.life(&node("y"), life(2));
-        b.life(&node("y"), life(9));
-        b.life(&node("z"), life(3));
-        b.life(&node("x"), life(1));
-        b.life(&node("y"), life(2));
+        a.replace(&node("x"), 0, life("x", 1));
+        a.replace(&node("y"), 0, life("y", 2));
+        b.replace(&node("y"), 0, life("y", 9));
+        b.replace(&node("z"), 0, life("z", 3));
+        b.replace(&node("x"), 0, life("x", 1));
+        b.replace(&node("y"), life("y", 9), life("y", 2));
         assert_ne!(a.root(), b.root());
         assert!(Mask::differing(a.buckets(), b.buckets()).holds(&node("z")));
-        b.life(&node("z"), None);
+        b.replace(&node("z"), life("z", 3), 0);
         assert_eq!((a.root(), a.buckets()), (b.root(), b.buckets()));
         assert_eq!(Mask::differing(a.buckets(), b.buckets()), Mask([0; BUCKETS / 8]));
     }

@@ -128,6 +128,33 @@ pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])], no
     Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &messages))
 }
 
+/// A frame of a stream that brings a member: its credential, and its life signed with nothing.
+///
+/// # Errors
+/// The credential is longer than one may be.
+pub fn introduction_frame(
+    mesh: &MeshId,
+    name: &NodeName,
+    epoch: BootEpoch,
+    credential: &Bytes,
+) -> Result<Bytes, WireError> {
+    let alive = Alive {
+        name: name.clone(),
+        life: Life::first(epoch),
+        credential: crate::replica::credential_hash(credential),
+        tag: 1,
+        protocol: (1, 1),
+        features: 0,
+        region: "eu-1".to_owned(),
+        release: "0.1.0".to_owned(),
+        addresses: vec![SocketAddr::from(([10, 0, 0, 1], 7740))],
+    };
+    let life = SignedLife { body: alive.to_bytes(), signature: [0; SIGNATURE_BYTES] };
+    let credential = Message::Credential { owner: name.clone(), bytes: credential.clone() };
+    let messages = [wire::message(&credential)?, wire::message(&Message::Life(life))?];
+    Ok(wire::frame(Envelope::Sync, &wire::mesh_head(mesh), &messages))
+}
+
 /// One shard of a `services` record, whole.
 ///
 /// # Errors

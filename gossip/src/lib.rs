@@ -34,9 +34,11 @@
 //! # Reading order
 //!
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
-//! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only computes: `members` (which claim wins),
+//! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only
+//! computes: `members` (which claim wins),
 //! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `isolation` (failure detection); `broadcasts`, `forward`,
-//! `fetches`, `quota` (spreading); `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
+//! `fetches`, `quota` (spreading); `announced`, `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`,
+//! `own` (state); `peers`, `rejoin` (links);
 //! `wire`, `payload`, `snapshot`, `codec` (bytes). [`config`] names every knob, [`limits`] every bound.
 //!
 //! Papers: A. Das, I. Gupta, A. Motivala, *SWIM* (DSN 2002); A. Dadgar, J. Phillips, J. Currey, *Lifeguard*
@@ -52,6 +54,7 @@ pub mod stats;
 pub mod swim;
 
 mod accusers;
+mod announced;
 mod anti_entropy;
 mod broadcasts;
 mod codec;
@@ -87,6 +90,7 @@ pub use action::{
     Signature, SignedClaim, Statement, Step, SubmitId, SubmitProblem, SubmitRefused, Submitted, SuspicionView, Ticket,
     Verdict, Void, Wake, Word,
 };
+pub use announced::Pool;
 pub use codec::WireError;
 pub use config::SwimConfig;
 pub use stats::Stats;

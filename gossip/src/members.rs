@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use starling_model::{Life, MemberState, NodeName};
+use starling_model::{BootEpoch, Incarnation, Life, MemberState, NodeName};
 
 use crate::action::Roots;
+use crate::announced::Announced;
 use crate::rtt::Rtt;
 use crate::suspicion::Suspicion;
-use crate::wire::{Alive, MemberDigest, SignedLife};
+use crate::wire::{MemberDigest, SignedLife};
 
 /// A life and what is said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,27 +29,17 @@ pub(crate) fn supersedes(new: Claim, held: Claim) -> bool {
     }
 }
 
-/// One other member.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) state: MemberState,
-    /// The greatest life over all proven evidence.
-    pub(crate) life: Life,
-    /// What it last said about itself.
-    pub(crate) alive: Alive,
-    /// That, as signed.
-    pub(crate) signed: SignedLife,
-    /// Hash of it; accusations quote this.
-    pub(crate) proof: u64,
-    /// Its signed leave, if that is the newest word.
-    pub(crate) leave: Option<SignedLife>,
-    pub(crate) since: Instant,
+/// What we know of a member that we deal with ourselves; most members have none of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contact {
     /// When it last proved itself to us on a path of our own.
     pub(crate) last_seen: Option<Instant>,
     pub(crate) rtt: Rtt,
-    /// Where a connection last reached it.
+    /// Where a connection last reached it, if that is none of its announced addresses.
     pub(crate) observed: Option<SocketAddr>,
     pub(crate) suspicion: Option<Suspicion>,
+    /// Its signed leave, if that is the newest word.
+    pub(crate) leave: Option<Announced>,
     /// Roots of its last ack.
     pub(crate) roots: Option<Roots>,
     /// Acks that its connection owes us in a row.
@@ -57,34 +48,122 @@ pub(crate) struct Member {
     pub(crate) switched: Option<Instant>,
 }
 
+const NO_CONTACT: &Contact = &Contact {
+    last_seen: None,
+    rtt: Rtt::UNKNOWN,
+    observed: None,
+    suspicion: None,
+    leave: None,
+    roots: None,
+    missed: 0,
+    switched: None,
+};
+
+/// One other member. There may be thousands, so what few of them have lies aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    /// What it last said about itself.
+    announced: Announced,
+    contact: Option<Box<Contact>>,
+    /// Hash of what it said; accusations quote this.
+    pub(crate) proof: u64,
+    /// What it and its records add to the sums.
+    pub(crate) summed: u64,
+    pub(crate) since: Instant,
+    epoch: BootEpoch,
+    incarnation: Incarnation,
+    pub(crate) state: MemberState,
+}
+const _: () = assert!(size_of::<Member>() <= 72);
+
 impl Member {
-    pub(crate) fn new(alive: Alive, signed: SignedLife, now: Instant) -> Self {
+    pub(crate) fn new(life: Life, proof: u64, announced: Announced, now: Instant) -> Self {
         Self {
-            state: MemberState::Alive,
-            life: alive.life,
-            proof: signed.hash(),
-            alive,
-            signed,
-            leave: None,
+            announced,
+            contact: None,
+            proof,
+            summed: 0,
             since: now,
-            last_seen: None,
-            rtt: Rtt::default(),
-            observed: None,
-            suspicion: None,
-            roots: None,
-            missed: 0,
-            switched: None,
+            epoch: life.epoch,
+            incarnation: life.incarnation,
+            state: MemberState::Alive,
         }
     }
 
+    /// The greatest life over all proven evidence.
+    pub(crate) fn life(&self) -> Life {
+        Life { epoch: self.epoch, incarnation: self.incarnation }
+    }
+
+    pub(crate) fn set_life(&mut self, life: Life) {
+        self.epoch = life.epoch;
+        self.incarnation = life.incarnation;
+    }
+
     pub(crate) fn claim(&self) -> Claim {
-        Claim { life: self.life, state: self.state }
+        Claim { life: self.life(), state: self.state }
+    }
+
+    /// Its newest `alive`.
+    pub(crate) fn announced(&self) -> &Announced {
+        &self.announced
+    }
+
+    /// It said something newer.
+    pub(crate) fn announce(&mut self, proof: u64, announced: Announced) {
+        self.proof = proof;
+        self.announced = announced;
+    }
+
+    /// Its newest word: `alive`, or `leave`.
+    pub(crate) fn newest(&self) -> SignedLife {
+        self.contact().leave.as_ref().unwrap_or(&self.announced).signed()
+    }
+
+    /// What we know from dealing with it.
+    pub(crate) fn contact(&self) -> &Contact {
+        self.contact.as_deref().unwrap_or(NO_CONTACT)
+    }
+
+    pub(crate) fn contact_mut(&mut self) -> &mut Contact {
+        self.contact.get_or_insert_default()
+    }
+
+    pub(crate) fn suspicion(&self) -> Option<&Suspicion> {
+        self.contact().suspicion.as_ref()
+    }
+
+    pub(crate) fn suspicion_mut(&mut self) -> Option<&mut Suspicion> {
+        self.contact.as_mut()?.suspicion.as_mut()
+    }
+
+    pub(crate) fn take_suspicion(&mut self) -> Option<Suspicion> {
+        self.contact.as_mut()?.suspicion.take()
+    }
+
+    /// Forgets what we know from dealing with it, unless something of that still matters without a link.
+    pub(crate) fn part(&mut self) {
+        let matters = |contact: &Contact| {
+            contact.suspicion.is_some()
+                || contact.leave.is_some()
+                || contact.observed.is_some()
+                || contact.switched.is_some()
+        };
+        if self.contact.as_deref().is_some_and(|contact| !matters(contact)) {
+            self.contact = None;
+        }
+    }
+
+    /// A connection reached it there.
+    pub(crate) fn observe(&mut self, address: SocketAddr) {
+        let announced = self.announced.alive().is_some_and(|alive| alive.addresses.contains(&address));
+        self.contact_mut().observed = (!announced).then_some(address);
     }
 
     /// Announced addresses, then the observed one.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let mut addresses = self.alive.addresses.clone();
-        if let Some(observed) = self.observed.filter(|observed| !addresses.contains(observed)) {
+        let mut addresses = self.announced.alive().map(|alive| alive.addresses).unwrap_or_default();
+        if let Some(observed) = self.contact().observed.filter(|observed| !addresses.contains(observed)) {
             addresses.push(observed);
         }
         addresses
@@ -93,10 +172,10 @@ impl Member {
     pub(crate) fn digest(&self, name: &NodeName) -> MemberDigest {
         MemberDigest {
             name: name.clone(),
-            life: self.life,
+            life: self.life(),
             state: self.state,
             proof: self.proof,
-            credential: crate::hash::short(&self.alive.credential),
+            credential: crate::hash::short(&self.announced.credential()),
         }
     }
 
@@ -194,7 +273,6 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use starling_model::{BootEpoch, Incarnation};
 
     use super::*;
 

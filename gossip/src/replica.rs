@@ -5,6 +5,7 @@
 //! certifies their key (under owner and hash).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ pub(crate) fn credential_hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// A verified node statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credential {
     pub(crate) hash: [u8; 32],
     pub(crate) bytes: Bytes,
@@ -38,28 +39,44 @@ pub(crate) struct Credential {
 /// All verified credentials, by owner.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
-    owners: BTreeMap<NodeName, Vec<Credential>>,
+    owners: BTreeMap<NodeName, Held>,
 }
+
+/// Those of one owner, the highest epoch first.
+type Held = [Option<Arc<Credential>>; CREDENTIALS_PER_OWNER_MAX];
 
 impl Credentials {
     pub(crate) fn get(&self, owner: &NodeName, hash: &[u8; 32]) -> Option<&Credential> {
-        self.owners.get(owner)?.iter().find(|held| held.hash == *hash)
+        self.owners.get(owner)?.iter().flatten().map(Arc::as_ref).find(|held| held.hash == *hash)
     }
 
     /// Keeps a credential; the one of the lowest epoch goes when there are too many.
-    pub(crate) fn insert(&mut self, owner: NodeName, credential: Credential) {
+    pub(crate) fn insert(&mut self, owner: NodeName, credential: Arc<Credential>) {
         let held = self.owners.entry(owner).or_default();
-        if held.iter().any(|one| one.hash == credential.hash) {
+        if held.iter().flatten().any(|one| one.hash == credential.hash) {
             return;
         }
-        held.push(credential);
-        held.sort_by_key(|one| std::cmp::Reverse(one.epoch));
-        held.truncate(CREDENTIALS_PER_OWNER_MAX);
+        let mut rest = Some(credential);
+        for place in held {
+            let earlier = match (&rest, &*place) {
+                (Some(new), Some(old)) => new.epoch > old.epoch,
+                (Some(_), None) => true,
+                (None, _) => false,
+            };
+            if earlier {
+                std::mem::swap(place, &mut rest);
+            }
+        }
+    }
+
+    /// The owner's name in the memory where it lies already.
+    pub(crate) fn name(&self, owner: &NodeName) -> Option<&NodeName> {
+        self.owners.get_key_value(owner).map(|(name, _)| name)
     }
 
     /// Takes all of one owner out, to be judged again.
-    pub(crate) fn take(&mut self, owner: &NodeName) -> Vec<Credential> {
-        self.owners.remove(owner).unwrap_or_default()
+    pub(crate) fn take(&mut self, owner: &NodeName) -> Vec<Arc<Credential>> {
+        self.owners.remove(owner).unwrap_or_default().into_iter().flatten().collect()
     }
 
     pub(crate) fn forget(&mut self, owner: &NodeName) {
@@ -364,7 +381,8 @@ mod tests {
         for epoch in [3, 1, 2, 9, 9] {
             let bytes = Bytes::copy_from_slice(&[epoch]);
             let hash = credential_hash(&bytes);
-            held.insert(node("o"), Credential { hash, bytes, record_key: [0; 32], epoch: BootEpoch(epoch.into()) });
+            let one = Credential { hash, bytes, record_key: [0; 32], epoch: BootEpoch(epoch.into()) };
+            held.insert(node("o"), Arc::new(one));
         }
         let has = |epoch: u8| held.get(&node("o"), &credential_hash(&[epoch])).is_some();
         assert_eq!([9, 3, 2, 1].map(has), [true, true, true, false]);

@@ -14,6 +14,9 @@ pub(crate) struct Rtt {
 }
 
 impl Rtt {
+    /// Before the first measurement.
+    pub(crate) const UNKNOWN: Self = Self { estimate: None };
+
     /// Takes one measurement (RFC 6298, 2.2 and 2.3).
     pub(crate) fn observe(&mut self, rtt: Duration) {
         self.estimate = Some(match self.estimate {

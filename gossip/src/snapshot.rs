@@ -48,11 +48,11 @@ pub(crate) fn write_member(member: &Member) -> Result<Bytes, WireError> {
         MemberState::Dead => 3,
         MemberState::Left => 4,
     };
-    let leave = member.leave.iter().map(signed).collect::<Result<_, _>>()?;
-    let observed = member.observed.map(|address| address.to_string()).unwrap_or_default();
+    let leave = member.contact().leave.iter().map(|leave| signed(&leave.signed())).collect::<Result<_, _>>()?;
+    let observed = member.contact().observed.map(|address| address.to_string()).unwrap_or_default();
     let raw = MemberV1 {
         state,
-        alive: signed(&member.signed)?,
+        alive: signed(&member.announced().signed())?,
         leave: BoundedVec::new(leave)?,
         observed: Text::new(&observed)?,
     };

@@ -28,9 +28,10 @@ use starling_model::{Life, MemberState, NodeName, RecordKind};
 
 use crate::accusers::Accusers;
 use crate::action::{
-    Action, Alarm, Command, ConnectionChange, Event, ExchangeId, LocalMember, MemberView, Rejected, Restored, Roots,
-    Seed, Signature, SuspicionView, Ticket, Verdict, Wake,
+    Action, Alarm, Command, ConnectionChange, Event, ExchangeId, LocalMember, Rejected, Restored, Roots, Seed,
+    Signature, Ticket, Verdict, Wake,
 };
+use crate::announced::Pool;
 use crate::anti_entropy::Exchange;
 use crate::broadcasts::Broadcasts;
 use crate::config::{DirectWait, Eviction, Stretch, SwimConfig};
@@ -132,6 +133,8 @@ pub struct Swim {
     credentials: Credentials,
     operators: Operators,
     sums: Sums,
+    own_summed: u64,
+    pool: Option<Pool>,
     room: Room,
     quota: Quota,
     /// The same for what comparisons bring.
@@ -175,7 +178,7 @@ impl Swim {
         let hash = credential_hash(&me.credential);
         let mut credentials = Credentials::default();
         let own = Credential { hash, bytes: me.credential.clone(), record_key: me.record_key, epoch: me.epoch };
-        credentials.insert(me.name.clone(), own);
+        credentials.insert(me.name.clone(), Arc::new(own));
         let mut swim = Self {
             rng: ChaCha8Rng::from_seed(seed),
             mesh: wire::mesh_head(&me.mesh),
@@ -206,6 +209,8 @@ impl Swim {
             credentials,
             operators: Operators::default(),
             sums: Sums::default(),
+            own_summed: 0,
+            pool: None,
             room: Room::default(),
             quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_WRITES_BURST),
             sync_quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_SYNCED_BURST),
@@ -335,53 +340,6 @@ impl Swim {
         self.timers.next()
     }
 
-    /// All other members, tombstones included, and connected peers that have not proved their life yet; by name.
-    pub fn members(&self) -> impl Iterator<Item = MemberView> + '_ {
-        let joining = self.links.iter().filter(|(name, _)| self.members.get(name).is_none());
-        let joining = joining.map(|(name, link)| MemberView {
-            name: name.clone(),
-            state: MemberState::Joining,
-            life: Life::default(),
-            addresses: vec![link.address],
-            rtt: link.rtt,
-            jitter: None,
-            documents_root: None,
-            since: link.since,
-            last_seen: None,
-            release: String::new(),
-            region: String::new(),
-            protocol: (0, 0),
-            services: None,
-            status: None,
-            suspicion: None,
-            connected: true,
-        });
-        self.members.iter().map(|(name, member)| self.view_of(name, member)).chain(joining)
-    }
-
-    /// This node, in the same form.
-    #[must_use]
-    pub fn me(&self) -> MemberView {
-        MemberView {
-            name: self.me.name.clone(),
-            state: self.standing().0,
-            life: self.life,
-            addresses: self.me.addresses.clone(),
-            rtt: None,
-            jitter: None,
-            documents_root: Some(self.roots().documents),
-            since: self.started,
-            last_seen: None,
-            release: self.me.release.clone(),
-            region: self.me.region.clone(),
-            protocol: PROTOCOL,
-            services: self.records.services(&self.me.name).map(Arc::new),
-            status: self.records.status(&self.me.name),
-            suspicion: None,
-            connected: true,
-        }
-    }
-
     /// Counters since the start.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -411,36 +369,10 @@ impl Swim {
     pub fn agreement(&self) -> (usize, usize) {
         let root = self.roots().documents;
         let same = |member: &Member| {
-            member.state == MemberState::Alive && member.roots.is_some_and(|roots| roots.documents == root)
+            member.state == MemberState::Alive && member.contact().roots.is_some_and(|roots| roots.documents == root)
         };
         let same = self.members.iter().filter(|(_, member)| same(member)).count();
         (self.members.alive() + 1, same + 1)
-    }
-
-    fn view_of(&self, name: &NodeName, member: &Member) -> MemberView {
-        MemberView {
-            name: name.clone(),
-            state: member.state,
-            life: member.life,
-            addresses: member.addresses(),
-            // Before the first probe the transport's own figure has to do.
-            rtt: member.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
-            jitter: member.rtt.variation(),
-            // Without a link nobody tells us when it changes.
-            documents_root: member.roots.filter(|_| self.links.is_up(name)).map(|roots| roots.documents),
-            since: member.since,
-            last_seen: member.last_seen,
-            release: member.alive.release.clone(),
-            region: member.alive.region.clone(),
-            protocol: member.alive.protocol,
-            services: self.records.services(name).map(Arc::new),
-            status: self.records.status(name),
-            suspicion: member.suspicion.as_ref().map(|suspicion| SuspicionView {
-                accusers: suspicion.accusers.clone(),
-                deadline: suspicion.deadline(),
-            }),
-            connected: self.links.is_up(name),
-        }
     }
 
     /// Members that are present, this node included: the N of all formulas.
@@ -460,7 +392,7 @@ impl Swim {
     /// How long a member may take for a direct ack.
     fn direct_wait(&self, member: &Member) -> Duration {
         let wait = match self.config.direct_wait {
-            DirectWait::Measured => member.rtt.direct_wait(self.config.probe_timeout),
+            DirectWait::Measured => member.contact().rtt.direct_wait(self.config.probe_timeout),
             DirectWait::Fixed => self.config.probe_timeout,
         };
         match self.config.stretch {
@@ -552,7 +484,7 @@ impl Swim {
         self.timers.forgive(pause);
         let names: Vec<NodeName> = self.members.iter().map(|(name, _)| name.clone()).collect();
         for name in names {
-            if let Some(suspicion) = self.members.get_mut(&name).and_then(|member| member.suspicion.as_mut()) {
+            if let Some(suspicion) = self.members.get_mut(&name).and_then(Member::suspicion_mut) {
                 suspicion.forgive(pause);
             }
         }

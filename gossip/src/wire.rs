@@ -25,7 +25,7 @@ use bytes::Bytes;
 use starling_model::{Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
 
 use reader::{Reader, put_name};
-pub(crate) use signed::{Alive, Leave, LifeClaim, RecordHead, RecordParts, read_life, read_record};
+pub(crate) use signed::{Alive, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record};
 
 use structs::{
     AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,

@@ -63,7 +63,9 @@ impl Swim {
     }
 
     fn disagrees(&self, peer: &NodeName, now: Instant) -> bool {
-        let Some(theirs) = self.members.get(peer).and_then(|member| member.roots).map(|roots| roots.documents) else {
+        let Some(theirs) =
+            self.members.get(peer).and_then(|member| member.contact().roots).map(|roots| roots.documents)
+        else {
             return false;
         };
         let ours = self.operators.root();
@@ -104,7 +106,7 @@ impl Swim {
     }
 
     fn note_compared(&mut self, peer: &NodeName, now: Instant) {
-        if let Some(theirs) = self.members.get(peer).and_then(|member| member.roots) {
+        if let Some(theirs) = self.members.get(peer).and_then(|member| member.contact().roots) {
             let roots = (self.operators.root(), theirs.documents, now);
             self.operators.compared.insert(peer.clone(), roots);
         }

@@ -417,7 +417,7 @@ impl Swim {
             return;
         }
         for credential in self.credentials.take(node) {
-            let item = Item::Credential { owner: node.clone(), hash: credential.hash, bytes: credential.bytes };
+            let item = Item::Credential { owner: node.clone(), hash: credential.hash, bytes: credential.bytes.clone() };
             self.offer(item, Source { from: None, via: Via::Sync }, now);
         }
     }

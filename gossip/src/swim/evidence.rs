@@ -6,6 +6,7 @@ use starling_model::{Life, MemberState, NodeName};
 
 use super::Swim;
 use crate::action::{Event, Evidence, Reach, Step, Word};
+use crate::members::Member;
 use crate::suspicion::Suspicion;
 
 impl Swim {
@@ -42,7 +43,7 @@ impl Swim {
 
     /// A doubted member answered one of our probes: told once per suspicion.
     pub(super) fn testify_answer(&mut self, name: &NodeName, path: Reach) {
-        let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        let Some(suspicion) = self.members.get_mut(name).and_then(Member::suspicion_mut) else { return };
         if !std::mem::replace(&mut suspicion.answered, true) {
             let life = suspicion.life;
             self.testify(name, life, Step::ProbeAnswered { path });

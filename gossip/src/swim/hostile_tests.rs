@@ -41,7 +41,7 @@ fn a_liar_evicts_nobody() {
         for of in ["n2", "n3", "n4", "n5"] {
             let now = mesh.now;
             let swim = &mut mesh.nodes.get_mut(&node("n1")).unwrap().swim;
-            let (life, proof) = swim.members.get(&node(of)).map(|member| (member.life, member.proof)).unwrap();
+            let (life, proof) = swim.members.get(&node(of)).map(|member| (member.life(), member.proof)).unwrap();
             let said = Accusation { state: MemberState::Dead, subject: node(of), life, proof, accuser: node("n8") };
             swim.handle_datagram(&node("n8"), &datagram(&Message::Accusation(said)), now).unwrap();
         }
@@ -83,7 +83,7 @@ fn an_accusation_of_an_unknown_life_raises_nothing() {
 fn replayed_words_are_stale() {
     let mut mesh = Mesh::of(3, SwimConfig::lan());
     mesh.until(MS(1_000), "a complete mesh", Mesh::is_complete);
-    let old = mesh.nodes[&node("n1")].swim.members.get(&node("n3")).unwrap().signed.clone();
+    let old = mesh.nodes[&node("n1")].swim.members.get(&node("n3")).unwrap().announced().signed();
     mesh.restart("n3", 11, &["n1"]);
     mesh.until(MS(2_000), "the new life", |mesh| mesh.is_complete() && mesh.life("n3").epoch == BootEpoch(11));
     let now = mesh.now;
@@ -92,7 +92,7 @@ fn replayed_words_are_stale() {
     swim.handle_datagram(&node("n2"), &datagram(&Message::Life(old)), now).unwrap();
     assert_eq!(swim.stats().dropped(Drop::Stale), before + 1);
     mesh.turn(&node("n1"));
-    assert_eq!(mesh.nodes[&node("n1")].swim.members.get(&node("n3")).unwrap().life.epoch, BootEpoch(11));
+    assert_eq!(mesh.nodes[&node("n1")].swim.members.get(&node("n3")).unwrap().life().epoch, BootEpoch(11));
 }
 
 /// The last value wins, and others see no more than the owner's rate.
@@ -172,7 +172,7 @@ fn a_forger_does_not_spend_what_the_owner_may_write() {
     let mut mesh = Mesh::of(3, SwimConfig::lan());
     mesh.until(MS(1_000), "a complete mesh", Mesh::is_complete);
     let at = node("n1");
-    let statement = mesh.nodes[&at].swim.members.get(&node("n3")).unwrap().alive.credential;
+    let statement = mesh.nodes[&at].swim.members.get(&node("n3")).unwrap().announced().credential();
     let epoch = mesh.life("n3").epoch;
     for version in 0..500 {
         let head = RecordHead {

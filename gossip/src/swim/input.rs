@@ -171,7 +171,7 @@ impl Swim {
             Message::Busy => self.on_busy(&key, now),
             Message::SyncOpen { roots } => {
                 if let Some(member) = self.members.get_mut(from) {
-                    member.roots = Some(roots);
+                    member.contact_mut().roots = Some(roots);
                 }
                 self.on_listing(&key, |listing| {
                     listing.root = Some(roots.documents);

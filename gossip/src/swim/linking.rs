@@ -83,8 +83,8 @@ impl Swim {
             attempts.succeeded(now);
         }
         if let Some(member) = self.members.get_mut(peer) {
-            member.observed = Some(address);
-            member.missed = 0;
+            member.observe(address);
+            member.contact_mut().missed = 0;
         }
         if self.phase == Phase::Joined {
             self.ping_waiting(peer, now);
@@ -125,7 +125,7 @@ impl Swim {
 
     /// Does the view or anything in flight need the link with this peer?
     fn needs_link(&self, peer: &NodeName) -> bool {
-        let doubted = |name| self.members.get(name).is_some_and(|member| member.suspicion.is_some());
+        let doubted = |name| self.members.get(name).is_some_and(|member| member.suspicion().is_some());
         self.view.wanted.contains(peer)
             || self.view.rovers.iter().any(|rover| rover == peer)
             || self.is_probed(peer)
@@ -163,6 +163,7 @@ impl Swim {
         let Some(lived) = lived.filter(|_| !(replaced && reason == DownReason::Local)) else { return };
         self.links.remove(peer);
         self.view.stale = true;
+        self.part(peer, reason == DownReason::Evicted);
         self.drop_exchanges(peer, now);
         if self.phase == Phase::Joined && self.members.is_present(peer) {
             // Nothing by itself: a fresh connection tells. At once, since the peer may be a new process.
@@ -176,6 +177,14 @@ impl Swim {
         }
     }
 
+    /// Of a member with which we dealt for a while we keep no more than of all others.
+    fn part(&mut self, peer: &NodeName, in_peace: bool) {
+        if let Some(member) = self.members.get_mut(peer).filter(|member| in_peace && member.state == MemberState::Alive)
+        {
+            member.part();
+        }
+    }
+
     /// Gives a connection up that owes too many acks.
     pub(super) fn replace_link(&mut self, peer: &NodeName, now: Instant) {
         self.close_link(peer, CloseReason::Stale, now);
@@ -185,6 +194,7 @@ impl Swim {
         if self.links.remove(peer) {
             self.view.stale = true;
             self.closing.insert(peer.clone());
+            self.part(peer, why == CloseReason::Evicted);
             self.drop_exchanges(peer, now);
             self.act(Action::Close { peer: peer.clone(), why });
         }

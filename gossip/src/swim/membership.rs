@@ -8,6 +8,7 @@ use starling_model::{Life, MemberState, NodeName};
 
 use super::Swim;
 use crate::action::{Action, Alarm, Change, Event, Step};
+use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
 use crate::config::Eviction;
 use crate::isolation::Guard;
@@ -26,29 +27,31 @@ const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Swim {
     /// A verified `alive` of another member.
-    pub(super) fn apply_alive(&mut self, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
+    pub(super) fn apply_alive(&mut self, alive: &Alive, signed: SignedLife, source: &Source, now: Instant) {
         let name = alive.name.clone();
         let Some(member) = self.members.get_mut(&name) else {
             if self.members.len() >= MEMBERS_MAX {
                 self.alarm(Alarm::TableFull, now);
                 return self.stats.drop(Drop::TableFull);
             }
-            return self.admit_member(&name, alive, signed, source, now);
+            return self.admit_member(&name, alive.life, &signed, source, now);
         };
         let new = Claim { life: alive.life, state: MemberState::Alive };
-        if new.life == member.life && member.proof != signed.hash() {
+        if new.life == member.life() && member.proof != signed.hash() {
             return self.forked(&name, alive, signed, source, now);
         }
         if !supersedes(new, member.claim()) {
             self.stats.drop(Drop::Stale);
             return self.answer_stale(&name, source);
         }
-        let (suspicion, before) = (member.suspicion.take(), (member.state, member.life));
-        member.life = alive.life;
-        member.proof = signed.hash();
-        member.alive = alive;
-        member.signed = signed;
-        member.leave = None;
+        let (proof, announced) = self.hold_life(&signed);
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let (suspicion, before) = (member.take_suspicion(), (member.state, member.life()));
+        member.set_life(alive.life);
+        member.announce(proof, announced);
+        if member.contact().leave.is_some() {
+            member.contact_mut().leave = None;
+        }
         if let Some(suspicion) = &suspicion {
             self.stats.suspicion_ended(now.saturating_duration_since(suspicion.start));
             suspicion.proven.iter().for_each(|accuser| self.accusers.refuted(accuser, now));
@@ -57,17 +60,20 @@ impl Swim {
         self.settle_alive(&name, source, now);
     }
 
-    fn admit_member(&mut self, name: &NodeName, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
-        let mut member = Member::new(alive, signed, now);
+    fn admit_member(&mut self, name: &NodeName, life: Life, signed: &SignedLife, source: &Source, now: Instant) {
+        let (proof, announced) = self.hold_life(signed);
+        let mut member = Member::new(life, proof, announced, now);
         let restored = self.restored.remove(name).filter(|_| source.via == Via::Snapshot);
-        if let Some((_, observed)) = restored {
-            member.observed = observed;
+        if let Some((_, Some(address))) = restored {
+            member.observe(address);
         }
         if let Some(link) = self.links.get(name) {
-            member.observed = Some(link.address);
+            member.observe(link.address);
         }
         member.state = MemberState::Joining;
-        self.members.insert(name.clone(), member);
+        // One name is one piece of memory, here and with the credentials that came before.
+        let held = self.credentials.name(name).unwrap_or(name).clone();
+        self.members.insert(held, member);
         match restored {
             Some((MemberState::Dead, _)) => {
                 self.transition(name, MemberState::Dead, now);
@@ -89,7 +95,7 @@ impl Swim {
         self.told_dead.remove(name);
         self.calls.remove(name);
         self.isolation.forget(name);
-        let Some(signed) = self.members.get(name).map(|member| member.signed.clone()) else { return };
+        let Some(signed) = self.members.get(name).map(|member| member.announced().signed()) else { return };
         if self.retells(name, source) {
             let knows = source.from.as_ref();
             self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
@@ -99,17 +105,16 @@ impl Swim {
     }
 
     /// One life, two statements: a cloned identity. All nodes choose alike.
-    fn forked(&mut self, name: &NodeName, alive: Alive, signed: SignedLife, source: &Source, now: Instant) {
+    fn forked(&mut self, name: &NodeName, alive: &Alive, signed: SignedLife, source: &Source, now: Instant) {
         let Some(member) = self.members.get_mut(name) else { return };
-        let wins =
-            (alive.credential, alive.tag, signed.hash()) < (member.alive.credential, member.alive.tag, member.proof);
-        let settled = member.switched.is_some_and(|at| now.saturating_duration_since(at) < SWITCH_PAUSE);
-        let cloned = alive.tag != member.alive.tag;
+        let Some(held) = member.announced().alive() else { return };
+        let wins = (alive.credential, alive.tag, signed.hash()) < (held.credential, held.tag, member.proof);
+        let switched = member.contact().switched;
+        let settled = switched.is_some_and(|at| now.saturating_duration_since(at) < SWITCH_PAUSE);
+        let cloned = alive.tag != held.tag;
         if wins && !settled {
-            member.switched = Some(now);
-            member.proof = signed.hash();
-            member.alive = alive;
-            member.signed = signed.clone();
+            member.contact_mut().switched = Some(now);
+            member.announce(signed.hash(), Announced::new(&signed));
             let knows = source.from.as_ref();
             self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
             self.persist_member(name);
@@ -129,7 +134,7 @@ impl Swim {
             return;
         }
         let Some(member) = self.members.get(name) else { return };
-        let newest = member.leave.clone().unwrap_or_else(|| member.signed.clone());
+        let newest = member.newest();
         self.send(&from.clone(), &[Message::Life(newest)]);
     }
 
@@ -142,9 +147,10 @@ impl Swim {
         if !supersedes(Claim { life: leave.life, state: MemberState::Left }, member.claim()) {
             return self.stats.drop(Drop::Stale);
         }
-        member.life = leave.life;
-        member.leave = Some(signed.clone());
-        member.suspicion = None;
+        member.set_life(leave.life);
+        let contact = member.contact_mut();
+        contact.leave = Some(Announced::new(&signed));
+        contact.suspicion = None;
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.timers.cancel(&Timer::Verification(name.clone()));
         self.drop_records(&name);
@@ -167,12 +173,12 @@ impl Swim {
             self.fetch(from, vec![Want::Member(subject)], now);
             return self.stats.drop(Drop::UnknownSubject);
         };
-        if said.life < member.life {
+        if said.life < member.life() {
             self.stats.drop(Drop::Stale);
             let source = Source { from: Some(from.clone()), via };
             return self.answer_stale(&subject, &source);
         }
-        if said.life > member.life || said.proof != member.proof {
+        if said.life > member.life() || said.proof != member.proof {
             // A life that we cannot prove yet: the sender must show it.
             self.fetch(from, vec![Want::Member(subject)], now);
             return self.stats.drop(Drop::UnknownSubject);
@@ -189,7 +195,7 @@ impl Swim {
     fn doubt(&mut self, from: &NodeName, said: &Accusation, via: Via, now: Instant) {
         let subject = said.subject.clone();
         let known_accuser = said.accuser == self.me.name || self.members.get(&said.accuser).is_some();
-        let running = self.members.get(&subject).and_then(|member| member.suspicion.as_ref());
+        let running = self.members.get(&subject).and_then(Member::suspicion);
         let repeated = running.is_some_and(|suspicion| suspicion.accusers.contains(&said.accuser));
         let from_self = said.accuser == self.me.name;
         if !known_accuser {
@@ -222,7 +228,7 @@ impl Swim {
         }
         if *from == said.accuser
             && via == Via::Gossip
-            && let Some(suspicion) = self.members.get_mut(&subject).and_then(|member| member.suspicion.as_mut())
+            && let Some(suspicion) = self.members.get_mut(&subject).and_then(Member::suspicion_mut)
         {
             suspicion.prove(from);
         }
@@ -241,7 +247,7 @@ impl Swim {
 
     /// Somebody calls a doubted member dead: our own failed ladder is all that is still needed.
     fn called_dead(&mut self, name: &NodeName, from: &NodeName, said: &Accusation, now: Instant) {
-        let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        let Some(suspicion) = self.members.get_mut(name).and_then(Member::suspicion_mut) else { return };
         let (first, own_failed) = (!suspicion.called_dead, suspicion.own_failure.is_some());
         suspicion.called_dead = true;
         if first {
@@ -259,8 +265,8 @@ impl Swim {
     fn suspect(&mut self, name: &NodeName, accuser: &NodeName, knows: Option<&NodeName>, now: Instant) {
         let window = self.window();
         let Some(member) = self.members.get_mut(name) else { return };
-        let (life, proof) = (member.life, member.proof);
-        let fresh = match member.suspicion.as_mut() {
+        let (life, proof) = (member.life(), member.proof);
+        let fresh = match member.suspicion_mut() {
             Some(suspicion) => {
                 if !suspicion.confirm(accuser) {
                     return;
@@ -268,11 +274,11 @@ impl Swim {
                 false
             }
             None => {
-                member.suspicion = Some(Suspicion::new(life, accuser.clone(), window, now));
+                member.contact_mut().suspicion = Some(Suspicion::new(life, accuser.clone(), window, now));
                 true
             }
         };
-        let deadline = member.suspicion.as_ref().map_or(now, Suspicion::deadline).max(now);
+        let deadline = member.suspicion().map_or(now, Suspicion::deadline).max(now);
         self.timers.set(Timer::Suspicion(name.clone()), deadline);
         let (by, word) = (accuser.clone(), self.word(accuser, knows));
         let step = match fresh {
@@ -308,7 +314,7 @@ impl Swim {
 
     /// Probes a doubted member, unless that is under way or done.
     pub(super) fn verify_member(&mut self, name: &NodeName, now: Instant) {
-        let open = self.members.get(name).and_then(|member| member.suspicion.as_ref());
+        let open = self.members.get(name).and_then(Member::suspicion);
         let open = open.is_some_and(|suspicion| suspicion.own_failure.is_none());
         if open && !self.is_probed(name) {
             self.probe(name, Purpose::Verify, now);
@@ -319,14 +325,14 @@ impl Swim {
     pub(super) fn own_verdict(&mut self, probe: &Probe, now: Instant) {
         let me = self.me.name.clone();
         let Some(member) = self.members.get(&probe.target) else { return };
-        if member.life != probe.life || !member.is_present() {
+        if member.life() != probe.life || !member.is_present() {
             return;
         }
-        let joins = member.suspicion.as_ref().is_none_or(|suspicion| !suspicion.accusers.contains(&me));
+        let joins = member.suspicion().is_none_or(|suspicion| !suspicion.accusers.contains(&me));
         if joins {
             self.suspect(&probe.target, &me, None, now);
         }
-        let over = match self.members.get_mut(&probe.target).and_then(|member| member.suspicion.as_mut()) {
+        let over = match self.members.get_mut(&probe.target).and_then(Member::suspicion_mut) {
             Some(suspicion) => {
                 suspicion.own_failure = Some(now);
                 suspicion.expired || suspicion.called_dead || suspicion.deadline() <= now
@@ -341,7 +347,7 @@ impl Swim {
     /// A suspicion's time is over.
     pub(super) fn suspicion_over(&mut self, name: &NodeName, now: Instant) {
         let any = self.config.eviction == Eviction::AnyVerdict;
-        let Some(suspicion) = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut()) else { return };
+        let Some(suspicion) = self.members.get_mut(name).and_then(Member::suspicion_mut) else { return };
         if suspicion.deadline() > now {
             let at = suspicion.deadline();
             return self.timers.set(Timer::Suspicion(name.clone()), at);
@@ -357,7 +363,7 @@ impl Swim {
     fn declare_dead(&mut self, name: &NodeName, now: Instant) {
         let window = self.window();
         let Some(member) = self.members.get(name) else { return };
-        let (life, proof, peers) = (member.life, member.proof, self.members.present());
+        let (life, proof, peers) = (member.life(), member.proof, self.members.present());
         if self.config.eviction == Eviction::OwnVerdict {
             let was = self.isolation.is_isolated();
             // Bad health slows our own probing, and deaths then come one by one: the guard looks back as much further.
@@ -368,7 +374,7 @@ impl Swim {
             }
             if judged == Guard::Hold {
                 // Asked again after another window; meanwhile its routes stay.
-                let doubt = self.members.get_mut(name).and_then(|member| member.suspicion.as_mut());
+                let doubt = self.members.get_mut(name).and_then(Member::suspicion_mut);
                 let told = doubt.map(|doubt| (doubt.min(), std::mem::replace(&mut doubt.held, true)));
                 let (wait, told) = told.unwrap_or((window.min, true));
                 self.timers.set(Timer::Suspicion(name.clone()), now + wait);
@@ -381,8 +387,8 @@ impl Swim {
             }
         }
         let ended = self.members.get_mut(name).and_then(|member| {
-            member.missed = 0;
-            member.suspicion.take()
+            member.contact_mut().missed = 0;
+            member.take_suspicion()
         });
         if let Some(Suspicion { accusers, start, own_failure, .. }) = ended {
             let lasted = now.saturating_duration_since(start);
@@ -447,7 +453,7 @@ impl Swim {
         let doubted: Vec<NodeName> = self
             .members
             .iter()
-            .filter(|(_, member)| member.suspicion.as_ref().is_some_and(|one| one.expired && one.own_failure.is_some()))
+            .filter(|(_, member)| member.suspicion().is_some_and(|one| one.expired && one.own_failure.is_some()))
             .map(|(name, _)| name.clone())
             .collect();
         for name in doubted {
@@ -476,8 +482,8 @@ impl Swim {
 
     fn forget_member(&mut self, name: &NodeName, state: MemberState) {
         let Some(member) = self.members.remove(name) else { return };
+        self.sums.replace(name, member.summed, 0);
         self.drop_records(name);
-        self.sums.life(name, None);
         self.credentials.forget(name);
         self.broadcasts.forget(name);
         self.accusers.forget(name);

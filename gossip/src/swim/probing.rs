@@ -47,7 +47,7 @@ impl Swim {
         if self.probes.len() >= PROBES_MAX {
             return self.stats.drop(Drop::Busy);
         }
-        let (life, wait) = (member.life, self.direct_wait(member));
+        let (life, wait) = (member.life(), self.direct_wait(member));
         let nonce = self.nonce();
         let linked = self.links.is_up(target);
         let verdict_at = now + self.period();
@@ -137,10 +137,11 @@ impl Swim {
         }
         let linked = self.links.is_up(&probe.target);
         if let Some(member) = self.members.get_mut(&probe.target) {
-            member.missed = if linked { member.missed + 1 } else { 0 };
-            if member.missed >= MISSED_MAX {
+            let contact = member.contact_mut();
+            contact.missed = if linked { contact.missed + 1 } else { 0 };
+            if contact.missed >= MISSED_MAX {
                 // A connection can look alive for its whole idle time: a fresh one tells the truth.
-                member.missed = 0;
+                contact.missed = 0;
                 self.replace_link(&probe.target, now);
                 self.dial_member(&probe.target, DialReason::Probe, now);
             }
@@ -165,10 +166,11 @@ impl Swim {
         let Some(member) = self.members.get_mut(&probe.target) else { return };
         if let (Some(pinged), false) = (probe.pinged, probe.widened) {
             let rtt = now.saturating_duration_since(pinged);
-            member.rtt.observe(rtt);
+            member.contact_mut().rtt.observe(rtt);
             self.stats.probe_rtt.observe(rtt);
         }
-        if let Some(suspicion) = member.suspicion.as_mut().filter(|_| self.config.eviction == Eviction::OwnVerdict) {
+        let own = self.config.eviction == Eviction::OwnVerdict;
+        if let Some(suspicion) = member.suspicion_mut().filter(|_| own) {
             // It lives, but only its own word clears it: go on looking until that comes.
             suspicion.own_failure = None;
             self.timers.set(Timer::Verification(probe.target.clone()), again);
@@ -199,9 +201,10 @@ impl Swim {
     /// A peer proved itself on a path of our own.
     fn seen(&mut self, from: &NodeName, roots: Roots, now: Instant) {
         let Some(member) = self.members.get_mut(from) else { return };
-        member.last_seen = Some(now);
-        member.missed = 0;
-        member.roots = Some(roots);
+        let contact = member.contact_mut();
+        contact.last_seen = Some(now);
+        contact.missed = 0;
+        contact.roots = Some(roots);
         let alive = member.state == MemberState::Alive;
         if alive && roots.state != self.roots().state {
             self.advise_sync(from, now);

@@ -183,12 +183,12 @@ impl Swim {
             MemberState::Suspect | MemberState::Dead => member.state,
             MemberState::Joining | MemberState::Alive | MemberState::Left => return None,
         };
-        let first = member.suspicion.as_ref().and_then(|suspicion| suspicion.accusers.first());
+        let first = member.suspicion().and_then(|suspicion| suspicion.accusers.first());
         let accuser = first.unwrap_or(&self.me.name).clone();
         Some(Message::Accusation(Accusation {
             state,
             subject: peer.clone(),
-            life: member.life,
+            life: member.life(),
             proof: member.proof,
             accuser,
         }))

@@ -1,5 +1,6 @@
 //! Signed things in: what may wait for a verdict, what a verdict does, and the records that follow.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use starling_model::{MemberState, NodeName, RecordKind};
@@ -7,8 +8,11 @@ use starling_model::{MemberState, NodeName, RecordKind};
 use super::documents::operator_claim;
 use super::{Swim, Synced};
 use crate::action::{Action, Alarm, Change, ClaimKind, Event, OperatorClaim, SignedClaim, Ticket, Verdict};
+use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
+use crate::digest::{of_life, of_record};
 use crate::limits::MEMBERS_MAX;
+use crate::members::Member;
 use crate::payload;
 use crate::replica::{Credential, Item, Source, Via, Waiting};
 use crate::stats::Drop;
@@ -71,7 +75,7 @@ impl Swim {
         let Some(member) = self.members.get(name) else { return Ok(()) };
         let known = match claim {
             LifeClaim::Alive(_) => member.proof == signed.hash(),
-            LifeClaim::Leave(_) => member.leave.as_ref() == Some(signed),
+            LifeClaim::Leave(_) => member.contact().leave.as_ref().is_some_and(|leave| leave.is(signed)),
         };
         if known {
             if let Some(from) = &source.from {
@@ -79,12 +83,12 @@ impl Swim {
             }
             return Err(Drop::Duplicate);
         }
-        if claim.life() < member.life {
+        if claim.life() < member.life() {
             let (name, from) = (name.clone(), source.from.clone());
             if let Some(from) = from.filter(|from| source.via == Via::Gossip && *from == name) {
                 // The member itself speaks with an old life: it must learn of the newer one that we hold.
                 if let Some(member) = self.members.get(&name) {
-                    let newest = member.leave.clone().unwrap_or_else(|| member.signed.clone());
+                    let newest = member.newest();
                     self.send(&from, &[Message::Life(newest)]);
                 }
             }
@@ -110,7 +114,7 @@ impl Swim {
             return Err(Drop::Duplicate);
         }
         let left = self.members.get(&head.owner);
-        if left.is_some_and(|member| member.state == MemberState::Left && head.version.epoch <= member.life.epoch) {
+        if left.is_some_and(|member| member.state == MemberState::Left && head.version.epoch <= member.life().epoch) {
             return Err(Drop::Stale);
         }
         self.records.admits(head, bytes.len())?;
@@ -195,7 +199,7 @@ impl Swim {
             }
             (Item::Credential { owner, hash, bytes }, Verdict::Credential { record_key, epoch }) => {
                 self.act(Action::Persist(Change::Credential { owner: owner.clone(), bytes: bytes.clone() }));
-                self.credentials.insert(owner.clone(), Credential { hash, bytes, record_key, epoch });
+                self.hold_credential(&owner, Credential { hash, bytes, record_key, epoch });
                 for blocked in self.room.unblock(&(owner, hash)) {
                     self.ask(blocked);
                 }
@@ -236,7 +240,7 @@ impl Swim {
         match claim {
             LifeClaim::Alive(alive) if alive.name == self.me.name => self.met_ourselves(&alive, now),
             LifeClaim::Leave(leave) if leave.name == self.me.name => self.met_own_leave(&leave, now),
-            LifeClaim::Alive(alive) => self.apply_alive(alive, signed, source, now),
+            LifeClaim::Alive(alive) => self.apply_alive(&alive, signed, source, now),
             LifeClaim::Leave(leave) => self.apply_leave(&leave, signed, source, now),
         }
     }
@@ -285,7 +289,6 @@ impl Swim {
         });
         let outdated = self.records.insert(head, bytes.clone(), payload);
         for shard in outdated {
-            self.sums.record(&head.owner, head.kind, shard, None);
             self.broadcasts.remove(&Subject::Record(head.owner.clone(), head.kind, shard));
         }
         self.sum_owner(&head.owner);
@@ -312,13 +315,35 @@ impl Swim {
         let life = if *name == self.me.name {
             self.own_life.is_some().then_some(self.life)
         } else {
-            self.members.get(name).filter(|member| member.is_present()).map(|member| member.life)
+            self.members.get(name).filter(|member| member.is_present()).map(Member::life)
         };
-        self.sums.life(name, life);
-        for (kind, shard, held) in self.records.of(name) {
-            let version = life.is_some().then_some(held.version);
-            self.sums.record(name, kind, shard, version);
+        let records = self.records.of(name).map(|(kind, shard, held)| of_record(name, kind, shard, held.version));
+        let all = life.map_or(0, |life| records.fold(of_life(name, life), u64::wrapping_add));
+        let summed = match self.members.get_mut(name) {
+            Some(member) => &mut member.summed,
+            None if *name == self.me.name => &mut self.own_summed,
+            None => return,
+        };
+        let before = std::mem::replace(summed, all);
+        self.sums.replace(name, before, all);
+    }
+
+    /// Takes a verified life into memory, shared if we share.
+    pub(super) fn hold_life(&self, signed: &SignedLife) -> (u64, Announced) {
+        let (proof, announced) = (signed.hash(), Announced::new(signed));
+        match &self.pool {
+            Some(pool) => (proof, pool.life(proof, announced)),
+            None => (proof, announced),
         }
+    }
+
+    fn hold_credential(&mut self, owner: &NodeName, credential: Credential) {
+        let credential = Arc::new(credential);
+        let (owner, credential) = match &self.pool {
+            Some(pool) => (pool.name(owner.clone()), pool.credential(credential)),
+            None => (owner.clone(), credential),
+        };
+        self.credentials.insert(owner, credential);
     }
 
     /// Drops all records of an owner.
@@ -327,9 +352,7 @@ impl Swim {
         if gone.is_empty() {
             return;
         }
-        for (kind, shard) in gone {
-            self.sums.record(owner, kind, shard, None);
-        }
+        self.sum_owner(owner);
         self.emit(Event::OwnerDropped(owner.clone()));
     }
 }

@@ -57,7 +57,7 @@ fn heard(mesh: &mut Mesh, from: &str, message: &Message) {
 fn accuse(mesh: &mut Mesh, of: &str, accuser: &str) {
     let (life, proof) = {
         let swim = &mesh.nodes[&node("n1")].swim;
-        swim.members.get(&node(of)).map(|member| (member.life, member.proof)).unwrap()
+        swim.members.get(&node(of)).map(|member| (member.life(), member.proof)).unwrap()
     };
     let said = Accusation { state: MemberState::Suspect, subject: node(of), life, proof, accuser: node(accuser) };
     heard(mesh, accuser, &Message::Accusation(said));

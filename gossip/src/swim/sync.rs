@@ -118,7 +118,7 @@ impl Swim {
         self.stats.syncs_started += 1;
         let id = self.open_exchange(peer, Purpose::Sync(Listing::default()), now);
         let mut messages = vec![Message::SyncOpen { roots: self.roots() }];
-        let theirs = self.members.get(peer).and_then(|member| member.roots).map(|roots| roots.documents);
+        let theirs = self.members.get(peer).and_then(|member| member.contact().roots).map(|roots| roots.documents);
         if self.members.len() + self.records.len() < PLAIN_DIGEST_MAX {
             messages.extend(self.hashes_for(theirs));
             messages.extend(self.listing(Mask::ALL));
@@ -272,7 +272,7 @@ impl Swim {
             (self.credential, self.own_life.clone())
         } else {
             let Some(member) = self.members.get(name) else { return entry };
-            (member.alive.credential, Some(member.signed.clone()))
+            (member.announced().credential(), Some(member.announced().signed()))
         };
         if known_credential != Some(crate::hash::short(&hash))
             && let Some(credential) = self.credentials.get(name, &hash)
@@ -283,13 +283,13 @@ impl Swim {
         let Some(member) = self.members.get(name) else { return entry };
         match member.state {
             MemberState::Joining | MemberState::Alive => {}
-            MemberState::Left => entry.extend(member.leave.clone().map(Message::Life)),
+            MemberState::Left => entry.extend(member.contact().leave.iter().map(|leave| Message::Life(leave.signed()))),
             MemberState::Suspect | MemberState::Dead => {
-                let first = member.suspicion.as_ref().and_then(|suspicion| suspicion.accusers.first());
+                let first = member.suspicion().and_then(|suspicion| suspicion.accusers.first());
                 entry.push(Message::Accusation(Accusation {
                     state: member.state,
                     subject: name.clone(),
-                    life: member.life,
+                    life: member.life(),
                     proof: member.proof,
                     accuser: first.unwrap_or(&self.me.name).clone(),
                 }));

@@ -1,13 +1,25 @@
-//! What others may know of the machine at little cost.
+//! What others may know of the machine, at little cost or in whole.
+
+use std::sync::Arc;
 
 use starling_model::{Life, MemberState, NodeName};
 
-use super::{Phase, Swim};
+use super::{PROTOCOL, Phase, Swim};
+use crate::action::{MemberView, SuspicionView};
+use crate::announced::Pool;
+use crate::members::Member;
 
 impl Swim {
+    /// This machine holds what others say in memory that it shares with the other machines of `pool`.
+    #[must_use]
+    pub fn sharing(mut self, pool: &Pool) -> Self {
+        self.pool = Some(pool.clone());
+        self
+    }
+
     /// State and life of all other members, by name: the part of [`Swim::members`] that costs nothing.
     pub fn standings(&self) -> impl Iterator<Item = (&NodeName, MemberState, Life)> + '_ {
-        self.members.iter().map(|(name, member)| (name, member.state, member.life))
+        self.members.iter().map(|(name, member)| (name, member.state, member.life()))
     }
 
     /// State and life of this node.
@@ -18,5 +30,84 @@ impl Swim {
             Phase::Leaving | Phase::Left => MemberState::Left,
         };
         (state, self.life)
+    }
+
+    /// All other members, tombstones included, and connected peers that have not proved their life yet; by name.
+    pub fn members(&self) -> impl Iterator<Item = MemberView> + '_ {
+        let joining = self.links.iter().filter(|(name, _)| self.members.get(name).is_none());
+        let joining = joining.map(|(name, link)| MemberView {
+            name: name.clone(),
+            state: MemberState::Joining,
+            life: Life::default(),
+            addresses: vec![link.address],
+            rtt: link.rtt,
+            jitter: None,
+            documents_root: None,
+            since: link.since,
+            last_seen: None,
+            release: String::new(),
+            region: String::new(),
+            protocol: (0, 0),
+            services: None,
+            status: None,
+            suspicion: None,
+            connected: true,
+        });
+        self.members.iter().map(|(name, member)| self.view_of(name, member)).chain(joining)
+    }
+
+    /// This node, in the same form.
+    #[must_use]
+    pub fn me(&self) -> MemberView {
+        MemberView {
+            name: self.me.name.clone(),
+            state: match self.phase {
+                Phase::Idle | Phase::Joined => MemberState::Alive,
+                Phase::Leaving | Phase::Left => MemberState::Left,
+            },
+            life: self.life,
+            addresses: self.me.addresses.clone(),
+            rtt: None,
+            jitter: None,
+            documents_root: Some(self.roots().documents),
+            since: self.started,
+            last_seen: None,
+            release: self.me.release.clone(),
+            region: self.me.region.clone(),
+            protocol: PROTOCOL,
+            services: self.records.services(&self.me.name).map(Arc::new),
+            status: self.records.status(&self.me.name),
+            suspicion: None,
+            connected: true,
+        }
+    }
+
+    pub(super) fn view_of(&self, name: &NodeName, member: &Member) -> MemberView {
+        let contact = member.contact();
+        let alive = member.announced().alive();
+        let (release, region, protocol) = alive.map(|one| (one.release, one.region, one.protocol)).unwrap_or_default();
+        MemberView {
+            name: name.clone(),
+            state: member.state,
+            life: member.life(),
+            addresses: member.addresses(),
+            // Before the first probe the transport's own figure has to do.
+            rtt: contact.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
+            jitter: contact.rtt.variation(),
+            // Without a link nobody tells us when it changes.
+            documents_root: contact.roots.filter(|_| self.links.is_up(name)).map(|roots| roots.documents),
+            since: member.since,
+            last_seen: contact.last_seen,
+            release,
+            region,
+            protocol,
+            services: self.records.services(name).map(Arc::new),
+            status: self.records.status(name),
+            suspicion: contact.suspicion.as_ref().map(|suspicion| SuspicionView {
+                accusers: suspicion.accusers.clone(),
+                deadline: suspicion.deadline(),
+            }),
+            connected: self.links.is_up(name),
+        }
     }
 }

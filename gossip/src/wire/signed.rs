@@ -157,6 +157,16 @@ pub(crate) fn read_life(body: &[u8]) -> Result<LifeClaim, WireError> {
     Ok(claim)
 }
 
+/// The credential that the signed bytes of an `alive` or `leave` name.
+pub(crate) fn read_credential(body: &[u8]) -> Result<[u8; 32], WireError> {
+    let mut reader = Reader(body);
+    reader.take(2)?;
+    let len = usize::from(reader.u8()?);
+    reader.take(len)?;
+    reader.take(8 + 4)?;
+    reader.array()
+}
+
 /// The head of a record, and where its parts lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHead {
