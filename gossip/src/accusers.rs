@@ -59,6 +59,16 @@ impl Accusers {
         }
     }
 
+    /// Forgets accusers of whom nothing counts any more.
+    pub(crate) fn sweep(&mut self, window: Duration, now: Instant) {
+        self.records.retain(|_, record| {
+            forget(&mut record.accusations, window, now);
+            forget(&mut record.refuted, REFUTED_WINDOW, now);
+            let ignored = record.ignored_until.is_some_and(|until| now < until);
+            ignored || !record.accusations.is_empty() || !record.refuted.is_empty()
+        });
+    }
+
     pub(crate) fn forget(&mut self, name: &NodeName) {
         self.records.remove(name);
     }
@@ -95,7 +105,10 @@ mod tests {
         let mut accusers = Accusers::default();
         assert!(accusers.admit(&node("a"), 3, WINDOW, base()));
         (0..5).for_each(|_| accusers.refuted(&node("a"), base()));
+        accusers.sweep(WINDOW, base() + Duration::from_secs(599));
         assert!(!accusers.admit(&node("a"), 3, WINDOW, base() + Duration::from_secs(599)));
+        accusers.sweep(WINDOW, base() + Duration::from_secs(601));
+        assert!(accusers.records.is_empty(), "nothing is left to remember");
         assert!(accusers.admit(&node("a"), 3, WINDOW, base() + Duration::from_secs(601)));
     }
 }

@@ -1,6 +1,8 @@
 //! The boundary: what goes into the machine besides frames ([`Command`], [`ConnectionChange`], verdicts), and all that
-//! comes out ([`Action`]). What operators decide, what the store is told and evidence have files of their own.
+//! comes out ([`Action`]). What operators decide, what the store is told, alarms and evidence have files of
+//! their own.
 
+mod alarm;
 mod evidence;
 mod operators;
 mod store;
@@ -11,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_model::{
-    BootEpoch, Code, HealthRecord, KeyId, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord, codes,
+    BootEpoch, HealthRecord, KeyId, Life, MemberState, MeshId, NodeName, ServicesRecord, StatusRecord,
 };
 
+pub use alarm::Alarm;
 pub use evidence::{Evidence, PathResult, ProbeTrail, Reach, RelayResult, Step, Word};
 pub use operators::{
     DocumentView, DocumentsEvent, OperatorClaim, RevocationView, SubmitId, SubmitProblem, SubmitRefused, Submitted,
@@ -234,6 +237,11 @@ pub enum Command {
     },
     /// The driver's loop ran this late; over 500 ms it counts against our own health.
     ReportLag(Duration),
+    /// The fullest of the driver's send queues; over half it counts against our own health, once per probe interval.
+    ReportSendQueue {
+        /// How full, in per cent.
+        percent: u8,
+    },
     /// Our addresses changed.
     SetAddresses(Vec<SocketAddr>),
 }
@@ -308,39 +316,6 @@ pub struct Statement {
     pub kind: ClaimKind,
     /// The bytes to sign.
     pub body: Bytes,
-}
-
-/// Something that a person should look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Alarm {
-    /// Two agents live under one name and identity (a cloned disk). `quiet` is true when it is our own name and we
-    /// are the one that stays silent.
-    DuplicateIdentity {
-        /// The name.
-        name: NodeName,
-        /// True when this node announces nothing because of it.
-        quiet: bool,
-    },
-    /// A table is full; newcomers or new state are refused.
-    TableFull,
-    /// One member accuses more than a healthy one would.
-    AccuserOverCap {
-        /// Who.
-        accuser: NodeName,
-    },
-    /// An own record does not fit and is announced in part or not at all.
-    OwnRecordTooLarge,
-}
-
-impl Alarm {
-    /// The catalogue's entry, where there is one.
-    #[must_use]
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::DuplicateIdentity { .. } => Some(codes::DUPLICATE_IDENTITY),
-            Self::TableFull | Self::AccuserOverCap { .. } | Self::OwnRecordTooLarge => None,
-        }
-    }
 }
 
 /// News for the rest of the agent: whole values, so nobody has to ask back.

@@ -36,9 +36,9 @@
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
 //! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only
 //! computes: `members` (which claim wins),
-//! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `isolation` (failure detection); `broadcasts`, `forward`,
-//! `fetches`, `quota` (spreading); `announced`, `replica`, `records`, `documents`, `trust`, `digest`, `anti_entropy`,
-//! `own` (state); `peers`, `rejoin` (links);
+//! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `pending`, `isolation` (failure detection); `broadcasts`,
+//! `forward`, `fetches`, `quota` (spreading); `announced`, `replica`, `records`, `documents`, `trust`, `digest`,
+//! `anti_entropy`, `own` (state); `peers`, `rejoin` (links);
 //! `wire`, `payload`, `snapshot`, `codec` (bytes). [`config`] names every knob, [`limits`] every bound.
 //!
 //! Papers: A. Das, I. Gupta, A. Motivala, *SWIM* (DSN 2002); A. Dadgar, J. Phillips, J. Currey, *Lifeguard*
@@ -69,6 +69,7 @@ mod members;
 mod own;
 mod payload;
 mod peers;
+mod pending;
 mod probe;
 mod quota;
 mod records;

@@ -123,6 +123,12 @@ pub const ADDRESS_BOOK_MAX: usize = 1_024;
 /// Accusers that one suspicion remembers: more change nothing.
 pub const ACCUSERS_PER_SUSPICION_MAX: usize = 8;
 
+/// Accusations that wait for the `alive` which they quote: as many as members may die at once in a large mesh.
+pub const ACCUSATIONS_PENDING_MAX: usize = 256;
+/// Of these, accusations that one peer brought.
+pub const ACCUSATIONS_PENDING_PER_PEER_MAX: usize = 32;
+const _: () = assert!(ACCUSATIONS_PENDING_MAX.is_multiple_of(ACCUSATIONS_PENDING_PER_PEER_MAX));
+
 /// Writes of one owner that a relay takes: sustained, per second.
 pub const OWNER_WRITES_PER_SECOND: u32 = 10;
 /// Writes of one owner that a relay takes at once. A start of a node with all its shards fits.

@@ -38,6 +38,11 @@ impl Bucket {
         enough
     }
 
+    /// True when it is as full as a new one.
+    fn is_full(mut self, per_second: u32, burst: u32, now: Instant) -> bool {
+        self.take(per_second, burst, now) && self.level == (u64::from(burst) - 1) * TOKEN
+    }
+
     /// How long until the next token.
     pub(crate) fn wait(&self, per_second: u32) -> Duration {
         Duration::from_millis(TOKEN.saturating_sub(self.level).div_ceil(u64::from(per_second.max(1))))
@@ -69,6 +74,12 @@ impl Quota {
         bucket.take(self.per_second, self.burst, now)
     }
 
+    /// Forgets owners that have not written for so long that nothing is left to remember.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        let (per_second, burst) = (self.per_second, self.burst);
+        self.owners.retain(|_, bucket| !bucket.is_full(per_second, burst, now));
+    }
+
     pub(crate) fn forget(&mut self, owner: &NodeName) {
         self.owners.remove(owner);
     }
@@ -87,6 +98,16 @@ mod tests {
         assert_eq!(taken(&mut quota, base() + Duration::from_secs(2)), 20);
         assert_eq!(taken(&mut quota, base() + Duration::from_secs(1000)), 100);
         assert!(quota.take(&node("b"), base()), "another owner has its own");
+    }
+
+    #[test]
+    fn who_is_quiet_for_long_is_forgotten_and_nobody_else() {
+        let mut quota = Quota::new(10, 100);
+        assert!(quota.take(&node("a"), base()) && quota.take(&node("b"), base() + Duration::from_secs(5)));
+        quota.sweep(base() + Duration::from_millis(5_050));
+        assert_eq!(quota.owners.keys().cloned().collect::<Vec<_>>(), [node("b")]);
+        quota.sweep(base() + Duration::from_secs(6));
+        assert!(quota.owners.is_empty());
     }
 
     #[test]

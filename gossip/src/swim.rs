@@ -43,6 +43,7 @@ use crate::local_health::LocalHealth;
 use crate::members::{Member, Members};
 use crate::own::OwnRecords;
 use crate::peers::{Links, View};
+use crate::pending::Pending;
 use crate::probe::{Probe, Relay, Ring};
 use crate::quota::{Bucket, Quota};
 use crate::records::Records;
@@ -73,6 +74,8 @@ enum Phase {
     Idle,
     /// Part of the mesh, or trying to be.
     Joined,
+    /// Another agent answers under our name: we stay outside.
+    Out,
     /// Its leave is on its way.
     Leaving,
     /// Gone.
@@ -116,8 +119,8 @@ pub struct Swim {
     own_rate: Bucket,
     own_dirty: BTreeSet<(RecordKind, u8)>,
     signing: BTreeMap<Ticket, Signing>,
-    /// Instance tags under our own name that we have outbid once.
-    rivals: BTreeSet<u64>,
+    /// Instance tags under our own name, and how often each has outbid us.
+    rivals: BTreeMap<u64, u32>,
     /// When a record of a later epoch under our own name made us raise ours.
     outbid_record: Option<Instant>,
     /// Another agent holds our name: we announce nothing.
@@ -144,11 +147,14 @@ pub struct Swim {
 
     // Failure detection.
     health: LocalHealth,
+    /// When a full send queue last counted against us.
+    queue_blamed: Option<Instant>,
     ring: Ring,
     probes: BTreeMap<u64, Probe>,
     relays: BTreeMap<u64, Relay>,
     pings: BTreeMap<u64, AskedPing>,
     accusers: Accusers,
+    pending: Pending,
     isolation: Isolation,
     told_dead: BTreeMap<NodeName, Instant>,
 
@@ -198,7 +204,7 @@ impl Swim {
             own_rate: Bucket::new(OWN_WRITES_BURST, now),
             own_dirty: BTreeSet::new(),
             signing: BTreeMap::new(),
-            rivals: BTreeSet::new(),
+            rivals: BTreeMap::new(),
             outbid_record: None,
             quiet: false,
             outlived: BTreeSet::new(),
@@ -217,11 +223,13 @@ impl Swim {
             restoring: VecDeque::new(),
             restored: BTreeMap::new(),
             health: LocalHealth::new(config.health_rule),
+            queue_blamed: None,
             ring: Ring::default(),
             probes: BTreeMap::new(),
             relays: BTreeMap::new(),
             pings: BTreeMap::new(),
             accusers: Accusers::default(),
+            pending: Pending::default(),
             isolation: Isolation::default(),
             told_dead: BTreeMap::new(),
             broadcasts: Broadcasts::default(),
@@ -294,6 +302,7 @@ impl Swim {
                     self.health.blamed();
                 }
             }
+            Command::ReportSendQueue { percent } => self.report_send_queue(percent, now),
             Command::SetAddresses(addresses) => self.set_addresses(addresses, now),
             Command::SubmitDocuments { submit, documents } => self.submit_documents(submit, &documents, now),
             Command::SubmitRevocation { submit, revocation } => self.submit_revocation(submit, &revocation, now),
@@ -501,6 +510,12 @@ impl Swim {
         self.sweep_links(now);
         self.sweep_tombstones(now);
         self.replace_outlived(now);
+        for _ in 0..self.pending.sweep(now) {
+            self.stats.drop(Drop::WaitedTooLong);
+        }
+        self.accusers.sweep(self.window().min, now);
+        self.quota.sweep(now);
+        self.sync_quota.sweep(now);
         self.alarms.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         self.told_dead.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         self.stats.largest_owner_bytes = self.records.largest_owner();
@@ -518,6 +533,8 @@ mod documents_tests;
 mod evidence_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod rival_tests;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Swim {
     }
 
     fn open(&mut self, which: Envelope, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
-        if self.phase == Phase::Left {
+        if matches!(self.phase, Phase::Left | Phase::Out) {
             return Err(Rejected::Leaving);
         }
         if *from == self.me.name {

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use starling_model::{MemberState, NodeName, RecordKind};
 
-use super::{Phase, Swim, Synced};
-use crate::action::{Action, CloseReason, ConnectionChange, DialReason, DialTarget, DownReason, Event, Restored, Seed};
+use super::{Phase, SWEEP_INTERVAL, Swim, Synced};
+use crate::action::{
+    Action, Alarm, CloseReason, ConnectionChange, DialReason, DialTarget, DownReason, Event, Restored, Seed,
+};
 use crate::documents::SignedDocument;
 use crate::limits::{
     ADDRESS_BOOK_MAX, DIALS_MAX, LINKS_MAX, MEMBERS_MAX, SEEDS_MAX, WAITING_BYTES_MAX, WAITING_ROOM_MAX,
@@ -65,6 +67,9 @@ impl Swim {
     }
 
     fn link_up(&mut self, peer: &NodeName, address: SocketAddr, now: Instant) {
+        if self.phase == Phase::Out {
+            return self.act(Action::Close { peer: peer.clone(), why: CloseReason::Evicted });
+        }
         if self.links.is_up(peer) {
             // Replaced by a new connection: the streams of the old one are gone.
             self.drop_exchanges(peer, now);
@@ -175,6 +180,18 @@ impl Swim {
             }
             self.timers.set_earlier(Timer::Links, now);
         }
+    }
+
+    /// Another agent answers under our name, and it was here first: we close everything and say no more.
+    pub(super) fn stay_out(&mut self, now: Instant) {
+        self.quiet = true;
+        self.phase = Phase::Out;
+        self.stop_probing();
+        self.timers.clear();
+        let peers: Vec<NodeName> = self.links.names().cloned().collect();
+        peers.iter().for_each(|peer| self.close_link(peer, CloseReason::Evicted, now));
+        self.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
+        self.alarm(Alarm::NameTaken { name: self.me.name.clone() }, now);
     }
 
     /// Of a member with which we dealt for a while we keep no more than of all others.
@@ -394,7 +411,7 @@ impl Swim {
                 }
                 return self.timers.set_earlier(Timer::Links, now);
             }
-            Phase::Leaving | Phase::Left => return,
+            Phase::Out | Phase::Leaving | Phase::Left => return,
         }
         self.phase = Phase::Joined;
         for seed in seeds.into_iter().take(SEEDS_MAX) {

@@ -102,6 +102,7 @@ impl Swim {
         }
         self.transition(name, MemberState::Alive, now);
         self.isolation_relieved(now);
+        self.judge_pending(name, now);
     }
 
     /// One life, two statements: a cloned identity. All nodes choose alike.
@@ -170,8 +171,7 @@ impl Swim {
         }
         let subject = said.subject.clone();
         let Some(member) = self.members.get(&subject) else {
-            self.fetch(from, vec![Want::Member(subject)], now);
-            return self.stats.drop(Drop::UnknownSubject);
+            return self.await_proof(from, said, via, now);
         };
         if said.life < member.life() {
             self.stats.drop(Drop::Stale);
@@ -180,14 +180,29 @@ impl Swim {
         }
         if said.life > member.life() || said.proof != member.proof {
             // A life that we cannot prove yet: the sender must show it.
-            self.fetch(from, vec![Want::Member(subject)], now);
-            return self.stats.drop(Drop::UnknownSubject);
+            return self.await_proof(from, said, via, now);
         }
         match member.state {
             MemberState::Joining | MemberState::Dead | MemberState::Left => {
                 self.broadcasts.heard(&Subject::Doubt(subject), from);
             }
             MemberState::Alive | MemberState::Suspect => self.doubt(from, said, via, now),
+        }
+    }
+
+    /// An accusation of what we cannot prove: it waits, and the sender is asked for the record that proves it.
+    fn await_proof(&mut self, from: &NodeName, said: &Accusation, via: Via, now: Instant) {
+        self.stats.drop(Drop::UnknownSubject);
+        if self.pending.hold(from, said, via, now) {
+            self.fetch(from, vec![Want::Member(said.subject.clone())], now);
+        }
+    }
+
+    /// A life is proved: what was said against it counts.
+    fn judge_pending(&mut self, name: &NodeName, now: Instant) {
+        let Some(member) = self.members.get(name) else { return };
+        for held in self.pending.take(name, member.life(), member.proof) {
+            self.on_accusation(&held.from, &held.said, held.via, now);
         }
     }
 
@@ -463,6 +478,9 @@ impl Swim {
 
     /// Tombstones: dead for a day, left for an hour, at most twice as many as are present; the oldest go first.
     pub(super) fn sweep_tombstones(&mut self, now: Instant) {
+        if self.members.len() == self.members.present() {
+            return;
+        }
         let mut stones: Vec<(Instant, MemberState, NodeName)> = self
             .members
             .iter()

@@ -312,6 +312,15 @@ impl Swim {
         }
     }
 
+    /// The driver's send queues fill up: what we send leaves late, and acks of others seem late to us.
+    pub(super) fn report_send_queue(&mut self, percent: u8, now: Instant) {
+        let blamed = self.queue_blamed.is_some_and(|at| now.saturating_duration_since(at) < self.config.probe_interval);
+        if percent > 50 && !blamed {
+            self.queue_blamed = Some(now);
+            self.health.blamed();
+        }
+    }
+
     /// Ends all probing: we leave.
     pub(super) fn stop_probing(&mut self) {
         for nonce in std::mem::take(&mut self.probes).into_keys() {

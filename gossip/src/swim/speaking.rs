@@ -139,13 +139,24 @@ impl Swim {
     }
 
     /// A verified `alive` under our own name that we did not write in this life: an older life of ours, or a clone.
-    /// The first of each tag is outbid; one that answers to that is alive, and then one of us stays silent.
+    /// The first of each tag is outbid; one that answers to that is alive. Then who has just started stays out, and who
+    /// was here outbids it once more; among two that were here the one that is answered again stays silent.
     pub(super) fn met_ourselves(&mut self, other: &Alive, now: Instant) {
         if other.tag == self.me.instance_tag || other.life < self.life {
             return;
         }
-        if self.rivals.insert(other.tag) && self.rivals.len() <= RIVALS_MAX {
-            return self.raise_epoch(other.life.epoch, now);
+        let new = now.saturating_duration_since(self.started) < NEWCOMER_TIME;
+        let crowd = self.rivals.len() >= RIVALS_MAX && !self.rivals.contains_key(&other.tag);
+        let times = if crowd { None } else { Some(self.rivals.entry(other.tag).or_default()) };
+        let times = times.map(|times| {
+            *times = times.saturating_add(1);
+            *times
+        });
+        match times {
+            Some(1) => return self.raise_epoch(other.life.epoch, now),
+            Some(2) if !new => return self.raise_epoch(other.life.epoch, now),
+            Some(_) if new => return self.stay_out(now),
+            Some(_) | None => {}
         }
         self.quiet = true;
         self.alarm(Alarm::DuplicateIdentity { name: self.me.name.clone(), quiet: true }, now);
@@ -284,7 +295,7 @@ impl Swim {
     /// Leaves for good.
     pub(super) fn leave(&mut self, now: Instant) {
         match self.phase {
-            Phase::Idle | Phase::Joined => {}
+            Phase::Idle | Phase::Joined | Phase::Out => {}
             Phase::Leaving | Phase::Left => return,
         }
         let announced = self.own_life.is_some() && !self.quiet;
@@ -359,5 +370,7 @@ impl Swim {
 const RECORD_TTL_S: u32 = 0;
 /// Records of a later epoch under our own name are outbid at most this often.
 const OUTBID_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Who started less than this ago and finds its name answering was not here first.
+const NEWCOMER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// Foreign instance tags under our own name that we outbid at all.
 const RIVALS_MAX: usize = 8;

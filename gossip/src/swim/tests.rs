@@ -1,15 +1,13 @@
 //! Propositions about whole meshes, in virtual time.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use starling_model::{BootEpoch, MemberState, RecordKind, ServicesRecord, StatusRecord};
 
-use super::Swim;
-use super::test_mesh::{MESH_HEAD, MS, Mesh, address, local, pair};
-use crate::action::{Action, Alarm, Command, Event, ExchangeId, OwnRecord, Rejected};
+use super::test_mesh::{MESH_HEAD, MS, Mesh, address, pair};
+use crate::action::{Command, Event, ExchangeId, OwnRecord, Rejected};
 use crate::config::SwimConfig;
 use crate::payload::tests::sample_instance;
 use crate::testing::node;
@@ -307,41 +305,6 @@ fn lost_datagrams_cost_time_and_no_state() {
             assert!(!went_dead(mesh.events(at), of), "{of} at {at}");
         }
     }
-}
-
-#[test]
-fn a_cloned_identity_is_noticed_and_one_of_the_two_stays_silent() {
-    let mut mesh = Mesh::of(2, SwimConfig::lan());
-    mesh.until(MS(1000), "a pair", Mesh::is_complete);
-    // The clone speaks to n1 in n2's place with an epoch of its own, again and again.
-    let mut lives = BTreeSet::new();
-    for round in 0..6_u64 {
-        let epoch = mesh.life("n2").epoch.0 + 1;
-        let mut clone = Swim::new(local("n2", epoch, 999), SwimConfig::lan(), [9; 32], mesh.now);
-        clone.handle_command(Command::Join { seeds: Vec::new() }, mesh.now);
-        let mut words = Vec::new();
-        while let Some(action) = clone.poll_action() {
-            if let Action::Sign { statement, .. } = action {
-                words.push(crate::wire::SignedLife { body: statement.body, signature: [3; 64] });
-            }
-        }
-        let body = crate::wire::message(&crate::wire::Message::Life(words.remove(0))).unwrap();
-        let credential = crate::wire::message(&crate::wire::Message::Credential {
-            owner: node("n2"),
-            bytes: local("n2", epoch, 999).credential,
-        });
-        let frame = crate::wire::frame(crate::wire::Envelope::Sync, &MESH_HEAD, &[credential.unwrap(), body]);
-        let exchange = ExchangeId(ExchangeId::INBOUND | (1000 + round));
-        let now = mesh.now;
-        let n2 = mesh.nodes.get_mut(&node("n2")).unwrap();
-        n2.swim.handle_sync(&node("n1"), exchange, &frame, now).unwrap();
-        mesh.turn(&node("n2"));
-        mesh.run(MS(200));
-        lives.insert(mesh.life("n2"));
-    }
-    assert!(lives.len() <= 2, "no race of epochs: {lives:?}");
-    let alarm = Event::Alarm(Alarm::DuplicateIdentity { name: node("n2"), quiet: true });
-    assert!(mesh.events("n2").contains(&alarm));
 }
 
 #[test]

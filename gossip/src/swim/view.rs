@@ -26,7 +26,7 @@ impl Swim {
     #[must_use]
     pub fn standing(&self) -> (MemberState, Life) {
         let state = match self.phase {
-            Phase::Idle | Phase::Joined => MemberState::Alive,
+            Phase::Idle | Phase::Joined | Phase::Out => MemberState::Alive,
             Phase::Leaving | Phase::Left => MemberState::Left,
         };
         (state, self.life)
@@ -62,7 +62,7 @@ impl Swim {
         MemberView {
             name: self.me.name.clone(),
             state: match self.phase {
-                Phase::Idle | Phase::Joined => MemberState::Alive,
+                Phase::Idle | Phase::Joined | Phase::Out => MemberState::Alive,
                 Phase::Leaving | Phase::Left => MemberState::Left,
             },
             life: self.life,

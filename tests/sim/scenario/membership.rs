@@ -191,8 +191,11 @@ pub(super) const CLONE: Scenario = Scenario {
         run.within("alarm", seconds(30), |sim| {
             sim.host_ids()
                 .filter_map(|id| sim.view(id))
-                .any(|view| view.alarms.iter().any(|alarm| alarm.contains("Duplicate")))
+                .any(|view| view.alarms.iter().any(|alarm| alarm.contains("NameTaken")))
         })?;
+        let out =
+            |run: &Run| run.sim.view(copy).is_some_and(|view| view.alarms.iter().any(|it| it.contains("NameTaken")));
+        demand(out(run), "the copy came last and stays outside")?;
         let life = |run: &Run| hosts.iter().filter_map(|id| run.sim.held(*id, &name)).max_by_key(|(_, life)| *life);
         run.sim.run_for(seconds(10));
         let early = life(run).ok_or("nobody knows the name")?.1;

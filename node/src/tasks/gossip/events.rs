@@ -142,8 +142,10 @@ impl News {
     }
 
     fn tell_alarm(&mut self, alarm: Alarm, now: Instant) {
-        if let Alarm::DuplicateIdentity { quiet, .. } = &alarm {
-            self.duplicate = *quiet;
+        match &alarm {
+            Alarm::DuplicateIdentity { quiet, .. } => self.duplicate = *quiet,
+            Alarm::NameTaken { .. } => self.duplicate = true,
+            Alarm::TableFull | Alarm::AccuserOverCap { .. } | Alarm::OwnRecordTooLarge => {}
         }
         let told = self.alarms.get(&alarm).is_some_and(|at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         if told {
@@ -153,8 +155,12 @@ impl News {
             self.record(news);
         }
         match &alarm {
-            Alarm::DuplicateIdentity { name, quiet: true } => {
+            Alarm::NameTaken { name } => {
                 let code = codes::NAME_TAKEN;
+                warn!(node = %name, %code, "another node is alive under our name: this one stays outside the mesh");
+            }
+            Alarm::DuplicateIdentity { name, quiet: true } => {
+                let code = codes::DUPLICATE_IDENTITY;
                 warn!(node = %name, %code, "another node is alive under our name: this one announces nothing");
             }
             Alarm::DuplicateIdentity { name, quiet: false } => {

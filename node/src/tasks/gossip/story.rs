@@ -175,6 +175,10 @@ pub(super) fn of_alarm(alarm: &Alarm) -> Option<News> {
             };
             Some(news(name, "duplicate_identity", what.to_owned(), json!({"quiet": quiet})))
         }
+        Alarm::NameTaken { name } => {
+            let what = "another agent answers under our name: this one stays outside the mesh";
+            Some(news(name, "name_taken", what.to_owned(), Value::Null))
+        }
         Alarm::AccuserOverCap { accuser } => {
             let what = "accuses more members than a healthy one would: not believed, and probed itself";
             Some(news(accuser, "accuser_over_cap", what.to_owned(), Value::Null))
