@@ -249,6 +249,23 @@ pub(super) fn machine() -> Swim {
     swim
 }
 
+/// A stream that one side forgets stays until a deadline of the shell, and only eight are allowed with one peer.
+#[test]
+fn a_comparison_that_the_peer_has_no_time_for_ends_on_both_sides() {
+    let mut swim = machine();
+    swim.handle_timeout(base() + MS(1_100));
+    let opened = std::iter::from_fn(|| swim.poll_action()).find_map(|action| {
+        let Action::SendSync { to, exchange, last: false, .. } = action else { return None };
+        Some((to, exchange))
+    });
+    let (peer, exchange) = opened.expect("a first comparison");
+    swim.handle_sync(&peer, exchange, &frame(Envelope::Sync, &Message::Busy), base() + MS(1_101)).unwrap();
+    let finished = std::iter::from_fn(|| swim.poll_action())
+        .any(|action| action == Action::SendSync { to: peer.clone(), exchange, frame: Bytes::new(), last: true });
+    assert!(finished);
+    assert!(!swim.exchanges.contains_key(&(peer, exchange)), "it is tried again later, on another stream");
+}
+
 fn check_bounds(swim: &Swim) {
     assert!(swim.room.len() <= WAITING_ROOM_MAX);
     assert!(swim.exchanges.len() <= EXCHANGES_MAX);

@@ -367,6 +367,8 @@ impl Swim {
     /// The peer has too many comparisons open.
     pub(super) fn on_busy(&mut self, key: &Key, now: Instant) {
         if self.exchanges.remove(key).is_some() {
+            // Our half, too, or the stream stays until a deadline, one of few.
+            self.send_sync(&key.0, key.1, &[], true);
             let pause = BUSY_PAUSE.mul_f64(self.rng.random_range(0.5..1.5));
             self.plan_sync(&key.0.clone(), now + pause);
         }
