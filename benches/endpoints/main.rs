@@ -176,6 +176,12 @@ fn join_rows(nodes: &[Node], when: &str) {
     ];
     let text: Vec<String> = rest.iter().map(|(what, count)| format!("{what} {count}")).collect();
     row(&format!("besides, {when}"), text.join(", "));
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for (what, count) in nodes.iter().flat_map(|node| node.facts.counts()) {
+        *counts.entry(what).or_default() += count;
+    }
+    let text: Vec<String> = counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    row(&format!("as the drivers saw it, {when}"), text.join(", "));
 }
 
 fn link_row(nodes: &[Node]) {

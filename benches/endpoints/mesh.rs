@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use starling_gossip::{
@@ -28,6 +28,9 @@ use crate::Done;
 
 /// Events of the network that wait, as in the agent.
 const INBOX_LEN_MAX: usize = 1_024;
+
+/// A turn that comes so late after its deadline is counted.
+const LATE: Duration = Duration::from_millis(100);
 
 /// Inputs of one turn, as in the agent.
 const TURN_INPUTS_MAX: usize = 64;
@@ -114,6 +117,8 @@ struct Seen {
     states: BTreeMap<NodeName, MemberState>,
     deaths: BTreeMap<NodeName, Instant>,
     weights: BTreeMap<NodeName, (u32, Instant)>,
+    /// What happened, by kind: failed dials, ends of links, comparisons.
+    counts: BTreeMap<String, u64>,
 }
 
 impl Facts {
@@ -128,6 +133,15 @@ impl Facts {
 
     pub(crate) fn saw_death(&self, name: &NodeName) -> Option<Instant> {
         self.seen().deaths.get(name).copied()
+    }
+
+    /// What happened, by kind.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
+        self.seen().counts.clone()
+    }
+
+    fn count(&self, what: String) {
+        *self.seen().counts.entry(what).or_default() += 1;
     }
 
     pub(crate) fn deaths(&self) -> usize {
@@ -286,6 +300,10 @@ impl Driver {
             }
             self.swim.handle_timeout(now);
             self.drain(now);
+            let late = deadline.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+            if late > LATE {
+                self.facts.count("turns late by 100 ms".to_owned());
+            }
         }
     }
 
@@ -302,13 +320,16 @@ impl Driver {
                 self.swim.handle_connection(&peer, ConnectionChange::Rtt(rtt), now);
             }
             NetEvent::Down { peer, reason } => {
+                self.facts.count(format!("link down: {}", reason.as_str()));
                 let change = ConnectionChange::Down { reason: down_reason(reason) };
                 self.swim.handle_connection(&peer, change, now);
             }
-            NetEvent::DialFailed { tag, expected: None, .. } => {
+            NetEvent::DialFailed { tag, expected: None, reason } => {
+                self.facts.count(format!("dial failed: {reason}"));
                 self.swim.handle_command(Command::SeedFailed { seed: Seed(tag.0) }, now);
             }
             NetEvent::DialFailed { expected: Some(peer), reason, .. } => {
+                self.facts.count(format!("dial failed: {reason}"));
                 let change = ConnectionChange::DialFailed { reason: down_reason(reason.as_down()) };
                 self.swim.handle_connection(&peer, change, now);
             }
@@ -330,7 +351,11 @@ impl Driver {
             Action::SendDatagram { to, payload } => {
                 let _ = self.net.send_datagram(&to, payload);
             }
-            Action::SendSync { to, exchange, frame, last } => self.net.send_sync(&to, exchange.0, frame, last),
+            Action::SendSync { to, exchange, frame, last } => {
+                self.facts
+                    .count(format!("frames of {}", if exchange.is_inbound() { "answers" } else { "our exchanges" }));
+                self.net.send_sync(&to, exchange.0, frame, last);
+            }
             Action::Dial { target: DialTarget::Member(peer), addresses, .. } => {
                 let tag = DialTag(peer.to_string());
                 self.net.dial(Some(peer), tag, addresses);
