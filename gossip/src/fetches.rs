@@ -78,6 +78,19 @@ impl Fetches {
             })
             .map(|(hash, _)| *hash)
             .collect();
+        self.turn_to_others(due, now)
+    }
+
+    /// This peer cannot be asked, or will not answer; who is asked instead, where there is somebody.
+    pub(crate) fn lost(&mut self, peer: &NodeName, now: Instant) -> Vec<(NodeName, [u8; 32])> {
+        if !self.shares.contains_key(peer) {
+            return Vec::new();
+        }
+        let due = self.under_way.iter().filter(|(_, fetch)| fetch.from == *peer).map(|(hash, _)| *hash).collect();
+        self.turn_to_others(due, now)
+    }
+
+    fn turn_to_others(&mut self, due: Vec<[u8; 32]>, now: Instant) -> Vec<(NodeName, [u8; 32])> {
         let mut next = Vec::new();
         for hash in due {
             let Some(mut fetch) = self.remove(&hash) else { continue };
@@ -122,6 +135,17 @@ mod tests {
         assert_eq!((fetches.next_overdue(), fetches.len()), (None, 1));
         assert!(fetches.answered(&hash) && !fetches.answered(&hash));
         assert!(fetches.shares.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_gone_is_replaced_at_once() {
+        let mut fetches = Fetches::default();
+        for (hash, from) in [(1, "a"), (1, "b"), (2, "a"), (3, "c")] {
+            let _ = fetches.mention([hash; 32], &node(from), base());
+        }
+        assert_eq!(fetches.lost(&node("a"), base()), [(node("b"), [1; 32])]);
+        assert_eq!((fetches.len(), fetches.lost(&node("x"), base())), (2, Vec::new()));
+        assert_eq!(fetches.mention([2; 32], &node("d"), base()), Ok(()), "what nobody else had is asked of the next");
     }
 
     #[test]

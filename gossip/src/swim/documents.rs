@@ -182,7 +182,19 @@ impl Swim {
     /// Asks `from` for documents that it says it has.
     pub(super) fn fetch_documents(&mut self, from: &NodeName, hashes: &[[u8; 32]], now: Instant) {
         for chunk in hashes.chunks(WANT_ITEMS_MAX) {
-            self.fetch_message(from, Message::WantHashes(chunk.to_vec()), now);
+            if !self.fetch_message(from, Message::WantHashes(chunk.to_vec()), now) {
+                // The next one who says so is asked at once.
+                for hash in chunk {
+                    self.operators.fetches.answered(hash);
+                }
+            }
+        }
+    }
+
+    /// The streams of this peer are gone, and with them its answers.
+    pub(super) fn fetches_lost(&mut self, peer: &NodeName, now: Instant) {
+        for (from, hash) in self.operators.fetches.lost(peer, now) {
+            self.fetch_documents(&from, &[hash], now);
         }
     }
 

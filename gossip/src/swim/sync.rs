@@ -378,6 +378,7 @@ impl Swim {
     pub(super) fn drop_exchanges(&mut self, peer: &NodeName, now: Instant) {
         self.exchanges.retain(|(name, _), _| name != peer);
         self.sync_due.remove(peer);
+        self.fetches_lost(peer, now);
         let gone: Vec<Key> = self.leave_open.iter().filter(|(name, _)| name == peer).cloned().collect();
         for key in gone {
             self.leave_open.remove(&key);
