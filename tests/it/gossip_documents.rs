@@ -50,6 +50,11 @@ fn a_batch_with_a_late_document_is_never_used_in_part_and_is_reported() {
 }
 
 #[test]
+fn all_faults_in_a_random_mix_end_in_one_set_of_documents() {
+    check("chaos-documents", 6, 0..6);
+}
+
+#[test]
 fn documents_and_revocations_survive_crashes_of_those_who_took_them() {
     check("documents-restarts", 6, 0..4);
 }

@@ -107,6 +107,7 @@ pub const ALL: &[Scenario] = &[
     chaos::CHAOS_SLOW,
     chaos::CHAOS_FAST,
     chaos::CHAOS_LIAR,
+    chaos::CHAOS_DOCUMENTS,
 ];
 
 /// A run that kept its promises.

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use starling_gossip::OperatorClaim;
+
 use super::records::announce_everywhere;
 use super::{Run, Scenario, seconds};
 use crate::checks::converged;
 use crate::clock::Dice;
 use crate::cluster::{HostId, Setup};
+use crate::keys::OperatorKey;
 use crate::network::{Bursts, Link};
+use crate::operators::{Draft, batch};
 
 /// Faults of one run.
 const FAULTS: usize = 40;
@@ -44,7 +48,46 @@ pub(super) const CHAOS_LIAR: Scenario = Scenario {
     run: |run| chaos(run, 0.1),
 };
 
+pub(super) const CHAOS_DOCUMENTS: Scenario = Scenario {
+    name: "chaos-documents",
+    about: "the same mix while two operators write documents and batches wherever an agent runs; then one set for all",
+    nodes: 6,
+    setup: Setup::lan,
+    run: |run| {
+        let roles = [OperatorClaim::Document, OperatorClaim::Revocation];
+        let operators = [run.sim.operator(&roles), run.sim.operator(&roles)];
+        let mut written = 0;
+        mix(run, 0.0, |run, dice, hosts| {
+            written += 1;
+            let (one, operator) = (hosts[dice.index(hosts.len())], &operators[dice.index(2)]);
+            write(run, dice, one, operator, written);
+        })
+    },
+};
+
+/// One `apply` of one to three documents, numbered above what this agent knows, as the command line does.
+fn write(run: &mut Run, dice: &mut Dice, at: HostId, operator: &OperatorKey, id: u64) {
+    let count = 1 + dice.index(3);
+    let first = dice.index(4);
+    let of = (count > 1).then(|| batch(u8::try_from(id % 255 + 1).unwrap_or(1), count));
+    let next = |key: &starling_model::DocumentKey| {
+        let known = run.sim.view(at).and_then(|view| view.words.known.get(key));
+        known.map_or(1, |version| version.generation.get() + 1)
+    };
+    let documents = (0..count).map(|step| {
+        let draft = Draft::new(&format!("d{}", (first + step) % 4), 1);
+        Draft { generation: next(&draft.key()), batch: of, text: format!("write {id}"), ..draft }.sign(operator)
+    });
+    let documents = documents.collect();
+    run.sim.submit(at, documents);
+}
+
 fn chaos(run: &mut Run, liar: f64) -> Result<(), String> {
+    mix(run, liar, |_, _, _| {})
+}
+
+/// The mix; after each fault `besides` may do something.
+fn mix(run: &mut Run, liar: f64, mut besides: impl FnMut(&mut Run, &mut Dice, &[HostId])) -> Result<(), String> {
     let hosts = run.settled_mesh()?;
     announce_everywhere(run, 1);
     run.sim.host_mut(hosts[hosts.len() - 1]).corrupts = liar;
@@ -53,6 +96,7 @@ fn chaos(run: &mut Run, liar: f64) -> Result<(), String> {
     for _ in 0..FAULTS {
         version += 1;
         fault(run, &hosts, &mut dice, version);
+        besides(run, &mut dice, &hosts);
         let wait = dice.up_to(seconds(12));
         run.sim.run_for(wait);
     }
