@@ -12,6 +12,7 @@ mod tidy;
 mod gossip_documents;
 mod gossip_faults;
 mod gossip_join;
+mod gossip_lifeguard;
 mod gossip_links;
 mod gossip_records;
 mod gossip_restart;

@@ -9,10 +9,12 @@ use starling_gossip::{Command, ExchangeId, LocalMember, OwnRecord, Seed, Swim, S
 use starling_model::{BootEpoch, Life, MemberState, MeshId, NodeName};
 
 use crate::agenda::Agenda;
+use crate::anomaly::Anomaly;
 use crate::checks::{Checker, View};
 use crate::clock::{Clock, Dice, SimTime};
 use crate::disk::Disk;
 use crate::keys::{RecordKey, Trust};
+use crate::lifeguard::detection::Ladder;
 use crate::names::{NameId, Names};
 use crate::network::{Link, Network};
 use crate::shell::{Connection, Dial, DialId, Happening};
@@ -59,6 +61,7 @@ pub struct Host {
     pub(crate) process: Option<Box<Process>>,
     pub(crate) backlog: VecDeque<Happening>,
     pub(crate) paused: bool,
+    pub(crate) anomaly: Anomaly,
     generation: u64,
     seeds: Vec<Seed>,
     own: BTreeMap<u8, OwnRecord>,
@@ -147,6 +150,8 @@ pub struct Sim {
     pub(crate) trace: Trace,
     /// The host whose inputs are gathered for one turn.
     gathering: Option<HostId>,
+    /// The first failed probe ladder, where an experiment asks for it.
+    pub(crate) ladder: Option<Ladder>,
     /// What must hold, and what happened.
     pub checker: Checker,
 }
@@ -171,6 +176,7 @@ impl Sim {
             crypto_dice: Dice::new(setup.seed, 3),
             trace: Trace::new(),
             gathering: None,
+            ladder: None,
             checker: Checker::default(),
             setup,
         }
@@ -226,6 +232,7 @@ impl Sim {
             process: None,
             backlog: VecDeque::new(),
             paused: false,
+            anomaly: Anomaly::default(),
             generation: 0,
             seeds: Vec::new(),
             own: BTreeMap::new(),
@@ -533,6 +540,9 @@ impl Sim {
     }
 
     pub(crate) fn deliver(&mut self, id: HostId, input: Input) {
+        if self.hosts[id.0].anomaly.holds(&input) {
+            return self.hold_receive(id, input);
+        }
         if let Some(process) = self.hosts[id.0].process.as_mut() {
             process.inbox.push(input);
             self.turn_unless_gathering(id);

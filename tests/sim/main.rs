@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use sim::Report;
+use sim::lifeguard::{self, Size};
 use sim::report::{self, Scope};
 use sim::scenario::{self, Scenario};
 
@@ -25,15 +26,26 @@ struct Arguments {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Run that many seeds, beginning with `--seed`, and print one line each.
-    #[arg(long, default_value_t = 1)]
-    seeds: u64,
     /// Measure and write the report on gossip to this file, instead of a scenario.
     #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
     report: Option<PathBuf>,
     /// Sizes of the meshes in the report.
     #[arg(long, value_delimiter = ',', default_values_t = [8, 32, 128, 1_000])]
     sizes: Vec<usize>,
+    /// Run that many seeds, beginning with `--seed`, and print one line each; one without it. An experiment has seeds
+    /// of its own, beginning with 1.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The whole grid of an experiment, with ten seeds.
+    #[arg(long)]
+    full: bool,
+    /// Of an experiment's configurations those with one of these words, set apart by commas, in their name, and the one
+    /// that all are compared with.
+    #[arg(long)]
+    only: Option<String>,
+    /// Threads of an experiment; all cores without it.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print every line of the story.
     #[arg(long)]
     story: bool,
@@ -46,21 +58,37 @@ fn main() -> ExitCode {
         return write_report(file, &Scope { sizes: arguments.sizes.clone(), seed: arguments.seed });
     }
     let Some(name) = &arguments.scenario else {
+        for experiment in lifeguard::ALL {
+            println!("{:<20} many nodes  {}", experiment.name, experiment.about);
+        }
         for scenario in scenario::ALL {
             println!("{:<14} {:>3} nodes  {}", scenario.name, scenario.nodes, scenario.about);
         }
         return ExitCode::SUCCESS;
     };
+    if let Some(experiment) = lifeguard::find(name) {
+        let size = if arguments.full { Size::full() } else { Size::reduced() };
+        let seeds = arguments.seeds.unwrap_or(size.seeds);
+        let agents = arguments.nodes.unwrap_or(size.agents);
+        let threads = arguments.threads.unwrap_or(size.threads);
+        let only = arguments.only.clone();
+        println!(
+            "{}",
+            (experiment.run)(&Size { agents, seeds, threads, only, progress: |run| eprintln!("{run}"), ..size })
+        );
+        return ExitCode::SUCCESS;
+    }
     let Some(scenario) = scenario::find(name) else {
         eprintln!("no scenario {name:?}; without --scenario all are listed");
         return ExitCode::from(4);
     };
     let nodes = arguments.nodes.unwrap_or(scenario.nodes);
+    let seeds = arguments.seeds.unwrap_or(1);
     let mut broken = 0;
-    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
+    for seed in arguments.seed..arguments.seed.saturating_add(seeds) {
         let begin = Instant::now();
-        match run(scenario, nodes, seed, arguments.story && arguments.seeds == 1) {
-            Ok(report) => print_report(&report, begin.elapsed().as_secs_f64(), arguments.seeds == 1),
+        match run(scenario, nodes, seed, arguments.story && seeds == 1) {
+            Ok(report) => print_report(&report, begin.elapsed().as_secs_f64(), seeds == 1),
             Err(text) => {
                 broken += 1;
                 println!("{text}");
@@ -68,7 +96,7 @@ fn main() -> ExitCode {
         }
     }
     if broken > 0 {
-        eprintln!("{broken} of {} seeds broke", arguments.seeds);
+        eprintln!("{broken} of {seeds} seeds broke");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -9,6 +9,7 @@ use starling_gossip::{
 };
 use starling_model::NodeName;
 
+use crate::anomaly::Send;
 use crate::checks::{Scene, View};
 use crate::clock::SimTime;
 use crate::cluster::{HostId, Sim};
@@ -87,7 +88,7 @@ impl Sim {
             self.feed(id, &mut process, input);
         }
         process.inbox = inbox;
-        process.swim.handle_timeout(instant);
+        self.hosts[id.0].anomaly.handle_timeout(&mut process.swim, instant);
         let mut over = false;
         let mut actions = 0;
         while let Some(action) = process.swim.poll_action() {
@@ -158,7 +159,8 @@ impl Sim {
                 self.trace.add(11, id.0, nanos, &payload);
                 self.checker.sent(self.now, &self.hosts[id.0].name, payload.len(), true);
                 self.hosts[id.0].last_datagram = payload.clone();
-                self.send_datagram(id, process, &to, payload);
+                let send = Send::Datagram { to, payload };
+                self.send_unless_blocked(id, process, send);
             }
             Action::SendSync { to, exchange, frame, last } => {
                 self.trace.add(12, id.0, nanos, &frame);
@@ -166,7 +168,8 @@ impl Sim {
                 if !frame.is_empty() {
                     self.hosts[id.0].last_frame = frame.clone();
                 }
-                self.send_sync(id, process, &to, Outgoing { exchange, frame, last });
+                let send = Send::Sync { to, outgoing: Outgoing { exchange, frame, last } };
+                self.send_unless_blocked(id, process, send);
             }
             Action::Dial { target, addresses, why } => {
                 self.trace.add(13, id.0, nanos, format!("{target:?} {why:?}").as_bytes());
@@ -199,6 +202,9 @@ impl Sim {
                     self.hosts[id.0].ready = Some(self.now);
                 }
                 self.note_failed_probe(&event);
+                if let Event::Evidence(evidence) = &event {
+                    self.note_ladder(evidence);
+                }
                 let scene = Scene {
                     at: self.now,
                     observer: id,
@@ -264,7 +270,7 @@ impl Sim {
     }
 
     fn arm(&mut self, id: HostId, process: &mut Process) {
-        let at = process.swim.poll_timeout().map(|(at, _)| self.clock.time(at).max(self.now));
+        let at = self.hosts[id.0].anomaly.poll_timeout(&process.swim).map(|at| self.clock.time(at).max(self.now));
         if at != process.wake_at || at == Some(self.now) {
             process.wake_at = at;
             process.wake_token += 1;
