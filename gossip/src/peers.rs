@@ -31,6 +31,8 @@ pub(crate) struct Link {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Links {
     up: BTreeMap<NodeName, Link>,
+    /// When spare ones were last looked for.
+    pub(crate) swept: Option<Instant>,
 }
 
 impl Links {

@@ -32,6 +32,8 @@ struct Owner {
 pub(crate) struct Records {
     owners: BTreeMap<NodeName, Owner>,
     bytes: usize,
+    /// Since the largest owner was looked for.
+    changed: bool,
 }
 
 impl Records {
@@ -67,6 +69,7 @@ impl Records {
 
     /// Holds a newer version. A new epoch drops all shards of that kind of older epochs; their numbers are returned.
     pub(crate) fn insert(&mut self, head: &RecordHead, bytes: Bytes, payload: Option<Payload>) -> Vec<u8> {
+        self.changed = true;
         let owner = self.owners.entry(head.owner.clone()).or_default();
         let outdated: Vec<u8> = owner
             .of(head.kind)
@@ -118,6 +121,7 @@ impl Records {
     pub(crate) fn forget(&mut self, owner: &NodeName) -> Vec<(RecordKind, u8)> {
         let Some(gone) = self.owners.remove(owner) else { return Vec::new() };
         self.bytes -= gone.bytes;
+        self.changed = true;
         gone.shards.into_keys().collect()
     }
 
@@ -125,8 +129,10 @@ impl Records {
         self.bytes
     }
 
-    pub(crate) fn largest_owner(&self) -> usize {
-        self.owners.values().map(|owner| owner.bytes).max().unwrap_or(0)
+    /// Bytes of the largest owner if anything changed since the last call.
+    pub(crate) fn largest_owner(&mut self) -> Option<usize> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.then(|| self.owners.values().map(|owner| owner.bytes).max().unwrap_or(0))
     }
 
     /// All services of an owner, its shards together, ordered by instance; `None` when it never announced any.

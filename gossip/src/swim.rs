@@ -518,7 +518,9 @@ impl Swim {
         self.sync_quota.sweep(now);
         self.alarms.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         self.told_dead.retain(|_, at| now.saturating_duration_since(*at) < ALARM_PAUSE);
-        self.stats.largest_owner_bytes = self.records.largest_owner();
+        if let Some(bytes) = self.records.largest_owner() {
+            self.stats.largest_owner_bytes = bytes;
+        }
     }
 }
 

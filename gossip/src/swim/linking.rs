@@ -145,6 +145,10 @@ impl Swim {
         if self.phase != Phase::Joined || self.size() <= self.config.full_view_members_max {
             return;
         }
+        if now.saturating_duration_since(self.links.swept.unwrap_or(self.started)) < LINKS_INTERVAL {
+            return;
+        }
+        self.links.swept = Some(now);
         self.refresh_view();
         let peers: Vec<NodeName> = self.links.names().cloned().collect();
         for peer in peers {
