@@ -11,6 +11,7 @@ use zeroize::Zeroize as _;
 
 use crate::leaf::Leaf;
 use crate::refusals::Refusals;
+use crate::revoked::Revoked;
 use crate::time::UnixTime;
 use crate::trust::TrustView;
 
@@ -54,10 +55,25 @@ impl CurrentIdentity {
         });
     }
 
-    /// Judges by this trust from the next handshake on. Connections that stand are the caller's to sweep.
+    /// Judges by this trust from the next handshake on; who is revoked stays revoked. Connections that stand are the
+    /// caller's to sweep.
     pub fn swap_trust(&self, trust: impl Into<Arc<TrustView>>) {
         let trust = trust.into();
-        self.snapshot.rcu(|held| Snapshot { trust: Arc::clone(&trust), ..Snapshot::clone(held) });
+        self.snapshot.rcu(|held| {
+            let keeps = held.trust.revoked().is_empty() || !trust.revoked().is_empty();
+            let revoked = Arc::clone(held.trust.revoked());
+            let trust = if keeps { Arc::clone(&trust) } else { Arc::new(trust.with_revoked(revoked)) };
+            Snapshot { trust, ..Snapshot::clone(held) }
+        });
+    }
+
+    /// Refuses these from the next handshake on. Connections that stand are the caller's to sweep.
+    pub fn revoke(&self, revoked: impl Into<Arc<Revoked>>) {
+        let revoked = revoked.into();
+        self.snapshot.rcu(|held| Snapshot {
+            trust: Arc::new(held.trust.with_revoked(Arc::clone(&revoked))),
+            ..Snapshot::clone(held)
+        });
     }
 
     /// What we believe.

@@ -48,9 +48,10 @@ impl IdentityInvalid {
             Self::Refused(refused) => match refused {
                 // Our own files under our own bundle: a chain that ends elsewhere is that of another mesh.
                 PeerRefused::NotChained | PeerRefused::OtherMesh { .. } => codes::OTHER_MESH,
-                PeerRefused::Expired { .. } | PeerRefused::LeafExpired { .. } | PeerRefused::NotYetValid { .. } => {
-                    refused.code()
-                }
+                PeerRefused::Expired { .. }
+                | PeerRefused::LeafExpired { .. }
+                | PeerRefused::NotYetValid { .. }
+                | PeerRefused::Revoked { .. } => refused.code(),
                 PeerRefused::ChainSize { .. }
                 | PeerRefused::Malformed
                 | PeerRefused::SanCount

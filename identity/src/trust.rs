@@ -6,6 +6,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use crate::bundle::TrustBundle;
 use crate::keys;
+use crate::revoked::Revoked;
 use crate::time::UnixTime;
 use crate::x509::Facts;
 
@@ -18,12 +19,13 @@ pub(crate) struct RootFacts {
     der: CertificateDer<'static>,
 }
 
-/// A bundle with its roots ready for webpki. Revocations are part of it once a bundle can hold them.
+/// A bundle with its roots ready for webpki, and who is revoked.
 #[derive(Clone, Debug)]
 pub struct TrustView {
     bundle: Arc<TrustBundle>,
     anchors: Vec<TrustAnchor<'static>>,
     roots: Vec<RootFacts>,
+    revoked: Arc<Revoked>,
 }
 
 impl TrustView {
@@ -32,13 +34,25 @@ impl TrustView {
     pub fn new(bundle: impl Into<Arc<TrustBundle>>) -> Self {
         let bundle = bundle.into();
         let (anchors, roots) = bundle.roots.iter().filter_map(prepare).unzip();
-        Self { bundle, anchors, roots }
+        Self { bundle, anchors, roots, revoked: Arc::default() }
     }
 
     /// The bundle in force.
     #[must_use]
     pub fn bundle(&self) -> &Arc<TrustBundle> {
         &self.bundle
+    }
+
+    /// The same, with these nodes out.
+    #[must_use]
+    pub fn with_revoked(&self, revoked: impl Into<Arc<Revoked>>) -> Self {
+        Self { revoked: revoked.into(), ..self.clone() }
+    }
+
+    /// Who is revoked.
+    #[must_use]
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
     }
 
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {

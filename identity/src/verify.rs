@@ -6,8 +6,8 @@
 //! node's SPIFFE id** pass. `WebPkiServerVerifier` is not used: it wants the dialled DNS name and shows no path.
 //!
 //! Steps, cheap ones first, each with its own reason: 1 size and syntax, 2 count of names, 3 the SPIFFE id, 4 the DNS
-//! name bound to it, 5 leaf profile, 6 chain to a root (RFC 5280, 6), 7 shape of the path, 8 revocation (none is known
-//! to [`TrustView`] in this format of the bundle), 9 the expected node.
+//! name bound to it, 5 leaf profile, 6 chain to a root (RFC 5280, 6), 7 shape of the path, 8 revocation, 9 the
+//! expected node.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::cell::Cell;
@@ -120,6 +120,12 @@ pub enum PeerRefused {
     /// Step 7: issuers of another shape than leaf, node CA, (issuing CA,) root.
     #[error("the path has a wrong shape: {0}")]
     PathShape(&'static str),
+    /// Step 8: an operator has revoked the node, or this key of it.
+    #[error("{node} is revoked")]
+    Revoked {
+        /// Who it is.
+        node: NodeName,
+    },
     /// Step 9: a node, but not the one that was dialled.
     #[error("{found} answered where {expected} was dialled")]
     UnexpectedPeer {
@@ -132,7 +138,7 @@ pub enum PeerRefused {
 
 impl PeerRefused {
     /// All reasons, for metrics that start at zero.
-    pub const REASONS: [&'static str; 13] = [
+    pub const REASONS: [&'static str; 14] = [
         "chain-size",
         "malformed",
         "san-count",
@@ -145,6 +151,7 @@ impl PeerRefused {
         "leaf-expired",
         "not-yet-valid",
         "path-shape",
+        "revoked",
         "unexpected-peer",
     ];
 
@@ -164,6 +171,7 @@ impl PeerRefused {
             Self::LeafExpired { .. } => "leaf-expired",
             Self::NotYetValid { .. } => "not-yet-valid",
             Self::PathShape(_) => "path-shape",
+            Self::Revoked { .. } => "revoked",
             Self::UnexpectedPeer { .. } => "unexpected-peer",
         }
     }
@@ -179,6 +187,7 @@ impl PeerRefused {
             Self::NotChained | Self::Expired { .. } => codes::CERTIFICATE_EXPIRED,
             Self::LeafExpired { .. } | Self::NotYetValid { .. } => codes::CLOCKS_DIFFER,
             Self::PathShape(_) => codes::PATH_SHAPE,
+            Self::Revoked { .. } => codes::REVOKED,
             Self::UnexpectedPeer { .. } => codes::UNEXPECTED_PEER,
         }
     }
@@ -239,6 +248,12 @@ pub fn verify_peer(
     let root = trust.root_of(path.anchor()).ok_or(PeerRefused::NotChained)?;
     path::check_root_dates(root, now)?;
 
+    // 8: whoever is out.
+    let issuing_key_hash = issuer_facts.first().ok_or(PeerRefused::NotChained)?.key_hash();
+    if trust.revoked().holds(&node, &issuing_key_hash) {
+        return Err(PeerRefused::Revoked { node });
+    }
+
     // 9: the node that we wanted.
     match expected {
         Expected::Exactly(wanted) if *wanted != node => {
@@ -248,12 +263,7 @@ pub fn verify_peer(
     }
 
     let ends = issuer_facts.iter().map(|issuer| issuer.not_after).chain([leaf.not_after, root.not_after]);
-    Ok(PeerIdentity {
-        issuing_key_hash: issuer_facts.first().ok_or(PeerRefused::NotChained)?.key_hash(),
-        root: root.short,
-        not_after: ends.min().ok_or(PeerRefused::NotChained)?,
-        node,
-    })
+    Ok(PeerIdentity { issuing_key_hash, root: root.short, not_after: ends.min().ok_or(PeerRefused::NotChained)?, node })
 }
 
 /// Who a leaf says that it is, for logs: nothing of it is proven.

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod certs;
+pub mod config;
 pub mod events;
 pub mod guard;
 pub mod instances;
@@ -108,6 +109,9 @@ pub fn router(state: Shared) -> Router {
         .route("/v1/routes/{namespace}/{service}", get(routes::get))
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{name}", get(instances::get).put(instances::put).delete(instances::delete))
+        .route("/v1/config", get(config::list).put(config::apply))
+        .route("/v1/config/{kind}/{namespace}/{name}", get(config::get).put(config::put))
+        .route("/v1/trust", get(config::trust).put(config::put_trust))
         .route("/v1/certs", get(certs::list))
         .route("/v1/join", post(operations::join))
         .route("/v1/leave", post(operations::leave))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use starling_gossip::{MemberView, Stats};
+use starling_gossip::{DocumentView, MemberView, RevocationView, Stats};
 use starling_model::{BootEpoch, Digest, MemberState, NodeName};
 
 use crate::api::views::{Agreement, BEHIND_NAMES_MAX, MemberCounts};
@@ -40,6 +40,10 @@ pub struct MeshView {
     pub digest: Digest,
     /// Hash over the documents and trust that this node holds: the root that its acks carry.
     pub documents_root: u64,
+    /// Documents in use, without deleted ones, by key.
+    pub documents: Vec<DocumentView>,
+    /// Revocations in force, by node.
+    pub revocations: Vec<RevocationView>,
     /// The seed that let us in.
     pub via: Option<String>,
     /// Questions about signatures that were dropped because too many waited.
@@ -63,6 +67,8 @@ impl MeshView {
             duplicate: false,
             digest: Digest::default(),
             documents_root: 0,
+            documents: Vec::new(),
+            revocations: Vec::new(),
             via: None,
             judge_dropped: 0,
         }

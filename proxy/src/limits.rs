@@ -35,7 +35,7 @@ pub const POOL_IDLE_PER_KEY_MAX: usize = 128;
 pub const POOL_IDLE_MAX: usize = 2_048;
 
 /// How often a thread drops what has been idle for too long.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// hyper's buffer per connection and direction: one head and a little more, so that an approved head always fits.
 pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use starling_identity::{PeerIdentity, Revoked};
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Decision, Draws, EndpointIndex, Refusal, RequestFacts};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use crate::config::ProxyConfig;
 use crate::http::outbound;
@@ -182,6 +183,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     let mut dials = Dials::default();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut revoked = worker.shared.current.trust().revoked().clone();
     loop {
         tokio::select! {
             handover = handovers.recv() => match handover {
@@ -191,6 +193,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.pool.sweep(now);
+                cut_revoked(&worker, &mut revoked);
                 dials.count(&worker);
             }
             changed = phase.changed() => {
@@ -204,6 +207,20 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
                 }
             }
         }
+    }
+}
+
+/// Closes the connections of whoever was revoked since the last look, with all that runs on them.
+fn cut_revoked(worker: &Worker, known: &mut Arc<Revoked>) {
+    let trust = worker.shared.current.trust();
+    if Arc::ptr_eq(trust.revoked(), known) {
+        return;
+    }
+    known.clone_from(trust.revoked());
+    let keep = |peer: &PeerIdentity| !trust.revoked().holds(&peer.node, &peer.issuing_key_hash);
+    let closed = worker.client.close_unless(keep) + worker.server_of_peers.close_unless(keep);
+    if closed > 0 {
+        info!(closed, "connections of revoked nodes closed");
     }
 }
 

@@ -18,4 +18,6 @@ mod mesh;
 #[cfg(test)]
 mod mesh25;
 #[cfg(test)]
+mod operators;
+#[cfg(test)]
 mod programs;

@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::*;
 use crate::fixtures::{Forge, Mesh, NOW, extension, name, raw_names};
+use crate::revoked::Revoked;
 use crate::time::DAY_SECONDS;
 
 const TD: &str = "prod.internal";
@@ -350,6 +351,22 @@ fn the_path_is_the_chain_as_it_was_sent() {
         lower.issuer.distinguished_name.push(DnType::CommonName, "a node CA in the place of an issuing CA");
         lower.chain()
     });
+}
+
+#[test]
+fn a_revoked_key_proves_nothing() {
+    let mesh = Mesh::new(TD);
+    let node = mesh.node("web-1");
+    let chain = node.mint_leaf(NOW).unwrap().chain;
+    let judge = |kept: Vec<[u8; 32]>, of: &str| {
+        let trust = mesh.trust.with_revoked(Revoked::new([(name(of), kept)]));
+        verify_peer(&chain, Expected::AnyOfOurTrustDomain, &trust, NOW)
+    };
+    let refused = judge(Vec::new(), "web-1").unwrap_err();
+    assert_eq!((refused.reason(), refused.code()), ("revoked", codes::REVOKED));
+    assert_eq!(judge(vec![[9; 32]], "web-1").unwrap_err().reason(), "revoked");
+    assert!(judge(vec![node.issuing_key_hash()], "web-1").is_ok(), "the key that it keeps");
+    assert!(judge(Vec::new(), "web-2").is_ok(), "another node");
 }
 
 #[test]

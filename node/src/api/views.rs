@@ -3,6 +3,7 @@
 //! Keys are camelCase; times are RFC 3339 in UTC; ids and 64-bit counters are strings; absent values are `null`, never
 //! missing, unless a field says otherwise. Within `/v1` fields are only ever added, so readers ignore unknown ones.
 
+mod config;
 mod events;
 mod members;
 mod own;
@@ -12,6 +13,10 @@ mod status;
 
 use serde::{Deserialize, Serialize};
 
+pub use config::{
+    ApplyRequest, Document, DocumentBatch, InUse, SignedForm, Signer, Trust, TrustOperator, TrustRequest,
+    TrustRevocation,
+};
 pub use events::{Event, EventList, EventPage};
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,
@@ -54,6 +59,12 @@ pub mod kind {
     pub const INSTANCE_LIST: &str = "InstanceList";
     /// `GET`, `PUT` and `DELETE /v1/instances/{name}`.
     pub const INSTANCE: &str = "Instance";
+    /// `GET /v1/config`; the answer to what was put there.
+    pub const DOCUMENT_LIST: &str = "DocumentList";
+    /// `GET /v1/config/{kind}/{namespace}/{name}`.
+    pub const DOCUMENT: &str = "Document";
+    /// `GET` and `PUT /v1/trust`.
+    pub const TRUST: &str = "Trust";
     /// `GET /v1/certs`.
     pub const CERTIFICATE_LIST: &str = "CertificateList";
     /// `POST /v1/join`, `/v1/leave`; `GET /v1/operations/{id}`.

@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use starling_gossip::{
     Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
-    PingAnswer, PingId, Rejected, Seed, Swim, SwimConfig, Ticket, Verdict, Wake,
+    PingAnswer, PingId, Rejected, Seed, SubmitId, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
+use starling_identity::Revoked;
 use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -76,6 +77,22 @@ pub enum MeshCommand {
         /// Who waits for the answer.
         reply: oneshot::Sender<Pinged>,
     },
+    /// Take what an operator signed: the documents of one `apply`, or a revocation.
+    Submit {
+        /// What.
+        what: Submission,
+        /// Who waits for the outcome.
+        reply: oneshot::Sender<Submitted>,
+    },
+}
+
+/// What an operator signed, as signed forms with their signatures.
+#[derive(Clone, Debug)]
+pub enum Submission {
+    /// Documents of one `apply`.
+    Documents(Vec<Bytes>),
+    /// A revocation of a node.
+    Revocation(Bytes),
 }
 
 /// What became of a ping, and the path it took.
@@ -151,6 +168,8 @@ struct World {
     news: News,
     pings: BTreeMap<PingId, (NodeName, oneshot::Sender<Pinged>)>,
     pinged: u64,
+    submissions: BTreeMap<SubmitId, oneshot::Sender<Submitted>>,
+    submitted: u64,
     publish_at: Instant,
     published_at: Instant,
     /// When the network was last told who is a member; news since then are in the flag.
@@ -183,6 +202,8 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         news: News::new(context.clone(), now),
         pings: BTreeMap::new(),
         pinged: 0,
+        submissions: BTreeMap::new(),
+        submitted: 0,
         publish_at: now,
         published_at: now,
         known_at: now - KNOWN_PAUSE,
@@ -295,6 +316,17 @@ impl World {
                 self.pings.insert(ping, (target.clone(), reply));
                 swim.handle_command(Command::Ping { ping, target, bytes }, now);
             }
+            Input::Command(MeshCommand::Submit { what, reply }) => {
+                // As pings: each is answered, and the queue of commands is short.
+                self.submitted += 1;
+                let submit = SubmitId(self.submitted);
+                self.submissions.insert(submit, reply);
+                let command = match what {
+                    Submission::Documents(documents) => Command::SubmitDocuments { submit, documents },
+                    Submission::Revocation(revocation) => Command::SubmitRevocation { submit, revocation },
+                };
+                swim.handle_command(command, now);
+            }
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
             Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
             Input::Resolved(Resolved { seed, addresses }) => match addresses {
@@ -386,8 +418,29 @@ impl World {
                     let _ = reply.send(Pinged { answer, path: self.context.net.path(&target) });
                 }
             }
+            Action::Emit(Event::Submitted { submit, outcome }) => {
+                // What was accepted is on disk before it is said; the batch of this turn holds it.
+                if matches!(outcome, Submitted::Accepted { .. }) {
+                    tokio::task::block_in_place(|| self.persister.flush_durably());
+                }
+                if let Some(reply) = self.submissions.remove(&submit) {
+                    let _ = reply.send(outcome);
+                }
+            }
+            Action::Emit(Event::Revoked(revocation)) => {
+                self.revoke(swim, &revocation.revocation.node);
+                self.news.tell(Event::Revoked(revocation), now);
+            }
             Action::Emit(event) => self.news.tell(event, now),
         }
+    }
+
+    /// From now on no handshake of a revoked node succeeds; its gossip connection ends at once, and the data threads end
+    /// theirs within a second. A node that keeps other keys dials again with one of them.
+    fn revoke(&self, swim: &Swim, node: &NodeName) {
+        let all = swim.revocations().map(|one| (one.revocation.node, one.revocation.kept));
+        self.context.identity.current.revoke(Revoked::new(all));
+        self.context.net.close(node, quic::CloseCode::Revoked);
     }
 
     fn publish(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) {

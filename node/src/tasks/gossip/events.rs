@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use starling_gossip::{Alarm, Event, MemberView, Swim};
+use starling_gossip::{Alarm, DocumentsEvent, Event, MemberView, Swim};
 use starling_model::{BootEpoch, Digest, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes};
 use starling_routing::MemberFact;
 use tracing::{debug, info, warn};
@@ -95,10 +95,42 @@ impl News {
             // The driver has given it to the asker.
             Event::Pong { .. } => {}
             Event::Alarm(alarm) => self.tell_alarm(alarm, now),
-            Event::Documents(_) | Event::Revoked(_) | Event::Submitted { .. } => {}
+            Event::Revoked(view) => {
+                let revocation = &view.revocation;
+                let (code, reason) = (codes::REVOKED, &revocation.reason);
+                warn!(node = %revocation.node, %code, signer = %revocation.signer, reason, "an operator revoked a node");
+            }
+            Event::Documents(event) => self.tell_documents(&event),
+            // The driver has given it to the asker.
+            Event::Submitted { .. } => {}
             Event::LeaveFinished { acknowledged } => {
                 info!(acknowledged, "left the mesh");
                 self.context.lifecycle.tell_left(Left { acknowledged });
+            }
+        }
+    }
+
+    fn tell_documents(&self, event: &DocumentsEvent) {
+        match event {
+            DocumentsEvent::Activated { documents } => {
+                for document in documents {
+                    info!(document = %document.key, version = %document.version, "document in use");
+                }
+            }
+            DocumentsEvent::Known { document } => {
+                debug!(document = %document.key, version = %document.version, "document known");
+            }
+            DocumentsEvent::Conflict { key, versions } => {
+                let (code, signers) = (codes::DOCUMENT_CONFLICT, versions.iter().map(|one| one.signer.to_string()));
+                let signers = signers.collect::<Vec<_>>().join(", ");
+                warn!(document = %key, %code, signers, "one generation was signed with different contents");
+            }
+            DocumentsEvent::ConflictEnded { key, version } => {
+                info!(document = %key, %version, "the conflict of this document is over");
+            }
+            DocumentsEvent::Incomplete { batch, present } => {
+                let (code, missing) = (codes::BATCH_INCOMPLETE, usize::from(batch.count.get()) - present.len());
+                warn!(batch = %batch.id, %code, missing, "a batch of documents is incomplete, so none of it is used");
             }
         }
     }
@@ -197,6 +229,8 @@ impl News {
             duplicate: self.duplicate,
             digest: Digest::default(),
             documents_root: swim.roots().documents,
+            documents: swim.documents().filter(|document| !document.deleted).collect(),
+            revocations: swim.revocations().collect(),
             via: self.via.clone(),
             judge_dropped: 0,
         }

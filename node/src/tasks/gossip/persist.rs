@@ -111,6 +111,12 @@ impl Persister {
         }
     }
 
+    /// Hands the turn's batch to the store, and returns when it is on disk or known not to get there (ST0716, which the
+    /// store has told).
+    pub(super) fn flush_durably(&mut self) {
+        let _ = self.store.commit_blocking(std::mem::take(&mut self.batch));
+    }
+
     /// Hands the turn's batch to the store, without waiting.
     pub(super) fn flush(&mut self) {
         if !self.batch.is_empty() {

@@ -1,0 +1,137 @@
+//! Documents and trust: what operators signed.
+
+use serde::{Deserialize, Serialize};
+
+/// A signed form as it travels through the API: what `PUT` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignedForm {
+    /// `starling-document/1` or `starling-revocation/1`.
+    pub format: String,
+    /// Base64 of the signed bytes.
+    pub payload: String,
+    /// Who signed; the payload says it, too.
+    pub key_id: String,
+    /// Base64 of the 64 bytes of the signature.
+    pub signature: String,
+}
+
+/// Body of `PUT /v1/config`: the documents of one `apply`, used together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// At least one; more than one are exactly one batch.
+    pub documents: Vec<SignedForm>,
+}
+
+/// Body of `PUT /v1/trust`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrustRequest {
+    /// A revocation of a node.
+    pub revocation: SignedForm,
+}
+
+/// Who signed something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signer {
+    /// `k1`.
+    pub key_id: String,
+    /// The operator's name by the bundle in force; `null` for a key that it does not know any more.
+    pub name: Option<String>,
+}
+
+/// How many members hold the same documents and trust as this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InUse {
+    /// Members that are alive, this one included.
+    pub alive: u64,
+    /// Of these, how many agree.
+    pub same: u64,
+}
+
+/// The batch of a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentBatch {
+    /// Its hash, shortened.
+    pub hash: String,
+    /// How many documents it has.
+    pub count: u16,
+}
+
+/// One version of one document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Document {
+    /// What it is: `HTTPRoute`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which write of it.
+    pub generation: u64,
+    /// True when this version removes it.
+    pub deleted: bool,
+    /// With which others it was applied.
+    pub batch: Option<DocumentBatch>,
+    /// Who signed it.
+    pub signer: Signer,
+    /// When, by the signer's clock.
+    pub signed_at: String,
+    /// Its hash, shortened.
+    pub digest: String,
+    /// Who holds the same documents.
+    pub in_use: InUse,
+    /// The YAML as written; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The signed form; left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envelope: Option<SignedForm>,
+}
+
+/// An operator's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustOperator {
+    /// `k1`.
+    pub key_id: String,
+    /// Whose it is.
+    pub name: String,
+    /// `admin, config, issue, revoke`.
+    pub roles: String,
+}
+
+/// A revocation in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustRevocation {
+    /// Whose issuing keys are out.
+    pub node: String,
+    /// The highest number counts.
+    pub number: u64,
+    /// Issuing keys that it keeps.
+    pub kept: usize,
+    /// For people.
+    pub reason: String,
+    /// Who signed it.
+    pub signer: Signer,
+    /// When, by the signer's clock.
+    pub signed_at: String,
+}
+
+/// What this node believes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trust {
+    /// Sequence of the bundle.
+    pub bundle_sequence: u64,
+    /// Keys that may sign.
+    pub operators: Vec<TrustOperator>,
+    /// Who is out.
+    pub revocations: Vec<TrustRevocation>,
+}
