@@ -99,7 +99,7 @@ pub fn find(name: &str) -> Option<&'static Experiment> {
 /// One host over its loopback, as in the paper: what counts is who waits, not how far packets go.
 fn loopback() -> Link {
     let (latency, jitter) = (Duration::from_micros(50), Duration::from_micros(100));
-    Link { latency, jitter, loss: 0.0, duplication: 0.0 }
+    Link { latency, jitter, loss: 0.0, duplication: 0.0, ..Link::site() }
 }
 
 /// A settled mesh, and who of it will be anomalous.
