@@ -222,6 +222,7 @@ pub enum OpenRefused {
 pub struct StoreHandle {
     requests: SyncSender<Request>,
     condition: Arc<Condition>,
+    state: Arc<Path>,
     /// Held as long as anybody may still write.
     _lock: Arc<File>,
 }
@@ -248,7 +249,7 @@ pub fn open(state: &Path, mesh: MeshId) -> Result<StoreHandle, OpenRefused> {
         },
         Err(error) => condition.degrade(&format!("no thread for the store: {error}")),
     }
-    Ok(StoreHandle { requests, condition, _lock: lock })
+    Ok(StoreHandle { requests, condition, state: state.into(), _lock: lock })
 }
 
 /// Takes the folder's lock: released by the kernel when the process ends, however it ends.
@@ -276,6 +277,12 @@ fn lock(path: &Path) -> Result<File, OpenRefused> {
 }
 
 impl StoreHandle {
+    /// The folder that it is in.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// One value; `None` too when the store does not answer in time.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {

@@ -7,8 +7,9 @@
 //! raised anywhere; FP- is one that was raised at an agent outside that set.
 //!
 //! Unlike the paper: connections are already encrypted ones of QUIC, whose framing is not counted; news are forwarded
-//! when first received and not at the next gossip tick; a machine begins a probe per period while it is blocked, where
-//! the paper's prober waits for its blocked send.
+//! when first received and not at the next gossip tick. A blocked prober hangs in its first send and begins no further
+//! probe until the anomaly ends, while its suspicions run out: the paper's text leaves that open, and with a prober that
+//! goes on the false positives of every configuration are many times as many.
 //!
 //! Reading order: [`configurations`] (who is compared), [`interval`] (false positives and load), [`threshold`]
 //! (latency), [`detection`] (a crash without anomalies, N from 8 to 1000).

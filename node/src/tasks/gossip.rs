@@ -10,6 +10,7 @@
 mod events;
 mod names;
 mod persist;
+mod revocations;
 mod seeds;
 mod story;
 

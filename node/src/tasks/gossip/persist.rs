@@ -1,13 +1,15 @@
 //! Between the machine's changes and the store's keys.
 //!
 //! `m/NAME` a member, `c/NAME` its credential, `a/NAME` its last addresses, `r/NAME/` and two bytes (kind, shard) one
-//! shard of a record, `d/` and a hash one version of a document, `v/` and a hash one revocation. Values are the machine's own and are not looked at.
+//! shard of a record, `d/` and a hash one version of a document. Values are the machine's own
+//! and are not looked at. Revocations are in a file of their own ([`RevocationFile`]).
 
 use std::collections::BTreeSet;
 
 use starling_gossip::{Change, Restored};
 use starling_model::{NodeName, RecordKind};
 
+use super::revocations::RevocationFile;
 use crate::store::{Batch, StoreHandle};
 
 /// Collects the changes of one turn into one batch.
@@ -17,6 +19,7 @@ pub(super) struct Persister {
     batch: Batch,
     /// Record keys in the store, so that an owner can be forgotten without reading.
     records: BTreeSet<Vec<u8>>,
+    revocations: RevocationFile,
 }
 
 fn key(room: u8, name: &NodeName) -> Vec<u8> {
@@ -53,7 +56,8 @@ fn record_of(key: &[u8]) -> Option<(NodeName, RecordKind, u8)> {
 
 impl Persister {
     pub(super) fn new(store: StoreHandle) -> Self {
-        Self { store, batch: Batch::default(), records: BTreeSet::new() }
+        let revocations = RevocationFile::new(store.state());
+        Self { store, batch: Batch::default(), records: BTreeSet::new(), revocations }
     }
 
     /// Everything the store holds. Keys that make no sense are left alone.
@@ -76,8 +80,7 @@ impl Persister {
         }
         restored
             .extend(self.store.scan(b"d/").into_iter().map(|(_, bytes)| Restored::Document { bytes: bytes.into() }));
-        let revocations = self.store.scan(b"v/");
-        restored.extend(revocations.into_iter().map(|(_, bytes)| Restored::Revocation { bytes: bytes.into() }));
+        restored.extend(self.revocations.read().into_iter().map(|bytes| Restored::Revocation { bytes }));
         restored
     }
 
@@ -95,8 +98,8 @@ impl Persister {
             }
             Change::Document { key: _, hash, bytes, durable: _ } => self.batch.put(hash_key(b'd', &hash.0), &bytes[..]),
             Change::ForgetDocument { hash } => self.batch.remove(hash_key(b'd', &hash.0)),
-            Change::Revocation { node: _, hash, bytes } => self.batch.put(hash_key(b'v', hash), &bytes[..]),
-            Change::ForgetRevocation { hash } => self.batch.remove(hash_key(b'v', hash)),
+            Change::Revocation { node: _, hash, bytes } => self.revocations.keep(*hash, bytes),
+            Change::ForgetRevocation { hash } => self.revocations.forget(hash),
             Change::ForgetOwner(name) => {
                 self.batch.remove(key(b'm', name));
                 self.batch.remove(key(b'c', name));
@@ -114,11 +117,13 @@ impl Persister {
     /// Hands the turn's batch to the store, and returns when it is on disk or known not to get there (ST0716, which the
     /// store has told).
     pub(super) fn flush_durably(&mut self) {
+        self.revocations.flush();
         let _ = self.store.commit_blocking(std::mem::take(&mut self.batch));
     }
 
     /// Hands the turn's batch to the store, without waiting.
     pub(super) fn flush(&mut self) {
+        self.revocations.flush();
         if !self.batch.is_empty() {
             self.store.write(std::mem::take(&mut self.batch));
         }
