@@ -185,6 +185,8 @@ pub(super) const CLONE: Scenario = Scenario {
     setup: Setup::lan,
     run: |run| {
         let hosts = run.settled_mesh()?;
+        // Long enough that nobody takes the original for a newcomer.
+        run.sim.run_for(seconds(15));
         let name = run.name(hosts[1]);
         let copy = run.sim.clone_host(hosts[1]);
         run.sim.start(copy, &hosts[..1]);
