@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_gossip::{Command, ExchangeId, LocalMember, OwnRecord, Seed, Swim, SwimConfig};
+use starling_gossip::{Command, ExchangeId, LocalMember, OwnRecord, Pool, Seed, Swim, SwimConfig};
 use starling_model::{BootEpoch, Life, MemberState, MeshId, NodeName};
 
 use crate::agenda::Agenda;
@@ -141,6 +141,8 @@ pub struct Sim {
     /// What lies between the hosts.
     pub network: Network,
     pub(crate) trust: Trust,
+    /// What all machines hold alike is held once.
+    pool: Pool,
     /// By their ids; an end that is over stays, so that what still arrives is answered by a reset.
     pub(crate) connections: Vec<Connection>,
     pub(crate) dials: BTreeMap<DialId, Dial>,
@@ -169,6 +171,7 @@ impl Sim {
             names: Names::default(),
             network: Network::new(setup.seed, setup.link),
             trust: Trust::new(setup.seed),
+            pool: Pool::default(),
             connections: Vec::new(),
             dials: BTreeMap::new(),
             next_id: 0,
@@ -342,7 +345,7 @@ impl Sim {
         let mut inbox: Vec<Input> = vec![Input::Command(Command::Restore(host.disk.restore()))];
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
         inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
-        let swim = Swim::new(me, config, seed, instant);
+        let swim = Swim::new(me, config, seed, instant).sharing(&self.pool);
         host.process = Some(Box::new(Process::new(swim, host.generation, inbox, now)));
         let line = format!("{} starts in epoch {}", host.name, epoch.0);
         self.checker.note(self.now, line);

@@ -40,6 +40,13 @@ const VIEW_SETTLE: Duration = Duration::from_millis(100);
 /// After its first link a node waits this long for its first comparison before it dials others.
 const FIRST_SYNC_HOLD: Duration = Duration::from_millis(500);
 
+/// From whom a random link is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    All,
+    Unlinked,
+}
+
 impl Swim {
     pub(super) fn connection(&mut self, peer: &NodeName, change: ConnectionChange, now: Instant) {
         match change {
@@ -274,9 +281,8 @@ impl Swim {
         }
         let ring = self.view.rings.neighbours().len();
         for _ in self.view.rovers.len()..Rovers::share(self.config.links, ring) {
-            let spare = self.links.iter().filter(|(name, link)| link.dialled && self.may_rove(name));
-            let spare = spare.map(|(name, _)| name).next().cloned();
-            let Some(name) = spare.or_else(|| self.random_rover()) else { return };
+            // Linked already or not: were a spare link preferred, everybody would keep the seed that let it in.
+            let Some(name) = self.random_rover(Among::All) else { return };
             self.view.rovers.choose(name);
             self.view.stale = true;
             self.refresh_view();
@@ -288,11 +294,12 @@ impl Swim {
         alive && !self.view.wanted.contains(name)
     }
 
-    fn random_rover(&mut self) -> Option<NodeName> {
+    /// Any member beyond the view; evenly, as far as those that may be drawn lie evenly among all.
+    fn random_rover(&mut self, among: Among) -> Option<NodeName> {
         let from = self.rng.random_range(0..self.members.len().max(1));
         let names = || self.members.iter().map(|(name, _)| name);
         let mut after = names().skip(from).chain(names().take(from));
-        after.find(|name| self.may_rove(name) && !self.links.is_up(name)).cloned()
+        after.find(|name| self.may_rove(name) && (among == Among::All || !self.links.is_up(name))).cloned()
     }
 
     /// The oldest random link goes as soon as a new one is there.
@@ -307,7 +314,7 @@ impl Swim {
             return;
         }
         if self.view.rovers.len() > 0
-            && let Some(name) = self.random_rover()
+            && let Some(name) = self.random_rover(Among::Unlinked)
         {
             self.view.rovers.replace(name.clone());
             self.view.stale = true;
