@@ -32,7 +32,7 @@ export built seconds logs
 printf '%s\n' $targets | xargs -P "$(nproc)" -I{} sh -c '
     mkdir -p corpus/{} artifacts/{}
     if "$built/{}" corpus/{} -artifact_prefix=artifacts/{}/ -max_total_time="$seconds" \
-        -rss_limit_mb=512 -timeout=1 -print_final_stats=1 >"$logs/{}" 2>&1
+        -rss_limit_mb=512 -timeout=5 -print_final_stats=1 >"$logs/{}" 2>&1
     then
         printf "ok    %-22s %s runs\n" {} "$(sed -n "s/^stat::number_of_executed_units: *//p" "$logs/{}")"
     else
