@@ -1,5 +1,6 @@
 //! Fixtures shared by the benches: a mesh of a stated size as a registry and as a table.
 
+pub mod hub;
 pub mod machines;
 
 use std::net::SocketAddr;

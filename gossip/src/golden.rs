@@ -106,26 +106,58 @@ pub fn alive_datagram(mesh: &MeshId, body: Bytes, signature: [u8; SIGNATURE_BYTE
     Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &[life]))
 }
 
-/// A datagram that is as full as it gets: signed lives, then pings into the rest.
+/// A datagram that is as full as it gets: the first of these signed lives, and a filling.
 ///
 /// # Errors
 /// A body is longer than a life may be.
-pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])], nonce: u64) -> Result<Bytes, WireError> {
+pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])]) -> Result<Bytes, WireError> {
+    let lives = lives.iter().map(|(body, signature)| SignedLife { body: body.clone(), signature: *signature });
+    full(mesh, lives.map(Message::Life))
+}
+
+/// A datagram that is as full as it gets: the first of these records, and a filling.
+///
+/// # Errors
+/// A record is longer than one may be.
+pub fn full_record_datagram(mesh: &MeshId, records: &[Bytes]) -> Result<Bytes, WireError> {
+    full(mesh, records.iter().cloned().map(Message::Record))
+}
+
+fn full(mesh: &MeshId, news: impl Iterator<Item = Message>) -> Result<Bytes, WireError> {
     let (mut messages, mut room) = (Vec::new(), wire::DATAGRAM_MESSAGE_MAX);
-    for (body, signature) in lives {
-        let life = wire::message(&Message::Life(SignedLife { body: body.clone(), signature: *signature }))?;
-        if life.len() > room {
+    for one in news {
+        let one = wire::message(&one)?;
+        if one.len() > room {
             break;
         }
-        room -= life.len();
-        messages.push(life);
+        room -= one.len();
+        messages.push(one);
     }
-    let ping = wire::message(&Message::Ping { nonce })?;
-    while let Some(rest) = room.checked_sub(ping.len()) {
-        room = rest;
-        messages.push(ping.clone());
-    }
+    messages.extend(wire::padding(room));
     Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &messages))
+}
+
+/// The hash by which lives and records name the credential of their key.
+#[must_use]
+pub fn credential_hash(credential: &[u8]) -> [u8; 32] {
+    crate::replica::credential_hash(credential)
+}
+
+/// The life that [`introduction_frame`] brings: what is signed, and the signature, which is nothing.
+#[must_use]
+pub fn introduced_life(name: &NodeName, epoch: BootEpoch, credential: &[u8]) -> (Bytes, [u8; SIGNATURE_BYTES]) {
+    let alive = Alive {
+        name: name.clone(),
+        life: Life::first(epoch),
+        credential: credential_hash(credential),
+        tag: 1,
+        protocol: (1, 1),
+        features: 0,
+        region: "eu-1".to_owned(),
+        release: "0.1.0".to_owned(),
+        addresses: vec![SocketAddr::from(([10, 0, 0, 1], 7740))],
+    };
+    (alive.to_bytes(), [0; SIGNATURE_BYTES])
 }
 
 /// A frame of a stream that brings a member: its credential, and its life signed with nothing.
@@ -138,20 +170,9 @@ pub fn introduction_frame(
     epoch: BootEpoch,
     credential: &Bytes,
 ) -> Result<Bytes, WireError> {
-    let alive = Alive {
-        name: name.clone(),
-        life: Life::first(epoch),
-        credential: crate::replica::credential_hash(credential),
-        tag: 1,
-        protocol: (1, 1),
-        features: 0,
-        region: "eu-1".to_owned(),
-        release: "0.1.0".to_owned(),
-        addresses: vec![SocketAddr::from(([10, 0, 0, 1], 7740))],
-    };
-    let life = SignedLife { body: alive.to_bytes(), signature: [0; SIGNATURE_BYTES] };
+    let (body, signature) = introduced_life(name, epoch, credential);
     let credential = Message::Credential { owner: name.clone(), bytes: credential.clone() };
-    let messages = [wire::message(&credential)?, wire::message(&Message::Life(life))?];
+    let messages = [wire::message(&credential)?, wire::message(&Message::Life(SignedLife { body, signature }))?];
     Ok(wire::frame(Envelope::Sync, &wire::mesh_head(mesh), &messages))
 }
 
@@ -248,8 +269,8 @@ mod tests {
         assert_eq!(read_datagram(&MeshId([8; 32]), &ping_datagram(&MESH, 5).unwrap()), Ok(Seen::Foreign));
         let lives: Vec<_> =
             (0..9).map(|at| (alive_body(&node(&format!("n{at}")), BootEpoch(3), &[]), [0; 64])).collect();
-        let full = full_datagram(&MESH, &lives, 5).unwrap();
-        assert!((crate::limits::DATAGRAM_BYTES_MAX - 10..=crate::limits::DATAGRAM_BYTES_MAX).contains(&full.len()));
+        let full = full_datagram(&MESH, &lives).unwrap();
+        assert_eq!(full.len(), crate::limits::DATAGRAM_BYTES_MAX);
         assert!(matches!(read_datagram(&MESH, &full), Ok(Seen::Ours { messages: 5.., unknown: 0 })));
         assert_eq!(read_sync_frame(&MESH, b"x"), Err(WireError::Truncated));
     }
