@@ -43,6 +43,11 @@ impl Announced {
         signature == signed.signature && *body == *signed.body
     }
 
+    /// Is it this statement, as it lies in a message?
+    pub(crate) fn is_signed(&self, signed: &[u8]) -> bool {
+        *self.0 == *signed
+    }
+
     /// What it says, if it is an `alive`.
     pub(crate) fn alive(&self) -> Option<Alive> {
         match wire::read_life(self.parts().1) {
@@ -148,6 +153,9 @@ mod tests {
         let announced = Announced::new(&signed);
         assert_eq!(announced.signed(), signed);
         assert!(announced.is(&signed));
+        let whole = [&signed.signature[..], &signed.body].concat();
+        assert!(announced.is_signed(&whole));
+        (0..whole.len()).for_each(|end| assert!(!announced.is_signed(&whole[..end])));
         assert_eq!(announced.credential(), alive.credential);
         assert_eq!(announced.alive(), Some(alive));
     }

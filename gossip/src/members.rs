@@ -120,6 +120,11 @@ impl Member {
         self.contact().leave.as_ref().unwrap_or(&self.announced).signed()
     }
 
+    /// Is this, signature and body, its word that we hold?
+    pub(crate) fn has_said(&self, signed: &[u8]) -> bool {
+        self.announced.is_signed(signed) || self.contact().leave.as_ref().is_some_and(|leave| leave.is_signed(signed))
+    }
+
     /// What we know from dealing with it.
     pub(crate) fn contact(&self) -> &Contact {
         self.contact.as_deref().unwrap_or(NO_CONTACT)
@@ -204,6 +209,11 @@ pub(crate) struct Members {
 impl Members {
     pub(crate) fn get(&self, name: &NodeName) -> Option<&Member> {
         self.table.get(name)
+    }
+
+    /// By a name as it came.
+    pub(crate) fn find(&self, name: &str) -> Option<(&NodeName, &Member)> {
+        self.table.get_key_value(name)
     }
 
     /// For everything but the state.

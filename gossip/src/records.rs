@@ -96,6 +96,12 @@ impl Records {
         self.owners.get(owner)?.shards.get(&(kind, shard))
     }
 
+    /// By an owner's name as it came.
+    pub(crate) fn find(&self, owner: &str, kind: RecordKind, shard: u8) -> Option<(&NodeName, &Held)> {
+        let (name, owner) = self.owners.get_key_value(owner)?;
+        owner.shards.get(&(kind, shard)).map(|held| (name, held))
+    }
+
     /// All shards of one owner.
     pub(crate) fn of<'a>(&'a self, owner: &NodeName) -> impl Iterator<Item = (RecordKind, u8, &'a Held)> {
         self.owners

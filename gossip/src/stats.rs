@@ -198,7 +198,13 @@ impl Stats {
     }
 
     pub(crate) fn drop(&mut self, why: Drop) {
-        *self.dropped.entry(why).or_default() += 1;
+        self.drop_all(why, 1);
+    }
+
+    pub(crate) fn drop_all(&mut self, why: Drop, count: u64) {
+        if count > 0 {
+            *self.dropped.entry(why).or_default() += count;
+        }
     }
 
     /// How often something was dropped for this reason.

@@ -25,7 +25,9 @@ use bytes::Bytes;
 use starling_model::{Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
 
 use reader::{Reader, put_name};
-pub(crate) use signed::{Alive, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record};
+pub(crate) use signed::{
+    Alive, Glimpse, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record,
+};
 
 use structs::{
     AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
@@ -259,6 +261,17 @@ pub(crate) enum Frame {
 
 /// Reads a whole frame. One malformed message refuses the frame.
 pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Result<Frame, WireError> {
+    read_news(which, mesh, bytes, |_| false)
+}
+
+/// Reads a whole frame, but leaves out signed messages that `held` knows to be copies of what was read before. It may
+/// say so of nothing else: what is left out is not checked again.
+pub(crate) fn read_news(
+    which: Envelope,
+    mesh: &[u8; 8],
+    bytes: &[u8],
+    mut held: impl FnMut(&Glimpse<'_>) -> bool,
+) -> Result<Frame, WireError> {
     if bytes.len() > which.bytes_max() {
         return Err(WireError::TooLong);
     }
@@ -288,7 +301,16 @@ pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Resul
             reader.take(len)?;
             continue;
         }
-        match read_message(kind, reader.take(len)?)? {
+        let payload = reader.take(len)?;
+        let glimpse = match kind {
+            kind::LIFE => Glimpse::of_life(payload),
+            kind::RECORD => Glimpse::of_record(payload),
+            _ => None,
+        };
+        if glimpse.is_some_and(|glimpse| held(&glimpse)) {
+            continue;
+        }
+        match read_message(kind, payload)? {
             Some(message) => messages.push(message),
             None => unknown = unknown.saturating_add(1),
         }

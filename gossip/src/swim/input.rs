@@ -12,12 +12,12 @@ use crate::config::Buddy;
 use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
-use crate::wire::{self, Envelope, Frame, LifeClaim, Message, RecordDigest, SignedLife, Want};
+use crate::wire::{self, Envelope, Frame, Glimpse, LifeClaim, Message, RecordDigest, SignedLife, Want, WireError};
 
 impl Swim {
     pub(super) fn datagram(&mut self, from: &NodeName, payload: &[u8], now: Instant) -> Result<(), Rejected> {
         self.stats.received_datagram_bytes += payload.len() as u64;
-        let messages = self.open(Envelope::Datagram, from, payload)?;
+        let messages = self.open_news(from, payload)?;
         let mut documents = Vec::new();
         for message in messages {
             match message {
@@ -51,18 +51,62 @@ impl Swim {
         Ok(())
     }
 
-    fn open(&mut self, which: Envelope, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
+    /// The messages of a stream's frame.
+    fn open(&mut self, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
+        self.may_speak(from)?;
+        let frame = wire::read_frame(Envelope::Sync, &self.mesh, bytes);
+        self.opened(frame)
+    }
+
+    /// The messages of a datagram, but for signed ones that we hold word for word: most of what peers repeat. Those count
+    /// as duplicates unread.
+    fn open_news(&mut self, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
+        self.may_speak(from)?;
+        let (mut count, mut subjects) = (0, Vec::new());
+        // Whoever repeats what we still tell has no need to hear it.
+        let tells = self.broadcasts.len() > 0;
+        let frame = wire::read_news(Envelope::Datagram, &self.mesh, bytes, |glimpse| {
+            let Some(owner) = self.held(glimpse) else { return false };
+            count += 1;
+            subjects.extend(tells.then(|| subject(glimpse, owner)));
+            true
+        });
+        let messages = self.opened(frame)?;
+        self.stats.drop_all(Drop::Duplicate, count);
+        subjects.iter().for_each(|subject| self.broadcasts.heard(subject, from));
+        Ok(messages)
+    }
+
+    fn may_speak(&self, from: &NodeName) -> Result<(), Rejected> {
         if matches!(self.phase, Phase::Left | Phase::Out) {
             return Err(Rejected::Leaving);
         }
         if *from == self.me.name {
             return Err(Rejected::OwnName);
         }
-        match wire::read_frame(which, &self.mesh, bytes).map_err(Rejected::Malformed)? {
+        Ok(())
+    }
+
+    fn opened(&mut self, frame: Result<Frame, WireError>) -> Result<Vec<Message>, Rejected> {
+        match frame.map_err(Rejected::Malformed)? {
             Frame::Foreign => Err(Rejected::OtherMesh),
             Frame::Ours(messages, unknown) => {
-                (0..unknown).for_each(|_| self.stats.drop(Drop::UnknownKind));
+                self.stats.drop_all(Drop::UnknownKind, unknown);
                 Ok(messages)
+            }
+        }
+    }
+
+    /// Whose word this is, if we hold it, byte for byte. Our own are told apart from a clone's elsewhere.
+    fn held(&self, glimpse: &Glimpse<'_>) -> Option<&NodeName> {
+        match *glimpse {
+            Glimpse::Life { owner, signed } => {
+                let (name, member) = self.members.find(owner)?;
+                member.has_said(signed).then_some(name)
+            }
+            Glimpse::Record { owner, kind, shard, bytes } => {
+                let (name, held) = self.records.find(owner, kind, shard)?;
+                (held.bytes == bytes && *name != self.me.name).then_some(name)
             }
         }
     }
@@ -78,7 +122,7 @@ impl Swim {
         if frame.is_empty() {
             return Ok(());
         }
-        let messages = self.open(Envelope::Sync, from, frame)?;
+        let messages = self.open(from, frame)?;
         let key = (from.clone(), id);
         if !self.exchanges.contains_key(&key) {
             if !id.is_inbound() {
@@ -302,5 +346,12 @@ impl Swim {
             self.stats.sent_sync_bytes += frame.len() as u64;
             self.act(Action::SendSync { to: to.clone(), exchange, frame, last: last && at + 1 == count });
         }
+    }
+}
+
+fn subject(glimpse: &Glimpse<'_>, owner: &NodeName) -> Subject {
+    match *glimpse {
+        Glimpse::Life { .. } => Subject::Life(owner.clone()),
+        Glimpse::Record { kind, shard, .. } => Subject::Record(owner.clone(), kind, shard),
     }
 }

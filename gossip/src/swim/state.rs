@@ -74,7 +74,7 @@ impl Swim {
         }
         let Some(member) = self.members.get(name) else { return Ok(()) };
         let known = match claim {
-            LifeClaim::Alive(_) => member.proof == signed.hash(),
+            LifeClaim::Alive(_) => member.announced().is(signed),
             LifeClaim::Leave(_) => member.contact().leave.as_ref().is_some_and(|leave| leave.is(signed)),
         };
         if known {

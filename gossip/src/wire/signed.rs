@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use starling_model::limits::ADDRESSES_MAX;
+use starling_model::limits::{ADDRESSES_MAX, NAME_BYTES_MAX};
 use starling_model::{BootEpoch, Life, NodeName, RecordKind, RecordVersion};
 
 use super::reader::{Reader, put_name, put_text};
@@ -155,6 +155,45 @@ pub(crate) fn read_life(body: &[u8]) -> Result<LifeClaim, WireError> {
     reader.take(extension)?;
     reader.end()?;
     Ok(claim)
+}
+
+/// A signed message at first sight: enough to find what it may be a copy of. Only the way to the fields shown here was
+/// read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glimpse<'a> {
+    /// An `alive` or `leave`.
+    Life {
+        owner: &'a str,
+        /// Signature and body, as they lie in a message.
+        signed: &'a [u8],
+    },
+    /// One shard of a record.
+    Record {
+        owner: &'a str,
+        kind: RecordKind,
+        shard: u8,
+        /// All of it.
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Glimpse<'a> {
+    /// Of the payload of a life message.
+    pub(super) fn of_life(signed: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(signed);
+        reader.take(SIGNATURE_BYTES).ok()?;
+        reader.take(2).ok()?;
+        let owner = reader.str(NAME_BYTES_MAX, "name").ok()?;
+        Some(Self::Life { owner, signed })
+    }
+
+    /// Of the payload of a record message.
+    pub(super) fn of_record(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let owner = reader.str(NAME_BYTES_MAX, "name").ok()?;
+        let (kind, shard) = (RecordKind::from_wire(reader.u8().ok()?), reader.u8().ok()?);
+        Some(Self::Record { owner, kind, shard, bytes })
+    }
 }
 
 /// The credential that the signed bytes of an `alive` or `leave` name.
