@@ -162,12 +162,20 @@ impl Broadcasts {
 
     /// `peer` told us the same: it needs no telling.
     pub(crate) fn heard(&mut self, subject: &Subject, peer: &NodeName) {
-        let Some(id) = self.subjects.get(subject).copied() else { return };
-        let place = self.place(peer);
-        if let Some(update) = self.updates.get_mut(&id)
-            && update.told.insert(place)
-        {
-            update.heard = update.heard.saturating_add(1);
+        self.heard_all(std::slice::from_ref(subject), peer);
+    }
+
+    /// `peer` told us all these.
+    pub(crate) fn heard_all(&mut self, subjects: &[Subject], peer: &NodeName) {
+        let mut place = None;
+        for subject in subjects {
+            let Some(id) = self.subjects.get(subject).copied() else { continue };
+            let place = *place.get_or_insert_with(|| self.place(peer));
+            if let Some(update) = self.updates.get_mut(&id)
+                && update.told.insert(place)
+            {
+                update.heard = update.heard.saturating_add(1);
+            }
         }
     }
 

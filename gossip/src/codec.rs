@@ -10,7 +10,7 @@ use bincode::config::{self, Config};
 use bincode::de::read::Reader as _;
 use bincode::de::{BorrowDecoder, Decoder};
 use bincode::enc::Encoder;
-use bincode::enc::write::Writer as _;
+use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use starling_model::NodeName;
 
@@ -65,9 +65,30 @@ fn why(error: &DecodeError) -> WireError {
 
 /// The only way from a value to bytes. What a reader would refuse is refused here, before it is signed or sent.
 pub(crate) fn encode<const LIMIT: usize, T: Encode + Decode<()>>(value: &T) -> Result<Vec<u8>, WireError> {
-    let bytes = bincode::encode_to_vec(value, rules::<LIMIT>()).map_err(|_| WireError::Malformed)?;
-    decode::<LIMIT, T>(&bytes)?;
+    let mut bytes = Vec::new();
+    encode_into::<LIMIT, T>(&mut bytes, value)?;
     Ok(bytes)
+}
+
+/// [`encode`] behind what `out` holds. After an error it may hold more than before.
+pub(crate) fn encode_into<const LIMIT: usize, T: Encode + Decode<()>>(
+    out: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), WireError> {
+    let start = out.len();
+    bincode::encode_into_writer(value, Tail(out), rules::<LIMIT>()).map_err(|_| WireError::Malformed)?;
+    decode::<LIMIT, T>(out.get(start..).unwrap_or_default())?;
+    Ok(())
+}
+
+/// Writes behind what is there.
+struct Tail<'a>(&'a mut Vec<u8>);
+
+impl Writer for Tail<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 fn rules<const LIMIT: usize>() -> impl Config {

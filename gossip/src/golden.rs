@@ -14,7 +14,7 @@ use crate::documents::SignedDocument;
 use crate::limits::SIGNATURE_BYTES;
 use crate::payload;
 use crate::trust::SignedRevocation;
-use crate::wire::{self, Alive, Envelope, Frame, LifeClaim, Message, RecordHead, SignedLife};
+use crate::wire::{self, Alive, DatagramWriter, Envelope, Frame, LifeClaim, Message, RecordHead, SignedLife};
 
 /// What a frame held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,34 +107,26 @@ pub fn alive_datagram(mesh: &MeshId, body: Bytes, signature: [u8; SIGNATURE_BYTE
 }
 
 /// A datagram that is as full as it gets: the first of these signed lives, and a filling.
-///
-/// # Errors
-/// A body is longer than a life may be.
-pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])]) -> Result<Bytes, WireError> {
+#[must_use]
+pub fn full_datagram(mesh: &MeshId, lives: &[(Bytes, [u8; SIGNATURE_BYTES])]) -> Bytes {
     let lives = lives.iter().map(|(body, signature)| SignedLife { body: body.clone(), signature: *signature });
     full(mesh, lives.map(Message::Life))
 }
 
 /// A datagram that is as full as it gets: the first of these records, and a filling.
-///
-/// # Errors
-/// A record is longer than one may be.
-pub fn full_record_datagram(mesh: &MeshId, records: &[Bytes]) -> Result<Bytes, WireError> {
+#[must_use]
+pub fn full_record_datagram(mesh: &MeshId, records: &[Bytes]) -> Bytes {
     full(mesh, records.iter().cloned().map(Message::Record))
 }
 
-fn full(mesh: &MeshId, news: impl Iterator<Item = Message>) -> Result<Bytes, WireError> {
-    let (mut messages, mut room) = (Vec::new(), wire::DATAGRAM_MESSAGE_MAX);
-    for one in news {
-        let one = wire::message(&one)?;
-        if one.len() > room {
-            break;
-        }
-        room -= one.len();
-        messages.push(one);
+fn full(mesh: &MeshId, mut news: impl Iterator<Item = Message>) -> Bytes {
+    let mut writer = DatagramWriter::default();
+    writer.begin(&wire::mesh_head(mesh));
+    while news.next().is_some_and(|one| writer.put(&one).is_ok()) {}
+    if let Some(padding) = wire::padding(writer.room()) {
+        writer.append(&padding);
     }
-    messages.extend(wire::padding(room));
-    Ok(wire::frame(Envelope::Datagram, &wire::mesh_head(mesh), &messages))
+    writer.finish()
 }
 
 /// The hash by which lives and records name the credential of their key.
@@ -269,7 +261,7 @@ mod tests {
         assert_eq!(read_datagram(&MeshId([8; 32]), &ping_datagram(&MESH, 5).unwrap()), Ok(Seen::Foreign));
         let lives: Vec<_> =
             (0..9).map(|at| (alive_body(&node(&format!("n{at}")), BootEpoch(3), &[]), [0; 64])).collect();
-        let full = full_datagram(&MESH, &lives).unwrap();
+        let full = full_datagram(&MESH, &lives);
         assert_eq!(full.len(), crate::limits::DATAGRAM_BYTES_MAX);
         assert!(matches!(read_datagram(&MESH, &full), Ok(Seen::Ours { messages: 5.., unknown: 0 })));
         assert_eq!(read_sync_frame(&MESH, b"x"), Err(WireError::Truncated));

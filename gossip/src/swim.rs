@@ -52,7 +52,7 @@ use crate::replica::{Credential, Credentials, Room, credential_hash};
 use crate::stats::{Drop, Stats};
 use crate::suspicion::Window;
 use crate::timers::{Timer, Timers};
-use crate::wire::{self, SignedLife};
+use crate::wire::{self, DatagramWriter, SignedLife};
 
 use documents::Operators;
 use ping::AskedPing;
@@ -159,6 +159,7 @@ pub struct Swim {
     told_dead: BTreeMap<NodeName, Instant>,
 
     // Dissemination.
+    writer: DatagramWriter,
     broadcasts: Broadcasts,
     pace: Pace,
     exchanges: BTreeMap<(NodeName, ExchangeId), Exchange>,
@@ -232,6 +233,7 @@ impl Swim {
             pending: Pending::default(),
             isolation: Isolation::default(),
             told_dead: BTreeMap::new(),
+            writer: DatagramWriter::default(),
             broadcasts: Broadcasts::default(),
             pace: Pace::default(),
             exchanges: BTreeMap::new(),
@@ -527,6 +529,8 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod copies_tests;
 #[cfg(test)]
 mod documents_hostile_tests;
 #[cfg(test)]

@@ -20,23 +20,25 @@
 mod reader;
 mod signed;
 mod structs;
+mod write;
 
 use bytes::Bytes;
 use starling_model::{Life, MemberState, MeshId, NodeName, RecordKind, RecordVersion};
 
-use reader::{Reader, put_name};
+use reader::Reader;
 pub(crate) use signed::{
     Alive, Glimpse, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record,
 };
 
 use structs::{
     AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
-    member_digest, raw_member, raw_record, raw_signed, raw_want, record_digest, signed_digest, state_byte, want,
+    member_digest, record_digest, signed_digest, want,
 };
+pub(crate) use write::{DatagramWriter, frame, message, padding};
 
 use crate::action::{OperatorClaim, Roots};
 pub(crate) use crate::codec::WireError;
-use crate::codec::{Decode, Encode, Name, decode, encode};
+use crate::codec::{Decode, decode};
 use crate::hash;
 use crate::limits::{
     BUCKETS, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, DIGEST_ITEMS_MAX, DOCUMENT_BYTES_MAX, LIFE_BYTES_MAX,
@@ -407,135 +409,6 @@ fn empty(payload: &[u8], message: Message) -> Result<Message, WireError> {
 
 fn fixed<T: Decode<()>>(payload: &[u8]) -> Result<T, WireError> {
     decode::<STRUCT_BYTES_MAX, T>(payload)
-}
-
-/// One encoded message: header and payload, ready to be packed.
-///
-/// # Errors
-/// When the message breaks a limit of its reader; it could not be understood, so it must not be sent.
-pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
-    let (kind, payload) = match message {
-        Message::Ping { nonce } => (kind::PING, pack(&NonceV1 { nonce: *nonce })?),
-        Message::Ack { nonce, roots, health } => {
-            let ack = AckV1 { nonce: *nonce, documents: roots.documents, state: roots.state, health: *health };
-            (kind::ACK, pack(&ack)?)
-        }
-        Message::PingReq { nonce, target, wait_ms } => {
-            let ask = PingReqV1 { nonce: *nonce, target: Name(target.clone()), wait_ms: *wait_ms };
-            (kind::PING_REQ, pack(&ask)?)
-        }
-        Message::Nack { nonce } => (kind::NACK, pack(&NonceV1 { nonce: *nonce })?),
-        Message::RelayedAck { nonce } => (kind::RELAYED_ACK, pack(&NonceV1 { nonce: *nonce })?),
-        Message::Life(signed) => {
-            if signed.body.len() > LIFE_BYTES_MAX {
-                return Err(WireError::TooLong);
-            }
-            (kind::LIFE, [&signed.signature[..], &signed.body[..]].concat())
-        }
-        Message::Accusation(said) => {
-            let raw = AccusationV1 {
-                state: state_byte(said.state),
-                subject: Name(said.subject.clone()),
-                epoch: said.life.epoch.0,
-                incarnation: said.life.incarnation.0,
-                proof: said.proof,
-                accuser: Name(said.accuser.clone()),
-            };
-            (kind::ACCUSATION, pack(&raw)?)
-        }
-        Message::Record(bytes) => {
-            if bytes.len() > RECORD_BYTES_MAX {
-                return Err(WireError::TooLong);
-            }
-            (kind::RECORD, bytes.to_vec())
-        }
-        Message::Have(digest) => (kind::HAVE, pack(&raw_record(digest))?),
-        Message::Document(bytes) => {
-            if bytes.len() > DOCUMENT_BYTES_MAX {
-                return Err(WireError::TooLong);
-            }
-            (kind::DOCUMENT, bytes.to_vec())
-        }
-        Message::Revocation(bytes) => {
-            if bytes.len() > REVOCATION_BYTES_MAX {
-                return Err(WireError::TooLong);
-            }
-            (kind::REVOCATION, bytes.to_vec())
-        }
-        Message::HaveDocument(digest) => (kind::HAVE_DOCUMENT, pack(&raw_signed(digest))?),
-        Message::Hashes(list) => {
-            let raw = list.iter().map(raw_signed).collect();
-            (kind::HASHES, pack(&ListV1::<SignedV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
-        }
-        Message::WantHashes(list) => {
-            (kind::WANT_HASHES, pack(&ListV1::<[u8; 32], WANT_ITEMS_MAX>::new(list.clone())?)?)
-        }
-        Message::SyncOpen { roots } => {
-            (kind::SYNC_OPEN, pack(&RootsV1 { documents: roots.documents, state: roots.state })?)
-        }
-        Message::Buckets(sums) => (kind::BUCKETS, pack(&ListV1::<u64, BUCKETS>::new(sums.clone())?)?),
-        Message::Members(list) => {
-            let raw = list.iter().map(raw_member).collect();
-            (kind::MEMBERS, pack(&ListV1::<MemberV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
-        }
-        Message::Records(list) => {
-            let raw = list.iter().map(raw_record).collect();
-            (kind::RECORDS, pack(&ListV1::<RecordV1, DIGEST_ITEMS_MAX>::new(raw)?)?)
-        }
-        Message::DigestEnd { buckets } => (kind::DIGEST_END, pack(&EndV1 { buckets: *buckets })?),
-        Message::Want(list) => {
-            let raw = list.iter().map(raw_want).collect::<Result<_, _>>()?;
-            (kind::WANT, pack(&ListV1::<WantV1, WANT_ITEMS_MAX>::new(raw)?)?)
-        }
-        Message::Credential { owner, bytes } => {
-            if bytes.len() > CREDENTIAL_BYTES_MAX {
-                return Err(WireError::TooLong);
-            }
-            let mut payload = Vec::with_capacity(bytes.len().saturating_add(64));
-            put_name(&mut payload, owner);
-            payload.extend_from_slice(bytes);
-            (kind::CREDENTIAL, payload)
-        }
-        Message::LeaveAck => (kind::LEAVE_ACK, Vec::new()),
-        Message::Done => (kind::DONE, Vec::new()),
-        Message::Busy => (kind::BUSY, Vec::new()),
-    };
-    let mut out = Vec::with_capacity(payload.len().saturating_add(MESSAGE_HEADER_BYTES + 2));
-    out.push(kind);
-    if kind < WIDE {
-        out.extend_from_slice(&u16::try_from(payload.len()).map_err(|_| WireError::TooLong)?.to_le_bytes());
-    } else {
-        out.extend_from_slice(&u32::try_from(payload.len()).map_err(|_| WireError::TooLong)?.to_le_bytes());
-    }
-    out.extend_from_slice(&payload);
-    Ok(out.into())
-}
-
-fn pack<T: Encode + Decode<()>>(value: &T) -> Result<Vec<u8>, WireError> {
-    encode::<STRUCT_BYTES_MAX, T>(value)
-}
-
-/// A filling of `bytes` in all; nothing where a message's header does not fit.
-pub(crate) fn padding(bytes: usize) -> Option<Bytes> {
-    let len = bytes.checked_sub(MESSAGE_HEADER_BYTES)?;
-    let [low, high] = u16::try_from(len).ok()?.to_le_bytes();
-    let mut out = vec![kind::PADDING, low, high];
-    out.resize(bytes, 0);
-    Some(out.into())
-}
-
-/// Puts encoded messages into an envelope.
-pub(crate) fn frame(which: Envelope, mesh: &[u8; 8], messages: &[Bytes]) -> Bytes {
-    let len = messages.iter().fold(0_usize, |sum, message| sum.saturating_add(message.len()));
-    debug_assert!(len.saturating_add(ENVELOPE_BYTES) <= which.bytes_max(), "the packer keeps to the limit");
-    let mut out = Vec::with_capacity(len.saturating_add(ENVELOPE_BYTES));
-    out.extend_from_slice(&MAGIC);
-    out.push(which.byte());
-    out.push(0);
-    out.extend_from_slice(mesh);
-    out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
-    messages.iter().for_each(|message| out.extend_from_slice(message));
-    out.into()
 }
 
 #[cfg(test)]

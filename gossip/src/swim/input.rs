@@ -73,7 +73,7 @@ impl Swim {
         });
         let messages = self.opened(frame)?;
         self.stats.drop_all(Drop::Duplicate, count);
-        subjects.iter().for_each(|subject| self.broadcasts.heard(subject, from));
+        self.broadcasts.heard_all(&subjects, from);
         Ok(messages)
     }
 

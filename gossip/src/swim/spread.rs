@@ -145,6 +145,10 @@ impl Swim {
 
     pub(super) fn send_datagram(&mut self, to: &NodeName, body: &[Bytes]) {
         let payload = wire::frame(Envelope::Datagram, &self.mesh, body);
+        self.send_payload(to, payload);
+    }
+
+    fn send_payload(&mut self, to: &NodeName, payload: Bytes) {
         self.stats.sent_datagrams += 1;
         self.stats.sent_datagram_bytes += payload.len() as u64;
         self.act(Action::SendDatagram { to: to.clone(), payload });
@@ -152,25 +156,21 @@ impl Swim {
 
     /// Sends these messages in one datagram now, with what else the peer should hear while there is room.
     pub(super) fn send(&mut self, to: &NodeName, messages: &[Message]) {
-        let mut body = Vec::with_capacity(messages.len());
-        let mut room = ROOM;
+        self.writer.begin(&self.mesh);
         for message in messages {
-            match wire::message(message) {
-                Ok(bytes) if bytes.len() <= room => {
-                    room -= bytes.len();
-                    body.push(bytes);
-                }
-                Ok(_) | Err(_) => self.stats.drop(Drop::OwnTooLarge),
+            if self.writer.put(message).is_err() {
+                self.stats.drop(Drop::OwnTooLarge);
             }
         }
         if self.phase == Phase::Joined {
-            for parcel in self.broadcasts.pick(to, room) {
+            for parcel in self.broadcasts.pick(to, self.writer.room()) {
                 if let Parcel::Datagram(bytes) = parcel {
-                    body.push(bytes);
+                    self.writer.append(&bytes);
                 }
             }
         }
-        self.send_datagram(to, &body);
+        let payload = self.writer.finish();
+        self.send_payload(to, payload);
     }
 
     /// What we hold against a peer, to be said first on `occasion` (Lifeguard, IV-C).

@@ -179,6 +179,7 @@ pub(crate) enum Glimpse<'a> {
 
 impl<'a> Glimpse<'a> {
     /// Of the payload of a life message.
+    #[inline] // Costs nothing where nobody looks.
     pub(super) fn of_life(signed: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(signed);
         reader.take(SIGNATURE_BYTES).ok()?;
@@ -188,6 +189,7 @@ impl<'a> Glimpse<'a> {
     }
 
     /// Of the payload of a record message.
+    #[inline]
     pub(super) fn of_record(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let owner = reader.str(NAME_BYTES_MAX, "name").ok()?;

@@ -101,6 +101,34 @@ fn every_message_survives_the_wire() {
     assert_eq!(read_frame(Envelope::Sync, &MESH, &bytes), Ok(Frame::Ours(every_message(), 0)));
 }
 
+/// One way of writing yields the bytes of the other; what does not fit leaves nothing behind.
+#[test]
+fn a_datagram_is_written_as_its_messages_are() {
+    let mut writer = DatagramWriter::default();
+    for _ in 0..2 {
+        writer.begin(&MESH);
+        let mut body = Vec::new();
+        for one in every_message() {
+            let encoded = message(&one).unwrap();
+            let fits = encoded.len() <= writer.room();
+            assert_eq!(writer.put(&one).is_ok(), fits, "{one:?}");
+            body.extend(fits.then_some(encoded));
+        }
+        assert!(body.len() > 10 && body.len() < every_message().len());
+        writer.append(&body[0]);
+        body.push(body[0].clone());
+        assert_eq!(writer.finish(), frame(Envelope::Datagram, &MESH, &body));
+    }
+    let life = |len| Message::Life(SignedLife { body: vec![7; len].into(), signature: [1; 64] });
+    writer.begin(&MESH);
+    assert_eq!(writer.put(&life(LIFE_BYTES_MAX + 1)), Err(WireError::TooLong));
+    assert_eq!(writer.room(), DATAGRAM_MESSAGE_MAX);
+    let record = |len| Message::Record(vec![7; len].into());
+    assert_eq!(writer.put(&record(DATAGRAM_MESSAGE_MAX - MESSAGE_HEADER_BYTES + 1)), Err(WireError::TooLong));
+    assert_eq!(writer.put(&record(DATAGRAM_MESSAGE_MAX - MESSAGE_HEADER_BYTES)), Ok(()));
+    assert_eq!((writer.room(), writer.finish().len()), (0, DATAGRAM_BYTES_MAX));
+}
+
 /// Bytes of the first wire version; they never change under this envelope.
 #[test]
 fn the_bytes_of_a_ping_are_fixed() {
