@@ -22,6 +22,15 @@ pub enum Stretch {
     PeriodOnly,
 }
 
+/// When the next round begins once a probe was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounds {
+    /// After the scaled period, as the paper has it: a node in bad health also probes less.
+    Scaled,
+    /// After the plain interval, as in memberlist's code: only a probe that fails takes longer.
+    Plain,
+}
+
 /// Where the wait for a direct ack comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectWait {
@@ -106,6 +115,8 @@ pub struct SwimConfig {
     pub health_rule: HealthRule,
     /// What the local health score stretches.
     pub stretch: Stretch,
+    /// When the next round begins.
+    pub rounds: Rounds,
     /// Where the direct wait comes from.
     pub direct_wait: DirectWait,
     /// Whose word evicts.
@@ -144,6 +155,7 @@ impl SwimConfig {
             link_rotation: Duration::from_secs(30),
             health_rule: HealthRule::Memberlist,
             stretch: Stretch::PeriodAndTimeouts,
+            rounds: Rounds::Plain,
             direct_wait: DirectWait::Measured,
             eviction: Eviction::OwnVerdict,
             buddy: Buddy::PingsAndAnswers,
@@ -225,6 +237,7 @@ impl SwimConfig {
             suspicion_alpha: 5,
             confirmations: 3,
             health_rule: HealthRule::Paper,
+            rounds: Rounds::Scaled,
             direct_wait: DirectWait::Fixed,
             eviction: Eviction::AnyVerdict,
             buddy: Buddy::Pings,

@@ -155,6 +155,8 @@ pub struct Stats {
     pub sent_documents: u64,
     /// Sync exchanges begun by us.
     pub syncs_started: u64,
+    /// Comparisons that an ack with another root over members and records called for.
+    pub syncs_advised: u64,
     /// Sync exchanges answered.
     pub syncs_answered: u64,
     /// Input refused as a whole, by [`crate::Rejected::reason`].

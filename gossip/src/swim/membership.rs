@@ -313,17 +313,14 @@ impl Swim {
         }
     }
 
-    /// At once over an open link, else by a dial at a random time in the first half of the shortest window, so that a
-    /// whole mesh does not dial one member at once.
+    /// Later than most refutations come, and so early that the ladder has failed when the shortest window ends: at a
+    /// random time in its second quarter, so that a whole mesh does not turn to one member at once.
     fn plan_verification(&mut self, name: &NodeName, now: Instant) {
         if self.config.eviction == Eviction::AnyVerdict {
             return;
         }
-        if self.links.is_up(name) {
-            return self.verify_member(name, now);
-        }
-        let half = self.window().min / 2;
-        let at = now + half.mul_f64(self.rng.random_range(0.0..1.0));
+        let quarter = self.window().min / 4;
+        let at = now + quarter.mul_f64(self.rng.random_range(1.0..2.0));
         self.timers.set(Timer::Verification(name.clone()), at);
     }
 

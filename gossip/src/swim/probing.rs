@@ -8,7 +8,7 @@ use starling_model::{MemberState, NodeName};
 use super::{Phase, Swim};
 use crate::action::{DialReason, DownReason, PathResult, Reach, Roots, Step};
 use crate::anti_entropy;
-use crate::config::{Buddy, Eviction, HealthRule};
+use crate::config::{Buddy, Eviction, HealthRule, Rounds};
 use crate::forward;
 use crate::limits::{EXCHANGES_MAX, PROBES_MAX, RELAY_TIME_MAX, RELAYS_MAX};
 use crate::probe::{Probe, Purpose, Relay};
@@ -162,7 +162,10 @@ impl Swim {
         } else {
             self.stats.probes_acked += 1;
         }
-        let again = now + self.period();
+        if probe.purpose == Purpose::Round && self.config.rounds == Rounds::Plain {
+            self.timers.set(Timer::ProbeTick, now.max(probe.began + self.config.probe_interval));
+        }
+        let again = now + (self.window().min / 2).max(self.period());
         let Some(member) = self.members.get_mut(&probe.target) else { return };
         if let (Some(pinged), false) = (probe.pinged, probe.widened) {
             let rtt = now.saturating_duration_since(pinged);

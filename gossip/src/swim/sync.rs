@@ -63,6 +63,7 @@ impl Swim {
             return;
         }
         self.advisory_sync = Some(now);
+        self.stats.syncs_advised += 1;
         // What is on its way by gossip should be given the time to arrive.
         self.plan_sync(peer, now + self.config.forward_window * 2);
     }
