@@ -45,6 +45,8 @@ fn a_death_is_told_with_its_accusers_its_timers_and_every_path_of_the_own_probe(
         let (suspected, failed) = (position(&steps, "suspected"), position(&steps, "failed"));
         assert!(suspected < failed && position(&steps, "probe_failed") < failed, "{at}: {steps:?}");
         let mut ends = None;
+        let first = story.iter().any(|evidence| matches!(evidence.step, Step::Suspected { word: Word::Own, .. }));
+        let asked = if first { 3..=3 } else { 1..=3 };
         for evidence in &story {
             match &evidence.step {
                 Step::Suspected { by, word, until } | Step::Confirmed { by, word, until } => {
@@ -55,7 +57,8 @@ fn a_death_is_told_with_its_accusers_its_timers_and_every_path_of_the_own_probe(
                 Step::ProbeFailed(trail) => {
                     assert_eq!(trail.datagram, PathResult::Silent, "{at}: {trail:?}");
                     assert_eq!(trail.stream, PathResult::Silent, "{at}: {trail:?}");
-                    assert_eq!(trail.relays.len(), 3, "{at}: {trail:?}");
+                    // Whose turn it was asks three for help, who only verifies asks one.
+                    assert!(asked.contains(&trail.relays.len()), "{at}: {trail:?}");
                     assert!(trail.relays.iter().all(|(_, said)| *said == RelayResult::Nack), "{at}: {trail:?}");
                 }
                 Step::Failed { accusers, lasted, own_failure } => {

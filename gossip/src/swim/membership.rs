@@ -303,7 +303,13 @@ impl Swim {
         self.testify(name, life, step);
         let accusation =
             Accusation { state: MemberState::Suspect, subject: name.clone(), life, proof, accuser: accuser.clone() };
-        self.spread(Subject::Doubt(name.clone()), Class::Doubt, &Message::Accusation(accusation), knows, now);
+        let message = Message::Accusation(accusation);
+        let subject = Subject::Doubt(name.clone());
+        if fresh {
+            self.spread(subject, Class::Doubt, &message, knows, now);
+        } else {
+            self.mention(subject, Class::Doubt, &message, knows, now);
+        }
         if fresh {
             self.broadcasts.remove(&Subject::Life(name.clone()));
             self.transition(name, MemberState::Suspect, now);

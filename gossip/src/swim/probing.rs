@@ -101,11 +101,15 @@ impl Swim {
         if probe.widened {
             return;
         }
+        let ask = match probe.purpose {
+            Purpose::Round => self.config.indirect_probes,
+            Purpose::Verify => self.config.indirect_probes.min(VERIFY_HELPERS),
+        };
         let helps = |name: &&NodeName| {
             **name != target && self.members.get(name).is_some_and(|member| member.state == MemberState::Alive)
         };
         let mut helpers: Vec<NodeName> = self.links.names().filter(helps).cloned().collect();
-        forward::draw(&mut helpers, self.config.indirect_probes, &mut self.rng);
+        forward::draw(&mut helpers, ask, &mut self.rng);
         let left = verdict_at.saturating_duration_since(now);
         let wait_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         for helper in &helpers {
@@ -335,6 +339,9 @@ impl Swim {
     }
 }
 
+/// Helpers of a verification. All members verify, each from a place of its own: one helper saves each from a broken edge,
+/// and more would only repeat what the others do.
+const VERIFY_HELPERS: usize = 1;
 /// A relay nacks at this share of the time it was given (Lifeguard, IV-A).
 const NACK_AT: f64 = 0.8;
 /// A member held dead is told so at most this often.

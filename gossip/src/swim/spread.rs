@@ -31,11 +31,24 @@ impl Swim {
         knows: Option<&NodeName>,
         now: Instant,
     ) {
+        self.mention(subject, class, message, knows, now);
+        self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window, now));
+    }
+
+    /// Queues news that can wait for the next tick, or for the next packet that leaves anyway.
+    pub(super) fn mention(
+        &mut self,
+        subject: Subject,
+        class: Class,
+        message: &Message,
+        knows: Option<&NodeName>,
+        now: Instant,
+    ) {
         let Some(parcel) = self.parcel(class, &subject, message) else {
             return self.stats.drop(Drop::OwnTooLarge);
         };
         self.broadcasts.push(subject, class, parcel, knows);
-        self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window, now));
+        self.timers.set_earlier(Timer::Gossip, now + self.config.gossip_interval);
     }
 
     /// What does not fit a datagram goes by stream from its owner; others only say that they have it.
