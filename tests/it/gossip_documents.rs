@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::gossip_simulator::check;
+use crate::gossip_simulator::{SEEDS, check};
 
 /// S31: a change a second and ten a second, without loss.
 #[test]
@@ -28,25 +28,25 @@ fn loss_delays_a_change_and_loses_none() {
 /// S22.
 #[test]
 fn generations_decide_and_no_clock() {
-    check("documents-clock", 5, 0..4);
+    check("documents-clock", 5, SEEDS);
 }
 
 /// S23.
 #[test]
 fn two_writers_across_a_split_have_one_winner_everywhere() {
-    check("documents-split", 8, 0..4);
+    check("documents-split", 8, SEEDS);
 }
 
 /// S24.
 #[test]
 fn a_newer_schema_is_byte_identical_at_the_third_node() {
-    check("documents-newer", 3, 0..4);
+    check("documents-newer", 3, SEEDS);
 }
 
 /// S34.
 #[test]
 fn a_batch_with_a_late_document_is_never_used_in_part_and_is_reported() {
-    check("documents-batch", 5, 0..4);
+    check("documents-batch", 5, SEEDS);
 }
 
 #[test]

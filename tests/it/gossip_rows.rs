@@ -14,55 +14,50 @@ use std::time::Duration;
 use sim::Report;
 use sim::figures::percentile;
 
-use crate::gossip_simulator::check;
+use crate::gossip_simulator::{SEEDS, check};
 
 /// A noted time of all runs.
 fn times(reports: &[Report], what: &str) -> Vec<Duration> {
     reports.iter().map(|report| report.time(what).unwrap_or_else(|| panic!("no {what:?}"))).collect()
 }
 
-fn mean(times: &[Duration]) -> Duration {
-    times.iter().sum::<Duration>() / u32::try_from(times.len()).expect("few runs")
-}
-
-/// S1 among eight: the shortest suspicion is 4 s, a period is 1 s.
+/// S1 among eight: the shortest suspicion is 4 s, a period is 1 s. More agents: `a_crash_is_found_when_swim_says`.
 #[test]
-fn the_first_failed_probe_and_the_first_death_come_as_chance_has_it() {
-    let reports = check("crash", 8, 0..60);
-    // Each of seven begins a round at a time of its own, and meets the dead one once in seven rounds: 1.58 rounds for
-    // many observers, a little more for few. Sixty runs have a standard error of 0.2.
-    let began = mean(&times(&reports, "first failed probe began"));
-    assert!((1.0..2.2).contains(&began.as_secs_f64()), "{began:?}");
+fn the_first_death_comes_as_chance_has_it_and_the_last_at_once() {
+    let reports = check("crash", 8, SEEDS);
     let first = times(&reports, "first death");
     let last = times(&reports, "last death");
     let beyond = |per_mille| percentile(&first, per_mille).saturating_sub(Duration::from_secs(4));
-    assert!(
-        beyond(500) <= Duration::from_millis(1_900 + 1_000),
-        "median {:?} beyond the shortest suspicion",
-        beyond(500)
-    );
-    assert!(beyond(990) <= Duration::from_millis(7_400), "99 % {:?} beyond the shortest suspicion", beyond(990));
+    for (per_mille, most_ms) in [(500, 1_900), (990, 7_400), (999, 10_700)] {
+        let found = beyond(per_mille);
+        assert!(found <= Duration::from_millis(most_ms), "{per_mille}: {found:?} beyond the shortest suspicion");
+    }
     let lag: Vec<Duration> = first.iter().zip(&last).map(|(first, last)| last.saturating_sub(*first)).collect();
     assert!(percentile(&lag, 500) <= Duration::from_millis(500), "the last knew {:?} later", percentile(&lag, 500));
 }
 
-/// S5, in small: ten of 64.
+/// S5 with a tenth of its members: `simulate --scenario ten-crash --nodes 1000 --seeds 10` is the whole row. A member is
+/// not probed in four periods with a chance of e^-4 (SWIM, 5), so that of ten one is missed for longer in one run of
+/// six, and no rule of ours can change that: five seconds hold for half of all runs, and S1's bound for each.
 #[test]
 fn ten_that_crash_at_once_are_all_known() {
-    check("ten-crash", 64, 0..2);
+    let beyond = times(&check("ten-crash", 100, 0..9), "beyond the shortest suspicion");
+    assert!(percentile(&beyond, 500) <= Duration::from_secs(5), "{beyond:?}");
+    assert!(percentile(&beyond, 1_000) <= Duration::from_millis(10_700), "{beyond:?}");
 }
 
 /// S8.
 #[test]
 fn a_split_that_outlasts_the_memory_of_the_dead_heals() {
-    check("split-past", 8, 0..3);
-    check("split-past", 3, 0..3);
+    check("split-past", 8, SEEDS);
+    check("split-past", 3, SEEDS);
 }
 
-/// S9 (b).
+/// S9 (b): membership within the longest suspicion. That a lost endpoint gets no request after a second is
+/// `killing_the_agent_of_half_the_instances_costs_under_one_percent_and_nothing_after_a_second` in the lab.
 #[test]
 fn the_guard_against_being_cut_off_does_not_freeze_the_rest() {
-    for report in check("forty-per-cent", 20, 0..4) {
+    for report in check("forty-per-cent", 20, SEEDS) {
         assert!(report.counts.isolations > 0, "the guard never acted, seed={}", report.seed);
     }
 }
@@ -70,7 +65,7 @@ fn the_guard_against_being_cut_off_does_not_freeze_the_rest() {
 /// S15.
 #[test]
 fn replayed_and_forged_words_change_nothing() {
-    for report in check("replay", 5, 0..4) {
+    for report in check("replay", 5, SEEDS) {
         assert!(report.counts.forgeries_refused > 0, "seed={}", report.seed);
     }
 }
@@ -79,14 +74,14 @@ fn replayed_and_forged_words_change_nothing() {
 #[test]
 fn small_meshes_hear_each_broadcast_within_two_rounds() {
     for nodes in 3..=5 {
-        check("two-rounds", nodes, 0..8);
+        check("two-rounds", nodes, SEEDS);
     }
 }
 
 /// S17 and F47.
 #[test]
 fn a_path_that_swallows_large_packets_harms_nothing() {
-    for report in check("black-hole", 5, 0..3) {
+    for report in check("black-hole", 5, SEEDS) {
         assert!(report.network.too_large > 0 && report.counts.black_holes_found > 0, "seed={}", report.seed);
     }
 }
@@ -94,7 +89,7 @@ fn a_path_that_swallows_large_packets_harms_nothing() {
 /// S18.
 #[test]
 fn half_of_all_packets_lost_bury_nobody_and_hide_no_crash() {
-    for report in check("loss-half", 10, 0..4) {
+    for report in check("loss-half", 10, SEEDS) {
         assert!(report.network.lost > 500, "seed={}", report.seed);
     }
 }
@@ -108,7 +103,7 @@ fn churn_keeps_queues_tables_and_load_in_their_bounds() {
 /// S26.
 #[test]
 fn half_dead_processes_are_found_by_probes_and_by_resets() {
-    for report in check("half-dead", 6, 0..4) {
+    for report in check("half-dead", 6, SEEDS) {
         assert!(report.counts.resets > 0, "seed={}", report.seed);
     }
 }
@@ -116,12 +111,13 @@ fn half_dead_processes_are_found_by_probes_and_by_resets() {
 /// S28.
 #[test]
 fn a_newer_release_and_this_one_form_one_mesh() {
-    for report in check("newer", 6, 0..4) {
+    for report in check("newer", 6, SEEDS) {
         assert!(report.counts.news_sent > 0, "seed={}", report.seed);
     }
 }
 
-/// S32, in small: with eight links each, so that a mesh of 64 is far beyond a full view.
+/// S32, in small: with eight links each, so that a mesh of 64 is far beyond a full view. With 1,000 it is
+/// `simulate --scenario health-storm-large`.
 #[test]
 fn a_storm_of_health_causes_few_comparisons() {
     check("health-storm", 64, 0..1);

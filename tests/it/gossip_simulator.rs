@@ -1,13 +1,18 @@
 //! The simulator itself: what it promises before anything that it says about gossip counts.
 
-use sim::scenario;
-use sim::{Broken, Report};
+use std::ops::Range;
+
+use sim::{Broken, Report, parallel, scenario};
+
+/// The seeds with which every run of the tests meets each scenario that it can afford (gossip.md, 17).
+pub(crate) const SEEDS: Range<u64> = 0..200;
 
 /// Runs a scenario over seeds; the first that breaks fails the test with its story and how to replay it.
-pub(crate) fn check(name: &str, nodes: usize, seeds: std::ops::Range<u64>) -> Vec<Report> {
+pub(crate) fn check(name: &str, nodes: usize, seeds: Range<u64>) -> Vec<Report> {
     let scenario = scenario::find(name).unwrap_or_else(|| panic!("no scenario {name}"));
-    let run = |seed| scenario.run(nodes, seed).unwrap_or_else(|broken: Box<Broken>| panic!("seed={seed}\n{broken}"));
-    seeds.map(run).collect()
+    let seeds: Vec<u64> = seeds.collect();
+    let outcomes = parallel::run(&seeds, parallel::threads(), |seed| scenario.run(nodes, *seed));
+    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|broken: Box<Broken>| panic!("{broken}"))).collect()
 }
 
 /// S29: same seed, same history.

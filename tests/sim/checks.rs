@@ -19,6 +19,7 @@ use announced::Announced;
 
 use crate::clock::SimTime;
 use crate::cluster::{Host, HostId, Sim};
+use crate::lifeguard::traffic::Traffic;
 use crate::names::{ByName, Lives, NameId, Names};
 use crate::network::Network;
 use crate::operators::{self, Batches, Words};
@@ -105,6 +106,8 @@ pub struct Counts {
     pub dials_failed: u64,
     /// Handshakes that were completed.
     pub handshakes: u64,
+    /// Most handshakes of one host in one second, dialled and accepted.
+    pub handshakes_peak: u64,
     /// Stateless resets sent.
     pub resets: u64,
     /// Ends of connections that noticed that large packets vanish.
@@ -164,6 +167,10 @@ pub struct Checker {
     pub batches: Batches,
     /// For each member, when the first failed probe of it began; a scenario that asks clears it first.
     pub first_failed_probes: BTreeMap<NodeName, SimTime>,
+    /// What is sent for what, where an experiment asks for it.
+    pub(crate) traffic: Option<Traffic>,
+    /// Of each host the second of its last handshake, and how many it had in that.
+    handshaking: BTreeMap<HostId, (u64, u64)>,
     lives: Lives,
     announced: Announced,
 }
@@ -284,6 +291,18 @@ impl Checker {
         *sum += len as u64;
         if oversized(len, is_datagram) {
             self.breach(at, &format!("{from} sends {len} bytes at once"));
+        }
+    }
+
+    /// Two hosts have a connection.
+    pub(crate) fn handshake(&mut self, at: SimTime, ends: [HostId; 2]) {
+        self.counts.handshakes += 1;
+        let second = at.elapsed().as_secs();
+        for host in ends {
+            let (last, count) = self.handshaking.entry(host).or_default();
+            *count = if *last == second { *count + 1 } else { 1 };
+            *last = second;
+            self.counts.handshakes_peak = self.counts.handshakes_peak.max(*count);
         }
     }
 

@@ -28,6 +28,7 @@ pub mod detection;
 pub mod interval;
 pub mod table;
 pub mod threshold;
+pub mod traffic;
 
 pub use configurations::Configuration;
 

@@ -159,6 +159,7 @@ fn print_report(report: &Report, real: f64, long: bool) {
     row("dials", counts.dials);
     row("dials failed", counts.dials_failed);
     row("handshakes", counts.handshakes);
+    row("of one node in a second", counts.handshakes_peak);
     row("stateless resets", counts.resets);
     row("suspicions", counts.suspicions);
     row("refuted", counts.refuted);

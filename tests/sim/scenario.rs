@@ -4,15 +4,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use starling_gossip::{OwnRecord, SwimConfig};
+use starling_gossip::SwimConfig;
 use starling_model::{
-    Announcement, InstanceName, Labels, MemberState, Namespace, NodeName, PortName, Protocol, ServiceKey, ServiceName,
-    ServicesRecord, Weight,
+    Announcement, InstanceName, Labels, Namespace, PortName, Protocol, ServiceKey, ServiceName, ServicesRecord, Weight,
 };
 
-use crate::checks::{Counts, VERSION_LABEL, converged};
+use crate::checks::{Counts, VERSION_LABEL};
 use crate::clock::SimTime;
-use crate::cluster::{HostId, Setup, Sim};
+use crate::cluster::{Setup, Sim};
 use crate::network::NetworkCounts;
 use crate::trace::TraceHash;
 
@@ -25,8 +24,11 @@ mod masses;
 mod membership;
 mod records;
 mod restarts;
+mod run;
 mod weather;
 mod words;
+
+pub(crate) use run::Run;
 
 /// One named run.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,7 @@ pub const ALL: &[Scenario] = &[
     membership::LEAVE,
     membership::FOREIGN,
     membership::CLONE,
+    membership::CLONE_WAR,
     links::LINKS_AT_REST,
     links::LINKS_OF_ALL,
     links::JOIN_COST,
@@ -98,6 +101,7 @@ pub const ALL: &[Scenario] = &[
     masses::CHURN,
     masses::CHURN_SHORT,
     masses::HEALTH_STORM,
+    masses::HEALTH_STORM_LARGE,
     words::REPLAY,
     words::TWO_ROUNDS,
     words::NEWER,
@@ -207,13 +211,6 @@ impl Scenario {
     }
 }
 
-/// A run in progress.
-pub(crate) struct Run {
-    pub(crate) sim: Sim,
-    pub(crate) nodes: usize,
-    times: Vec<(String, Duration)>,
-}
-
 /// Fails with `what` unless it is so.
 pub(crate) fn demand(so: bool, what: impl Into<String>) -> Result<(), String> {
     if so { Ok(()) } else { Err(what.into()) }
@@ -221,102 +218,6 @@ pub(crate) fn demand(so: bool, what: impl Into<String>) -> Result<(), String> {
 
 pub(crate) const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-impl Run {
-    /// Starts all agents within a tenth of a second, the first being everybody's seed, and lets them agree.
-    pub(crate) fn mesh(&mut self, limit: Duration) -> Result<Vec<HostId>, String> {
-        let hosts = self.sim.add_hosts(self.nodes);
-        self.start_all(&hosts, limit)?;
-        Ok(hosts)
-    }
-
-    /// The same for hosts that are there.
-    pub(crate) fn start_all(&mut self, hosts: &[HostId], limit: Duration) -> Result<(), String> {
-        for id in hosts {
-            self.sim.start(*id, &hosts[..1]);
-            let wait = Duration::from_millis(100 / self.nodes as u64);
-            self.sim.run_for(wait);
-        }
-        self.agree("after the last start", limit)?;
-        self.took("formed", self.sim.now().since(SimTime::START));
-        Ok(())
-    }
-
-    /// All running agents have the same hashes over documents and over members and records.
-    pub(crate) fn same_roots(&self) -> Result<(), String> {
-        let roots: std::collections::BTreeSet<_> =
-            self.sim.host_ids().filter_map(|id| Some(self.sim.swim(id)?.roots())).collect();
-        demand(roots.len() == 1, format!("{} different roots", roots.len()))
-    }
-
-    /// A mesh that has been there for a while.
-    pub(crate) fn settled_mesh(&mut self) -> Result<Vec<HostId>, String> {
-        let hosts = self.mesh(seconds(20))?;
-        self.sim.run_for(seconds(5));
-        Ok(hosts)
-    }
-
-    /// Waits until all running agents agree on everything, and notes the time.
-    pub(crate) fn agree(&mut self, what: &str, limit: Duration) -> Result<Duration, String> {
-        let took = self.sim.run_until(limit, |sim| converged(sim).is_ok());
-        match took {
-            Some(took) => {
-                self.times.push((what.to_owned(), took));
-                Ok(took)
-            }
-            None => {
-                let why = converged(&self.sim).err().unwrap_or_default();
-                Err(format!("{what}: not within {limit:?}: {why}"))
-            }
-        }
-    }
-
-    /// Waits until something holds, and notes the time.
-    pub(crate) fn within(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        holds: impl FnMut(&Sim) -> bool,
-    ) -> Result<Duration, String> {
-        let took = self.sim.run_until(limit, holds).ok_or_else(|| format!("{what}: not within {limit:?}"))?;
-        self.times.push((what.to_owned(), took));
-        Ok(took)
-    }
-
-    /// A time that was noted.
-    pub(crate) fn time(&self, what: &str) -> Option<Duration> {
-        self.times.iter().find(|(name, _)| name == what).map(|(_, time)| *time)
-    }
-
-    /// Notes a time that the scenario measured itself.
-    pub(crate) fn took(&mut self, what: &str, time: Duration) {
-        self.times.push((what.to_owned(), time));
-    }
-
-    /// Nobody that ran may have been buried.
-    pub(crate) fn no_false_death(&self) -> Result<(), String> {
-        let deaths = self.sim.checker.false_deaths();
-        let first =
-            deaths.first().map(|death| format!("{} by {} at {}", death.subject, self.name(death.observer), death.at));
-        demand(deaths.is_empty(), format!("{} false deaths, first of {}", deaths.len(), first.unwrap_or_default()))
-    }
-
-    pub(crate) fn name(&self, id: HostId) -> NodeName {
-        self.sim.host(id).name.clone()
-    }
-
-    /// True when every other running agent holds `of` in this state.
-    pub(crate) fn all_hold(sim: &Sim, of: &NodeName, state: MemberState) -> bool {
-        sim.host_ids()
-            .filter(|id| sim.host(*id).is_running() && sim.host(*id).name != *of)
-            .all(|id| sim.held(id, of).is_some_and(|(held, _)| held == state))
-    }
-
-    /// Announces instances of one service, numbered.
-    pub(crate) fn announce(&mut self, host: HostId, version: u64, instances: usize) {
-        self.sim.put(host, OwnRecord::Services(services(version, instances)));
-    }
 }
 
 /// A services record with this many instances, labelled with its version.
@@ -339,10 +240,4 @@ pub(crate) fn suspicion_min(config: &SwimConfig, nodes: usize) -> Duration {
     let scale = (nodes.max(1) as f64).log10().max(1.0);
     let scale = (scale * 1_000.0).floor() / 1_000.0;
     (config.probe_interval * config.suspicion_alpha).mul_f64(scale).max(config.pause_tolerated)
-}
-
-impl fmt::Debug for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Run at {}", self.sim.now())
-    }
 }

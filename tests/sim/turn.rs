@@ -158,6 +158,7 @@ impl Sim {
             Action::SendDatagram { to, payload } => {
                 self.trace.add(11, id.0, nanos, &payload);
                 self.checker.sent(self.now, &self.hosts[id.0].name, payload.len(), true);
+                self.checker.traffic.iter_mut().for_each(|traffic| traffic.datagram(&payload));
                 self.hosts[id.0].last_datagram = payload.clone();
                 let send = Send::Datagram { to, payload };
                 self.send_unless_blocked(id, process, send);
@@ -165,6 +166,7 @@ impl Sim {
             Action::SendSync { to, exchange, frame, last } => {
                 self.trace.add(12, id.0, nanos, &frame);
                 self.checker.sent(self.now, &self.hosts[id.0].name, frame.len(), false);
+                self.checker.traffic.iter_mut().for_each(|traffic| traffic.frame(&frame));
                 if !frame.is_empty() {
                     self.hosts[id.0].last_frame = frame.clone();
                 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::configurations::{self, Configuration};
+use super::traffic::{CAUSES, Traffic};
 use super::{Experiment, Replay, Size, table};
 use crate::parallel;
 
@@ -72,6 +73,8 @@ pub struct Outcome {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What they were for.
+    pub traffic: Traffic,
 }
 
 impl Outcome {
@@ -84,6 +87,7 @@ impl Outcome {
         self.suspicions += other.suspicions;
         self.messages += other.messages;
         self.bytes += other.bytes;
+        self.traffic = self.traffic.plus(&other.traffic);
     }
 }
 
@@ -93,6 +97,7 @@ pub fn run(configuration: &Configuration, agents: usize, cell: Cell, seed: u64) 
     let mut replay = Replay::settled(&configuration.config, agents, cell.anomalous, seed);
     let (anomalous, begin) = (replay.anomalous(), replay.sim.now());
     let before = replay.sim.checker.counts.clone();
+    replay.sim.checker.traffic = Some(Traffic::default());
     let mut outcome = Outcome { runs: 1, ..Outcome::default() };
     loop {
         let last = replay.sim.now().since(begin) >= LENGTH;
@@ -108,6 +113,7 @@ pub fn run(configuration: &Configuration, agents: usize, cell: Cell, seed: u64) 
     let counts = &replay.sim.checker.counts;
     outcome.messages = counts.datagrams.0 + counts.frames.0 - before.datagrams.0 - before.frames.0;
     outcome.bytes = counts.datagrams.1 + counts.frames.1 - before.datagrams.1 - before.frames.1;
+    outcome.traffic = replay.sim.checker.traffic.unwrap_or_default();
     outcome.suspicions = counts.suspicions - before.suspicions;
     assert_eq!(counts.overflowed, 0, "seed={seed}: more was held than an anomaly can hold");
     for death in replay.sim.checker.deaths.iter().filter(|death| death.at >= begin) {
@@ -204,7 +210,22 @@ pub fn report(size: &Size, measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -
         ];
         table::row(&mut text, &row);
     }
-    text + "\nFP by length of the anomaly, ms:\n\n" + &by_length(size, measured)
+    text += "\nFP by length of the anomaly, ms:\n\n";
+    text += &by_length(size, measured);
+    text + "\nMessages of one run by what they are for:\n\n" + &by_cause(measured)
+}
+
+fn by_cause(measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {
+    let mut columns = vec!["configuration"];
+    columns.extend(CAUSES.iter().map(|(_, name)| *name));
+    let mut text = table::head(&columns);
+    for (configuration, cells) in measured {
+        let sum = total(cells);
+        let mut row = vec![configuration.name.to_owned()];
+        row.extend(CAUSES.iter().map(|(cause, _)| (sum.traffic.of(*cause) / sum.runs.max(1)).to_string()));
+        table::row(&mut text, &row);
+    }
+    text
 }
 
 fn by_length(size: &Size, measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {

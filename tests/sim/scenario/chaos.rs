@@ -6,7 +6,6 @@ use starling_gossip::OperatorClaim;
 
 use super::records::announce_everywhere;
 use super::{Run, Scenario, seconds};
-use crate::checks::converged;
 use crate::clock::Dice;
 use crate::cluster::{HostId, Setup};
 use crate::keys::OperatorKey;
@@ -111,8 +110,7 @@ fn mix(run: &mut Run, liar: f64, mut besides: impl FnMut(&mut Run, &mut Dice, &[
     }
     // Anti-entropy, two longest suspicions and the rounds of gossip.
     run.agree("one view", seconds(30 + 2 * 24 + 12))?;
-    run.sim.run_for(seconds(60));
-    converged(&run.sim)
+    run.agree_after(seconds(60))
 }
 
 fn fault(run: &mut Run, hosts: &[HostId], dice: &mut Dice, version: u64) {

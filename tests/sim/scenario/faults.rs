@@ -3,7 +3,7 @@
 use starling_model::MemberState;
 
 use super::records::announce_everywhere;
-use super::{Run, Scenario, demand, seconds, suspicion_min};
+use super::{Run, Scenario, demand, seconds};
 use crate::checks::converged;
 use crate::cluster::Setup;
 use crate::network::Link;
@@ -23,10 +23,7 @@ pub(super) const LOSS: Scenario = Scenario {
         demand(run.sim.network.counts.lost > 1_000, "hardly a packet was lost")?;
         announce_everywhere(run, 1);
         run.agree("records under loss", seconds(30))?;
-        let name = run.name(hosts[4]);
-        run.sim.crash(hosts[4]);
-        let limit = suspicion_min(&run.sim.setup.config, run.nodes) + seconds(20);
-        run.within("crash found", limit, |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+        run.crash(&hosts[4..5], seconds(20))?;
         run.no_false_death()
     },
 };
@@ -119,7 +116,7 @@ pub(super) const EDGE: Scenario = Scenario {
         run.sim.split(&hosts[1..2], &hosts[2..3]);
         run.sim.run_for(seconds(180));
         demand(run.sim.network.counts.blocked > 20, "nobody used the edge")?;
-        demand(run.sim.checker.deaths.is_empty(), "a broken edge buried somebody")?;
+        run.nobody_buried()?;
         let saved = run.sim.swim(hosts[1]).map_or(0, |swim| swim.stats().probes_acked_indirectly);
         demand(saved > 5, format!("{saved} probes were answered indirectly"))?;
         let (a, b) = (run.name(hosts[1]), run.name(hosts[2]));
@@ -146,12 +143,12 @@ pub(super) const ONE_WAY: Scenario = Scenario {
         for other in hosts.iter().filter(|id| **id != hosts[2]) {
             run.sim.network.block(hosts[2], *other);
         }
-        run.within("missed", seconds(45), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+        run.missed(&hosts[2..3], seconds(45))?;
         let wrong =
             run.sim.checker.deaths.iter().filter(|death| death.observer != hosts[2] && death.subject != name).count();
         demand(wrong == 0, "the deaf node's word buried somebody")?;
         run.sim.heal();
-        run.agree("back", seconds(60)).map(|_| ())
+        run.agree("back", seconds(60))
     },
 };
 
@@ -166,8 +163,8 @@ pub(super) const PAUSE_SHORT: Scenario = Scenario {
             run.sim.pause(hosts[round % run.nodes], seconds(2));
             run.sim.run_for(seconds(7));
         }
-        demand(run.sim.checker.deaths.is_empty(), "a pause of two seconds buried somebody")?;
-        run.agree("one view", seconds(10)).map(|_| ())
+        run.nobody_buried()?;
+        run.agree("one view", seconds(10))
     },
 };
 
@@ -180,11 +177,10 @@ pub(super) const PAUSE_LONG: Scenario = Scenario {
         let hosts = run.settled_mesh()?;
         let name = run.name(hosts[3]);
         run.sim.pause(hosts[3], seconds(30));
-        run.within("missed", seconds(25), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+        run.missed(&hosts[3..4], seconds(25))?;
         run.sim.run_for(seconds(15));
         run.agree("back", seconds(15))?;
-        run.sim.run_for(seconds(30));
-        converged(&run.sim)?;
+        run.agree_after(seconds(30))?;
         let wrong = run.sim.checker.deaths.iter().filter(|death| death.subject != name).count();
         demand(wrong == 0, "the sleeper buried somebody when it woke")
     },
@@ -215,6 +211,6 @@ pub(super) const LIAR: Scenario = Scenario {
         let wrong = run.sim.checker.deaths.iter().filter(|death| death.subject != liar).count();
         demand(wrong == 0, "an honest member was buried")?;
         run.sim.host_mut(hosts[2]).corrupts = 0.0;
-        run.agree("one view", seconds(60)).map(|_| ())
+        run.agree("one view", seconds(60))
     },
 };

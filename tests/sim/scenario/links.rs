@@ -77,8 +77,7 @@ pub(super) const JOIN_COST: Scenario = Scenario {
     run: |run| {
         let took = {
             run.mesh(seconds(3))?;
-            run.sim.run_for(seconds(5));
-            converged(&run.sim)?;
+            run.agree_after(seconds(5))?;
             run.time("after the last start").unwrap_or_default()
         };
         let counts = run.sim.checker.counts.clone();

@@ -18,7 +18,8 @@ pub(super) const ANNOUNCE: Scenario = Scenario {
     run: |run| {
         let hosts = run.settled_mesh()?;
         run.announce(hosts[1], 1, 2);
-        let first = run.agree("first reaches all", seconds(1))?;
+        run.agree("first reaches all", seconds(1))?;
+        let first = run.time("first reaches all").unwrap_or_default();
         demand(
             first <= Duration::from_millis(300),
             format!("{first:?} for a record that is sent on at first receipt"),
@@ -38,13 +39,12 @@ pub(super) const ANNOUNCE: Scenario = Scenario {
         run.sim.put(hosts[1], OwnRecord::Services(ServicesRecord::default()));
         run.agree("withdrawal reaches all", seconds(1))?;
         // Two rounds of comparison with everybody: nothing stale may come back.
-        run.sim.run_for(seconds(70));
-        converged(&run.sim)?;
+        run.agree_after(seconds(70))?;
         // A newcomer gets it all from one exchange.
         let late = run.sim.add_host();
         run.announce(hosts[0], 1, 3);
         run.sim.start(late, &hosts[2..3]);
-        run.agree("newcomer knows all", seconds(2)).map(|_| ())
+        run.agree("newcomer knows all", seconds(2))
     },
 };
 
@@ -61,8 +61,7 @@ pub(super) const SHARDS: Scenario = Scenario {
         run.agree("200 instances changed", seconds(2))?;
         run.announce(hosts[0], 3, 1);
         run.agree("one instance", seconds(2))?;
-        run.sim.run_for(seconds(40));
-        converged(&run.sim)
+        run.agree_after(seconds(40))
     },
 };
 
@@ -95,7 +94,7 @@ pub(super) const QUOTA: Scenario = Scenario {
         // Three seconds at ten a second, and the burst.
         demand(seen.len() <= 30 + 100, format!("{} versions passed in three seconds", seen.len()))?;
         demand(sent < 10_000, format!("{sent} packets"))?;
-        run.agree("last value wins", seconds(12)).map(|_| ())
+        run.agree("last value wins", seconds(12))
     },
 };
 

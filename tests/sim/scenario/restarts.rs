@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use starling_model::MemberState;
-
 use super::records::announce_everywhere;
 use super::{Run, Scenario, demand, seconds};
-use crate::checks::converged;
 use crate::cluster::Setup;
 use crate::disk::Disk;
 
@@ -28,17 +25,20 @@ pub(super) const QUICK: Scenario = Scenario {
             run.agree("back", seconds(2))?;
             let after = run.sim.swim(victim).ok_or("it runs")?.me().life;
             demand(after.epoch > before.epoch, format!("{before} was followed by {after}"))?;
-            run.sim.run_for(seconds(40));
-            converged(&run.sim)?;
+            run.agree_after(seconds(40))?;
         }
         demand(run.sim.checker.counts.resets > 0, "no stateless reset was sent")?;
-        demand(run.sim.checker.deaths.is_empty(), "somebody was buried")
+        run.nobody_buried()
     },
 };
 
+/// Handshakes that one agent may have in a second: as many as its endpoint has under way at once (`PENDING_MAX` of the
+/// transport).
+const HANDSHAKES_PER_SECOND_MAX: u64 = 256;
+
 pub(super) const ALL_AT_ONCE: Scenario = Scenario {
     name: "all-restart",
-    about: "all agents restart at once, without seeds, and find each other by what they stored",
+    about: "S10: all agents restart at once, without seeds, and find each other by what they stored",
     nodes: 16,
     setup: Setup::lan,
     run: |run| {
@@ -50,12 +50,14 @@ pub(super) const ALL_AT_ONCE: Scenario = Scenario {
             run.sim.crash(*id);
         }
         run.sim.run_for(seconds(5));
+        run.sim.checker.counts.handshakes_peak = 0;
         for id in &hosts {
             run.sim.start(*id, &[]);
         }
         run.agree("full view", seconds(10))?;
-        run.sim.run_for(seconds(40));
-        converged(&run.sim)?;
+        let peak = run.sim.checker.counts.handshakes_peak;
+        demand(peak > 0 && peak <= HANDSHAKES_PER_SECOND_MAX, format!("{peak} handshakes of one agent in a second"))?;
+        run.agree_after(seconds(40))?;
         run.no_false_death()
     },
 };
@@ -84,7 +86,6 @@ fn old_snapshot(run: &mut Run, announces: bool) -> Result<(), String> {
     }
     run.sim.run_for(seconds(2));
     let victim = hosts[3];
-    let name = run.name(victim);
     let old = run.sim.host(victim).disk.clone();
     for version in 2..5 {
         if announces {
@@ -97,7 +98,7 @@ fn old_snapshot(run: &mut Run, announces: bool) -> Result<(), String> {
     }
     let known = run.sim.swim(victim).ok_or("it runs")?.me().life;
     run.sim.crash(victim);
-    run.within("missed", seconds(20), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+    run.missed(&[victim], seconds(20))?;
     let host = run.sim.host_mut(victim);
     host.disk = old;
     host.clock_off_s = -86_400;
@@ -111,8 +112,7 @@ fn old_snapshot(run: &mut Run, announces: bool) -> Result<(), String> {
     let now = run.sim.swim(victim).ok_or("it runs")?.me().life;
     demand(now.epoch > known.epoch, format!("{known} was followed by {now}"))?;
     demand(run.sim.view(victim).is_some_and(|view| view.alarms.is_empty()), "it takes itself for a clone")?;
-    run.sim.run_for(seconds(40));
-    converged(&run.sim)
+    run.agree_after(seconds(40))
 }
 
 pub(super) const LOST_DISK: Scenario = Scenario {
@@ -138,7 +138,6 @@ pub(super) const LOST_DISK: Scenario = Scenario {
         run.agree("back", seconds(10))?;
         let now = run.sim.swim(victim).ok_or("it runs")?.me().life;
         demand(now.epoch > known.epoch, format!("{known} was followed by {now}"))?;
-        run.sim.run_for(seconds(70));
-        converged(&run.sim)
+        run.agree_after(seconds(70))
     },
 };

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use starling_gossip::SwimConfig;
-use starling_model::{MemberState, MeshId};
+use starling_model::MeshId;
 
 use super::records::announce_everywhere;
-use super::{Run, Scenario, demand, seconds, suspicion_min};
+use super::{Run, Scenario, demand, seconds};
 use crate::checks::converged;
 use crate::clock::Dice;
 use crate::cluster::Setup;
@@ -25,10 +25,7 @@ pub(super) const BURSTS: Scenario = Scenario {
         run.no_false_death()?;
         announce_everywhere(run, 1);
         run.agree("records in bursts", seconds(30))?;
-        let name = run.name(hosts[4]);
-        run.sim.crash(hosts[4]);
-        let limit = suspicion_min(&run.sim.setup.config, run.nodes) + seconds(11);
-        run.within("crash found", limit, |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+        run.crash(&hosts[4..5], seconds(11))?;
         run.no_false_death()
     },
 };
@@ -56,7 +53,7 @@ pub(super) const REORDER: Scenario = Scenario {
         let counts = run.sim.network.counts;
         demand(counts.detours > 1_000 && counts.duplicated > 1_000, format!("too little happened: {counts:?}"))?;
         converged(&run.sim)?;
-        demand(run.sim.checker.deaths.is_empty(), "somebody was buried")
+        run.nobody_buried()
     },
 };
 
@@ -70,9 +67,8 @@ pub(super) const DELAY: Scenario = Scenario {
     },
     run: |run| {
         run.mesh(seconds(30))?;
-        run.sim.run_for(seconds(300));
-        converged(&run.sim)?;
-        demand(run.sim.checker.deaths.is_empty(), "somebody was buried")?;
+        run.agree_after(seconds(300))?;
+        run.nobody_buried()?;
         let suspicions = run.sim.checker.counts.suspicions;
         demand(suspicions == 0, format!("{suspicions} suspicions"))
     },
@@ -107,9 +103,8 @@ pub(super) const BLACK_HOLE: Scenario = Scenario {
         run.sim.network.set_default(Link::site().narrowed(1_200));
         run.sim.restart(hosts[1]);
         run.agree("restarted", seconds(10))?;
-        run.sim.run_for(seconds(60));
-        converged(&run.sim)?;
-        demand(run.sim.checker.deaths.is_empty(), "somebody was buried")
+        run.agree_after(seconds(60))?;
+        run.nobody_buried()
     },
 };
 
@@ -126,10 +121,8 @@ pub(super) const LOSS_HALF: Scenario = Scenario {
             run.no_false_death()?;
         }
         demand(run.sim.network.counts.lost > 500, "hardly a packet was lost")?;
-        let name = run.name(hosts[4]);
         run.sim.crash(hosts[4]);
-        let found = run.within("crash found", seconds(60), |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
-        demand(found < seconds(15), format!("a crash was found after {found:?}"))
+        run.missed(&hosts[4..5], seconds(15)).map(|_| ())
     },
 };
 
@@ -232,7 +225,6 @@ pub(super) const SPLIT_PAST: Scenario = Scenario {
         demand(forgotten(run), "the test is void: somebody of the other side is still remembered")?;
         run.sim.heal();
         run.agree("one view", seconds(60))?;
-        run.sim.run_for(seconds(60));
-        converged(&run.sim)
+        run.agree_after(seconds(60))
     },
 };

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starling_gossip::stats::Drop;
-use starling_model::MemberState;
 
 use super::records::announce_everywhere;
 use super::{Run, Scenario, demand, seconds, suspicion_min};
@@ -52,9 +51,8 @@ pub(super) const REPLAY: Scenario = Scenario {
         let refused = run.sim.checker.counts.forgeries_refused;
         demand(refused > forged, "no forged word was refused")?;
         run.agree("as before", seconds(1))?;
-        run.sim.run_for(seconds(30));
-        converged(&run.sim)?;
-        demand(run.sim.checker.deaths.is_empty(), "somebody was buried")
+        run.agree_after(seconds(30))?;
+        run.nobody_buried()
     },
 };
 
@@ -138,10 +136,7 @@ pub(super) const NEWER: Scenario = Scenario {
         for victim in [hosts[1], hosts[2]] {
             run.sim.restart(victim);
             run.agree("restarted", seconds(5))?;
-            let name = run.name(victim);
-            run.sim.crash(victim);
-            let limit = suspicion_min(&run.sim.setup.config, run.nodes) + seconds(11);
-            run.within("crash found", limit, |sim| Run::all_hold(sim, &name, MemberState::Dead))?;
+            run.crash(&[victim], seconds(11))?;
             run.sim.restart(victim);
             run.agree("back", seconds(10))?;
         }
@@ -161,12 +156,9 @@ pub(super) const HALF_DEAD: Scenario = Scenario {
     setup: Setup::lan,
     run: |run| {
         let hosts = run.settled_mesh()?;
-        let name = run.name(hosts[2]);
         run.sim.pause(hosts[2], seconds(20));
         let limit = suspicion_min(&run.sim.setup.config, run.nodes) + seconds(11);
-        run.within("stopped process found", limit.min(seconds(19)), |sim| {
-            Run::all_hold(sim, &name, MemberState::Dead)
-        })?;
+        run.missed(&hosts[2..3], limit.min(seconds(19)))?;
         let timed_out =
             |run: &Run| run.sim.checker.counts.downs.get(&starling_gossip::DownReason::TimedOut).copied().unwrap_or(0);
         demand(timed_out(run) == 0, "a connection ended before a probe told")?;
@@ -179,6 +171,6 @@ pub(super) const HALF_DEAD: Scenario = Scenario {
         run.sim.run_for(seconds(1));
         run.sim.restart(hosts[3]);
         run.within("reset", Duration::from_millis(500), |sim| sim.checker.counts.resets > resets)?;
-        run.agree("restarted", seconds(3)).map(|_| ())
+        run.agree("restarted", seconds(3))
     },
 };

@@ -114,8 +114,9 @@ impl Sim {
             self.dial_failed(id, DownReason::Foreign);
             return;
         }
+        let ends = [dial.host, acceptor];
         self.dials.remove(&id);
-        self.checker.counts.handshakes += 1;
+        self.checker.handshake(self.now, ends);
         self.send_reliably(connection, 0, Carried::Finish, 0);
         self.install(connection, 0);
     }
