@@ -49,11 +49,13 @@ pub(crate) struct Exchange {
     pub(crate) given: usize,
     /// Only operators' words are compared: members and records are not in step after it.
     pub(crate) partial: bool,
+    /// It brought something that one side lacked.
+    pub(crate) useful: bool,
 }
 
 impl Exchange {
     pub(crate) fn new(purpose: Purpose, since: Instant) -> Self {
-        Self { purpose, since, closed: false, listed: false, given: 0, partial: false }
+        Self { purpose, since, closed: false, listed: false, given: 0, partial: false, useful: false }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Documents that are being fetched: from whom, since when, and who else has them. Whoever announces and then stays silent
-//! costs a short wait, not the document.
+//! What is being fetched, documents or credentials: from whom, since when, and who else has it. Whoever announces and then
+//! stays silent costs a short wait, not the thing itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use starling_model::NodeName;
 use crate::limits::{EXCHANGE_TIME_MAX, FETCH_ALTERNATIVES_MAX, FETCHES_MAX, FETCHES_PER_PEER_MAX};
 use crate::stats::Drop;
 
-/// After this long without the document the next one who has it is asked.
+/// After this long without an answer the next one who has it is asked.
 pub(crate) const FETCH_PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
@@ -19,44 +19,50 @@ struct Fetch {
     others: VecDeque<NodeName>,
 }
 
-/// All fetches, by the hash of what is fetched.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fetches {
-    under_way: BTreeMap<[u8; 32], Fetch>,
+/// All fetches of one sort, by the key of what is fetched.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetches<K> {
+    under_way: BTreeMap<K, Fetch>,
     shares: BTreeMap<NodeName, usize>,
 }
 
-impl Fetches {
+impl<K> Default for Fetches<K> {
+    fn default() -> Self {
+        Self { under_way: BTreeMap::new(), shares: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Fetches<K> {
     /// `from` says that it has this; `Ok` when it shall be asked now.
     ///
     /// # Errors
     /// It is being fetched already, or too much is.
-    pub(crate) fn mention(&mut self, hash: [u8; 32], from: &NodeName, now: Instant) -> Result<(), Drop> {
-        if let Some(fetch) = self.under_way.get_mut(&hash) {
+    pub(crate) fn mention(&mut self, key: K, from: &NodeName, now: Instant) -> Result<(), Drop> {
+        if let Some(fetch) = self.under_way.get_mut(&key) {
             if now.saturating_duration_since(fetch.since) < FETCH_PATIENCE {
                 if fetch.others.len() < FETCH_ALTERNATIVES_MAX && fetch.from != *from && !fetch.others.contains(from) {
                     fetch.others.push_back(from.clone());
                 }
                 return Err(Drop::Duplicate);
             }
-            self.remove(&hash);
+            self.remove(&key);
         }
         let share = self.shares.get(from).copied().unwrap_or_default();
         if self.under_way.len() >= FETCHES_MAX || share >= FETCHES_PER_PEER_MAX {
             return Err(Drop::Busy);
         }
         self.shares.insert(from.clone(), share + 1);
-        self.under_way.insert(hash, Fetch { from: from.clone(), since: now, others: VecDeque::new() });
+        self.under_way.insert(key, Fetch { from: from.clone(), since: now, others: VecDeque::new() });
         Ok(())
     }
 
     /// It came, from whomever; false when it was not asked for.
-    pub(crate) fn answered(&mut self, hash: &[u8; 32]) -> bool {
-        self.remove(hash).is_some()
+    pub(crate) fn answered(&mut self, key: &K) -> bool {
+        self.remove(key).is_some()
     }
 
-    fn remove(&mut self, hash: &[u8; 32]) -> Option<Fetch> {
-        let fetch = self.under_way.remove(hash)?;
+    fn remove(&mut self, key: &K) -> Option<Fetch> {
+        let fetch = self.under_way.remove(key)?;
         if let Some(share) = self.shares.get_mut(&fetch.from) {
             *share -= 1;
             if *share == 0 {
@@ -67,37 +73,39 @@ impl Fetches {
     }
 
     /// What is overdue and who is asked for it next.
-    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<(NodeName, [u8; 32])> {
+    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<(NodeName, K)> {
         let late = |fetch: &Fetch| now.saturating_duration_since(fetch.since);
-        let due: Vec<[u8; 32]> = self
+        let due: Vec<K> = self
             .under_way
             .iter()
             .filter(|(_, fetch)| {
                 let waited = late(fetch);
                 waited >= EXCHANGE_TIME_MAX || (waited >= FETCH_PATIENCE && !fetch.others.is_empty())
             })
-            .map(|(hash, _)| *hash)
+            .map(|(key, _)| key.clone())
             .collect();
         self.turn_to_others(due, now)
     }
 
     /// This peer cannot be asked, or will not answer; who is asked instead, where there is somebody.
-    pub(crate) fn lost(&mut self, peer: &NodeName, now: Instant) -> Vec<(NodeName, [u8; 32])> {
+    pub(crate) fn lost(&mut self, peer: &NodeName, now: Instant) -> Vec<(NodeName, K)> {
         if !self.shares.contains_key(peer) {
             return Vec::new();
         }
-        let due = self.under_way.iter().filter(|(_, fetch)| fetch.from == *peer).map(|(hash, _)| *hash).collect();
+        let due = self.under_way.iter().filter(|(_, fetch)| fetch.from == *peer);
+        let due = due.map(|(key, _)| key.clone()).collect();
         self.turn_to_others(due, now)
     }
 
-    fn turn_to_others(&mut self, due: Vec<[u8; 32]>, now: Instant) -> Vec<(NodeName, [u8; 32])> {
+    fn turn_to_others(&mut self, due: Vec<K>, now: Instant) -> Vec<(NodeName, K)> {
         let mut next = Vec::new();
-        for hash in due {
-            let Some(mut fetch) = self.remove(&hash) else { continue };
+        for key in due {
+            let Some(mut fetch) = self.remove(&key) else { continue };
             if let Some(from) = fetch.others.pop_front() {
                 *self.shares.entry(from.clone()).or_default() += 1;
-                self.under_way.insert(hash, Fetch { from: from.clone(), since: now, others: fetch.others });
-                next.push((from, hash));
+                let fetch = Fetch { from: from.clone(), since: now, others: fetch.others };
+                self.under_way.insert(key.clone(), fetch);
+                next.push((from, key));
             }
         }
         next

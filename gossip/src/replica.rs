@@ -216,11 +216,9 @@ impl Room {
         self.asked.insert(ticket, waiting);
     }
 
-    /// It waits for a credential; true when it is the first one to do so.
-    pub(crate) fn block(&mut self, credential: (NodeName, [u8; 32]), waiting: Waiting) -> bool {
-        let queue = self.blocked.entry(credential).or_default();
-        queue.push(waiting);
-        queue.len() == 1
+    /// It waits for a credential.
+    pub(crate) fn block(&mut self, credential: (NodeName, [u8; 32]), waiting: Waiting) {
+        self.blocked.entry(credential).or_default().push(waiting);
     }
 
     /// The verdict came: it leaves.
@@ -271,6 +269,11 @@ impl Room {
         });
         gone.iter().for_each(|waiting| self.left(waiting));
         gone.len()
+    }
+
+    /// True while something with this id waits.
+    pub(crate) fn holds(&self, id: u64) -> bool {
+        self.ids.contains(&id)
     }
 
     /// True when a credential is on its way to a verdict.

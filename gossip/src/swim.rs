@@ -4,6 +4,7 @@
 mod agreement;
 mod documents;
 mod evidence;
+mod fetching;
 mod input;
 mod linking;
 mod membership;
@@ -36,6 +37,7 @@ use crate::anti_entropy::Exchange;
 use crate::broadcasts::Broadcasts;
 use crate::config::{DirectWait, Eviction, Stretch, SwimConfig};
 use crate::digest::Sums;
+use crate::fetches::Fetches;
 use crate::forward::Pace;
 use crate::isolation::Isolation;
 use crate::limits::{ACTIONS_MAX, OWN_WRITES_BURST, OWNER_SYNCED_BURST, OWNER_WRITES_BURST, OWNER_WRITES_PER_SECOND};
@@ -52,11 +54,12 @@ use crate::replica::{Credential, Credentials, Room, credential_hash};
 use crate::stats::{Drop, Stats};
 use crate::suspicion::Window;
 use crate::timers::{Timer, Timers};
-use crate::wire::{self, DatagramWriter, SignedLife};
+use crate::wire::{self, DatagramWriter, SignedLife, Want};
 
 use documents::Operators;
 use ping::AskedPing;
 use speaking::Signing;
+use sync::Advice;
 
 /// Protocol versions that this release speaks.
 const PROTOCOL: (u16, u16) = (1, 1);
@@ -164,7 +167,13 @@ pub struct Swim {
     pace: Pace,
     exchanges: BTreeMap<(NodeName, ExchangeId), Exchange>,
     sync_due: BTreeMap<NodeName, Instant>,
-    advisory_sync: Option<Instant>,
+    /// Of these, first comparisons that the other side should begin.
+    first_due: BTreeSet<NodeName>,
+    /// What is being fetched, besides documents.
+    fetches: Fetches<Want>,
+    /// Of these, what this turn shall ask of whom.
+    wants: BTreeMap<NodeName, Vec<Want>>,
+    advice: Advice,
 
     // Links.
     links: Links,
@@ -238,7 +247,10 @@ impl Swim {
             pace: Pace::default(),
             exchanges: BTreeMap::new(),
             sync_due: BTreeMap::new(),
-            advisory_sync: None,
+            first_due: BTreeSet::new(),
+            fetches: Fetches::default(),
+            wants: BTreeMap::new(),
+            advice: Advice::default(),
             links: Links::default(),
             closing: BTreeSet::new(),
             view: View::new(&me.name, config.links),
@@ -336,6 +348,7 @@ impl Swim {
             let Some(timer) = self.timers.pop_due(now) else { break };
             self.fire(timer, now);
         }
+        self.send_wants(now);
         self.finish_turn(now);
     }
 
@@ -537,6 +550,8 @@ mod documents_hostile_tests;
 mod documents_tests;
 #[cfg(test)]
 mod evidence_tests;
+#[cfg(test)]
+mod fetching_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

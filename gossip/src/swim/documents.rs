@@ -15,7 +15,7 @@ use crate::action::{
 use crate::broadcasts::{Class, Subject};
 use crate::documents::{Changes, Documents, SignedDocument, Unfit};
 use crate::fetches::Fetches;
-use crate::limits::{REFUSED_MAX, SIGNATURE_BYTES, WANT_ITEMS_MAX};
+use crate::limits::{REFUSED_MAX, SIGNATURE_BYTES};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
 use crate::timers::Timer;
@@ -33,7 +33,7 @@ pub(super) struct Operators {
     pub(super) submissions: BTreeMap<SubmitId, super::submit::Submission>,
     pub(super) judging: BTreeMap<Ticket, (SubmitId, usize)>,
     /// What was asked for.
-    pub(super) fetches: Fetches,
+    pub(super) fetches: Fetches<[u8; 32]>,
     /// Whose signatures counted for nothing, since when.
     refused: BTreeMap<[u8; 32], Instant>,
     /// Nodes with revocations, and the last ticket that was judged without the newest of them.
@@ -177,39 +177,6 @@ impl Swim {
             self.stats.drop(why);
         }
         fetch.is_ok().then_some(digest.hash)
-    }
-
-    /// Asks `from` for documents that it says it has.
-    pub(super) fn fetch_documents(&mut self, from: &NodeName, hashes: &[[u8; 32]], now: Instant) {
-        for chunk in hashes.chunks(WANT_ITEMS_MAX) {
-            if !self.fetch_message(from, Message::WantHashes(chunk.to_vec()), now) {
-                // The next one who says so is asked at once.
-                for hash in chunk {
-                    self.operators.fetches.answered(hash);
-                }
-            }
-        }
-    }
-
-    /// The streams of this peer are gone, and with them its answers.
-    pub(super) fn fetches_lost(&mut self, peer: &NodeName, now: Instant) {
-        for (from, hash) in self.operators.fetches.lost(peer, now) {
-            self.fetch_documents(&from, &[hash], now);
-        }
-    }
-
-    /// Who was asked stays silent: the next one is asked.
-    pub(super) fn fetches_overdue(&mut self, now: Instant) {
-        let mut by_peer: BTreeMap<NodeName, Vec<[u8; 32]>> = BTreeMap::new();
-        for (from, hash) in self.operators.fetches.overdue(now) {
-            by_peer.entry(from).or_default().push(hash);
-        }
-        for (from, hashes) in by_peer {
-            self.fetch_documents(&from, &hashes, now);
-        }
-        if let Some(at) = self.operators.fetches.next_overdue() {
-            self.timers.set(Timer::Fetches, at.max(now));
-        }
     }
 
     pub(super) fn admit_document(

@@ -9,7 +9,7 @@ use crate::action::{Action, ExchangeId, Reach, Rejected};
 use crate::anti_entropy::{Exchange, Listing, Purpose};
 use crate::broadcasts::Subject;
 use crate::config::Buddy;
-use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
+use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
 use crate::wire::{self, Envelope, Frame, Glimpse, LifeClaim, Message, RecordDigest, SignedLife, Want, WireError};
@@ -31,13 +31,13 @@ impl Swim {
                 Message::Record(bytes) => self.on_record(from, bytes, Via::Gossip, now),
                 Message::Have(digest) => self.on_have(from, &digest, now),
                 Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
+                Message::Members(list) => self.on_have_members(from, &list, now),
                 Message::HaveDocument(digest) => documents.extend(self.on_have_document(from, &digest, now)),
                 Message::Document(_)
                 | Message::Hashes(_)
                 | Message::WantHashes(_)
                 | Message::SyncOpen { .. }
                 | Message::Buckets(_)
-                | Message::Members(_)
                 | Message::Records(_)
                 | Message::DigestEnd { .. }
                 | Message::Want(_)
@@ -143,6 +143,7 @@ impl Swim {
             }
             self.stats.syncs_answered += 1;
             self.sync_due.remove(from);
+            self.first_due.remove(from);
             let purpose = Purpose::Sync(Listing::default());
             self.exchanges.insert(key, Exchange::new(purpose, now));
         }
@@ -161,10 +162,13 @@ impl Swim {
                     answer.extend(self.buddy(from, Buddy::PingsAndAnswers));
                     answer.push(self.ack(nonce));
                 }
-                Message::Want(list) => answer.extend(self.wanted(&list, &mut given)),
+                // The asker forgets the stream at once: fetches are many while a mesh forms, or where documents change often.
+                Message::Want(list) => {
+                    answer.extend(self.wanted(&list, &mut given));
+                    answer.push(Message::Done);
+                }
                 Message::WantHashes(list) => {
                     answer.extend(self.wanted_words(&list, &mut given));
-                    // The asker forgets the stream at once; fetches are many where documents change often.
                     answer.push(Message::Done);
                 }
                 Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
@@ -202,6 +206,11 @@ impl Swim {
     /// A message on a stream that has a state here.
     fn sync_message(&mut self, from: &NodeName, id: ExchangeId, message: Message, now: Instant) {
         let key = (from.clone(), id);
+        if matches!(message, Message::Life(_) | Message::Record(_))
+            && let Some(exchange) = self.exchanges.get_mut(&key)
+        {
+            exchange.useful = true;
+        }
         match message {
             Message::Life(signed) => self.on_life(from, signed, Via::Sync, now),
             Message::Accusation(said) => self.on_accusation(from, &said, Via::Sync, now),
@@ -244,6 +253,7 @@ impl Swim {
     pub(super) fn on_life(&mut self, from: &NodeName, signed: SignedLife, via: Via, now: Instant) {
         match wire::read_life(&signed.body) {
             Ok(claim) => {
+                self.fetches.answered(&Want::Member(claim.name().clone()));
                 let source = Source { from: Some(from.clone()), via };
                 self.offer(Item::Life { claim, signed }, source, now);
             }
@@ -254,6 +264,8 @@ impl Swim {
     fn on_record(&mut self, from: &NodeName, bytes: bytes::Bytes, via: Via, now: Instant) {
         match wire::read_record(&bytes) {
             Ok(parts) => {
+                let head = &parts.head;
+                self.fetches.answered(&Want::Record(head.owner.clone(), head.kind, head.shard));
                 let source = Source { from: Some(from.clone()), via };
                 self.offer(Item::Record { parts: Box::new(parts), bytes }, source, now);
             }
@@ -263,6 +275,7 @@ impl Swim {
 
     fn on_credential(&mut self, from: &NodeName, owner: NodeName, bytes: bytes::Bytes, now: Instant) {
         let hash = crate::replica::credential_hash(&bytes);
+        self.fetches.answered(&Want::Credential(owner.clone(), hash));
         let source = Source { from: Some(from.clone()), via: Via::Sync };
         self.offer(Item::Credential { owner, hash, bytes }, source, now);
     }
@@ -277,7 +290,7 @@ impl Swim {
             Some(_) | None if digest.owner == self.me.name => {}
             Some(_) | None => {
                 let want = Want::Record(digest.owner.clone(), digest.kind, digest.shard);
-                self.fetch(from, vec![want], now);
+                self.want(want, from, now);
             }
         }
     }
@@ -289,25 +302,6 @@ impl Swim {
             Some(Purpose::Fetch) => self.on_document(&key.0, bytes, Via::Gossip, now),
             Some(Purpose::Ping | Purpose::Leave) | None => self.stats.drop(Drop::StrayFrame),
         }
-    }
-
-    /// Asks one peer for something; the answer comes on the stream.
-    pub(super) fn fetch(&mut self, from: &NodeName, wants: Vec<Want>, now: Instant) {
-        self.fetch_message(from, Message::Want(wants), now);
-    }
-
-    /// Asks one peer on a stream of its own; false when no stream could be had.
-    pub(super) fn fetch_message(&mut self, from: &NodeName, question: Message, now: Instant) -> bool {
-        let least = ExchangeId(0);
-        let same = self.exchanges.range((from.clone(), least)..).take_while(|((peer, _), _)| peer == from).count();
-        // What one peer claims to have must not take the streams that comparisons with others need.
-        if !self.links.is_up(from) || same >= EXCHANGES_PER_PEER_MAX || self.exchanges.len() >= EXCHANGES_MAX {
-            self.stats.drop(Drop::Busy);
-            return false;
-        }
-        let id = self.open_exchange(from, Purpose::Fetch, now);
-        self.send_sync(from, id, &[question], true);
-        true
     }
 
     /// A new stream of ours with a state.

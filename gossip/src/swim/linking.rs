@@ -335,14 +335,12 @@ impl Swim {
             self.dial_lonely(&mut next, now);
             return self.timers.set_earlier(Timer::Links, next.min(until));
         }
-        // While a large mesh forms, who is a neighbour changes with each newcomer.
-        let settle = if self.links.len() >= SETTLED_LINKS_MIN { VIEW_SETTLE } else { Duration::ZERO };
         let mut in_flight = self.dials.values().filter(|attempts| attempts.is_in_flight(now)).count();
         let missing: Vec<NodeName> = self.view.wanted.iter().filter(|name| !self.links.is_up(name)).cloned().collect();
         for name in missing {
             // One of the two dials at once; the other only if that does not happen.
             let grace = if self.me.name < name { Duration::ZERO } else { self.config.dial_grace };
-            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now + grace + settle));
+            let attempts = self.dials.entry(name.clone()).or_insert_with(|| Attempts::from(now + grace));
             if attempts.is_due(now) && in_flight < DIALS_MAX {
                 in_flight += 1;
                 self.dial_member(&name, DialReason::Link, now);
@@ -352,8 +350,12 @@ impl Swim {
             }
         }
         self.dial_lonely(&mut next, now);
-        let soonest = now + self.config.forward_window;
-        self.timers.set_earlier(Timer::Links, next.max(soonest));
+        self.timers.set_earlier(Timer::Links, next.max(now + self.config.forward_window));
+    }
+
+    /// While a large mesh forms, who is a neighbour changes with each newcomer; who has links already lets it settle.
+    pub(super) fn settling(&self) -> Duration {
+        if self.links.len() >= SETTLED_LINKS_MIN { VIEW_SETTLE } else { Duration::ZERO }
     }
 
     fn dial_lonely(&mut self, next: &mut Instant, now: Instant) {

@@ -96,11 +96,11 @@ impl Swim {
         self.calls.remove(name);
         self.isolation.forget(name);
         let Some(signed) = self.members.get(name).map(|member| member.announced().signed()) else { return };
+        self.transition(name, MemberState::Alive, now);
         if self.retells(name, source) {
             let knows = source.from.as_ref();
             self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
         }
-        self.transition(name, MemberState::Alive, now);
         self.isolation_relieved(now);
         self.judge_pending(name, now);
     }
@@ -434,7 +434,7 @@ impl Swim {
         self.high_water = self.high_water.max(self.members.alive());
         self.sum_owner(name);
         self.view.presence(name, is_present(to));
-        self.timers.set_earlier(Timer::Links, now);
+        self.timers.set_earlier(Timer::Links, now + self.settling());
         self.persist_member(name);
         self.emit_member(name);
     }

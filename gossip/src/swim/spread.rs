@@ -15,11 +15,13 @@ use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
 
-/// Queues up to this long are looked through after each flush; longer ones at the next tick.
-const RETIRE_AT_ONCE_MAX: usize = 64;
-
 /// Membership news of others is told at least this often, so that nobody in a small mesh misses it.
 const NARROW_COPIES_MIN: u32 = 8;
+/// While much is told at once, of each update only so many copies: the few whom none reaches learn it by a comparison,
+/// which costs them a tenth of what the other copies would cost everybody (push, then pull: Demers et al. 1987, 1.4).
+const BUSY_COPIES: u32 = 4;
+/// While much is told at once, first receipts wait this many windows for each other.
+const BUSY_WINDOWS: u32 = 4;
 
 impl Swim {
     /// Queues news for everybody, to leave within one window.
@@ -32,7 +34,8 @@ impl Swim {
         now: Instant,
     ) {
         self.mention(subject, class, message, knows, now);
-        self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window, now));
+        let windows = if self.broadcasts.is_busy() { BUSY_WINDOWS } else { 1 };
+        self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window * windows, now));
     }
 
     /// Queues news that can wait for the next tick, or for the next packet that leaves anyway.
@@ -44,11 +47,38 @@ impl Swim {
         knows: Option<&NodeName>,
         now: Instant,
     ) {
-        let Some(parcel) = self.parcel(class, &subject, message) else {
+        let announcement = self.announcement(class, &subject);
+        let Some(parcel) = self.parcel(class, &subject, announcement.as_ref().unwrap_or(message)) else {
             return self.stats.drop(Drop::OwnTooLarge);
         };
         self.broadcasts.push(subject, class, parcel, knows);
         self.timers.set_earlier(Timer::Gossip, now + self.config.gossip_interval);
+    }
+
+    /// While much is told at once, others' lives and records are announced, and who lacks one asks for it: an
+    /// announcement takes a quarter of a life's bytes, and most who hear it hold the life (lazy push).
+    fn announcement(&self, class: Class, subject: &Subject) -> Option<Message> {
+        if !self.broadcasts.is_busy() {
+            return None;
+        }
+        match (class, subject) {
+            (Class::Life, Subject::Life(name)) => {
+                let member = self.members.get(name).filter(|member| member.state != MemberState::Joining)?;
+                Some(Message::Members(vec![member.digest(name)]))
+            }
+            (Class::Record, Subject::Record(owner, kind, shard)) => {
+                let version = self.records.get(owner, *kind, *shard)?.version;
+                Some(Message::Have(RecordDigest { owner: owner.clone(), kind: *kind, shard: *shard, version }))
+            }
+            (
+                Class::Own | Class::Revocation | Class::Doubt | Class::Life | Class::Document | Class::Record,
+                Subject::Life(_)
+                | Subject::Doubt(_)
+                | Subject::Record(..)
+                | Subject::Document(_)
+                | Subject::Revocation(_),
+            ) => None,
+        }
     }
 
     /// What does not fit a datagram goes by stream from its owner; others only say that they have it.
@@ -102,7 +132,8 @@ impl Swim {
             self.deliver(target, parcels);
         }
         self.broadcasts.flushed();
-        if self.broadcasts.len() <= RETIRE_AT_ONCE_MAX {
+        // A long queue is looked through at the next tick.
+        if !self.broadcasts.is_busy() {
             self.retire(&listeners);
         }
         if self.broadcasts.len() > 0 {
@@ -127,10 +158,11 @@ impl Swim {
     /// Drops what was told often enough; returns who still has something to hear.
     fn retire(&mut self, listeners: &[NodeName]) -> Vec<NodeName> {
         let members = self.size();
+        let most = if self.broadcasts.is_busy() { BUSY_COPIES } else { u32::MAX };
         let copies = self.config.copies(members);
         self.broadcasts.retire(listeners, |reach| match reach {
-            Reach::Wide => (members > FORWARD_TO_ALL_MAX).then_some(copies),
-            Reach::Narrow => Some(copies.max(NARROW_COPIES_MIN)),
+            Reach::Wide => (members > FORWARD_TO_ALL_MAX).then_some(copies.min(most)),
+            Reach::Narrow => Some(copies.max(NARROW_COPIES_MIN).min(most)),
         })
     }
 

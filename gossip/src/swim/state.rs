@@ -16,7 +16,7 @@ use crate::members::Member;
 use crate::payload;
 use crate::replica::{Credential, Item, Source, Via, Waiting};
 use crate::stats::Drop;
-use crate::wire::{LifeClaim, Message, RecordParts, SignedLife, Want};
+use crate::wire::{LifeClaim, Message, RecordParts, SignedLife};
 
 impl Swim {
     /// Takes something unverified, if it could be news, into the waiting room.
@@ -31,22 +31,18 @@ impl Swim {
         if let Err(why) = admitted {
             return self.stats.drop(why);
         }
-        let credential = item.credential();
-        let waiting = match self.room.enter(item, source, now) {
-            Ok(waiting) => waiting,
-            Err(why) => return self.stats.drop(why),
-        };
-        match credential {
-            None => self.ask(waiting),
-            Some((owner, hash)) if self.credentials.get(&owner, &hash).is_some() => self.ask(waiting),
-            Some((owner, hash)) => {
-                let from = waiting.source.from.clone();
-                let first = self.room.block((owner.clone(), hash), waiting);
-                let asks = |from: &NodeName| first || *from == owner;
-                if let Some(from) = from.filter(asks).filter(|_| !self.room.judges(&owner, &hash)) {
-                    self.fetch(&from, vec![Want::Credential(owner, hash)], now);
-                }
-            }
+        let lacking = item.credential().filter(|(owner, hash)| self.credentials.get(owner, hash).is_none());
+        let from = source.from.clone();
+        let waiting = self.room.enter(item, source, now);
+        // Whoever tells it again can be asked as well, should the first stay silent.
+        if let (Ok(_) | Err(Drop::Duplicate), Some(key), Some(from)) = (&waiting, &lacking, &from) {
+            let (owner, hash) = key.clone();
+            self.want_credential(owner, hash, from, now);
+        }
+        match (waiting, lacking) {
+            (Err(why), _) => self.stats.drop(why),
+            (Ok(waiting), None) => self.ask(waiting),
+            (Ok(waiting), Some(key)) => self.room.block(key, waiting),
         }
     }
 

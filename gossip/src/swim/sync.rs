@@ -22,8 +22,27 @@ pub(super) type Key = (NodeName, ExchangeId);
 
 /// The side with the greater name waits this long for the other to begin the first comparison.
 const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
+/// Shortest time between two comparisons that acks advise.
+pub(super) const ADVICE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// After "busy": again after this long, give or take half.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What acks advise: peers whose members or records are not ours.
+#[derive(Clone, Debug)]
+pub(super) struct Advice {
+    /// With whom to compare, from when on, and our root when the ack came.
+    peer: Option<(NodeName, Instant, u64)>,
+    /// When the last advised comparison began.
+    compared: Option<Instant>,
+    /// How long the next one waits after it: short while comparisons are worth it, doubled by each that was not.
+    pub(super) pause: Duration,
+}
+
+impl Default for Advice {
+    fn default() -> Self {
+        Self { peer: None, compared: None, pause: ADVICE_PAUSE_MIN }
+    }
+}
 
 impl Swim {
     /// Does a new link begin with a comparison? In a large mesh only with whom we may have missed something: two
@@ -40,6 +59,9 @@ impl Swim {
             Synced::No => true,
             Synced::Judging | Synced::Yes => self.me.name < *peer && self.members.get(peer).is_some(),
         };
+        if !first {
+            self.first_due.insert(peer.clone());
+        }
         self.plan_sync(peer, if first { now } else { now + FIRST_SYNC_GRACE });
     }
 
@@ -55,17 +77,38 @@ impl Swim {
         self.timers.set_earlier(Timer::AntiEntropy, at);
     }
 
-    /// An ack showed another root: at most one comparison per quarter of the interval.
+    /// An ack showed another root. What is on its way by gossip is given the time to arrive; then the two compare, the
+    /// sooner after the last comparison the more that one was worth.
     pub(super) fn advise_sync(&mut self, peer: &NodeName, now: Instant) {
-        let quarter = self.config.anti_entropy_among(self.size()) / 4;
-        let early = self.advisory_sync.is_some_and(|at| now.saturating_duration_since(at) < quarter);
-        if early {
+        if self.advice.peer.is_some() || self.advice.compared.is_some_and(|at| now < at + self.advice.pause) {
             return;
         }
-        self.advisory_sync = Some(now);
-        self.stats.syncs_advised += 1;
-        // What is on its way by gossip should be given the time to arrive.
-        self.plan_sync(peer, now + self.config.forward_window * 2);
+        let due = now + self.config.forward_window * 2;
+        self.advice.peer = Some((peer.clone(), due, self.sums.root()));
+        self.timers.set_earlier(Timer::AntiEntropy, due);
+    }
+
+    /// Follows the advice, unless things are moving: then the next ack tells.
+    fn take_advice(&mut self, now: Instant) {
+        let Some((peer, _, root)) = self.advice.peer.take_if(|(_, due, _)| *due <= now) else { return };
+        let overdue = self.advice.compared.is_none_or(|at| now >= at + self.longest_pause());
+        let moving = self.sums.root() != root || self.broadcasts.is_busy();
+        if overdue || !moving {
+            self.advice.compared = Some(now);
+            self.stats.syncs_advised += 1;
+            self.plan_sync(&peer, now);
+        }
+    }
+
+    /// Two members that stay apart compare on advice this often at most.
+    fn longest_pause(&self) -> Duration {
+        self.config.anti_entropy_among(self.size()) / 4
+    }
+
+    /// A comparison of ours is over.
+    pub(super) fn learn_from(&mut self, useful: bool) {
+        let pause = if useful { ADVICE_PAUSE_MIN } else { self.advice.pause * 2 };
+        self.advice.pause = pause.clamp(ADVICE_PAUSE_MIN, self.longest_pause().max(ADVICE_PAUSE_MIN));
     }
 
     /// Begins what is due, and at the interval compares with one random peer.
@@ -73,9 +116,15 @@ impl Swim {
         if self.phase != Phase::Joined {
             return;
         }
+        self.take_advice(now);
         let due: Vec<NodeName> =
             self.sync_due.iter().filter(|(_, at)| **at <= now).map(|(peer, _)| peer.clone()).collect();
         for peer in due {
+            if self.first_due.remove(&peer) && !self.compares_at_first(&peer) {
+                // It told us who it is while we waited for it to begin.
+                self.sync_due.remove(&peer);
+                continue;
+            }
             let ours = |(key, exchange): &(&Key, &Exchange)| {
                 !key.1.is_inbound() && matches!(exchange.purpose, Purpose::Sync(_))
             };
@@ -92,6 +141,7 @@ impl Swim {
     }
 
     fn schedule_sync(&mut self, now: Instant) {
+        let advised = self.advice.peer.as_ref().map(|(_, due, _)| *due);
         let next = self.sync_due.values().min().copied();
         let interval = self.config.anti_entropy_among(self.size()).mul_f64(self.rng.random_range(0.75..1.25));
         if self.sync_due.is_empty() {
@@ -107,8 +157,9 @@ impl Swim {
             {
                 self.sync_due.insert(peer.clone(), now + interval);
             }
-            return self.timers.set(Timer::AntiEntropy, now + interval);
+            return self.timers.set(Timer::AntiEntropy, advised.unwrap_or(now + interval));
         }
+        let next = next.into_iter().chain(advised).min();
         self.timers.set(Timer::AntiEntropy, next.unwrap_or(now + interval));
     }
 
@@ -204,8 +255,10 @@ impl Swim {
             listing.words.as_ref().map_or_else(Vec::new, |words| self.word_differences(words, &mut bytes));
         messages.extend(self.differences(&listing, Mask(buckets), bytes));
         messages.push(Message::Done);
+        let differs = messages.len() > 1;
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.closed = true;
+            exchange.useful |= differs;
             // Whoever begins lists everything, or documents alone.
             exchange.partial |= key.1.is_inbound() && Mask(buckets) == Mask::NONE;
         }
@@ -334,6 +387,7 @@ impl Swim {
         let messages = self.wanted(list, &mut given);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.given = given;
+            exchange.useful = true;
         }
         self.send_sync(&key.0, key.1, &messages, false);
     }
@@ -348,6 +402,9 @@ impl Swim {
                     self.send_sync(&key.0, key.1, &[Message::Done], true);
                 }
                 if !exchange.partial {
+                    if !key.1.is_inbound() {
+                        self.learn_from(exchange.useful);
+                    }
                     self.synced_with(&key.0, now);
                 }
             }
@@ -356,9 +413,15 @@ impl Swim {
 
     fn synced_with(&mut self, peer: &NodeName, now: Instant) {
         self.sync_due.remove(peer);
+        self.first_due.remove(peer);
         if self.synced == Synced::No {
             self.synced = Synced::Judging;
             self.timers.set_earlier(Timer::Links, now);
+            if self.size() > self.config.full_view_members_max {
+                // What the other seeds would list is the same; the roots of their acks tell what is not.
+                self.sync_due.clear();
+                self.first_due.clear();
+            }
         }
         if self.sync_due.is_empty() {
             self.schedule_sync(now);
@@ -379,6 +442,7 @@ impl Swim {
     pub(super) fn drop_exchanges(&mut self, peer: &NodeName, now: Instant) {
         self.exchanges.retain(|(name, _), _| name != peer);
         self.sync_due.remove(peer);
+        self.first_due.remove(peer);
         self.fetches_lost(peer, now);
         let gone: Vec<Key> = self.leave_open.iter().filter(|(name, _)| name == peer).cloned().collect();
         for key in gone {
