@@ -1,11 +1,11 @@
 //! From news about members to the route table.
 //!
 //! News wait in a mailbox, the newest per owner, so a burst of thousands costs one rebuild. The first change is served
-//! after [`SETTLE`], then at most one rebuild per [`REBUILD_PAUSE`]. A rebuild that panics leaves the last good table in
-//! place. The task may be dropped at any `.await`: what it took from the mailbox is folded in before the next one.
+//! after [`SETTLE`], then at most one rebuild per [`REBUILD_PAUSE`]. News with which a rebuild panics are left out, and
+//! their owner's last good ones stay ([`intake`]). The task may be dropped at any `.await`: what it took from the mailbox
+//! is folded in before the next one.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,11 +13,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use starling_model::{EndpointId, HealthRecord, MemberState, NodeName, Readiness, ServicesRecord};
 use starling_proxy::ProxyShared;
-use starling_routing::{MemberFact, Registry, RouteTable, TableSettings, compile};
+use starling_routing::{MemberFact, RouteTable, TableSettings};
 use tokio::time::sleep;
 use tracing::{debug, error};
 
+use self::intake::Intake;
 use crate::channel::Mailbox;
+
+mod intake;
 
 /// How long the first change waits for those that come with it: a services record is followed by its health record.
 const SETTLE: Duration = Duration::from_millis(5);
@@ -85,7 +88,7 @@ impl std::fmt::Debug for Routes {
 
 /// Publishes tables until the agent ends.
 pub async fn run(routes: Routes) {
-    let mut registry = Registry::new();
+    let mut intake = Intake::new(routes.settings.clone());
     loop {
         routes.inbox.wait().await;
         sleep(SETTLE).await;
@@ -93,42 +96,27 @@ pub async fn run(routes: Routes) {
         if news.is_empty() {
             continue;
         }
-        fold(&mut registry, news);
-        routes.rebuild(&registry);
+        routes.rebuild(&mut intake, news);
         sleep(REBUILD_PAUSE.saturating_sub(SETTLE)).await;
     }
 }
 
-fn fold(registry: &mut Registry, news: BTreeMap<NodeName, OwnerNews>) {
-    for (owner, OwnerNews { forgotten, member, services, health }) in news {
-        if forgotten {
-            registry.forget(&owner);
-        }
-        if let Some(fact) = member {
-            registry.member(&fact);
-        }
-        if let Some(record) = services {
-            registry.services(&owner, &record);
-        }
-        if let Some(record) = health {
-            registry.health(&owner, &record);
-        }
-    }
-}
-
 impl Routes {
-    fn rebuild(&self, registry: &Registry) {
+    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>) {
         let began = Instant::now();
         let previous = self.shared.table.load_full();
-        if previous.revision() == registry.revision() {
-            return;
-        }
-        let built = catch_unwind(AssertUnwindSafe(|| compile(registry, &self.settings, Some(&previous))));
-        let Ok(table) = built else {
+        let quarantined = intake.quarantined();
+        let table = intake.table(news, &previous);
+        if table.is_none() || intake.quarantined() > quarantined {
             self.figures.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some(table) = table else {
             error!("the route table could not be built; the last good one stays in use");
             return;
         };
+        if previous.revision() == table.revision() {
+            return;
+        }
         self.ages.store(Arc::new(ages(&self.ages.load(), &table, began)));
         debug!(services = table.services().len(), revision = table.revision(), "route table published");
         self.shared.publish(Arc::new(table));
@@ -158,13 +146,16 @@ fn ages(
 mod tests {
     use starling_model::{Announcement, HealthEntry, InstanceName, Labels, PortName, Protocol, ServiceKey, Weight};
 
+    use starling_routing::{Registry, compile};
+
+    use super::intake::fold;
     use super::*;
 
-    fn node(text: &str) -> NodeName {
+    pub(super) fn node(text: &str) -> NodeName {
         NodeName::new(text).unwrap()
     }
 
-    fn services(names: &[&str]) -> ServicesRecord {
+    pub(super) fn services(names: &[&str]) -> ServicesRecord {
         let instances = names.iter().map(|name| Announcement {
             instance: InstanceName::new(name).unwrap(),
             service: ServiceKey::parse(name, &starling_model::Namespace::default()).unwrap(),
@@ -176,12 +167,12 @@ mod tests {
         ServicesRecord { instances: instances.collect() }
     }
 
-    fn health(names: &[&str], readiness: Readiness) -> HealthRecord {
+    pub(super) fn health(names: &[&str], readiness: Readiness) -> HealthRecord {
         let entry = |name: &&str| HealthEntry { instance: InstanceName::new(name).unwrap(), readiness };
         HealthRecord { entries: names.iter().map(entry).collect() }
     }
 
-    fn member(name: &str, state: MemberState) -> MemberFact {
+    pub(super) fn member(name: &str, state: MemberState) -> MemberFact {
         MemberFact { node: node(name), state, address: Some("127.0.0.1:7740".parse().unwrap()) }
     }
 
