@@ -32,6 +32,9 @@ struct Arguments {
     /// Sizes of the meshes in the report.
     #[arg(long, value_delimiter = ',', default_values_t = [8, 32, 128, 1_000])]
     sizes: Vec<usize>,
+    /// Measure only the sections of the report with one of these words in their heading; the others stay as they are.
+    #[arg(long, value_delimiter = ',', requires = "report")]
+    sections: Vec<String>,
     /// Run that many seeds, beginning with `--seed`, and print one line each; one without it. An experiment has seeds
     /// of its own, beginning with 1.
     #[arg(long)]
@@ -55,7 +58,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(file) = &arguments.report {
-        return write_report(file, &Scope { sizes: arguments.sizes.clone(), seed: arguments.seed });
+        let (sizes, sections) = (arguments.sizes.clone(), arguments.sections.clone());
+        return write_report(file, &Scope { sizes, seed: arguments.seed, sections });
     }
     let Some(name) = &arguments.scenario else {
         for experiment in lifeguard::ALL {
@@ -104,7 +108,8 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "a command for people: progress of long work")]
 fn write_report(file: &Path, scope: &Scope) -> ExitCode {
-    let text = match report::markdown(scope, |section| eprintln!("measuring: {section}")) {
+    let old = fs::read_to_string(file).unwrap_or_default();
+    let text = match report::markdown(scope, &old, |section| eprintln!("measuring: {section}")) {
         Ok(text) => text,
         Err(why) => {
             eprintln!("no report: {why}");

@@ -236,7 +236,8 @@ pub(crate) fn services(version: u64, instances: usize) -> ServicesRecord {
 }
 
 /// Shortest suspicion among `nodes` with these settings (memberlist's formula, floored to milliseconds).
-pub(crate) fn suspicion_min(config: &SwimConfig, nodes: usize) -> Duration {
+#[must_use]
+pub fn suspicion_min(config: &SwimConfig, nodes: usize) -> Duration {
     let scale = (nodes.max(1) as f64).log10().max(1.0);
     let scale = (scale * 1_000.0).floor() / 1_000.0;
     (config.probe_interval * config.suspicion_alpha).mul_f64(scale).max(config.pause_tolerated)

@@ -36,6 +36,12 @@ pub fn ours() -> Configuration {
     full_view("ours (LAN)", SwimConfig::lan())
 }
 
+/// memberlist's rules with the paper's alpha; its K is alpha - 2.
+#[must_use]
+pub fn memberlist() -> Configuration {
+    full_view("memberlist, alpha 5", SwimConfig { suspicion_alpha: 5, confirmations: 3, ..SwimConfig::memberlist() })
+}
+
 /// The paper's five, then memberlist's rules and ours, the latter with the paper's alpha too.
 #[must_use]
 pub fn all() -> Vec<Configuration> {
@@ -48,11 +54,7 @@ pub fn all() -> Vec<Configuration> {
         full_view("LHA-Suspicion", SwimConfig { suspicion_beta: suspicion.0, confirmations: suspicion.1, ..swim() }),
         full_view("Buddy", SwimConfig { buddy: Buddy::Pings, ..swim() }),
         lifeguard(),
-        // memberlist's K is alpha - 2.
-        full_view(
-            "memberlist, alpha 5",
-            SwimConfig { suspicion_alpha: 5, confirmations: 3, ..SwimConfig::memberlist() },
-        ),
+        memberlist(),
         full_view("ours, alpha 5", SwimConfig { suspicion_alpha: 5, confirmations: 3, ..SwimConfig::lan() }),
         ours(),
     ]

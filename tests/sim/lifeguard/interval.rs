@@ -15,7 +15,10 @@ const LENGTH: Duration = Duration::from_secs(120);
 pub const INTERVAL: Experiment = Experiment {
     name: "lifeguard-interval",
     about: "the Lifeguard paper's interval experiment: false positives and load of its components and of our rules",
-    run: |size| report(size, &measure(size, &size.chosen(configurations::all()))),
+    run: |size| {
+        let cells = cells(size.full);
+        report(size, &measure(size, &size.chosen(configurations::all()), &cells))
+    },
 };
 
 /// One cell of the grid.
@@ -128,14 +131,17 @@ pub fn run(configuration: &Configuration, agents: usize, cell: Cell, seed: u64) 
     outcome
 }
 
-/// Runs all cells with all seeds for each configuration; outcomes by cell.
+/// What each configuration came to in each cell.
+pub type Measured = Vec<(Configuration, Vec<(Cell, Outcome)>)>;
+
+/// Runs these cells with all seeds for each configuration; outcomes by cell.
 #[must_use]
-pub fn measure(size: &Size, configurations: &[Configuration]) -> Vec<(Configuration, Vec<(Cell, Outcome)>)> {
+pub fn measure(size: &Size, configurations: &[Configuration], cells: &[Cell]) -> Measured {
     // All configurations meet a cell one after another, so that a run that is cut short compares like with like.
     let mut jobs = Vec::new();
     for seed in 1..=size.seeds {
-        for cell in cells(size.full) {
-            jobs.extend((0..configurations.len()).map(|at| (at, cell, seed)));
+        for cell in cells {
+            jobs.extend((0..configurations.len()).map(|at| (at, *cell, seed)));
         }
     }
     let outcomes = parallel::run(&jobs, size.threads, |(at, cell, seed)| {
@@ -143,12 +149,9 @@ pub fn measure(size: &Size, configurations: &[Configuration]) -> Vec<(Configurat
         (size.progress)(&format!("{} seed={seed} {cell:?} {outcome:?}", configurations[*at].name));
         outcome
     });
-    let mut measured: Vec<_> = configurations
-        .iter()
-        .map(|one| {
-            (one.clone(), cells(size.full).into_iter().map(|cell| (cell, Outcome::default())).collect::<Vec<_>>())
-        })
-        .collect();
+    let none = |cell: &Cell| (*cell, Outcome::default());
+    let mut measured: Measured =
+        configurations.iter().map(|one| (one.clone(), cells.iter().map(none).collect())).collect();
     for ((at, cell, _), outcome) in jobs.iter().zip(&outcomes) {
         if let Some((_, sum)) = measured[*at].1.iter_mut().find(|(known, _)| known == cell) {
             sum.add(outcome);
@@ -168,13 +171,13 @@ pub fn total(cells: &[(Cell, Outcome)]) -> Outcome {
 
 /// The tables; per cent are of the first configuration.
 #[must_use]
-pub fn report(size: &Size, measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {
+pub fn report(size: &Size, measured: &Measured) -> String {
     let base = measured.first().map(|(_, cells)| total(cells)).unwrap_or_default();
     let mut text = format!(
         "{} agents, seeds 1 to {}, {} cells, {} runs of each configuration.\n\n",
         size.agents,
         size.seeds,
-        cells(size.full).len(),
+        measured.first().map_or(0, |(_, cells)| cells.len()),
         base.runs
     );
     text += &table::head(&[
@@ -211,11 +214,11 @@ pub fn report(size: &Size, measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -
         table::row(&mut text, &row);
     }
     text += "\nFP by length of the anomaly, ms:\n\n";
-    text += &by_length(size, measured);
+    text += &by_length(measured);
     text + "\nMessages of one run by what they are for:\n\n" + &by_cause(measured)
 }
 
-fn by_cause(measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {
+fn by_cause(measured: &Measured) -> String {
     let mut columns = vec!["configuration"];
     columns.extend(CAUSES.iter().map(|(_, name)| *name));
     let mut text = table::head(&columns);
@@ -228,8 +231,9 @@ fn by_cause(measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {
     text
 }
 
-fn by_length(size: &Size, measured: &[(Configuration, Vec<(Cell, Outcome)>)]) -> String {
-    let mut lengths: Vec<u64> = cells(size.full).iter().map(|cell| cell.anomaly_ms).collect();
+fn by_length(measured: &Measured) -> String {
+    let all = measured.first().map_or(&[][..], |(_, cells)| cells.as_slice());
+    let mut lengths: Vec<u64> = all.iter().map(|(cell, _)| cell.anomaly_ms).collect();
     lengths.sort_unstable();
     lengths.dedup();
     let names: Vec<String> = lengths.iter().map(u64::to_string).collect();
