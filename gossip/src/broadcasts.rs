@@ -182,6 +182,13 @@ impl Broadcasts {
         }
     }
 
+    /// Its owner tells everybody itself, so it counts as heard from so many already.
+    pub(crate) fn told_by_owner(&mut self, subject: &Subject, hearings: u32) {
+        if let Some(update) = self.subjects.get(subject).and_then(|id| self.updates.get_mut(id)) {
+            update.heard = update.heard.max(hearings);
+        }
+    }
+
     /// Has `peer` heard the queued update about this?
     pub(crate) fn was_told(&self, subject: &Subject, peer: &NodeName) -> bool {
         let update = self.subjects.get(subject).and_then(|id| self.updates.get(id));

@@ -44,6 +44,8 @@ pub(crate) struct Contact {
     pub(crate) roots: Option<Roots>,
     /// Acks that its connection owes us in a row.
     pub(crate) missed: u32,
+    /// The nonce of the last of them.
+    pub(crate) owed: Option<u64>,
     /// When two agents last changed places under this name.
     pub(crate) switched: Option<Instant>,
 }
@@ -56,6 +58,7 @@ const NO_CONTACT: &Contact = &Contact {
     leave: None,
     roots: None,
     missed: 0,
+    owed: None,
     switched: None,
 };
 

@@ -213,12 +213,7 @@ impl Swim {
         }
     }
 
-    /// Gives a connection up that owes too many acks.
-    pub(super) fn replace_link(&mut self, peer: &NodeName, now: Instant) {
-        self.close_link(peer, CloseReason::Stale, now);
-    }
-
-    fn close_link(&mut self, peer: &NodeName, why: CloseReason, now: Instant) {
+    pub(super) fn close_link(&mut self, peer: &NodeName, why: CloseReason, now: Instant) {
         if self.links.remove(peer) {
             self.view.stale = true;
             self.closing.insert(peer.clone());

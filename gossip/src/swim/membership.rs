@@ -7,12 +7,12 @@ use rand::RngExt as _;
 use starling_model::{Life, MemberState, NodeName};
 
 use super::Swim;
-use crate::action::{Action, Alarm, Change, Event, Step};
+use crate::action::{Action, Alarm, Change, CloseReason, Event, Step};
 use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
 use crate::config::Eviction;
 use crate::isolation::Guard;
-use crate::limits::{ADDRESS_BOOK_MAX, MEMBERS_MAX};
+use crate::limits::{ADDRESS_BOOK_MAX, FORWARD_TO_ALL_MAX, MEMBERS_MAX};
 use crate::members::{Claim, Member, is_present, supersedes};
 use crate::probe::{Probe, Purpose};
 use crate::replica::{Source, Via};
@@ -99,7 +99,12 @@ impl Swim {
         self.transition(name, MemberState::Alive, now);
         if self.retells(name, source) {
             let knows = source.from.as_ref();
-            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
+            let life = Subject::Life(name.clone());
+            self.spread(life.clone(), Class::Life, &Message::Life(signed), knows, now);
+            if knows == Some(name) && self.size() <= FORWARD_TO_ALL_MAX {
+                // Two hearings save one copy: half of ours make up for what of its own is lost.
+                self.broadcasts.told_by_owner(&life, self.config.copies(self.size()));
+            }
         }
         self.isolation_relieved(now);
         self.judge_pending(name, now);
@@ -415,6 +420,8 @@ impl Swim {
         }
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.timers.cancel(&Timer::Verification(name.clone()));
+        // Calls to the dead dial: a silent connection would stand in their way for its whole idle time.
+        self.close_link(name, CloseReason::Stale, now);
         self.calls.insert(name.clone(), now + self.config.heal_interval);
         self.say_dead(name, life, proof, now);
         self.transition(name, MemberState::Dead, now);

@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use starling_model::{MemberState, NodeName};
 
 use super::{Phase, Swim};
-use crate::action::{DialReason, DownReason, PathResult, Reach, Roots, Step};
+use crate::action::{CloseReason, DialReason, DownReason, PathResult, Reach, Roots, Step};
 use crate::anti_entropy;
 use crate::config::{Buddy, Eviction, HealthRule, Rounds};
 use crate::forward;
@@ -16,7 +16,7 @@ use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::Message;
 
-/// Acks that one connection may owe in a row before it is replaced.
+/// Acks that one connection may owe in a row, while others reach the member, before it is replaced.
 const MISSED_MAX: u32 = 2;
 
 impl Swim {
@@ -139,20 +139,28 @@ impl Swim {
         if probe.purpose == Purpose::Round {
             self.health.probe_failed(probe.asked.len(), probe.nacks.len());
         }
-        let linked = self.links.is_up(&probe.target);
-        if let Some(member) = self.members.get_mut(&probe.target) {
-            let contact = member.contact_mut();
-            contact.missed = if linked { contact.missed + 1 } else { 0 };
-            if contact.missed >= MISSED_MAX {
-                // A connection can look alive for its whole idle time: a fresh one tells the truth.
-                contact.missed = 0;
-                self.replace_link(&probe.target, now);
-                self.dial_member(&probe.target, DialReason::Probe, now);
-            }
+        if probe.asked.is_empty() {
+            // Nobody to tell a silent member from a silent connection.
+            self.owe_ack(&probe.target, nonce, now);
         }
         let step = Step::ProbeFailed(probe.trail(self.health.score()));
         self.testify(&probe.target, probe.life, step);
         self.own_verdict(&probe, now);
+    }
+
+    /// A connection did not answer. It can look alive for its whole idle time, so one that owes too much gives way to a
+    /// fresh one. Not so while nobody else hears the member either: it stands still, and goes on with what it has.
+    fn owe_ack(&mut self, peer: &NodeName, nonce: u64, now: Instant) {
+        let linked = self.links.is_up(peer);
+        let Some(member) = self.members.get_mut(peer) else { return };
+        let contact = member.contact_mut();
+        contact.missed = if linked { contact.missed + 1 } else { 0 };
+        contact.owed = linked.then_some(nonce);
+        if contact.missed >= MISSED_MAX {
+            contact.missed = 0;
+            self.close_link(peer, CloseReason::Stale, now);
+            self.dial_member(peer, DialReason::Probe, now);
+        }
     }
 
     /// Some path answered: the probe is over.
@@ -170,6 +178,9 @@ impl Swim {
             self.timers.set(Timer::ProbeTick, now.max(probe.began + self.config.probe_interval));
         }
         let again = now + (self.window().min / 2).max(self.period());
+        if probe.pinged.is_some() && matches!(path, Reach::Relay(_)) {
+            self.owe_ack(&probe.target, nonce, now);
+        }
         let Some(member) = self.members.get_mut(&probe.target) else { return };
         if let (Some(pinged), false) = (probe.pinged, probe.widened) {
             let rtt = now.saturating_duration_since(pinged);
@@ -198,6 +209,10 @@ impl Swim {
         if self.asked_acked(from, nonce, now) {
             return self.seen(from, roots, now);
         }
+        if self.members.get(from).is_some_and(|member| member.contact().owed == Some(nonce)) {
+            // Late, and after a relay's word, but the connection works.
+            return self.seen(from, roots, now);
+        }
         if self.probes.get(&nonce).is_none_or(|probe| probe.target != *from) {
             return self.stats.drop(Drop::UnaskedAnswer);
         }
@@ -210,11 +225,13 @@ impl Swim {
         let Some(member) = self.members.get_mut(from) else { return };
         let contact = member.contact_mut();
         contact.last_seen = Some(now);
-        contact.missed = 0;
+        (contact.missed, contact.owed) = (0, None);
         contact.roots = Some(roots);
         let alive = member.state == MemberState::Alive;
-        if alive && roots.state != self.roots().state {
-            self.advise_sync(from, now);
+        match (alive, roots.state == self.roots().state) {
+            (true, true) => self.in_step(),
+            (true, false) => self.advise_sync(from, now),
+            (false, _) => {}
         }
         if alive && roots.documents != self.operators.root() {
             self.advise_agreement(from, now);

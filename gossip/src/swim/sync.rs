@@ -24,14 +24,16 @@ pub(super) type Key = (NodeName, ExchangeId);
 const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
 /// Shortest time between two comparisons that acks advise.
 pub(super) const ADVICE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Gossip ticks in which a change reaches everybody, as a rule: roots that differ for less are no reason to compare.
+const SETTLE_TICKS: u32 = 5;
 /// After "busy": again after this long, give or take half.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What acks advise: peers whose members or records are not ours.
 #[derive(Clone, Debug)]
 pub(super) struct Advice {
-    /// With whom to compare, from when on, and our root when the ack came.
-    peer: Option<(NodeName, Instant, u64)>,
+    /// Since when each ack shows another root than ours.
+    differs_since: Option<Instant>,
     /// When the last advised comparison began.
     compared: Option<Instant>,
     /// How long the next one waits after it: short while comparisons are worth it, doubled by each that was not.
@@ -40,7 +42,7 @@ pub(super) struct Advice {
 
 impl Default for Advice {
     fn default() -> Self {
-        Self { peer: None, compared: None, pause: ADVICE_PAUSE_MIN }
+        Self { differs_since: None, compared: None, pause: ADVICE_PAUSE_MIN }
     }
 }
 
@@ -77,27 +79,24 @@ impl Swim {
         self.timers.set_earlier(Timer::AntiEntropy, at);
     }
 
-    /// An ack showed another root. What is on its way by gossip is given the time to arrive; then the two compare, the
-    /// sooner after the last comparison the more that one was worth.
+    /// An ack showed another root than ours, and so did all acks of the last [`SETTLE_TICKS`]: what gossip was to bring
+    /// has not come. The two compare, the sooner after the last comparison the more that one was worth.
     pub(super) fn advise_sync(&mut self, peer: &NodeName, now: Instant) {
-        if self.advice.peer.is_some() || self.advice.compared.is_some_and(|at| now < at + self.advice.pause) {
+        let since = *self.advice.differs_since.get_or_insert(now);
+        let settling = now.saturating_duration_since(since) < self.config.gossip_interval * SETTLE_TICKS;
+        let soon = self.advice.compared.is_some_and(|at| now < at + self.advice.pause);
+        let overdue = self.advice.compared.is_some_and(|at| now >= at + self.longest_pause());
+        if settling || soon || (self.broadcasts.is_busy() && !overdue) {
             return;
         }
-        let due = now + self.config.forward_window * 2;
-        self.advice.peer = Some((peer.clone(), due, self.sums.root()));
-        self.timers.set_earlier(Timer::AntiEntropy, due);
+        self.advice.compared = Some(now);
+        self.stats.syncs_advised += 1;
+        self.plan_sync(peer, now);
     }
 
-    /// Follows the advice, unless things are moving: then the next ack tells.
-    fn take_advice(&mut self, now: Instant) {
-        let Some((peer, _, root)) = self.advice.peer.take_if(|(_, due, _)| *due <= now) else { return };
-        let overdue = self.advice.compared.is_none_or(|at| now >= at + self.longest_pause());
-        let moving = self.sums.root() != root || self.broadcasts.is_busy();
-        if overdue || !moving {
-            self.advice.compared = Some(now);
-            self.stats.syncs_advised += 1;
-            self.plan_sync(&peer, now);
-        }
+    /// An ack showed our root.
+    pub(super) fn in_step(&mut self) {
+        self.advice.differs_since = None;
     }
 
     /// Two members that stay apart compare on advice this often at most.
@@ -116,7 +115,6 @@ impl Swim {
         if self.phase != Phase::Joined {
             return;
         }
-        self.take_advice(now);
         let due: Vec<NodeName> =
             self.sync_due.iter().filter(|(_, at)| **at <= now).map(|(peer, _)| peer.clone()).collect();
         for peer in due {
@@ -141,7 +139,6 @@ impl Swim {
     }
 
     fn schedule_sync(&mut self, now: Instant) {
-        let advised = self.advice.peer.as_ref().map(|(_, due, _)| *due);
         let next = self.sync_due.values().min().copied();
         let interval = self.config.anti_entropy_among(self.size()).mul_f64(self.rng.random_range(0.75..1.25));
         if self.sync_due.is_empty() {
@@ -157,9 +154,8 @@ impl Swim {
             {
                 self.sync_due.insert(peer.clone(), now + interval);
             }
-            return self.timers.set(Timer::AntiEntropy, advised.unwrap_or(now + interval));
+            return self.timers.set(Timer::AntiEntropy, now + interval);
         }
-        let next = next.into_iter().chain(advised).min();
         self.timers.set(Timer::AntiEntropy, next.unwrap_or(now + interval));
     }
 

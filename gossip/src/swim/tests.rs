@@ -1,7 +1,7 @@
 //! Propositions about whole meshes, in virtual time.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_model::{BootEpoch, MemberState, RecordKind, ServicesRecord, StatusRecord};
@@ -179,6 +179,47 @@ fn a_paused_member_refutes() {
     for at in ["n1", "n2"] {
         assert!(!went_dead(mesh.events("n3"), at), "our own pause is nobody else's death");
     }
+}
+
+/// Since when two members are connected, as the first one sees it.
+fn linked_since(mesh: &Mesh, at: &str, with: &str) -> Option<Instant> {
+    mesh.nodes[&node(at)].swim.links.get(&node(with)).map(|link| link.since)
+}
+
+#[test]
+fn a_member_that_stands_still_keeps_its_connections_until_it_is_dead() {
+    let mut mesh = Mesh::of(5, SwimConfig::lan());
+    mesh.until(MS(1000), "a complete mesh", Mesh::is_complete);
+    mesh.run(MS(3_000));
+    let peers = ["n1", "n2", "n4", "n5"];
+    let before: Vec<_> = peers.iter().map(|at| linked_since(&mesh, at, "n3")).collect();
+    for _ in 0..3 {
+        mesh.nodes.get_mut(&node("n3")).unwrap().frozen = true;
+        mesh.run(MS(4_000));
+        mesh.nodes.get_mut(&node("n3")).unwrap().frozen = false;
+        mesh.run(MS(4_000));
+    }
+    let failed: u64 = peers.iter().map(|at| mesh.nodes[&node(at)].swim.stats().probes_failed).sum();
+    assert!(failed >= 12, "each connection owed three acks, {failed}");
+    assert_eq!(peers.iter().map(|at| linked_since(&mesh, at, "n3")).collect::<Vec<_>>(), before);
+    mesh.nodes.get_mut(&node("n3")).unwrap().frozen = true;
+    mesh.until(MS(20_000), "the death everywhere", |mesh| {
+        peers.iter().all(|at| mesh.state(at, "n3") == Some(MemberState::Dead))
+    });
+    assert!(peers.iter().all(|at| linked_since(&mesh, at, "n3").is_none()), "calls to the dead are not in the way");
+}
+
+#[test]
+fn a_silent_connection_is_replaced_while_others_reach_the_member() {
+    let mut mesh = Mesh::of(4, SwimConfig::lan());
+    mesh.until(MS(1000), "a complete mesh", Mesh::is_complete);
+    mesh.run(MS(3_000));
+    let before = linked_since(&mesh, "n1", "n2");
+    mesh.cut.insert(pair(&node("n1"), &node("n2")));
+    mesh.until(MS(20_000), "given up", |mesh| linked_since(mesh, "n1", "n2").is_none());
+    mesh.cut.clear();
+    mesh.until(MS(15_000), "a fresh one", |mesh| linked_since(mesh, "n1", "n2") > before);
+    assert_eq!(mesh.state("n1", "n2"), Some(MemberState::Alive));
 }
 
 /// Scenario S6.
