@@ -122,12 +122,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
     while let Some(incoming) = inner.endpoint.accept().await {
         let from = incoming.remote_address();
         let is_validated = incoming.remote_address_validated();
-        let now = Instant::now();
-        let admission = if !is_validated && inner.traffic.may_be_stale(now) {
-            Admission::Retry
-        } else {
-            inner.sources().admit(from, is_validated, now)
-        };
+        let admission = inner.sources().admit(from, is_validated, Instant::now());
         match admission {
             Admission::Ignore => {
                 inner.counters.handshakes_ignored.add(1);

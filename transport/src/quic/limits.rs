@@ -64,13 +64,6 @@ pub const INCOMING_BYTES_ALL: u64 = 8 * 1024 * 1024;
 /// packet per packet.
 pub const RETRY_ABOVE: usize = 32;
 
-/// Silence of the whole socket after which this process may have stood still: what comes first is old, then.
-pub const SILENCE_MAX: Duration = Duration::from_millis(1_500);
-
-/// For so long after such a silence a source must first prove its address, and with it that it still waits. A member
-/// that was stopped wakes to dials of all others that have long given up; each would cost a whole handshake.
-pub const STALE_LIFE: Duration = Duration::from_millis(200);
-
 /// Handshakes under way at once.
 pub const PENDING_MAX: usize = 256;
 

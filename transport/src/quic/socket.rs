@@ -3,15 +3,12 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 
-use super::limits::{SILENCE_MAX, STALE_LIFE};
-use super::lock;
 use super::stats::Counter;
 
 /// Bytes of an IPv4 header without options, and of the UDP header.
@@ -41,42 +38,10 @@ impl Passed {
 }
 
 /// Both directions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) sent: Passed,
     pub(super) received: Passed,
-    silence: Mutex<Silence>,
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        let (sent, received) = (Passed::default(), Passed::default());
-        Self { sent, received, silence: Mutex::new(Silence { heard_at: Instant::now(), ended_at: None }) }
-    }
-}
-
-impl Traffic {
-    /// True when something was just heard after a long silence: what comes may have waited for us.
-    pub(super) fn may_be_stale(&self, now: Instant) -> bool {
-        lock(&self.silence).ended_at.is_some_and(|at| now.saturating_duration_since(at) < STALE_LIFE)
-    }
-}
-
-/// When the socket was last heard.
-#[derive(Debug)]
-struct Silence {
-    heard_at: Instant,
-    /// When the last long silence ended.
-    ended_at: Option<Instant>,
-}
-
-impl Silence {
-    fn note(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.heard_at) > SILENCE_MAX {
-            self.ended_at = Some(now);
-        }
-        self.heard_at = now;
-    }
 }
 
 /// The runtime's socket with counters around it.
@@ -115,7 +80,6 @@ impl AsyncUdpSocket for CountedSocket {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let count = ready!(self.socket.poll_recv(context, buffers, metas))?;
-        lock(&self.traffic.silence).note(Instant::now());
         for meta in metas.iter().take(count) {
             self.traffic.received.note(meta.addr, meta.len, meta.stride);
         }
@@ -141,22 +105,7 @@ impl AsyncUdpSocket for CountedSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_silence_counts_when_it_was_long_and_only_for_a_moment() {
-        let traffic = Traffic::default();
-        let start = lock(&traffic.silence).heard_at;
-        lock(&traffic.silence).note(start + SILENCE_MAX);
-        assert!(!traffic.may_be_stale(start + SILENCE_MAX));
-        let woke = start + SILENCE_MAX * 2 + Duration::from_millis(1);
-        lock(&traffic.silence).note(woke);
-        lock(&traffic.silence).note(woke + Duration::from_millis(1));
-        assert!(traffic.may_be_stale(woke + STALE_LIFE - Duration::from_millis(1)));
-        assert!(!traffic.may_be_stale(woke + STALE_LIFE));
-    }
 
     #[test]
     fn packets_of_one_send_each_have_headers() {
