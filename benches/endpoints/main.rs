@@ -149,6 +149,9 @@ fn mesh_figures(arguments: &Arguments) -> Done<()> {
     );
     let false_deaths: usize = nodes.iter().map(|node| node.facts.deaths().saturating_sub(1)).sum();
     row("members held dead that were not, whole run", false_deaths);
+    for node in &nodes {
+        node.facts.stories_but_of(&name).iter().for_each(|step| eprintln!("{}: {step}", node.name));
+    }
     shared.shutdown_background();
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use starling_gossip::{
-    Action, ClaimKind, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
-    OwnRecord, Seed, Signature, SignedClaim, Swim, SwimConfig, Ticket, Verdict,
+    Action, ClaimKind, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, Evidence, ExchangeId,
+    LocalMember, OwnRecord, Seed, Signature, SignedClaim, Step, Swim, SwimConfig, Ticket, Verdict,
 };
 use starling_identity::{
     CurrentIdentity, IssuingCa, NewTrustDomain, NodeIdentity, SignatureKind, TrustView, UnixTime, create_trust_domain,
@@ -106,8 +106,9 @@ impl Mesh {
 }
 
 /// What a node has seen, for the bench.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Facts {
+    since: Instant,
     alive: AtomicUsize,
     seen: Mutex<Seen>,
 }
@@ -119,7 +120,12 @@ struct Seen {
     weights: BTreeMap<NodeName, (u32, Instant)>,
     /// What happened, by kind: failed dials, ends of links, comparisons.
     counts: BTreeMap<String, u64>,
+    /// What led to each member's present state, since it was last doubted.
+    stories: BTreeMap<NodeName, Vec<String>>,
 }
+
+/// Steps of one story that are kept.
+const STEPS_MAX: usize = 40;
 
 impl Facts {
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -140,6 +146,13 @@ impl Facts {
         self.seen().counts.clone()
     }
 
+    /// Why it held members dead, but for `name`: one line a step.
+    pub(crate) fn stories_but_of(&self, name: &NodeName) -> Vec<String> {
+        let seen = self.seen();
+        let wrong = seen.deaths.keys().filter(|dead| *dead != name);
+        wrong.flat_map(|dead| seen.stories.get(dead).cloned().unwrap_or_default()).collect()
+    }
+
     fn count(&self, what: String) {
         *self.seen().counts.entry(what).or_default() += 1;
     }
@@ -153,7 +166,23 @@ impl Facts {
         self.seen().weights.get(owner).filter(|(seen, _)| *seen == weight).map(|(_, at)| *at)
     }
 
-    fn note(&self, event: &Event, now: Instant) {
+    fn tell(&self, evidence: &Evidence, health_score: u8, now: Instant) {
+        let mut seen = self.seen();
+        if seen.deaths.contains_key(&evidence.subject) {
+            return; // The first death is the one to explain.
+        }
+        let story = seen.stories.entry(evidence.subject.clone()).or_default();
+        if let Step::Suspected { .. } = &evidence.step {
+            story.clear();
+        }
+        if story.len() < STEPS_MAX {
+            let at = now.saturating_duration_since(self.since).as_secs_f64();
+            let (subject, step) = (&evidence.subject, &evidence.step);
+            story.push(format!("{at:.3} s, own health score {health_score}: {subject}: {step:?}"));
+        }
+    }
+
+    fn note(&self, event: &Event, health_score: u8, now: Instant) {
         match event {
             Event::Member(member) => {
                 let mut seen = self.seen();
@@ -169,13 +198,13 @@ impl Facts {
                     self.seen().weights.insert(owner.clone(), (instance.weight.get(), now));
                 }
             }
+            Event::Evidence(evidence) => self.tell(evidence, health_score, now),
             Event::MemberForgotten(_)
             | Event::Health { .. }
             | Event::Status { .. }
             | Event::OwnerDropped(_)
             | Event::Synced { .. }
             | Event::Isolation(_)
-            | Event::Evidence(_)
             | Event::Alarm(_)
             | Event::Documents(_)
             | Event::Revoked(_)
@@ -230,8 +259,8 @@ impl Node {
         let mut dice = [0; 32];
         dice.iter_mut().zip(at.to_le_bytes()).for_each(|(place, byte)| *place = byte);
         let (commands, queue) = mpsc::channel(64);
-        let facts = Arc::new(Facts::default());
         let now = Instant::now();
+        let facts = Arc::new(Facts { since: now, alive: AtomicUsize::new(0), seen: Mutex::default() });
         let driver = Driver {
             swim: Swim::new(me, SwimConfig::lan(), dice, now),
             net: net.clone(),
@@ -381,7 +410,7 @@ impl Driver {
                 self.swim.handle_signature(ticket, signature, now);
             }
             Action::Persist(_) => {}
-            Action::Emit(event) => self.facts.note(&event, now),
+            Action::Emit(event) => self.facts.note(&event, self.swim.health_score(), now),
         }
     }
 }
