@@ -5,8 +5,10 @@
 //! nothing that an asker does slows down traffic or gossip; writes are commands to the task that owns the thing.
 
 pub mod answer;
+pub mod body;
 pub mod certs;
 pub mod config;
+pub mod convergence;
 pub mod events;
 pub mod guard;
 pub mod instances;
@@ -110,6 +112,7 @@ pub fn router(state: Shared) -> Router {
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{name}", get(instances::get).put(instances::put).delete(instances::delete))
         .route("/v1/config", get(config::list).put(config::apply))
+        .route("/v1/config/convergence", get(convergence::get))
         .route("/v1/config/{kind}/{namespace}/{name}", get(config::get).put(config::put))
         .route("/v1/trust", get(config::trust).put(config::put_trust))
         .route("/v1/certs", get(certs::list))

@@ -1,13 +1,17 @@
 //! What this node holds about the mesh, as one immutable snapshot: written by the gossip task after a turn, read by
 //! everybody else.
 
+pub mod roots;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use starling_gossip::{DocumentView, MemberView, RevocationView, Stats};
-use starling_model::{BootEpoch, Digest, MemberState, NodeName};
+use starling_model::{BootEpoch, Digest, DocumentKey, MemberState, NodeName};
 
+use self::roots::Roots;
 use crate::api::views::{Agreement, BEHIND_NAMES_MAX, MemberCounts};
 
 /// Where the newest snapshot is.
@@ -42,6 +46,10 @@ pub struct MeshView {
     pub documents_root: u64,
     /// Documents in use, without deleted ones, by key.
     pub documents: Vec<DocumentView>,
+    /// Documents whose newest generation was written in more than one way: its contents, the winner first.
+    pub conflicts: BTreeMap<DocumentKey, Vec<DocumentView>>,
+    /// What roots stand for.
+    pub roots: Roots,
     /// Revocations in force, by node.
     pub revocations: Vec<RevocationView>,
     /// The seed that let us in.
@@ -68,6 +76,8 @@ impl MeshView {
             digest: Digest::default(),
             documents_root: 0,
             documents: Vec::new(),
+            conflicts: BTreeMap::new(),
+            roots: Roots::default(),
             revocations: Vec::new(),
             via: None,
             judge_dropped: 0,
@@ -103,7 +113,9 @@ impl MeshView {
         self.members.iter().filter(|member| member.state == MemberState::Alive)
     }
 
-    fn agrees(&self, member: &MemberView) -> bool {
+    /// True when this member holds the same documents and trust as this node: see [`Self::agreement`].
+    #[must_use]
+    pub fn agrees(&self, member: &MemberView) -> bool {
         if member.name == self.node {
             return true;
         }
@@ -137,9 +149,25 @@ impl MeshView {
 pub(crate) mod tests {
     use std::time::Duration;
 
-    use starling_model::{Incarnation, Life, StatusRecord};
+    use bytes::Bytes;
+    use starling_model::{DocumentVersion, Generation, Incarnation, KeyId, Life, StatusRecord};
 
     use super::*;
+
+    /// `HTTPRoute default/NAME`, signed by k1.
+    pub(crate) fn document(name: &str, generation: u64) -> DocumentView {
+        let generation = Generation::new(generation).unwrap();
+        DocumentView {
+            key: DocumentKey::parse("HTTPRoute", "default", name).unwrap(),
+            version: DocumentVersion { generation, signer: KeyId(1), hash: Digest([7; 32]) },
+            schema: 1,
+            signed_at: 1_795_014_000_000,
+            deleted: false,
+            batch: None,
+            text: Bytes::from_static(b"kind: HTTPRoute\n"),
+            envelope: Bytes::from_static(&[0; 80]),
+        }
+    }
 
     /// A member with a status of digest zero.
     pub(crate) fn member(name: &str, state: MemberState, at: Instant) -> MemberView {

@@ -52,6 +52,14 @@ pub fn render<T: Serialize>(headers: &HeaderMap, status: StatusCode, envelope: &
     response
 }
 
+/// Adds the link to the next page, if there is one.
+pub fn linked(mut response: Response, next: Option<&str>) -> Response {
+    if let Some(next) = next {
+        set(&mut response, header::LINK, &format!("<{next}>; rel=\"next\""));
+    }
+    response
+}
+
 fn set(response: &mut Response, name: header::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);

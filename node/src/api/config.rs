@@ -3,72 +3,161 @@
 //! The agent holds no operator's key. What comes in is judged by the trust bundle in force, kept on disk before it is
 //! answered, and only then told to the mesh.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use starling_gossip::{DocumentView, RevocationView, SubmitProblem, SubmitRefused, Submitted, Void};
-use starling_model::{Code, DocumentKey, DocumentVersion, KeyId, codes};
+use starling_model::{Code, DocumentKey, Generation, KeyId, codes};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Shared;
 use super::answer::{self, read};
+use super::body::read_object;
 use super::problem::Refusal;
 use super::query::Query;
-use super::server::BODY_BYTES_MAX;
 use super::views::{
-    ApplyRequest, Document, DocumentBatch, Envelope, InUse, Items, ProblemPart, SignedForm, Signer, Trust,
-    TrustOperator, TrustRequest, TrustRevocation, kind,
+    ApplyRequest, Document, DocumentBatch, DocumentPage, DocumentVersion, Envelope, InUse, ProblemPart, SignedForm,
+    Signer, Trust, TrustOperator, TrustRequest, TrustRevocation, kind,
 };
-use crate::tasks::gossip::{MeshCommand, Submission};
+use crate::store::Durability;
+use crate::tasks::gossip::{AnyCase, History, MeshCommand, Submission};
 use crate::telemetry::time::{Clocks, rfc3339_millis};
 
-/// How long a body may take to arrive, and the mesh task to judge.
+/// How long the mesh task may take to judge.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes of an Ed25519 signature.
 const SIGNATURE_BYTES: usize = 64;
 const DOCUMENT_FORMAT: &str = "starling-document/1";
 const REVOCATION_FORMAT: &str = "starling-revocation/1";
 
+/// Which part of the documents an answer shows: those after a cursor, which is `Kind/namespace/name`.
+#[derive(Clone, Debug)]
+pub struct Page {
+    limit: usize,
+    after: Option<DocumentKey>,
+}
+
+impl Page {
+    /// Reads `limit` and `cursor`.
+    ///
+    /// # Errors
+    /// 400 when one of them is none.
+    pub fn read(query: &Query) -> Result<Self, Refusal> {
+        let after = match query.get("cursor") {
+            None => None,
+            Some(text) => Some(cursor_key(text).ok_or_else(|| {
+                let text: String = text.chars().take(80).collect();
+                Refusal::malformed(format!("cursor {text:?} is no Kind/namespace/name"))
+            })?),
+        };
+        Ok(Self { limit: query.limit()?, after })
+    }
+
+    /// Its part of `documents`, which are in order, and the cursor of the next page.
+    #[must_use]
+    pub fn of<'a>(&self, documents: &'a [DocumentView]) -> (&'a [DocumentView], Option<String>) {
+        let from = self.after.as_ref().map_or(0, |after| documents.partition_point(|one| one.key <= *after));
+        let rest = documents.get(from..).unwrap_or_default();
+        match rest.get(..self.limit).filter(|page| page.len() < rest.len()) {
+            Some(page) => (page, page.last().map(|last| cursor(&last.key))),
+            None => (rest, None),
+        }
+    }
+
+    /// The path of the next page.
+    #[must_use]
+    pub fn link(&self, path: &str, cursor: &str) -> String {
+        format!("{path}?cursor={cursor}&limit={}", self.limit)
+    }
+}
+
+fn cursor(key: &DocumentKey) -> String {
+    format!("{}/{}/{}", key.kind, key.namespace, key.name)
+}
+
+fn cursor_key(text: &str) -> Option<DocumentKey> {
+    let mut parts = text.splitn(3, '/');
+    DocumentKey::parse(parts.next()?, parts.next()?, parts.next()?).ok()
+}
+
 /// Documents in use, without their source.
 ///
 /// # Errors
-/// 400 for unknown parameters.
+/// 400 for unknown parameters, and for a cursor that is none.
 pub async fn list(
     State(state): State<Shared>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    Query::read(query.as_deref(), &[])?;
+    let page = Page::read(&Query::read(query.as_deref(), &["limit", "cursor"])?)?;
     let view = state.view.load();
-    let items = view.documents.iter().map(|document| show(&state, document, false)).collect();
-    Ok(read(&state, &headers, kind::DOCUMENT_LIST, Items::<Document> { items }))
+    let (documents, next) = page.of(&view.documents);
+    let items = documents.iter().map(|document| show(&state, document, Part::Head)).collect();
+    let link = next.as_ref().map(|cursor| page.link("/v1/config", cursor));
+    let answer = read(&state, &headers, kind::DOCUMENT_LIST, DocumentPage { items, next });
+    Ok(answer::linked(answer, link.as_deref()))
 }
 
-/// One document as it is in use, with its source and signed form.
+/// One document with its source, its signed form and its history: as it is in use, or of one generation that is held.
 ///
 /// # Errors
-/// 404 when no such document is in use.
+/// 404 when no such document is in use, or when that generation is not held (any more); 503 when the mesh task does not
+/// answer.
 pub async fn get(
     State(state): State<Shared>,
     Path((what, namespace, name)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    Query::read(query.as_deref(), &[])?;
-    let view = state.view.load();
-    let wanted = |document: &&DocumentView| names(&document.key, &what, &namespace, &name);
-    let document = view.documents.iter().find(wanted).ok_or_else(|| {
-        Refusal::missing(format!("no {what} {namespace}/{name} is in use")).with_help("GET /v1/config lists what is")
-    })?;
-    Ok(read(&state, &headers, kind::DOCUMENT, show(&state, document, true)))
+    let query = Query::read(query.as_deref(), &["generation"])?;
+    let generation = query.get("generation").map(read_generation).transpose()?;
+    let wanted = AnyCase { kind: what, namespace, name };
+    let (reply, held) = oneshot::channel();
+    if !state.mesh.offer(MeshCommand::History { wanted: wanted.clone(), reply }) {
+        return Err(silent());
+    }
+    let history = timeout(DEADLINE, held).await.map_err(|_| silent())?.map_err(|_| silent())?;
+    let shown = match generation {
+        None => history.used.as_ref().filter(|used| !used.deleted),
+        Some(generation) => history.versions.iter().find(|one| one.version.generation == generation),
+    };
+    match shown {
+        Some(shown) => Ok(read(&state, &headers, kind::DOCUMENT, show(&state, shown, Part::Whole(&history)))),
+        None => Err(not_held(&wanted, generation, &history)),
+    }
+}
+
+fn not_held(wanted: &AnyCase, generation: Option<Generation>, history: &History) -> Refusal {
+    let held: BTreeSet<Generation> = history.versions.iter().map(|one| one.version.generation).collect();
+    match generation {
+        Some(generation) if !held.is_empty() => {
+            let held: Vec<String> = held.iter().map(ToString::to_string).collect();
+            Refusal::missing(format!("{wanted} generation {generation} is not held here"))
+                .with_help(format!("held are {}", held.join(", ")))
+        }
+        Some(_) | None => {
+            Refusal::missing(format!("no {wanted} is in use")).with_help("GET /v1/config lists what is in use")
+        }
+    }
+}
+
+fn read_generation(text: &str) -> Result<Generation, Refusal> {
+    text.parse()
+        .ok()
+        .and_then(Generation::new)
+        .ok_or_else(|| Refusal::malformed(format!("generation={text} is no number from 1")))
+}
+
+fn silent() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the mesh does not answer")
 }
 
 /// Takes the documents of one `apply`.
@@ -76,7 +165,7 @@ pub async fn get(
 /// # Errors
 /// 400 for a malformed body; 403, 409, 422 or 507 for what was refused, with each problem; then nothing is kept.
 pub async fn apply(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let request: ApplyRequest = read_json(body).await?;
+    let request: ApplyRequest = read_object(body, r#"{"documents": [{"format": "starling-document/1", …}]}"#).await?;
     take(&state, &headers, request.documents).await
 }
 
@@ -90,11 +179,13 @@ pub async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let form: SignedForm = read_json(body).await?;
-    let bytes = sealed(&form, DOCUMENT_FORMAT)?;
+    let form: SignedForm =
+        read_object(body, r#"{"format": "starling-document/1", "payload": …, "keyId": …, "signature": …}"#).await?;
+    let bytes = sealed_document(&form)?;
     let document = starling_model::Document::read(&bytes[..bytes.len() - SIGNATURE_BYTES]);
-    if document.is_ok_and(|(document, _)| !names(&document.key, &what, &namespace, &name)) {
-        return Err(Refusal::malformed(format!("the signed form is not of {what} {namespace}/{name}")));
+    let named = AnyCase { kind: what, namespace, name };
+    if document.is_ok_and(|(document, _)| !named.is(&document.key)) {
+        return Err(Refusal::malformed(format!("the signed form is not of {named}")));
     }
     take(&state, &headers, vec![form]).await
 }
@@ -103,17 +194,17 @@ async fn take(state: &Shared, headers: &HeaderMap, forms: Vec<SignedForm>) -> Re
     if forms.is_empty() {
         return Err(Refusal::malformed("no documents"));
     }
-    let documents = forms.iter().map(|form| sealed(form, DOCUMENT_FORMAT)).collect::<Result<Vec<_>, _>>()?;
+    let documents = forms.iter().map(sealed_document).collect::<Result<Vec<_>, _>>()?;
     let versions = submit(state, Submission::Documents(documents.clone())).await?;
     let views = documents.iter().zip(versions).filter_map(|(bytes, version)| view_of(bytes, version));
-    let items = views.map(|view| show(state, &view, false)).collect();
-    let envelope =
-        Envelope::new(kind::DOCUMENT_LIST, answer::view(state, &Clocks::read()), Items::<Document> { items });
+    let items = views.map(|view| show(state, &view, Part::Head)).collect();
+    let page = DocumentPage { items, next: None };
+    let envelope = Envelope::new(kind::DOCUMENT_LIST, answer::view(state, &Clocks::read()), page);
     Ok(answer::render(headers, StatusCode::OK, &envelope))
 }
 
 /// A document that was just accepted: the next snapshot will hold it.
-fn view_of(envelope: &Bytes, version: DocumentVersion) -> Option<DocumentView> {
+fn view_of(envelope: &Bytes, version: starling_model::DocumentVersion) -> Option<DocumentView> {
     let body = envelope.get(..envelope.len().checked_sub(SIGNATURE_BYTES)?)?;
     let (document, text) = starling_model::Document::read(body).ok()?;
     Some(DocumentView {
@@ -146,21 +237,24 @@ pub async fn trust(
 /// # Errors
 /// As [`apply`].
 pub async fn put_trust(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let request: TrustRequest = read_json(body).await?;
-    submit(&state, Submission::Revocation(sealed(&request.revocation, REVOCATION_FORMAT)?)).await?;
+    let request: TrustRequest = read_object(body, r#"{"revocation": {"format": "starling-revocation/1", …}}"#).await?;
+    submit(&state, Submission::Revocation(sealed_revocation(&request.revocation)?)).await?;
     let envelope = Envelope::new(kind::TRUST, answer::view(&state, &Clocks::read()), show_trust(&state));
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
 }
 
-async fn submit(state: &Shared, what: Submission) -> Result<Vec<DocumentVersion>, Refusal> {
-    let gone = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the mesh does not answer");
+async fn submit(state: &Shared, what: Submission) -> Result<Vec<starling_model::DocumentVersion>, Refusal> {
     let (reply, outcome) = oneshot::channel();
     if !state.mesh.offer(MeshCommand::Submit { what, reply }) {
-        return Err(gone());
+        return Err(silent());
     }
-    match timeout(DEADLINE, outcome).await.map_err(|_| gone())?.map_err(|_| gone())? {
-        Submitted::Accepted { versions } => Ok(versions),
-        Submitted::Refused { problems } => Err(refused(&problems)),
+    let fate = timeout(DEADLINE, outcome).await.map_err(|_| silent())?.map_err(|_| silent())?;
+    match (fate.outcome, fate.durability) {
+        (Submitted::Accepted { versions }, Durability::Durable) => Ok(versions),
+        (Submitted::Accepted { .. }, Durability::Memory) => Err(Refusal::not_durable(
+            "it was accepted and the other members hear of it, but this agent forgets it when it ends",
+        )),
+        (Submitted::Refused { problems }, _) => Err(refused(&problems)),
     }
 }
 
@@ -209,22 +303,9 @@ fn verdict(problem: &SubmitProblem) -> (StatusCode, Code) {
     }
 }
 
-async fn read_json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let bytes = match timeout(DEADLINE, to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            let detail = "the body is over 1 MiB, or broke off";
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, codes::API_LIMIT, detail));
-        }
-        Err(_elapsed) => {
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, codes::API_LIMIT, "the body did not arrive in 10 s"));
-        }
-    };
-    serde_json::from_slice(&bytes).map_err(|error| Refusal::malformed(error.to_string()))
-}
-
-/// The signed bytes with the signature behind them, as they travel in the mesh.
-fn sealed(form: &SignedForm, format: &str) -> Result<Bytes, Refusal> {
+/// The signed bytes with the signature behind them, as they travel in the mesh. `signer` reads who signed out of the
+/// payload; one that cannot be read is left to the mesh task, which says what is wrong with it.
+fn sealed(form: &SignedForm, format: &str, signer: impl Fn(&[u8]) -> Option<KeyId>) -> Result<Bytes, Refusal> {
     if form.format != format {
         return Err(Refusal::malformed(format!("format {:?}: {format} is known", form.format)));
     }
@@ -236,8 +317,20 @@ fn sealed(form: &SignedForm, format: &str) -> Result<Bytes, Refusal> {
     if signature.len() != SIGNATURE_BYTES {
         return Err(Refusal::malformed(format!("the signature has {} bytes, not {SIGNATURE_BYTES}", signature.len())));
     }
+    if let Some(signer) = signer(&bytes).filter(|signer| signer.to_string() != form.key_id) {
+        let detail = format!("keyId is {:?}, but the payload says that {signer} signed it", form.key_id);
+        return Err(Refusal::malformed(detail));
+    }
     bytes.extend_from_slice(&signature);
     Ok(bytes.into())
+}
+
+fn sealed_document(form: &SignedForm) -> Result<Bytes, Refusal> {
+    sealed(form, DOCUMENT_FORMAT, |body| Some(starling_model::Document::read(body).ok()?.0.signer))
+}
+
+fn sealed_revocation(form: &SignedForm) -> Result<Bytes, Refusal> {
+    sealed(form, REVOCATION_FORMAT, |body| Some(starling_model::Revocation::read(body).ok()?.signer))
 }
 
 fn form_of(format: &str, key: KeyId, envelope: &Bytes) -> SignedForm {
@@ -248,11 +341,6 @@ fn form_of(format: &str, key: KeyId, envelope: &Bytes) -> SignedForm {
         key_id: key.to_string(),
         signature: BASE64.encode(signature),
     }
-}
-
-/// Kinds are named in any case, as people type them.
-fn names(key: &DocumentKey, what: &str, namespace: &str, name: &str) -> bool {
-    key.kind.as_str().eq_ignore_ascii_case(what) && key.namespace.as_str() == namespace && key.name.as_str() == name
 }
 
 fn signer(state: &Shared, key: KeyId) -> Signer {
@@ -266,21 +354,72 @@ fn signed_at(unix_millis: i64) -> String {
     rfc3339_millis(SystemTime::UNIX_EPOCH + since)
 }
 
-fn show(state: &Shared, document: &DocumentView, whole: bool) -> Document {
-    let agreement = state.view.load().agreement();
+/// How much of a document an answer shows.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// In a list: neither source nor history.
+    Head,
+    /// By itself, with what is held of it.
+    Whole(&'a History),
+}
+
+fn show(state: &Shared, document: &DocumentView, part: Part<'_>) -> Document {
+    let view = state.view.load();
+    let agreement = view.agreement();
+    let generation = document.version.generation;
+    let (conflict, history) = match part {
+        Part::Head => {
+            let contents = view.conflicts.get(&document.key).map(Vec::as_slice).unwrap_or_default();
+            let is_shown = contents.iter().any(|one| one.version == document.version);
+            (is_shown.then(|| contents.iter().map(|one| brief(state, one, contents, &view.documents)).collect()), None)
+        }
+        Part::Whole(held) => {
+            let all: Vec<DocumentVersion> =
+                held.versions.iter().map(|one| brief(state, one, &held.versions, held.used.as_slice())).collect();
+            let with_source = |(one, version): (&DocumentView, &DocumentVersion)| DocumentVersion {
+                source: Some(text_of(one)),
+                ..version.clone()
+            };
+            let contents = held.versions.iter().zip(&all).filter(|(one, _)| one.version.generation == generation);
+            let contents: Vec<DocumentVersion> = contents.map(with_source).collect();
+            ((contents.len() > 1).then_some(contents), Some(all))
+        }
+    };
+    let is_whole = history.is_some();
     Document {
         document_kind: document.key.kind.to_string(),
         namespace: document.key.namespace.to_string(),
         name: document.key.name.to_string(),
-        generation: document.version.generation.get(),
+        generation: generation.get(),
         deleted: document.deleted,
         batch: document.batch.map(|batch| DocumentBatch { hash: batch.id.to_string(), count: batch.count.get() }),
         signer: signer(state, document.version.signer),
         signed_at: signed_at(document.signed_at),
         digest: document.version.hash.to_string(),
         in_use: InUse { alive: agreement.alive, same: agreement.same },
-        source: whole.then(|| String::from_utf8_lossy(&document.text).into_owned()),
-        envelope: whole.then(|| form_of(DOCUMENT_FORMAT, document.version.signer, &document.envelope)),
+        conflict,
+        history,
+        source: is_whole.then(|| text_of(document)),
+        envelope: is_whole.then(|| form_of(DOCUMENT_FORMAT, document.version.signer, &document.envelope)),
+    }
+}
+
+fn text_of(document: &DocumentView) -> String {
+    String::from_utf8_lossy(&document.text).into_owned()
+}
+
+/// One of the versions `all` of a document; `used` holds the one in use.
+fn brief(state: &Shared, one: &DocumentView, all: &[DocumentView], used: &[DocumentView]) -> DocumentVersion {
+    let generation = one.version.generation;
+    DocumentVersion {
+        generation: generation.get(),
+        deleted: one.deleted,
+        signer: signer(state, one.version.signer),
+        signed_at: signed_at(one.signed_at),
+        digest: one.version.hash.to_string(),
+        in_use: used.iter().any(|used| used.key == one.key && used.version == one.version),
+        conflict: all.iter().filter(|other| other.version.generation == generation).count() > 1,
+        source: None,
     }
 }
 

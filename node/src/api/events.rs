@@ -22,17 +22,13 @@ use starling_model::codes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Shared;
-use super::answer::read;
+use super::answer::{linked, read};
 use super::problem::Refusal;
 use super::query::Query;
 use super::views::{EventPage, kind};
 use crate::events::{Entry, KINDS};
 use crate::shutdown::Phase;
 
-/// Events of a page unless it is asked for otherwise.
-const LIMIT_DEFAULT: usize = 100;
-/// Most events of one page.
-const LIMIT_MAX: usize = 1_000;
 /// How far back `since` may look as a duration.
 const SINCE_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// Streams at a time: they keep connections of the API busy, of which the socket has 16.
@@ -87,7 +83,7 @@ pub async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let query = Query::read(query.as_deref(), &["since", "kind", "node", "limit", "cursor", "follow"])?;
-    let limit = limit(&query)?;
+    let limit = query.limit()?;
     let wanted = Wanted { since: since(&query)?, kind: of_kind(&query)?, node: query.get("node").map(str::to_owned) };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let after = match query.get("cursor").or(last) {
@@ -102,20 +98,9 @@ pub async fn list(
     let slice = state.events.after(after, limit, |entry| wanted.takes(entry));
     let next = slice.more.then(|| state.events.id(slice.seen));
     let items = slice.entries.iter().map(|entry| entry.event.clone()).collect();
-    let link = next.as_ref().map(|cursor| format!("</v1/events?cursor={cursor}&limit={limit}>; rel=\"next\""));
-    let mut response = read(&state, &headers, kind::EVENT_LIST, EventPage { items, next, dropped: slice.dropped });
-    if let Some(Ok(link)) = link.map(|link| HeaderValue::from_str(&link)) {
-        response.headers_mut().insert(header::LINK, link);
-    }
-    Ok(response)
-}
-
-fn limit(query: &Query) -> Result<usize, Refusal> {
-    let Some(text) = query.get("limit") else { return Ok(LIMIT_DEFAULT) };
-    text.parse()
-        .ok()
-        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-        .ok_or_else(|| Refusal::malformed(format!("limit={text} is no number from 1 to {LIMIT_MAX}")))
+    let link = next.as_ref().map(|cursor| format!("/v1/events?cursor={cursor}&limit={limit}"));
+    let page = EventPage { items, next, dropped: slice.dropped };
+    Ok(linked(read(&state, &headers, kind::EVENT_LIST, page), link.as_deref()))
 }
 
 /// `5m`, or a time.

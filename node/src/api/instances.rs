@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -14,16 +14,16 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::answer::{self, read};
+use super::body::read_object;
 use super::guard::Door;
 use super::problem::Refusal;
 use super::query::Query;
-use super::server::BODY_BYTES_MAX;
 use super::views::{Check, Envelope, Instance, InstanceSource, Items, ProblemPart, Reason, kind};
 use crate::store::Durability;
 use crate::tasks::instances::{Announcer, InstanceCommand, LocalInstance, Refused};
 use crate::telemetry::time::Clocks;
 
-/// Time for a body, and for the task's answer.
+/// Time for the task's answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// All instances, by name.
@@ -59,7 +59,8 @@ pub async fn get(
 /// Announces an instance, or changes what was announced over the API.
 ///
 /// # Errors
-/// 400 for a malformed body, 403 for rights that the caller does not have, 409 for a name that a file holds.
+/// 400 for a malformed body, 403 for rights that the caller does not have, 409 for a name that a file holds, 507 when it
+/// is announced but not on disk.
 pub async fn put(
     State(state): State<Shared>,
     Path(name): Path<String>,
@@ -72,14 +73,14 @@ pub async fn put(
     let name = parse_name(&name)?;
     let spec = read_spec(&name, body).await?;
     check_rights(&spec, door)?;
-    let durability = command(&state, |reply| InstanceCommand::Put(Box::new(spec), reply)).await?;
-    answer_with(&state, &headers, &name, durability)
+    command(&state, |reply| InstanceCommand::Put(Box::new(spec), reply)).await?;
+    answer_with(&state, &headers, &name)
 }
 
 /// Withdraws an instance that was announced over the API.
 ///
 /// # Errors
-/// 404 when there is none, 409 when a file holds the name.
+/// 404 when there is none, 409 when a file holds the name, 507 when it is withdrawn but not on disk.
 pub async fn delete(
     State(state): State<Shared>,
     Path(name): Path<String>,
@@ -89,8 +90,9 @@ pub async fn delete(
     Query::read(query.as_deref(), &[])?;
     let name = parse_name(&name)?;
     let held = state.local.load().get(name.as_str()).cloned();
-    let durability = command(&state, |reply| InstanceCommand::Delete(name.clone(), reply)).await?;
-    let shown = held.as_ref().map(|held| show(held, Some(durability))).ok_or_else(|| missing(name.as_str()))?;
+    command(&state, |reply| InstanceCommand::Delete(name.clone(), reply)).await?;
+    let shown =
+        held.as_ref().map(|held| show(held, Some(Durability::Durable))).ok_or_else(|| missing(name.as_str()))?;
     let envelope = Envelope::new(kind::INSTANCE, answer::view(&state, &Clocks::read()), shown);
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
 }
@@ -105,55 +107,13 @@ fn parse_name(name: &str) -> Result<InstanceName, Refusal> {
 }
 
 async fn read_spec(name: &InstanceName, body: Body) -> Result<InstanceSpec, Refusal> {
-    let bytes = match timeout(DEADLINE, to_bytes(body, BODY_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            let detail = "the body is over 1 MiB, or broke off";
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, codes::API_LIMIT, detail));
-        }
-        Err(_elapsed) => {
-            let detail = "the body did not arrive in 10 s";
-            return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, codes::API_LIMIT, detail));
-        }
-    };
-    let form = parse_form(&bytes)?;
+    const EXAMPLE: &str = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080"}"#;
+    let form: InstanceForm = read_object(body, EXAMPLE).await?;
     form.resolve(Some(name)).map_err(|invalid| {
         let pointer = Some(format!("#/{}", invalid.field.replace('.', "/")));
         let detail = invalid.to_string();
         let mut refusal = Refusal::malformed(detail.clone());
         refusal.errors = vec![ProblemPart { pointer, line: None, column: None, detail }];
-        refusal
-    })
-}
-
-/// Reads the body; a mistake comes with its place, and with the nearest field where one is unknown.
-fn parse_form(bytes: &[u8]) -> Result<InstanceForm, Refusal> {
-    const EXAMPLE: &str = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080"}"#;
-    if bytes.first().is_none_or(|first| *first != b'{' && !first.is_ascii_whitespace()) {
-        let what = if bytes.is_empty() { "the body is empty" } else { "the body is no JSON object" };
-        return Err(Refusal::malformed(what).with_help(format!("send {EXAMPLE}")));
-    }
-    serde_json::from_slice(bytes).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let mut what = error.to_string();
-        if let Some(end) = what.rfind(&format!(" at line {line} column {column}")) {
-            what.truncate(end);
-        }
-        // The reader names fields between back ticks: first the unknown one, then those that there are.
-        let mut quoted = what.split('`').skip(1).step_by(2);
-        let unknown = what.starts_with("unknown field").then(|| quoted.next()).flatten();
-        let near = unknown.and_then(|name| starling_config::suggest(name, quoted)).map(str::to_owned);
-        let part = ProblemPart {
-            pointer: None,
-            line: u32::try_from(line).ok(),
-            column: u32::try_from(column).ok(),
-            detail: what.clone(),
-        };
-        let mut refusal = Refusal::malformed(format!("line {line}, column {column}: {what}"));
-        if let Some(near) = near {
-            refusal = refusal.with_help(format!("did you mean `{near}`?"));
-        }
-        refusal.errors = vec![part];
         refusal
     })
 }
@@ -183,14 +143,15 @@ fn check_rights(spec: &InstanceSpec, door: Door) -> Result<(), Refusal> {
 async fn command(
     state: &Shared,
     make: impl FnOnce(oneshot::Sender<Result<Durability, Refused>>) -> InstanceCommand,
-) -> Result<Durability, Refusal> {
+) -> Result<(), Refusal> {
     let busy = |detail: &str| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, detail);
     let (reply, answer) = oneshot::channel();
     if state.instances.try_send(make(reply)).is_err() {
         return Err(busy("too many announcements wait"));
     }
     match timeout(DEADLINE, answer).await {
-        Ok(Ok(Ok(durability))) => Ok(durability),
+        Ok(Ok(Ok(Durability::Durable))) => Ok(()),
+        Ok(Ok(Ok(Durability::Memory))) => Err(Refusal::not_durable("the change holds until the agent ends")),
         Ok(Ok(Err(refused))) => Err(refuse(&refused)),
         Ok(Err(_)) | Err(_) => Err(busy("the announcement was not answered in time")),
     }
@@ -207,16 +168,12 @@ fn refuse(refused: &Refused) -> Refusal {
     }
 }
 
-fn answer_with(
-    state: &Shared,
-    headers: &HeaderMap,
-    name: &InstanceName,
-    durability: Durability,
-) -> Result<Response, Refusal> {
+/// What was put, once it is on disk.
+fn answer_with(state: &Shared, headers: &HeaderMap, name: &InstanceName) -> Result<Response, Refusal> {
     let local = state.local.load_full();
     let instance = local.get(name.as_str()).ok_or_else(|| missing(name.as_str()))?;
     let envelope =
-        Envelope::new(kind::INSTANCE, answer::view(state, &Clocks::read()), show(instance, Some(durability)));
+        Envelope::new(kind::INSTANCE, answer::view(state, &Clocks::read()), show(instance, Some(Durability::Durable)));
     Ok(answer::render(headers, StatusCode::OK, &envelope))
 }
 
@@ -275,20 +232,6 @@ mod tests {
         let form: InstanceForm = serde_json::from_str(json).unwrap();
         let spec = form.resolve(Some(&InstanceName::new("web").unwrap())).unwrap();
         assert_eq!(check_rights(&spec, door).map_err(|refusal| refusal.status.as_u16()), want, "{json}");
-    }
-
-    #[test]
-    fn a_body_that_cannot_be_read_says_where_and_what_was_meant() {
-        let refuse = |body: &str| parse_form(body.as_bytes()).unwrap_err();
-        let typo = refuse(r#"{"service":"web","protocol":"http","adress":"127.0.0.1:80"}"#);
-        assert!(typo.detail.starts_with("line 1, column ") && typo.detail.contains("`adress`"), "{typo:?}");
-        assert_eq!(typo.help.as_deref(), Some("did you mean `address`?"));
-        assert!(!typo.errors[0].detail.contains(" at line "), "{typo:?}");
-        for (body, what) in [("", "empty"), ("[]", "no JSON object"), ("{", "EOF"), (" {}", "missing field")] {
-            let refusal = refuse(body);
-            assert!(refusal.detail.contains(what), "{body}: {refusal:?}");
-            assert!(!refusal.detail.contains("struct"), "{body}: {refusal:?}");
-        }
     }
 
     #[test]

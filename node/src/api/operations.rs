@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::Shared;
 use super::answer;
+use super::body::read_object;
 use super::problem::Refusal;
 use super::query::Query;
-use super::server::BODY_BYTES_MAX;
 use super::views::{Envelope, JoinRequest, Operation, kind};
 use crate::mesh_view::MeshView;
 use crate::shutdown::Phase;
@@ -119,9 +119,7 @@ pub async fn join(
     body: Body,
 ) -> Result<Response, Refusal> {
     let wait = Query::read(query.as_deref(), &["wait"])?.duration("wait", WAIT_MAX)?;
-    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| Refusal::malformed("the body could not be read"))?;
-    let request: JoinRequest = serde_json::from_slice(&bytes)
-        .map_err(|error| Refusal::malformed(format!("{error}")).with_help(r#"send {"seeds": ["HOST:7740"]}"#))?;
+    let request: JoinRequest = read_object(body, r#"{"seeds": ["HOST:7740"]}"#).await?;
     check_seeds(&request.seeds)?;
     if state.lifecycle.phase() >= Phase::Draining {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, codes::NOT_READY, "the agent is leaving"));

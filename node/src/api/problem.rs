@@ -46,6 +46,13 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, codes::NOT_FOUND, detail)
     }
 
+    /// 507: done and told, but not on disk (ST0716); `what` says how long it holds.
+    #[must_use]
+    pub fn not_durable(what: &str) -> Self {
+        let detail = format!("not on disk: {what}");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, codes::STORE_DEGRADED, detail)
+    }
+
     /// The same with other advice.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -64,6 +71,7 @@ impl Refusal {
             detail: self.detail.clone(),
             instance: path.to_owned(),
             help: self.help.clone().unwrap_or_else(|| self.code.help.to_owned()),
+            durable: (self.code == codes::STORE_DEGRADED).then_some(false),
             errors: self.errors.clone(),
         }
     }

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use super::problem::Refusal;
 
+/// Things of a page unless it is asked for otherwise.
+const LIMIT_DEFAULT: usize = 100;
+/// Most things of one page.
+const LIMIT_MAX: usize = 1_000;
+
 /// The parameters of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(BTreeMap<String, String>);
@@ -34,6 +39,18 @@ impl Query {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// How many things one page is to hold: 100 unless asked for otherwise.
+    ///
+    /// # Errors
+    /// 400 when it is no number from 1 to 1,000.
+    pub fn limit(&self) -> Result<usize, Refusal> {
+        let Some(text) = self.get("limit") else { return Ok(LIMIT_DEFAULT) };
+        text.parse()
+            .ok()
+            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+            .ok_or_else(|| Refusal::malformed(format!("limit={text} is no number from 1 to {LIMIT_MAX}")))
     }
 
     /// A duration such as `30s`, at most `longest`.
@@ -95,5 +112,14 @@ mod tests {
         assert!(read("wait=61s").is_err());
         assert!(read("wait=soon").is_err());
         assert!(read("wait=-1s").is_err());
+    }
+
+    #[test]
+    fn a_page_holds_from_one_to_a_thousand_things() {
+        let limit = |raw: &str| Query::read(Some(raw), &["limit"]).and_then(|query| query.limit());
+        assert_eq!((limit(""), limit("limit=1"), limit("limit=1000")), (Ok(LIMIT_DEFAULT), Ok(1), Ok(LIMIT_MAX)));
+        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=all", "limit="] {
+            assert_eq!(limit(bad).map_err(|refusal| refusal.status.as_u16()), Err(400), "{bad}");
+        }
     }
 }

@@ -60,7 +60,7 @@ fn status(state: &Shared) -> Status {
         uptime_seconds: clocks.wall().duration_since(state.started).map_or(0, |up| up.as_secs()),
         pid: std::process::id(),
         members: view.counts(),
-        config: StatusConfig { documents: 0, digest: view.digest.to_string() },
+        config: StatusConfig { documents: view.documents.len() as u64, digest: view.digest.to_string() },
         services: StatusServices {
             total: state.shared.table.load().services().len() as u64,
             local: state.local.load().services().iter().map(ToString::to_string).collect(),

@@ -14,8 +14,8 @@ mod status;
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    ApplyRequest, Document, DocumentBatch, InUse, SignedForm, Signer, Trust, TrustOperator, TrustRequest,
-    TrustRevocation,
+    ApplyRequest, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion, InUse,
+    MemberConvergence, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
 pub use members::{
@@ -63,6 +63,8 @@ pub mod kind {
     pub const DOCUMENT_LIST: &str = "DocumentList";
     /// `GET /v1/config/{kind}/{namespace}/{name}`.
     pub const DOCUMENT: &str = "Document";
+    /// `GET /v1/config/convergence`.
+    pub const CONVERGENCE: &str = "Convergence";
     /// `GET` and `PUT /v1/trust`.
     pub const TRUST: &str = "Trust";
     /// `GET /v1/certs`.
@@ -133,6 +135,15 @@ pub struct Agreement {
     pub behind_count: u64,
 }
 
+impl Agreement {
+    /// Share of live members that use the same documents, from 0 to 1; 1 while nobody is known.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "members are counted in thousands")]
+    pub fn share(&self) -> f64 {
+        if self.alive == 0 { 1.0 } else { self.same as f64 / self.alive as f64 }
+    }
+}
+
 /// An error as RFC 9457 writes it, `application/problem+json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -152,6 +163,9 @@ pub struct Problem {
     pub instance: String,
     /// What to do.
     pub help: String,
+    /// False when it was done, but is not on disk; left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<bool>,
     /// Each single mistake, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<ProblemPart>,

@@ -8,11 +8,13 @@
 //! started again under a new boot epoch, so it never speaks with an older life than the mesh remembers.
 
 mod events;
+mod history;
 mod names;
 mod persist;
 mod revocations;
 mod seeds;
 mod story;
+mod submissions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use starling_gossip::{
     Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
-    PingAnswer, PingId, Rejected, Seed, SubmitId, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
+    PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
 use starling_identity::Revoked;
 use starling_model::{BootEpoch, MemberState, NodeName};
@@ -32,8 +34,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tracing::{debug, trace};
 
 use self::events::News;
-use self::persist::Persister;
+use self::persist::{Flushed, Persister};
 use self::seeds::{Resolved, Seeds};
+use self::submissions::Submissions;
 use super::identity::Identity;
 use super::own::OwnRecords;
 use super::routes::RoutesInbox;
@@ -45,7 +48,9 @@ use crate::shutdown::Lifecycle;
 use crate::store::StoreHandle;
 use crate::telemetry::notify;
 
+pub use self::history::{AnyCase, History};
 pub use self::names::resolve;
+pub use self::submissions::{Submission, SubmissionFate};
 
 /// Inputs fed in one turn: enough to keep up with a burst, few enough that timers are not late.
 const TURN_INPUTS_MAX: usize = 64;
@@ -83,17 +88,15 @@ pub enum MeshCommand {
         /// What.
         what: Submission,
         /// Who waits for the outcome.
-        reply: oneshot::Sender<Submitted>,
+        reply: oneshot::Sender<SubmissionFate>,
     },
-}
-
-/// What an operator signed, as signed forms with their signatures.
-#[derive(Clone, Debug)]
-pub enum Submission {
-    /// Documents of one `apply`.
-    Documents(Vec<Bytes>),
-    /// A revocation of a node.
-    Revocation(Bytes),
+    /// Tell what is held of one document.
+    History {
+        /// Which.
+        wanted: AnyCase,
+        /// Who waits for it.
+        reply: oneshot::Sender<History>,
+    },
 }
 
 /// What became of a ping, and the path it took.
@@ -169,8 +172,7 @@ struct World {
     news: News,
     pings: BTreeMap<PingId, (NodeName, oneshot::Sender<Pinged>)>,
     pinged: u64,
-    submissions: BTreeMap<SubmitId, oneshot::Sender<Submitted>>,
-    submitted: u64,
+    submissions: Submissions,
     publish_at: Instant,
     published_at: Instant,
     /// When the network was last told who is a member; news since then are in the flag.
@@ -203,8 +205,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         news: News::new(context.clone(), now),
         pings: BTreeMap::new(),
         pinged: 0,
-        submissions: BTreeMap::new(),
-        submitted: 0,
+        submissions: Submissions::default(),
         publish_at: now,
         published_at: now,
         known_at: now - KNOWN_PAUSE,
@@ -318,15 +319,12 @@ impl World {
                 swim.handle_command(Command::Ping { ping, target, bytes }, now);
             }
             Input::Command(MeshCommand::Submit { what, reply }) => {
-                // As pings: each is answered, and the queue of commands is short.
-                self.submitted += 1;
-                let submit = SubmitId(self.submitted);
-                self.submissions.insert(submit, reply);
-                let command = match what {
-                    Submission::Documents(documents) => Command::SubmitDocuments { submit, documents },
-                    Submission::Revocation(revocation) => Command::SubmitRevocation { submit, revocation },
-                };
+                let command = self.submissions.begin(what, reply);
                 swim.handle_command(command, now);
+            }
+            Input::Command(MeshCommand::History { wanted, reply }) => {
+                // Who asked may have gone.
+                let _ = reply.send(History::of(swim, &wanted));
             }
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
             Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
@@ -421,12 +419,11 @@ impl World {
             }
             Action::Emit(Event::Submitted { submit, outcome }) => {
                 // What was accepted is on disk before it is said; the batch of this turn holds it.
-                if matches!(outcome, Submitted::Accepted { .. }) {
-                    tokio::task::block_in_place(|| self.persister.flush_durably());
-                }
-                if let Some(reply) = self.submissions.remove(&submit) {
-                    let _ = reply.send(outcome);
-                }
+                let flushed = match outcome {
+                    Submitted::Accepted { .. } => tokio::task::block_in_place(|| self.persister.flush_durably()),
+                    Submitted::Refused { .. } => Flushed::NOTHING,
+                };
+                self.submissions.end(submit, outcome, flushed);
             }
             Action::Emit(Event::Revoked(revocation)) => {
                 self.revoke(swim, &revocation.revocation.node);

@@ -141,9 +141,7 @@ fn membership(encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Resu
     ] {
         members.gauge(&[("state", state.as_str())], count)?;
     }
-    let agreement = view.agreement();
-    #[expect(clippy::cast_precision_loss, reason = "members are counted in thousands")]
-    let ratio = if agreement.alive == 0 { 1.0 } else { agreement.same as f64 / agreement.alive as f64 };
+    let ratio = view.agreement().share();
     let help = "Share of live members that use the same documents and trust";
     let metric = encoder.encode_descriptor("starling_gossip_agreement_ratio", help, None, MetricType::Gauge)?;
     ConstGauge::new(ratio).encode(metric)?;
@@ -294,7 +292,7 @@ impl Sources {
 
     fn agent(&self, encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result {
         let help = "Documents in use";
-        gauge(encoder, "starling_config_documents", help, 0)?;
+        gauge(encoder, "starling_config_documents", help, view.documents.len() as u64)?;
         let help = "Live members that use other documents";
         let behind = view.agreement().behind_count;
         gauge(encoder, "starling_config_members_behind", help, behind)?;

@@ -22,14 +22,18 @@ use crate::tasks::instances::{self, Instances};
 use crate::tasks::{gossip, identity, own::OwnRecords, routes::RoutesInbox};
 use crate::telemetry::metrics::{Metrics, Sources};
 
+mod documents;
+
 struct Fixture {
     folder: tempfile::TempDir,
     state: Shared,
+    /// What handlers ask of the mesh; nobody answers unless a test does.
+    mesh: Option<tokio::sync::mpsc::Receiver<gossip::MeshCommand>>,
     tcp: std::net::SocketAddr,
     closing: watch::Sender<bool>,
 }
 
-fn state(folder: &Path) -> Shared {
+fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshCommand>) {
     let config = config(folder, "vm-1");
     let identity = Arc::new(identity::load(&config).unwrap());
     let store = crate::store::open(&config.state, identity.node.mesh_id()).unwrap();
@@ -63,7 +67,8 @@ fn state(folder: &Path) -> Shared {
     });
     let (commands, inbox) = tokio::sync::mpsc::channel(4);
     tokio::spawn(instances.run(inbox));
-    Arc::new(ApiState {
+    let (mesh, asked) = crate::channel::Queue::<gossip::MeshCommand>::new("mesh", 1);
+    let state = Arc::new(ApiState {
         metrics: Metrics::new(&shared.metrics, sources),
         identity,
         view,
@@ -71,7 +76,7 @@ fn state(folder: &Path) -> Shared {
         ages: Arc::default(),
         local,
         lifecycle: crate::shutdown::Lifecycle::default(),
-        mesh: crate::channel::Queue::<gossip::MeshCommand>::new("mesh", 1).0,
+        mesh,
         instances: commands,
         store,
         health,
@@ -81,13 +86,14 @@ fn state(folder: &Path) -> Shared {
         events: crate::events::Events::new(BootEpoch(7)),
         followers: Default::default(),
         operations: super::super::operations::Operations::default(),
-    })
+    });
+    (state, asked)
 }
 
 impl Fixture {
     async fn start() -> Self {
         let folder = shared_folder();
-        let state = state(folder.path());
+        let (state, mesh) = state(folder.path());
         let (closing, closed) = watch::channel(false);
         let guard = Guard { tcp: TcpRule::Read, hosts: Vec::new() };
         let server = Server::new(router(Arc::clone(&state)), guard, closed);
@@ -96,7 +102,7 @@ impl Fixture {
         let socket = bind_socket(&folder.path().join("api.sock")).await.unwrap();
         tokio::spawn(server.clone().serve_tcp(listener));
         tokio::spawn(server.serve_socket(socket));
-        Self { folder, state, tcp, closing }
+        Self { folder, state, mesh: Some(mesh), tcp, closing }
     }
 
     fn socket(&self) -> PathBuf {
@@ -152,6 +158,9 @@ async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
         ("/v1/instances", "InstanceList"),
         ("/v1/certs", "CertificateList"),
         ("/v1/events", "EventList"),
+        ("/v1/config", "DocumentList"),
+        ("/v1/config/convergence", "Convergence"),
+        ("/v1/trust", "Trust"),
     ] {
         let answer = fixture.tcp(&get(path, "127.0.0.1")).await;
         assert_eq!(status_of(&answer), 200, "{path}: {answer}");

@@ -43,7 +43,7 @@ pub struct Signer {
 }
 
 /// How many members hold the same documents and trust as this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InUse {
     /// Members that are alive, this one included.
@@ -60,6 +60,29 @@ pub struct DocumentBatch {
     pub hash: String,
     /// How many documents it has.
     pub count: u16,
+}
+
+/// One version of a document, in few words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentVersion {
+    /// Which write of it.
+    pub generation: u64,
+    /// True when it removes the document.
+    pub deleted: bool,
+    /// Who signed it.
+    pub signer: Signer,
+    /// When, by the signer's clock.
+    pub signed_at: String,
+    /// Its hash, shortened.
+    pub digest: String,
+    /// True for the one in use here.
+    pub in_use: bool,
+    /// True when its generation was written in more than one way.
+    pub conflict: bool,
+    /// The YAML as written, where a conflict is shown in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// One version of one document.
@@ -86,6 +109,12 @@ pub struct Document {
     pub digest: String,
     /// Who holds the same documents.
     pub in_use: InUse,
+    /// All contents of this generation, the winner first; `null` unless it was written in more than one way (ST0413).
+    pub conflict: Option<Vec<DocumentVersion>>,
+    /// Versions that this node holds, the newest first: the last ten generations, and those that wait for their batch.
+    /// Left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<DocumentVersion>>,
     /// The YAML as written; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -134,4 +163,71 @@ pub struct Trust {
     pub operators: Vec<TrustOperator>,
     /// Who is out.
     pub revocations: Vec<TrustRevocation>,
+}
+
+/// One page of documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentPage {
+    /// By kind, namespace and name.
+    pub items: Vec<Document>,
+    /// The cursor of the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// Body of `GET /v1/config/convergence`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Convergence {
+    /// This node's root over its documents and trust, 16 hex digits.
+    pub documents_root: String,
+    /// Share of live members with that root, from 0 to 1: the metric `starling_gossip_agreement_ratio`.
+    pub share: f64,
+    /// The same in members: what `view.agreement` says.
+    pub in_use: InUse,
+    /// Names of live members with another root, at most [`super::BEHIND_NAMES_MAX`].
+    pub behind: Vec<String>,
+    /// How many these are.
+    pub behind_count: u64,
+    /// Documents in use here, by kind, namespace and name.
+    pub items: Vec<DocumentConvergence>,
+    /// The cursor of the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// Who uses one document in the generation that is in use here, or a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentConvergence {
+    /// What it is: `HTTPRoute`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// In use here.
+    pub generation: u64,
+    /// Its hash, shortened.
+    pub digest: String,
+    /// How many live members are known to use it.
+    pub in_use: InUse,
+    /// Those that do not, or of which it is not known, at most [`super::BEHIND_NAMES_MAX`].
+    pub behind: Vec<MemberConvergence>,
+    /// How many these are.
+    pub behind_count: u64,
+}
+
+/// One member that is not known to use a document as we do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberConvergence {
+    /// Who.
+    pub node: String,
+    /// `behind`: it holds what this node held before. `unknown`: it holds something that this node never held, or tells
+    /// no root.
+    pub state: String,
+    /// Which generation it uses; `null` when it has none, or when that is unknown.
+    pub generation: Option<u64>,
+    /// Since when it holds what it holds, as seen here; `null` while it tells no root.
+    pub since: Option<String>,
 }

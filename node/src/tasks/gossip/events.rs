@@ -1,15 +1,18 @@
 //! What the machine tells: log lines for people, news for the routes task, and the next snapshot for everybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use starling_gossip::{Alarm, DocumentsEvent, Event, MemberView, Swim};
-use starling_model::{BootEpoch, Digest, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes};
+use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, Swim};
+use starling_model::{
+    BootEpoch, Digest, DocumentKey, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes,
+};
 use starling_routing::MemberFact;
 use tracing::{debug, info, warn};
 
 use super::{Context, story};
 use crate::mesh_view::MeshView;
+use crate::mesh_view::roots::Roots;
 use crate::shutdown::{Left, Phase};
 use crate::telemetry::time::{Clocks, short};
 
@@ -26,6 +29,10 @@ pub(super) struct News {
     revision: u64,
     synced: bool,
     duplicate: bool,
+    roots: Roots,
+    digest: Digest,
+    /// Documents whose newest generation was written in more than one way.
+    conflicting: BTreeSet<DocumentKey>,
     /// The seed that let us in.
     pub(super) via: Option<String>,
     /// True when the snapshot is older than the news.
@@ -51,6 +58,9 @@ impl News {
             revision,
             synced: false,
             duplicate: false,
+            roots: Roots::default(),
+            digest: Digest::default(),
+            conflicting: BTreeSet::new(),
             via: None,
             changed: true,
             lag: Duration::ZERO,
@@ -110,7 +120,7 @@ impl News {
         }
     }
 
-    fn tell_documents(&self, event: &DocumentsEvent) {
+    fn tell_documents(&mut self, event: &DocumentsEvent) {
         match event {
             DocumentsEvent::Activated { documents } => {
                 for document in documents {
@@ -121,11 +131,13 @@ impl News {
                 debug!(document = %document.key, version = %document.version, "document known");
             }
             DocumentsEvent::Conflict { key, versions } => {
+                self.conflicting.insert(key.clone());
                 let (code, signers) = (codes::DOCUMENT_CONFLICT, versions.iter().map(|one| one.signer.to_string()));
                 let signers = signers.collect::<Vec<_>>().join(", ");
                 warn!(document = %key, %code, signers, "one generation was signed with different contents");
             }
             DocumentsEvent::ConflictEnded { key, version } => {
+                self.conflicting.remove(key);
                 info!(document = %key, %version, "the conflict of this document is over");
             }
             DocumentsEvent::Incomplete { batch, present } => {
@@ -210,29 +222,57 @@ impl News {
         self.alarms.insert(alarm, now);
     }
 
-    pub(super) fn view(&self, swim: &Swim, epoch: BootEpoch, now: Instant) -> MeshView {
+    pub(super) fn view(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) -> MeshView {
         let me = swim.me();
         let node = me.name.clone();
         let mut members: BTreeMap<NodeName, MemberView> =
             swim.members().map(|member| (member.name.clone(), member)).collect();
         members.insert(node.clone(), me);
+        let members: Vec<MemberView> = members.into_values().collect();
+        let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
+        let documents_root = swim.roots().documents;
+        if self.roots.note_own(documents_root, &documents) {
+            self.digest = digest_of(&documents);
+            let (digest, count) = (self.digest, u32::try_from(documents.len()).unwrap_or(u32::MAX));
+            self.context.own.change_status(|status| (status.digest, status.documents) = (digest, count));
+        }
+        self.roots.note_members(&members, SystemTime::now());
         MeshView {
             node,
             epoch,
             revision: self.revision,
             at: now,
-            members: members.into_values().collect(),
+            members,
             stats: swim.stats().clone(),
             health_score: swim.health_score(),
             isolated: swim.is_isolated(),
             synced: self.synced,
             duplicate: self.duplicate,
-            digest: Digest::default(),
-            documents_root: swim.roots().documents,
-            documents: swim.documents().filter(|document| !document.deleted).collect(),
+            digest: self.digest,
+            documents_root,
+            documents,
+            conflicts: self.conflicting.iter().map(|key| (key.clone(), contents(swim, key))).collect(),
+            roots: self.roots.clone(),
             revocations: swim.revocations().collect(),
             via: self.via.clone(),
             judge_dropped: 0,
         }
     }
+}
+
+/// All contents of a document's newest generation, the winner first.
+fn contents(swim: &Swim, key: &DocumentKey) -> Vec<DocumentView> {
+    let versions: Vec<DocumentView> = swim.document_versions(key).collect();
+    let newest = versions.first().map(|first| first.version.generation);
+    versions.into_iter().filter(|one| Some(one.version.generation) == newest).collect()
+}
+
+/// Over the hashes of the documents in use, in the order of their keys; zero when there are none.
+fn digest_of(documents: &[DocumentView]) -> Digest {
+    if documents.is_empty() {
+        return Digest::default();
+    }
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    documents.iter().for_each(|document| context.update(&document.version.hash.0));
+    Digest(context.finish().as_ref().try_into().unwrap_or_default())
 }

@@ -10,7 +10,7 @@ use starling_gossip::{Change, Restored};
 use starling_model::{NodeName, RecordKind};
 
 use super::revocations::RevocationFile;
-use crate::store::{Batch, StoreHandle};
+use crate::store::{Batch, Durability, StoreHandle};
 
 /// Collects the changes of one turn into one batch.
 #[derive(Debug)]
@@ -20,6 +20,20 @@ pub(super) struct Persister {
     /// Record keys in the store, so that an owner can be forgotten without reading.
     records: BTreeSet<Vec<u8>>,
     revocations: RevocationFile,
+}
+
+/// What became of a turn's writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flushed {
+    /// Of the store: documents, members, records.
+    pub(super) store: Durability,
+    /// Of the file of revocations.
+    pub(super) revocations: Durability,
+}
+
+impl Flushed {
+    /// There was nothing to write.
+    pub(super) const NOTHING: Self = Self { store: Durability::Durable, revocations: Durability::Durable };
 }
 
 fn key(room: u8, name: &NodeName) -> Vec<u8> {
@@ -116,9 +130,11 @@ impl Persister {
 
     /// Hands the turn's batch to the store, and returns when it is on disk or known not to get there (ST0716, which the
     /// store has told).
-    pub(super) fn flush_durably(&mut self) {
-        self.revocations.flush();
-        let _ = self.store.commit_blocking(std::mem::take(&mut self.batch));
+    pub(super) fn flush_durably(&mut self) -> Flushed {
+        let revocations = self.revocations.flush();
+        let batch = std::mem::take(&mut self.batch);
+        let store = if batch.is_empty() { Durability::Durable } else { self.store.commit_blocking(batch) };
+        Flushed { store, revocations }
     }
 
     /// Hands the turn's batch to the store, without waiting.
@@ -166,5 +182,33 @@ mod tests {
         assert_eq!(restored.len(), 13, "the address outlives the member");
         let expected = Restored::Record { owner: name("vm-1"), kind: RecordKind::Services, shard: 47, bytes };
         assert!(restored.contains(&expected));
+    }
+
+    #[test]
+    fn what_did_not_reach_the_disk_is_told_for_each_of_both_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::open(folder.path(), MeshId([1; 32])).unwrap();
+        let mut persister = Persister::new(store.clone());
+        let bytes = Bytes::from_static(b"value");
+        let member = || Change::Member { name: name("vm-1"), bytes: bytes.clone() };
+        let revocation = |byte| Change::Revocation { node: name("vm-1"), hash: [byte; 32], bytes: bytes.clone() };
+        persister.keep(&member());
+        persister.keep(&revocation(1));
+        assert_eq!(persister.flush_durably(), Flushed::NOTHING);
+        // The store is gone, the file is not.
+        store.close();
+        persister.keep(&member());
+        persister.keep(&revocation(2));
+        let told = persister.flush_durably();
+        assert_eq!(told, Flushed { store: Durability::Memory, revocations: Durability::Durable });
+        // A folder in the place of the file: it cannot be replaced.
+        let file = folder.path().join("trust/revocations");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir_all(file.join("full")).unwrap();
+        persister.keep(&revocation(3));
+        assert_eq!(persister.flush_durably().revocations, Durability::Memory);
+        std::fs::remove_dir_all(&file).unwrap();
+        assert_eq!(persister.flush_durably().revocations, Durability::Durable, "it is tried again");
+        assert_eq!(RevocationFile::new(folder.path()).read().len(), 3);
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use crate::files;
+use crate::store::Durability;
 
 const FOLDER: &str = "trust";
 const FILE: &str = "revocations";
@@ -60,18 +61,22 @@ impl RevocationFile {
     }
 
     /// Writes what changed: a new file beside, synchronised, in the place of the old one.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self) -> Durability {
         if !std::mem::take(&mut self.changed) {
-            return;
+            return Durability::Durable;
         }
         let lines: Vec<String> = self.held.values().map(|bytes| BASE64.encode(bytes)).collect();
         let text = lines.join("\n") + "\n";
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let written = files::make_dir(folder, 0o700).and_then(|()| files::replace(&self.path, text.as_bytes(), 0o644));
-        if let Err(refused) = written {
-            // Kept for the next change; the mesh remembers meanwhile.
-            self.changed = true;
-            error!(%refused, "revocations cannot be written: after a restart peers have to name them again");
+        match written {
+            Ok(()) => Durability::Durable,
+            Err(refused) => {
+                // Kept for the next change; the mesh remembers meanwhile.
+                self.changed = true;
+                error!(%refused, "revocations cannot be written: after a restart peers have to name them again");
+                Durability::Memory
+            }
         }
     }
 }

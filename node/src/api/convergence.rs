@@ -1,0 +1,173 @@
+//! `/v1/config/convergence`: which live members use the documents in use here, and who does not.
+//!
+//! What a member tells is one root over all its documents and trust ([`crate::mesh_view::roots`]). So a member with our
+//! root uses what we use; one with a former root of ours uses what we used then; of one with any other root nothing is
+//! known about a single document, and it is named as such rather than counted in.
+
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use starling_gossip::{DocumentView, MemberView};
+use starling_model::Generation;
+
+use super::Shared;
+use super::answer::{self, read};
+use super::config::Page;
+use super::problem::Refusal;
+use super::query::Query;
+use super::views::{BEHIND_NAMES_MAX, Convergence, DocumentConvergence, InUse, MemberConvergence, kind};
+use crate::mesh_view::MeshView;
+use crate::mesh_view::roots::Used;
+use crate::telemetry::time::rfc3339_millis;
+
+/// Convergence of the whole mesh, and of each document in use here.
+///
+/// # Errors
+/// 400 for unknown parameters, and for a cursor that is none.
+pub async fn get(
+    State(state): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let page = Page::read(&Query::read(query.as_deref(), &["limit", "cursor"])?)?;
+    let view = state.view.load();
+    let (documents, next) = page.of(&view.documents);
+    let link = next.as_ref().map(|cursor| page.link("/v1/config/convergence", cursor));
+    let body = Convergence { next, ..whole(&view, documents) };
+    Ok(answer::linked(read(&state, &headers, kind::CONVERGENCE, body), link.as_deref()))
+}
+
+/// A live member that does not hold what we hold, and what it uses as far as its root tells.
+struct Laggard<'a> {
+    member: &'a MemberView,
+    used: Option<&'a Used>,
+    since: Option<String>,
+}
+
+fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
+    let agreement = view.agreement();
+    let laggards: Vec<Laggard<'_>> = view
+        .alive()
+        .filter(|member| !view.agrees(member))
+        .map(|member| Laggard {
+            member,
+            used: member.documents_root.and_then(|root| view.roots.used(root)),
+            since: view.roots.since(&member.name).map(rfc3339_millis),
+        })
+        .collect();
+    Convergence {
+        documents_root: format!("{:016x}", view.documents_root),
+        share: agreement.share(),
+        in_use: InUse { alive: agreement.alive, same: agreement.same },
+        behind: agreement.behind,
+        behind_count: agreement.behind_count,
+        items: documents.iter().map(|document| one(document, agreement.alive, &laggards)).collect(),
+        next: None,
+    }
+}
+
+fn one(document: &DocumentView, alive: u64, laggards: &[Laggard<'_>]) -> DocumentConvergence {
+    let ours = document.version.generation;
+    let mut behind = Vec::new();
+    let mut behind_count = 0;
+    for laggard in laggards {
+        let (state, generation) = match laggard.used.map(|used| used.get(&document.key).copied()) {
+            // It lacks another document, or a revocation.
+            Some(Some(theirs)) if theirs >= ours => continue,
+            Some(theirs) => ("behind", theirs.map(Generation::get)),
+            None => ("unknown", None),
+        };
+        behind_count += 1;
+        if behind.len() < BEHIND_NAMES_MAX {
+            let (node, since) = (laggard.member.name.to_string(), laggard.since.clone());
+            behind.push(MemberConvergence { node, state: state.to_owned(), generation, since });
+        }
+    }
+    DocumentConvergence {
+        document_kind: document.key.kind.to_string(),
+        namespace: document.key.namespace.to_string(),
+        name: document.key.name.to_string(),
+        generation: ours.get(),
+        digest: document.version.hash.to_string(),
+        in_use: InUse { alive, same: alive.saturating_sub(behind_count) },
+        behind,
+        behind_count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use starling_model::{BootEpoch, MemberState, NodeName};
+
+    use super::*;
+    use crate::mesh_view::tests::{document, member};
+
+    /// Five members; we hold orders 2 and web 1, root 3. Root 2 was ours before web came, root 1 before orders 2 did.
+    fn view() -> MeshView {
+        let now = Instant::now();
+        let mut view = MeshView::empty(NodeName::new("vm-1").unwrap(), BootEpoch(1), now);
+        view.documents = vec![document("orders", 2), document("web", 1)];
+        view.roots.note_own(1, [&document("orders", 1)]);
+        view.roots.note_own(2, [&document("orders", 2)]);
+        view.roots.note_own(3, &view.documents);
+        view.documents_root = 3;
+        let told = |name: &str, root| {
+            let mut told = member(name, MemberState::Alive, now);
+            told.documents_root = root;
+            told
+        };
+        view.members = vec![
+            told("vm-1", Some(3)),
+            told("vm-2", Some(3)),
+            told("vm-3", Some(2)),
+            told("vm-4", Some(1)),
+            told("vm-5", Some(99)),
+            MemberView { state: MemberState::Dead, ..told("vm-6", Some(1)) },
+        ];
+        view.roots.note_members(&view.members, SystemTime::UNIX_EPOCH);
+        view
+    }
+
+    fn behind(document: &DocumentConvergence) -> Vec<(&str, &str, Option<u64>)> {
+        document.behind.iter().map(|one| (one.node.as_str(), one.state.as_str(), one.generation)).collect()
+    }
+
+    #[test]
+    fn each_document_names_who_is_behind_and_of_whom_nothing_is_known() {
+        let view = view();
+        let told = whole(&view, &view.documents);
+        let [orders, web] = &told.items[..] else { panic!("{told:?}") };
+        assert_eq!(behind(orders), [("vm-4", "behind", Some(1)), ("vm-5", "unknown", None)]);
+        assert_eq!(orders.in_use, InUse { alive: 5, same: 3 }, "vm-3 lacks another document");
+        assert_eq!(behind(web), [("vm-3", "behind", None), ("vm-4", "behind", None), ("vm-5", "unknown", None)]);
+        assert_eq!((web.in_use.same, web.behind_count), (2, 3));
+        assert_eq!(web.behind[0].since.as_deref(), Some("1970-01-01T00:00:00.000Z"));
+    }
+
+    #[test]
+    fn the_whole_agrees_with_what_every_answer_says() {
+        let view = view();
+        let (told, agreement) = (whole(&view, &view.documents), view.agreement());
+        assert_eq!((told.in_use.alive, told.in_use.same), (agreement.alive, agreement.same));
+        assert_eq!((told.behind, told.behind_count), (agreement.behind, agreement.behind_count));
+        assert!((told.share - 0.4).abs() < 1e-9 && told.documents_root == "0000000000000003");
+        let fewest = told.items.iter().map(|one| one.in_use.same).min();
+        assert!(fewest >= Some(agreement.same), "who holds all holds each");
+    }
+
+    #[test]
+    fn one_name_more_than_are_listed_is_counted() {
+        let mut view = view();
+        let now = Instant::now();
+        for n in 0..=BEHIND_NAMES_MAX {
+            let mut more = member(&format!("x-{n:02}"), MemberState::Alive, now);
+            more.documents_root = Some(1);
+            view.members.push(more);
+        }
+        let told = whole(&view, &view.documents[..1]);
+        assert_eq!(told.items[0].behind.len(), BEHIND_NAMES_MAX);
+        assert_eq!(told.items[0].behind_count, 2 + BEHIND_NAMES_MAX as u64 + 1);
+    }
+}

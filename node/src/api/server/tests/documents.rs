@@ -1,0 +1,187 @@
+//! Documents through the doors: signed forms in, pages and history out, with a mesh task made of a few lines.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+use starling_gossip::{DocumentView, Submitted};
+use starling_model::{Document, DocumentKey, Generation, NodeName, Revocation};
+
+use super::*;
+use crate::mesh_view::tests::document;
+use crate::store::Durability;
+use crate::tasks::gossip::{History, MeshCommand, SubmissionFate};
+
+impl Fixture {
+    /// Lets `answer` be the mesh task.
+    fn mesh_answers(&mut self, mut answer: impl FnMut(MeshCommand) + Send + 'static) {
+        let mut asked = self.mesh.take().unwrap();
+        tokio::spawn(async move {
+            while let Some(command) = asked.recv().await {
+                answer(command);
+            }
+        });
+    }
+}
+
+fn form(format: &str, body: &[u8], key_id: &str) -> Value {
+    json!({"format": format, "payload": BASE64.encode(body), "keyId": key_id, "signature": BASE64.encode([7; 64])})
+}
+
+fn signed_document(key_id: &str) -> Value {
+    let document = Document {
+        schema: 1,
+        key: DocumentKey::parse("HTTPRoute", "default", "orders").unwrap(),
+        signer: "k1".parse().unwrap(),
+        generation: Generation::new(1).unwrap(),
+        signed_at: 1_795_014_000_000,
+        deleted: false,
+        batch: None,
+    };
+    form("starling-document/1", &document.to_body("kind: HTTPRoute\n").unwrap(), key_id)
+}
+
+fn signed_revocation(key_id: &str) -> Value {
+    let revocation = Revocation {
+        schema: 1,
+        node: NodeName::new("vm-7").unwrap(),
+        signer: "k1".parse().unwrap(),
+        number: 1,
+        signed_at: 1_795_014_000_000,
+        kept: Vec::new(),
+        reason: String::new(),
+    };
+    json!({"revocation": form("starling-revocation/1", &revocation.to_body().unwrap(), key_id)})
+}
+
+const PATH: &str = "/v1/config/httproute/default/orders";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_but_is_not_on_disk_is_answered_as_such() {
+    let mut fixture = Fixture::start().await;
+    let mut durabilities = [Durability::Durable, Durability::Memory, Durability::Memory].into_iter();
+    fixture.mesh_answers(move |command| match command {
+        MeshCommand::Submit { reply, .. } => {
+            let outcome = Submitted::Accepted { versions: vec![document("orders", 1).version] };
+            let durability = durabilities.next().unwrap();
+            reply.send(SubmissionFate { outcome, durability }).unwrap();
+        }
+        other => panic!("{other:?}"),
+    });
+    let (status, answer) = fixture.ask("PUT", PATH, &signed_document("k1").to_string()).await;
+    assert_eq!((status, &answer["items"][0]["generation"]), (200, &json!(1)), "{answer}");
+    let refused = |(status, problem): (u16, Value)| {
+        assert_eq!(
+            (status, &problem["code"], &problem["durable"]),
+            (507, &json!("ST0716"), &json!(false)),
+            "{problem}"
+        );
+    };
+    refused(fixture.ask("PUT", PATH, &signed_document("k1").to_string()).await);
+    refused(fixture.ask("PUT", "/v1/trust", &signed_revocation("k1").to_string()).await);
+
+    // An instance is announced all the same; only a restart would forget it.
+    fixture.state.store.close();
+    let web = r#"{"service": "web", "protocol": "http", "address": "127.0.0.1:8080"}"#;
+    refused(fixture.ask("PUT", "/v1/instances/web-1", web).await);
+    assert_eq!(fixture.ask("GET", "/v1/instances/web-1", "").await.0, 200);
+    refused(fixture.ask("DELETE", "/v1/instances/web-1", "").await);
+    assert_eq!(fixture.ask("GET", "/v1/instances/web-1", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_named_beside_a_signed_form_is_the_one_inside() {
+    let mut fixture = Fixture::start().await;
+    fixture.mesh_answers(|command| panic!("{command:?} came through"));
+    let batch = json!({"documents": [signed_document("k2")]});
+    for (path, body) in [(PATH, signed_document("k2")), ("/v1/config", batch), ("/v1/trust", signed_revocation("k2"))] {
+        let (status, problem) = fixture.ask("PUT", path, &body.to_string()).await;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(status == 400 && detail.contains("\"k2\"") && detail.contains("k1"), "{path}: {problem}");
+    }
+    let (status, problem) = fixture.ask("PUT", "/v1/trust", r#"{"revocatoin": {}}"#).await;
+    assert_eq!((status, &problem["help"]), (400, &json!("did you mean `revocation`?")), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_come_in_pages_that_follow_each_other() {
+    let fixture = Fixture::start().await;
+    let mut view = MeshView::clone(&fixture.state.view.load());
+    view.documents = ["a", "b", "c"].map(|name| document(name, 1)).to_vec();
+    fixture.state.view.store(Arc::new(view));
+    let names =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect::<Vec<_>>();
+    for path in ["/v1/config", "/v1/config/convergence"] {
+        let answer = fixture.tcp(&get(&format!("{path}?limit=2"), "localhost")).await;
+        let link = format!("link: <{path}?cursor=HTTPRoute/default/b&limit=2>; rel=\"next\"");
+        assert!(answer.contains(&link), "{answer}");
+        let (_, first) = fixture.ask("GET", &format!("{path}?limit=2"), "").await;
+        assert_eq!((names(&first), &first["next"]), (vec![json!("a"), json!("b")], &json!("HTTPRoute/default/b")));
+        let (_, second) = fixture.ask("GET", &format!("{path}?limit=2&cursor=HTTPRoute/default/b"), "").await;
+        assert_eq!((names(&second), &second["next"]), (vec![json!("c")], &Value::Null));
+        // The document of a cursor may be gone by then.
+        let (_, rest) = fixture.ask("GET", &format!("{path}?cursor=HTTPRoute/default/aa"), "").await;
+        assert_eq!(names(&rest), [json!("b"), json!("c")]);
+        for bad in ["limit=0", "limit=1001", "cursor=b", "cursor=/a/b", "generation=1"] {
+            assert_eq!(fixture.ask("GET", &format!("{path}?{bad}"), "").await.0, 400, "{path} {bad}");
+        }
+    }
+}
+
+/// Generation 3 was written twice, 2 is a deletion, 1 is the first; k2's is in use.
+fn history() -> History {
+    let version = |generation, signer, hash, text: &'static str| {
+        let mut one = document("orders", generation);
+        (one.version.signer, one.version.hash) = (starling_model::KeyId(signer), starling_model::Digest([hash; 32]));
+        DocumentView { deleted: generation == 2, text: text.into(), ..one }
+    };
+    let versions = vec![version(3, 2, 9, "b"), version(3, 1, 8, "a"), version(2, 1, 7, ""), version(1, 1, 6, "first")];
+    History { used: versions.first().cloned(), versions }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_comes_with_its_history_and_a_conflict_is_shown() {
+    let mut fixture = Fixture::start().await;
+    fixture.mesh_answers(|command| match command {
+        MeshCommand::History { wanted, reply } => {
+            let known = wanted.is(&document("orders", 1).key);
+            reply.send(if known { history() } else { History::default() }).unwrap();
+        }
+        other => panic!("{other:?}"),
+    });
+    let (status, newest) = fixture.ask("GET", PATH, "").await;
+    assert_eq!((status, &newest["generation"], &newest["source"]), (200, &json!(3), &json!("b")), "{newest}");
+    let column =
+        |list: &Value, name: &str| list.as_array().unwrap().iter().map(|one| one[name].clone()).collect::<Vec<_>>();
+    assert_eq!(column(&newest["history"], "generation"), [3, 3, 2, 1].map(Value::from));
+    assert_eq!(column(&newest["history"], "conflict"), [true, true, false, false].map(Value::from));
+    assert_eq!(column(&newest["history"], "inUse"), [true, false, false, false].map(Value::from));
+    assert_eq!(column(&newest["history"], "deleted"), [false, false, true, false].map(Value::from));
+    assert_eq!(column(&newest["conflict"], "source"), ["b", "a"].map(Value::from), "the loser's words are not lost");
+    let (status, first) = fixture.ask("GET", &format!("{PATH}?generation=1"), "").await;
+    assert_eq!((status, &first["source"], &first["conflict"]), (200, &json!("first"), &Value::Null), "{first}");
+    assert_eq!(first["envelope"]["format"], "starling-document/1");
+    let (status, gone) = fixture.ask("GET", &format!("{PATH}?generation=4"), "").await;
+    assert_eq!((status, &gone["help"]), (404, &json!("held are 1, 2, 3")), "{gone}");
+    for bad in ["generation=0", "generation=-1", "generation=x", "generation=99999999999999999999", "gen=1"] {
+        assert_eq!(fixture.ask("GET", &format!("{PATH}?{bad}"), "").await.0, 400, "{bad}");
+    }
+    assert_eq!(fixture.ask("GET", "/v1/config/httproute/default/web", "").await.0, 404);
+    assert_eq!(fixture.ask("GET", "/v1/config/httproute/default/web?generation=1", "").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_marks_the_document_whose_generation_was_written_twice() {
+    let fixture = Fixture::start().await;
+    let held = history();
+    let mut view = MeshView::clone(&fixture.state.view.load());
+    view.documents = vec![held.versions[0].clone(), document("web", 1)];
+    view.conflicts.insert(held.versions[0].key.clone(), held.versions[..2].to_vec());
+    fixture.state.view.store(Arc::new(view));
+    let (_, list) = fixture.ask("GET", "/v1/config", "").await;
+    let [orders, web] = &list["items"].as_array().unwrap()[..] else { panic!("{list}") };
+    assert_eq!(orders["conflict"][1]["signer"]["keyId"], "k1");
+    assert_eq!((&orders["conflict"][0]["inUse"], &orders["conflict"][1]["inUse"]), (&json!(true), &json!(false)));
+    assert_eq!((&web["conflict"], web.get("history"), web.get("source")), (&Value::Null, None, None));
+    let (_, status) = fixture.ask("GET", "/v1/status", "").await;
+    assert_eq!(status["config"]["documents"], 2);
+}

@@ -1,0 +1,69 @@
+//! What operators signed and somebody handed in here: from the asker to the machine, and its fate back, with what it is
+//! worth on disk.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use starling_gossip::{Command, SubmitId, Submitted};
+use tokio::sync::oneshot;
+
+use super::persist::Flushed;
+use crate::store::Durability;
+
+/// What an operator signed, as signed forms with their signatures.
+#[derive(Clone, Debug)]
+pub enum Submission {
+    /// Documents of one `apply`.
+    Documents(Vec<Bytes>),
+    /// A revocation of a node.
+    Revocation(Bytes),
+}
+
+/// The fate of a submission.
+#[derive(Clone, Debug)]
+pub struct SubmissionFate {
+    /// Taken or refused.
+    pub outcome: Submitted,
+    /// What was taken survives a crash, or not (ST0716).
+    pub durability: Durability,
+}
+
+/// Where a submission is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Store,
+    File,
+}
+
+/// Those that wait for their fate. Bounded by the machine, which answers each, and by the queue of commands.
+#[derive(Debug, Default)]
+pub(super) struct Submissions {
+    last: u64,
+    waiting: BTreeMap<SubmitId, (Kept, oneshot::Sender<SubmissionFate>)>,
+}
+
+impl Submissions {
+    /// The command that hands it to the machine.
+    pub(super) fn begin(&mut self, what: Submission, reply: oneshot::Sender<SubmissionFate>) -> Command {
+        self.last += 1;
+        let submit = SubmitId(self.last);
+        let (kept, command) = match what {
+            Submission::Documents(documents) => (Kept::Store, Command::SubmitDocuments { submit, documents }),
+            Submission::Revocation(revocation) => (Kept::File, Command::SubmitRevocation { submit, revocation }),
+        };
+        self.waiting.insert(submit, (kept, reply));
+        command
+    }
+
+    /// Tells the asker; `flushed` is what became of this turn's writes.
+    pub(super) fn end(&mut self, submit: SubmitId, outcome: Submitted, flushed: Flushed) {
+        if let Some((kept, reply)) = self.waiting.remove(&submit) {
+            let durability = match kept {
+                Kept::Store => flushed.store,
+                Kept::File => flushed.revocations,
+            };
+            // Who asked may have gone.
+            let _ = reply.send(SubmissionFate { outcome, durability });
+        }
+    }
+}
