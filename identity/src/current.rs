@@ -1,12 +1,14 @@
 //! [`CurrentIdentity`]: our leaf and our trust as a snapshot that every handshake reads anew, so a new leaf or bundle is
 //! in use at the next handshake and no listener is ever restarted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
+use starling_model::NodeName;
 use zeroize::Zeroize as _;
 
 use crate::leaf::Leaf;
@@ -98,6 +100,12 @@ impl CurrentIdentity {
     #[must_use]
     pub fn refusals(&self) -> Vec<(&'static str, u64)> {
         self.refusals.counts().collect()
+    }
+
+    /// Revoked nodes whose handshakes were refused since the last call, with the number of their attempts; at most 64.
+    #[must_use]
+    pub fn take_revoked_attempts(&self) -> BTreeMap<NodeName, u64> {
+        self.refusals.take_revoked()
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {

@@ -107,7 +107,7 @@ fn service(text: &str) -> Result<String, String> {
 enum Command {
     /// Three real agents, services and load on this host; nothing stays
     Demo(crate::demo::DemoArgs),
-    /// Make a trust domain and identities; look at them
+    /// Make a trust domain and identities; look at them; revoke
     #[command(subcommand)]
     Trust(trust::TrustCommand),
     /// Give this host its identity
@@ -306,7 +306,7 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
             crate::demo::run(&args, &Surroundings::of_stderr().look(global.color, true), &look(true))
         }
         Some(Command::DemoService(args)) => crate::demo::serve(&args),
-        Some(Command::Trust(args)) => trust::run(&args, &look(args.headers())),
+        Some(Command::Trust(args)) => trust::run(&args, &look(args.headers()), &asked),
         Some(Command::Join(args)) => join::run(&args),
         Some(Command::Agent(args)) => {
             agent::run(&args, &look(true), &Surroundings::of_stderr().look(global.color, true))

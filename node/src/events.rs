@@ -23,15 +23,21 @@ pub const EVENTS_MAX: usize = 4_096;
 pub enum Kind {
     /// Who is in the mesh, and why.
     Membership,
+    /// Documents: in use, refused, in conflict.
+    Config,
+    /// Who is revoked, and who was refused for it.
+    Identity,
 }
 
 /// All kinds, as the API names them.
-pub const KINDS: [&str; 1] = ["membership"];
+pub const KINDS: [&str; 3] = ["membership", "config", "identity"];
 
 impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Membership => "membership",
+            Self::Config => "config",
+            Self::Identity => "identity",
         }
     }
 }
@@ -41,8 +47,10 @@ impl Kind {
 pub struct News {
     /// Which part of the agent.
     pub kind: Kind,
-    /// The node that it is about.
+    /// The node that it is about; of a document the node that tells it.
     pub node: String,
+    /// What it is about: the node, or a document.
+    pub subject: String,
     /// One word.
     pub step: &'static str,
     /// A sentence.
@@ -98,7 +106,7 @@ impl Events {
 
     /// Adds one event.
     pub fn tell(&self, news: News, at: SystemTime) {
-        let News { kind, node, step, what, evidence } = news;
+        let News { kind, node, subject, step, what, evidence } = news;
         let mut ring = self.lock();
         ring.last += 1;
         let number = ring.last;
@@ -106,7 +114,7 @@ impl Events {
             id: self.id(number),
             time: rfc3339_millis(at),
             kind: kind.as_str().to_owned(),
-            subject: node.clone(),
+            subject,
             node,
             step: step.to_owned(),
             what,
@@ -184,7 +192,9 @@ mod tests {
         let events = Events::new(BootEpoch(7));
         for at in 0..count {
             let node = format!("vm-{}", at % 2);
-            let news = News { kind: Kind::Membership, node, step: "alive", what: String::new(), evidence: Value::Null };
+            let subject = node.clone();
+            let (kind, step, what, evidence) = (Kind::Membership, "alive", String::new(), Value::Null);
+            let news = News { kind, node, subject, step, what, evidence };
             events.tell(news, SystemTime::UNIX_EPOCH);
         }
         events

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use starling_config::{AgentConfig, Loaded, Setting};
+use starling_identity::Revoked;
 use starling_model::{BootEpoch, SpiffeId, codes};
 use starling_proxy::{DataPlane, ProxyShared};
 use starling_transport::quic::GossipNet;
@@ -205,6 +206,10 @@ async fn agent(
     let mut signals = Signals::new()?;
     let health = Health::default();
     let lifecycle = Lifecycle::default();
+
+    // Who is revoked is refused from the first handshake on.
+    let revoked = gossip::revocations_on_disk(store.state(), &identity.bundle());
+    identity.current.revoke(Revoked::new(revoked));
 
     // Listeners first: a port that is taken ends the start before anybody hears of us.
     let (net_events, net_inbox) = mpsc::channel(gossip::INBOX_LEN_MAX);

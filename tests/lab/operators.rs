@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use starling_identity::{OperatorKey, OperatorStatement, TrustBundle};
 use starling_model::{Document, DocumentKey, Generation, NodeName, Revocation};
 
-use crate::agent::{Host, Mesh, eventually, three};
+use crate::agent::{Host, Mesh, eventually, starling_in, three};
 
 /// An operator at its desk: the key, and the bundle that names it.
 struct Operator {
@@ -115,6 +115,25 @@ fn documents_reach_all_and_survive_them_all() {
     assert_eq!(put(&hosts[2], "/v1/config/httproute/default/web", &alice.document(3, text)).0, 400);
     assert_eq!(generation(&hosts[0]), Some(2), "nothing of what was refused is kept");
 
+    // The history holds both, the events say who and which, and all use the same.
+    let first = hosts[1].api(&format!("{path}?generation=1")).unwrap();
+    assert_eq!((&first["source"], &first["history"][0]["generation"]), (&json!(text), &json!(2)), "{first}");
+    let events = |kind: &str| hosts[2].api(&format!("/v1/events?kind={kind}")).unwrap()["items"].to_string();
+    let told = events("config");
+    for part in [
+        "generation 1 → 2 in use, signed by k1 \\\"alice\\\"",
+        "generation 1 by k1 \\\"alice\\\" refused",
+        "ST0413",
+        "ST0411",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    eventually("all are known to use generation 2", Duration::from_secs(10), || {
+        let told = hosts[0].api("/v1/config/convergence")?;
+        let all = json!({"alive": 3, "same": 3});
+        (told["inUse"] == all && told["items"][0]["inUse"] == all && told["items"][0]["generation"] == 2).then_some(())
+    });
+
     // All die at once; what was acknowledged is there again, and all agree.
     hosts.iter_mut().for_each(Host::kill);
     for host in &mut hosts {
@@ -160,4 +179,56 @@ fn a_revoked_node_is_cut_off_and_stays_out() {
         log.lines().filter(|line| line.contains("refused") && line.contains("vm-3")).count() < 20,
         "and not too often"
     );
+}
+
+/// `starling trust revoke` at the operator's desk, by way of the first agent: exit code, standard output and error.
+fn revoke(mesh: &Mesh, host: &Host, args: &[&str]) -> (i32, String, String) {
+    let config = host.config.display().to_string();
+    let all = [&["trust", "revoke", "node"], args, &["--config-dir", &config]].concat();
+    let output = starling_in(&mesh.path("op"), &all);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn an_operator_revokes_a_node_by_the_command_line() {
+    let mesh = Mesh::new(78);
+    let hosts = three(&mesh, "fast", |_| String::new());
+    let line = "revocation 1   node vm-3   all its issuing keys   signed by k1 \"alice\"\n";
+
+    // What is wrong is said before anything is signed or sent.
+    let (exit, _, error) = revoke(&mesh, &hosts[0], &["vm-33"]);
+    assert!(exit == 4 && error.contains("no node vm-33 is known") && error.contains("did you mean vm-3"), "{error}");
+    let (exit, _, error) = revoke(&mesh, &hosts[0], &["vm-3", "--key", "operator/issuer.key"]);
+    assert!(exit == 5 && error.contains("operator/issuer.key"), "{error}");
+    let (exit, _, error) = revoke(&mesh, &hosts[0], &["vm-3", "--dir", "/nowhere"]);
+    assert!(exit == 4 && error.contains("this is no operator folder"), "{error}");
+    let (exit, told, error) = revoke(&mesh, &hosts[0], &["vm-3", "--dry-run"]);
+    assert!(
+        exit == 0 && told.starts_with(line) && told.contains("it is alive at") && told.contains("nothing was sent"),
+        "{told}{error}"
+    );
+    assert_eq!(hosts[0].api("/v1/trust").unwrap()["revocations"], json!([]));
+    assert_eq!(hosts[0].members("alive"), ["vm-1", "vm-2", "vm-3"]);
+
+    let (exit, told, error) = revoke(&mesh, &hosts[0], &["vm-3", "--reason", "compromised", "--wait"]);
+    assert!(exit == 0 && told.starts_with(line) && told.contains("accepted by vm-1; in use on "), "{told}{error}");
+    println!("operators: {told}");
+    let held = hosts[1].api("/v1/trust").unwrap();
+    assert_eq!(
+        (&held["revocations"][0]["node"], &held["revocations"][0]["reason"]),
+        (&json!("vm-3"), &json!("compromised"))
+    );
+    eventually("the revoked node is failed", Duration::from_secs(30), || {
+        hosts[..2].iter().all(|host| host.members("failed") == ["vm-3"]).then_some(())
+    });
+    eventually("its attempts are told", Duration::from_secs(30), || {
+        let told = |host: &Host| host.api("/v1/events?kind=identity&node=vm-3").map(|page| page["items"].to_string());
+        let all = told(&hosts[0])? + &told(&hosts[1])?;
+        (all.contains("revocation 1 in force") && all.contains("refused: revoked (ST0624)")).then_some(())
+    });
+
+    // Again: the next number takes its place.
+    let (exit, told, error) = revoke(&mesh, &hosts[1], &["vm-3"]);
+    assert!(exit == 0 && told.starts_with("revocation 2 ") && error.contains("is revoked already"), "{told}{error}");
 }

@@ -55,7 +55,7 @@ pub use stats::NetStats;
 
 use accept::Sources;
 use exchange::Outlet;
-use limits::{DIALS_MAX, STRANGERS_MAX};
+use limits::{DATAGRAMS_OUT_BYTES, DIALS_MAX, STRANGERS_MAX};
 use socket::{CountedSocket, Traffic};
 use stats::Counters;
 use table::Table;
@@ -363,6 +363,16 @@ impl GossipNet {
         table.peers().map(|(peer, link)| (peer.clone(), address(link))).collect()
     }
 
+    /// How full the way out is, in per cent: of each connection the datagrams that wait for its congestion window, and of
+    /// these the lower median. A peer that is dead or slow fills its own queue only; when half of all are full, it is us.
+    /// Zero with fewer than two connections, where nobody can tell which end it is.
+    #[must_use]
+    pub fn send_queue_percent(&self) -> u8 {
+        let table = self.inner.table();
+        let space = |link: &table::Link| link.connection.datagram_send_buffer_space();
+        fullness(table.peers().map(|(_, link)| space(link)).collect())
+    }
+
     /// Addresses of known members, which the caps per source do not hit once they are validated.
     pub fn set_known_addresses(&self, known: impl IntoIterator<Item = IpAddr>) {
         self.inner.sources().set_known(known);
@@ -397,6 +407,18 @@ impl GossipNet {
         self.inner.endpoint.close(CloseCode::Shutdown.number(), CloseCode::Shutdown.word());
         let _ = tokio::time::timeout(SHUTDOWN_DEADLINE, self.inner.endpoint.wait_idle()).await;
     }
+}
+
+/// See [`GossipNet::send_queue_percent`]; `spaces` are the bytes that are free.
+fn fullness(mut spaces: Vec<usize>) -> u8 {
+    if spaces.len() < 2 {
+        return 0;
+    }
+    // The one with more room of the two in the middle.
+    let middle = spaces.len() / 2;
+    let (_, space, _) = spaces.select_nth_unstable(middle);
+    let free = (*space).min(DATAGRAMS_OUT_BYTES);
+    u8::try_from((DATAGRAMS_OUT_BYTES - free) * 100 / DATAGRAMS_OUT_BYTES).unwrap_or(100)
 }
 
 /// Brings the table's reports to the inbox, in order. Ends with the inbox, or with the last connection of a closed

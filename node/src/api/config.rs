@@ -260,7 +260,9 @@ async fn submit(state: &Shared, what: Submission) -> Result<Vec<starling_model::
 
 /// The first problem decides status and code; all are listed.
 fn refused(problems: &[SubmitProblem]) -> Refusal {
-    let (status, code) = problems.first().map_or((StatusCode::UNPROCESSABLE_ENTITY, codes::BAD_REQUEST), verdict);
+    let (status, code) = problems
+        .first()
+        .map_or((StatusCode::UNPROCESSABLE_ENTITY, codes::BAD_REQUEST), |problem| verdict(&problem.why));
     let tell = |problem: &SubmitProblem| {
         let key = problem.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
         let cause = match &problem.why {
@@ -289,8 +291,9 @@ fn refused(problems: &[SubmitProblem]) -> Refusal {
     refusal
 }
 
-fn verdict(problem: &SubmitProblem) -> (StatusCode, Code) {
-    match problem.why {
+/// Status and code of one problem.
+pub(crate) fn verdict(why: &SubmitRefused) -> (StatusCode, Code) {
+    match why {
         SubmitRefused::Invalid(_) | SubmitRefused::NotOneBatch => {
             (StatusCode::UNPROCESSABLE_ENTITY, codes::BAD_REQUEST)
         }

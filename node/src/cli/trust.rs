@@ -1,6 +1,9 @@
-//! `starling trust`: makes a trust domain and its nodes' identities, and shows what is in a file. Needs no agent.
+//! `starling trust`: makes a trust domain and its nodes' identities, shows what is in a file, and revokes. Only the last
+//! needs an agent.
 //!
 //! `operator/` is secret, `trust/` goes to every node.
+
+mod revoke;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +18,10 @@ use starling_identity::{
 use starling_model::mesh::hex;
 use starling_model::{NodeName, SpiffeId, TrustDomain, codes};
 
+use self::revoke::RevokeCommand;
 use crate::api::views::{API_VERSION, kind};
+use crate::cli::AgentPlace;
+use crate::cli::client::Client;
 use crate::cli::errors::{CliError, Exit, causes};
 use crate::cli::install::{self, PUBLIC_FILE_MODE, bundle_error};
 use crate::cli::load::{Request, configuration};
@@ -41,6 +47,9 @@ pub(crate) enum TrustCommand {
     /// Issues an identity
     #[command(subcommand)]
     Issue(IssueCommand),
+    /// Shuts somebody out of the mesh
+    #[command(subcommand)]
+    Revoke(RevokeCommand),
     /// Shows a bundle, join file or certificates, or this host's own identity
     Inspect(InspectArgs),
 }
@@ -50,7 +59,7 @@ impl TrustCommand {
     pub(crate) fn headers(&self) -> bool {
         match self {
             Self::Inspect(args) => !args.show.no_headers,
-            Self::Init(_) | Self::Issue(_) => true,
+            Self::Init(_) | Self::Issue(_) | Self::Revoke(_) => true,
         }
     }
 }
@@ -152,11 +161,15 @@ pub(crate) fn now() -> UnixTime {
     UnixTime(since.as_secs())
 }
 
+/// Gives a client of the agent at a place; nothing is opened yet.
+type Asked<'a> = &'a dyn Fn(&AgentPlace) -> Result<Client, CliError>;
+
 /// Runs the command.
-pub(crate) fn run(command: &TrustCommand, look: &Look) -> Result<Exit, CliError> {
+pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Result<Exit, CliError> {
     match command {
         TrustCommand::Init(args) => init(args, look),
         TrustCommand::Issue(IssueCommand::Node(args)) => issue_node(args),
+        TrustCommand::Revoke(RevokeCommand::Node(args)) => revoke::node(&asked(&args.place)?, args),
         TrustCommand::Inspect(args) => inspect_file(args, look),
     }
 }
@@ -262,6 +275,25 @@ fn init_text(args: &InitArgs, made: &NewTrustDomain, look: &Look) -> String {
     text
 }
 
+/// The trust bundle of an operator's folder, read and as it stands there.
+fn operator_bundle(dir: &Path) -> Result<(TrustBundle, Vec<u8>), CliError> {
+    let path = dir.join("trust/bundle.trust");
+    let file = files::read_public(&path).map_err(|error| {
+        let missing = error.is_missing();
+        let cli = CliError::from(error);
+        if missing {
+            cli.help([
+                "this is no operator folder: name it with --dir, or cd there".to_owned(),
+                "make one:  starling trust init --trust-domain prod.internal --operator NAME --out DIR".to_owned(),
+            ])
+        } else {
+            cli
+        }
+    })?;
+    let bundle = TrustBundle::parse(&file).map_err(|error| bundle_error(&path, &error))?;
+    Ok((bundle, file))
+}
+
 /// The operator's folder, as far as issuing needs it.
 struct Operator {
     dir: PathBuf,
@@ -272,20 +304,7 @@ struct Operator {
 
 impl Operator {
     fn open(dir: &Path) -> Result<Self, CliError> {
-        let bundle_path = dir.join("trust/bundle.trust");
-        let bundle_file = files::read_public(&bundle_path).map_err(|error| {
-            let missing = error.is_missing();
-            let cli = CliError::from(error);
-            if missing {
-                cli.help([
-                    "this is no operator folder: name it with --dir, or cd there".to_owned(),
-                    "make one:  starling trust init --trust-domain prod.internal --operator NAME --out DIR".to_owned(),
-                ])
-            } else {
-                cli
-            }
-        })?;
-        let bundle = TrustBundle::parse(&bundle_file).map_err(|error| bundle_error(&bundle_path, &error))?;
+        let (bundle, bundle_file) = operator_bundle(dir)?;
         let key = files::read_secret_text(&dir.join("operator/issuer.key"))?;
         let issuer = IssuingCa::load(&bundle, &key).map_err(|error| issue_error(&error))?;
         Ok(Self { dir: dir.to_owned(), bundle, bundle_file, issuer })

@@ -12,6 +12,7 @@ mod history;
 mod names;
 mod persist;
 mod revocations;
+mod rulings;
 mod seeds;
 mod story;
 mod submissions;
@@ -50,6 +51,7 @@ use crate::telemetry::notify;
 
 pub use self::history::{AnyCase, History};
 pub use self::names::resolve;
+pub use self::revocations::on_disk as revocations_on_disk;
 pub use self::submissions::{Submission, SubmissionFate};
 
 /// Inputs fed in one turn: enough to keep up with a burst, few enough that timers are not late.
@@ -64,6 +66,8 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
 const PUBLISH_IDLE: Duration = Duration::from_secs(1);
 /// Time between two lists of members' addresses for the network, while they may have changed.
 const KNOWN_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at the network's send queues: the machine counts one each probe interval at most.
+const PRESSURE_PAUSE: Duration = Duration::from_millis(250);
 /// A loop this late says so to the machine.
 const LAG_REPORTED_MIN: Duration = Duration::from_millis(100);
 
@@ -178,6 +182,8 @@ struct World {
     /// When the network was last told who is a member; news since then are in the flag.
     known_at: Instant,
     known_stale: bool,
+    /// When the machine was last told how full the network's queues are.
+    pressed_at: Instant,
     watchdog: Option<Duration>,
     watchdog_at: Instant,
 }
@@ -210,6 +216,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         published_at: now,
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
+        pressed_at: now,
         watchdog: notify::watchdog_interval(),
         watchdog_at: now,
         context,
@@ -377,6 +384,10 @@ impl World {
         if self.news.lag > LAG_REPORTED_MIN {
             swim.handle_command(Command::ReportLag(std::mem::take(&mut self.news.lag)), now);
         }
+        if now >= self.pressed_at + PRESSURE_PAUSE {
+            self.pressed_at = now;
+            swim.handle_command(pressure(&self.context.net), now);
+        }
         while let Some(action) = swim.poll_action() {
             self.perform(action, swim, now); // Never awaits, so the machine cannot stall.
         }
@@ -423,6 +434,9 @@ impl World {
                     Submitted::Accepted { .. } => tokio::task::block_in_place(|| self.persister.flush_durably()),
                     Submitted::Refused { .. } => Flushed::NOTHING,
                 };
+                if let (Submitted::Refused { problems }, Some(what)) = (&outcome, self.submissions.what(submit)) {
+                    self.news.tell_refused(what, problems);
+                }
                 self.submissions.end(submit, outcome, flushed);
             }
             Action::Emit(Event::Revoked(revocation)) => {
@@ -437,7 +451,9 @@ impl World {
     /// theirs within a second. A node that keeps other keys dials again with one of them.
     fn revoke(&self, swim: &Swim, node: &NodeName) {
         let all = swim.revocations().map(|one| (one.revocation.node, one.revocation.kept));
-        self.context.identity.current.revoke(Revoked::new(all));
+        // After a start the machine judges what the file holds one by one; all of it counts already.
+        let held = Arc::clone(self.context.identity.current.trust().revoked());
+        self.context.identity.current.revoke(Revoked::new(all).beside(&held));
         self.context.net.close(node, quic::CloseCode::Revoked);
     }
 
@@ -466,6 +482,11 @@ impl World {
             self.watchdog_at = now + interval;
         }
     }
+}
+
+/// How full the way out is, for the machine's local health.
+fn pressure(net: &GossipNet) -> Command {
+    Command::ReportSendQueue { percent: net.send_queue_percent() }
 }
 
 /// The peer's fault, so the turn goes on; the machine has counted it.

@@ -549,3 +549,23 @@ async fn a_taken_port_is_said_with_its_address() {
     let error = GossipNet::bind(settings, mesh.node("a"), clock, sender).unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn the_way_out_is_full_when_most_connections_are_and_not_for_one_peer() {
+    let mesh = TestMesh::new();
+    let mut a = End::start(&mesh, "a");
+    let mut others = ["b", "c", "d"].map(|node| End::start(&mesh, node));
+    for other in &mut others {
+        a.dial(other, "first");
+        a.expect_up(other, Some("first")).await;
+        other.expect_up(&a, None).await;
+    }
+    let percent = |net: &GossipNet| net.send_queue_percent();
+    assert_eq!((percent(&a.net), percent(&others[0].net)), (0, 0));
+    // Nothing leaves before this task waits.
+    let fill = |to: &End| while a.net.send_datagram(&to.me, Bytes::from_static(&[7; DATAGRAM_BYTES_MAX])) {};
+    fill(&others[0]);
+    assert_eq!(percent(&a.net), 0, "one peer does not take its datagrams");
+    fill(&others[1]);
+    assert!(percent(&a.net) > 50, "{}", percent(&a.net));
+}

@@ -191,6 +191,7 @@ fn happened(fixture: &Fixture, node: &str, count: usize) {
         let news = crate::events::News {
             kind: crate::events::Kind::Membership,
             node: node.to_owned(),
+            subject: node.to_owned(),
             step: "suspected",
             what: "doubted".to_owned(),
             evidence: serde_json::Value::Null,

@@ -27,11 +27,11 @@ pub struct Event {
     pub id: String,
     /// When this node saw it, by its clock.
     pub time: String,
-    /// `membership`.
+    /// `membership`, `config` or `identity`.
     pub kind: String,
-    /// The node that it is about.
+    /// The node that it is about; of a document the node that tells it.
     pub node: String,
-    /// What it is about; the node for membership.
+    /// What it is about: the node, or a document (`HTTPRoute/orders`, `HTTPRoute/shop/orders`).
     pub subject: String,
     /// What happened, as one word: `suspected`, `probe_failed`, `failed`, …
     #[serde(rename = "type")]

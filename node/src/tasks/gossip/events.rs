@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
-use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, Swim};
+use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, SubmitProblem, Swim};
 use starling_model::{
-    BootEpoch, Digest, DocumentKey, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes,
+    BootEpoch, Digest, DocumentKey, Generation, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes,
 };
 use starling_routing::MemberFact;
 use tracing::{debug, info, warn};
 
-use super::{Context, story};
+use super::{Context, Submission, rulings, story};
 use crate::mesh_view::MeshView;
 use crate::mesh_view::roots::Roots;
 use crate::shutdown::{Left, Phase};
@@ -33,6 +33,12 @@ pub(super) struct News {
     digest: Digest,
     /// Documents whose newest generation was written in more than one way.
     conflicting: BTreeSet<DocumentKey>,
+    /// What was in use last, of each document.
+    generations: BTreeMap<DocumentKey, Generation>,
+    /// Revocations told.
+    revoked: usize,
+    /// Revoked nodes that were refused: attempts that were not told, and when one was. Bounded by the revocations.
+    refused: BTreeMap<NodeName, (u64, Option<Instant>)>,
     /// The seed that let us in.
     pub(super) via: Option<String>,
     /// True when the snapshot is older than the news.
@@ -61,6 +67,9 @@ impl News {
             roots: Roots::default(),
             digest: Digest::default(),
             conflicting: BTreeSet::new(),
+            generations: BTreeMap::new(),
+            revoked: 0,
+            refused: BTreeMap::new(),
             via: None,
             changed: true,
             lag: Duration::ZERO,
@@ -109,6 +118,11 @@ impl News {
                 let revocation = &view.revocation;
                 let (code, reason) = (codes::REVOKED, &revocation.reason);
                 warn!(node = %revocation.node, %code, signer = %revocation.signer, reason, "an operator revoked a node");
+                // What the store held comes again with each start; a long list of it must not flush everything else.
+                if self.synced || self.revoked < rulings::TOLD_MAX {
+                    self.revoked += 1;
+                    self.record(rulings::of_revoked(&view, &self.context.identity.bundle()));
+                }
             }
             Event::Documents(event) => self.tell_documents(&event),
             // The driver has given it to the asker.
@@ -121,10 +135,18 @@ impl News {
     }
 
     fn tell_documents(&mut self, event: &DocumentsEvent) {
+        let (me, bundle) = (self.me(), self.context.identity.bundle());
         match event {
             DocumentsEvent::Activated { documents } => {
-                for document in documents {
+                for (at, document) in documents.iter().enumerate() {
                     info!(document = %document.key, version = %document.version, "document in use");
+                    let before = self.generations.insert(document.key.clone(), document.version.generation);
+                    if at < rulings::TOLD_MAX {
+                        self.record(rulings::of_used(&me, before, document, &bundle));
+                    }
+                }
+                if let Some(more) = documents.len().checked_sub(rulings::TOLD_MAX).filter(|more| *more > 0) {
+                    self.record(rulings::of_more_used(&me, more));
                 }
             }
             DocumentsEvent::Known { document } => {
@@ -135,16 +157,45 @@ impl News {
                 let (code, signers) = (codes::DOCUMENT_CONFLICT, versions.iter().map(|one| one.signer.to_string()));
                 let signers = signers.collect::<Vec<_>>().join(", ");
                 warn!(document = %key, %code, signers, "one generation was signed with different contents");
+                self.record(rulings::of_conflict(&me, key, versions, &bundle));
             }
             DocumentsEvent::ConflictEnded { key, version } => {
                 self.conflicting.remove(key);
                 info!(document = %key, %version, "the conflict of this document is over");
+                self.record(rulings::of_conflict_ended(&me, key, version, &bundle));
             }
             DocumentsEvent::Incomplete { batch, present } => {
                 let (code, missing) = (codes::BATCH_INCOMPLETE, usize::from(batch.count.get()) - present.len());
                 warn!(batch = %batch.id, %code, missing, "a batch of documents is incomplete, so none of it is used");
+                self.record(rulings::of_incomplete(&me, batch, present));
             }
         }
+    }
+
+    /// Something that was handed in here was refused.
+    pub(super) fn tell_refused(&self, what: &Submission, problems: &[SubmitProblem]) {
+        let (me, bundle) = (self.me(), self.context.identity.bundle());
+        for problem in problems.iter().take(rulings::TOLD_MAX) {
+            self.record(rulings::of_refused(&me, what, problem, &bundle));
+        }
+    }
+
+    /// Revoked nodes that were refused at the door, each at most once a minute.
+    fn tell_refused_peers(&mut self, now: Instant) {
+        for (node, attempts) in self.context.identity.current.take_revoked_attempts() {
+            self.refused.entry(node).or_insert((0, None)).0 += attempts;
+        }
+        let due = |at: &Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) >= ALARM_PAUSE);
+        let mut told = Vec::new();
+        for (node, (attempts, at)) in &mut self.refused {
+            if *attempts > 0 && due(at) {
+                told.push(rulings::of_refused_peer(node, std::mem::take(attempts)));
+                *at = Some(now);
+            }
+        }
+        told.into_iter().for_each(|news| self.record(news));
+        // Who does not come again is forgotten.
+        self.refused.retain(|_, (attempts, at)| *attempts > 0 || !due(at));
     }
 
     fn me(&self) -> NodeName {
@@ -223,6 +274,7 @@ impl News {
     }
 
     pub(super) fn view(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) -> MeshView {
+        self.tell_refused_peers(now);
         let me = swim.me();
         let node = me.name.clone();
         let mut members: BTreeMap<NodeName, MemberView> =

@@ -2,7 +2,8 @@
 //! store never lets a revoked node in again.
 //!
 //! A line each: the signed form and its signature in base64. They are judged again when they are read, so the file need
-//! not be trusted.
+//! not be trusted. That happens twice: before the agent listens ([`on_disk`]), so that a revoked node finds no moment in
+//! which it is let in, and by the machine, which tells them on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use starling_identity::{OperatorStatement, TrustBundle, verify_operator};
+use starling_model::envelope::split_signature;
+use starling_model::{NodeName, Revocation};
 use tracing::{error, warn};
 
 use crate::files;
@@ -17,6 +21,26 @@ use crate::store::Durability;
 
 const FOLDER: &str = "trust";
 const FILE: &str = "revocations";
+
+/// Whom the file of this state folder revokes, by the bundle in force: each node with the issuing keys that stay.
+#[must_use]
+pub fn on_disk(state: &Path, bundle: &TrustBundle) -> Vec<(NodeName, Vec<[u8; 32]>)> {
+    let mut held: BTreeMap<NodeName, Vec<Revocation>> = BTreeMap::new();
+    for envelope in RevocationFile::new(state).read() {
+        let Some((body, signature)) = split_signature(&envelope) else { continue };
+        let Ok(said) = Revocation::read(body) else { continue };
+        match verify_operator(OperatorStatement::Revocation, said.signer, body, signature, bundle) {
+            Ok(_) => held.entry(said.node.clone()).or_default().push(said),
+            Err(refused) => warn!(node = %said.node, %refused, "a revocation in the file does not count"),
+        }
+    }
+    let newest = |all: &Vec<Revocation>| all.iter().map(|one| one.number).max();
+    let in_force = held.into_values().flat_map(|all| {
+        let number = newest(&all);
+        all.into_iter().filter(move |one| Some(one.number) == number)
+    });
+    in_force.map(|one| (one.node, one.kept)).collect()
+}
 
 /// The file with its content.
 #[derive(Debug)]
@@ -83,6 +107,8 @@ impl RevocationFile {
 
 #[cfg(test)]
 mod tests {
+    use starling_identity::{NewTrustDomain, OperatorKey, create_trust_domain};
+
     use super::*;
 
     #[test]
@@ -101,5 +127,46 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("not base64!\n{text}")).unwrap();
         assert_eq!(RevocationFile::new(folder.path()).read(), [bytes(1), bytes(3)]);
+    }
+
+    #[test]
+    fn before_the_agent_listens_the_file_is_judged_by_the_bundle() {
+        let domain = starling_model::TrustDomain::new("prod.internal").unwrap();
+        let make = || create_trust_domain(&domain, "alice", false, crate::crypto::wall_clock()).unwrap();
+        let (ours, foreign) = (make(), make());
+        let signed = |made: &NewTrustDomain, node: &str, number, kept: &[u8]| {
+            let said = Revocation {
+                schema: 1,
+                node: NodeName::new(node).unwrap(),
+                signer: "k1".parse().unwrap(),
+                number,
+                signed_at: 0,
+                kept: kept.iter().map(|byte| [*byte; 32]).collect(),
+                reason: String::new(),
+            };
+            let body = said.to_body().unwrap();
+            let key = OperatorKey::from_pem(&made.operator_key_pem).unwrap();
+            let signature = key.sign(OperatorStatement::Revocation, &made.bundle.mesh_id, &body);
+            Bytes::from([&body[..], &signature[..]].concat())
+        };
+        let folder = tempfile::tempdir().unwrap();
+        assert!(on_disk(folder.path(), &ours.bundle).is_empty(), "no file");
+        let mut file = RevocationFile::new(folder.path());
+        let all = [
+            signed(&ours, "vm-7", 1, &[1]),
+            signed(&ours, "vm-7", 2, &[]),
+            signed(&ours, "vm-8", 1, &[1, 2]),
+            signed(&foreign, "vm-9", 1, &[]),
+            Bytes::from_static(b"garbage"),
+        ];
+        for (at, bytes) in all.iter().enumerate() {
+            file.keep([u8::try_from(at).unwrap(); 32], bytes);
+        }
+        let _ = file.flush();
+        let want = vec![
+            (NodeName::new("vm-7").unwrap(), Vec::new()),
+            (NodeName::new("vm-8").unwrap(), vec![[1; 32], [2; 32]]),
+        ];
+        assert_eq!(on_disk(folder.path(), &ours.bundle), want);
     }
 }

@@ -13,7 +13,7 @@ use crate::events::{Kind, News};
 use crate::telemetry::time::{Clocks, short};
 
 fn news(node: &NodeName, step: &'static str, what: String, evidence: Value) -> News {
-    News { kind: Kind::Membership, node: node.to_string(), step, what, evidence }
+    News { kind: Kind::Membership, node: node.to_string(), subject: node.to_string(), step, what, evidence }
 }
 
 fn life(life: Life) -> Value {

@@ -28,18 +28,11 @@ pub struct SubmissionFate {
     pub durability: Durability,
 }
 
-/// Where a submission is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    Store,
-    File,
-}
-
 /// Those that wait for their fate. Bounded by the machine, which answers each, and by the queue of commands.
 #[derive(Debug, Default)]
 pub(super) struct Submissions {
     last: u64,
-    waiting: BTreeMap<SubmitId, (Kept, oneshot::Sender<SubmissionFate>)>,
+    waiting: BTreeMap<SubmitId, (Submission, oneshot::Sender<SubmissionFate>)>,
 }
 
 impl Submissions {
@@ -47,20 +40,25 @@ impl Submissions {
     pub(super) fn begin(&mut self, what: Submission, reply: oneshot::Sender<SubmissionFate>) -> Command {
         self.last += 1;
         let submit = SubmitId(self.last);
-        let (kept, command) = match what {
-            Submission::Documents(documents) => (Kept::Store, Command::SubmitDocuments { submit, documents }),
-            Submission::Revocation(revocation) => (Kept::File, Command::SubmitRevocation { submit, revocation }),
+        let command = match what.clone() {
+            Submission::Documents(documents) => Command::SubmitDocuments { submit, documents },
+            Submission::Revocation(revocation) => Command::SubmitRevocation { submit, revocation },
         };
-        self.waiting.insert(submit, (kept, reply));
+        self.waiting.insert(submit, (what, reply));
         command
+    }
+
+    /// What was handed in, while its fate is open.
+    pub(super) fn what(&self, submit: SubmitId) -> Option<&Submission> {
+        self.waiting.get(&submit).map(|(what, _)| what)
     }
 
     /// Tells the asker; `flushed` is what became of this turn's writes.
     pub(super) fn end(&mut self, submit: SubmitId, outcome: Submitted, flushed: Flushed) {
-        if let Some((kept, reply)) = self.waiting.remove(&submit) {
-            let durability = match kept {
-                Kept::Store => flushed.store,
-                Kept::File => flushed.revocations,
+        if let Some((what, reply)) = self.waiting.remove(&submit) {
+            let durability = match what {
+                Submission::Documents(_) => flushed.store,
+                Submission::Revocation(_) => flushed.revocations,
             };
             // Who asked may have gone.
             let _ = reply.send(SubmissionFate { outcome, durability });

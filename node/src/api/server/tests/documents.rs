@@ -59,13 +59,11 @@ const PATH: &str = "/v1/config/httproute/default/orders";
 async fn what_was_taken_but_is_not_on_disk_is_answered_as_such() {
     let mut fixture = Fixture::start().await;
     let mut durabilities = [Durability::Durable, Durability::Memory, Durability::Memory].into_iter();
-    fixture.mesh_answers(move |command| match command {
-        MeshCommand::Submit { reply, .. } => {
-            let outcome = Submitted::Accepted { versions: vec![document("orders", 1).version] };
-            let durability = durabilities.next().unwrap();
-            reply.send(SubmissionFate { outcome, durability }).unwrap();
-        }
-        other => panic!("{other:?}"),
+    fixture.mesh_answers(move |command| {
+        let MeshCommand::Submit { reply, .. } = command else { panic!("{command:?}") };
+        let outcome = Submitted::Accepted { versions: vec![document("orders", 1).version] };
+        let durability = durabilities.next().unwrap();
+        reply.send(SubmissionFate { outcome, durability }).unwrap();
     });
     let (status, answer) = fixture.ask("PUT", PATH, &signed_document("k1").to_string()).await;
     assert_eq!((status, &answer["items"][0]["generation"]), (200, &json!(1)), "{answer}");
@@ -141,12 +139,10 @@ fn history() -> History {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_comes_with_its_history_and_a_conflict_is_shown() {
     let mut fixture = Fixture::start().await;
-    fixture.mesh_answers(|command| match command {
-        MeshCommand::History { wanted, reply } => {
-            let known = wanted.is(&document("orders", 1).key);
-            reply.send(if known { history() } else { History::default() }).unwrap();
-        }
-        other => panic!("{other:?}"),
+    fixture.mesh_answers(|command| {
+        let MeshCommand::History { wanted, reply } = command else { panic!("{command:?}") };
+        let known = wanted.is(&document("orders", 1).key);
+        reply.send(if known { history() } else { History::default() }).unwrap();
     });
     let (status, newest) = fixture.ask("GET", PATH, "").await;
     assert_eq!((status, &newest["generation"], &newest["source"]), (200, &json!(3), &json!("b")), "{newest}");

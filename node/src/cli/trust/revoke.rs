@@ -1,0 +1,366 @@
+//! `starling trust revoke node NAME`: an operator's key signs here that a node is out, and any agent passes it on.
+//!
+//! The key never leaves this process; the agent gets a signed form. A revocation cannot be taken back, so a name that
+//! neither the agent nor `issued.log` knows is refused unless that is insisted on.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::{Args, Subcommand};
+use http::Method;
+use starling_identity::{Operator, OperatorKey, OperatorStatement, Role, TrustBundle};
+use starling_model::{KeyId, NodeName, Revocation, codes};
+
+use super::{node_name, operator_bundle};
+use crate::api::views::{Agreement, Envelope, Member, MemberList, SignedForm, Trust, TrustRequest};
+use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
+use crate::cli::errors::{CliError, Exit};
+use crate::cli::{AgentPlace, Format, duration, output};
+use crate::files;
+
+/// Pause between two looks at the others with `--wait`.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Commands of `trust revoke`.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum RevokeCommand {
+    /// Shuts a node out of the mesh, with all its keys; it cannot be taken back
+    Node(RevokeNodeArgs),
+}
+
+/// Flags of `trust revoke node`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RevokeNodeArgs {
+    /// The node's name
+    #[arg(value_parser = node_name)]
+    pub(super) name: NodeName,
+    /// Why, for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(super) reason: String,
+    /// Waits until every live member counts it
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// Shows what would be signed, and sends nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Revokes a name that neither the agent nor issued.log knows
+    #[arg(long)]
+    pub(super) force: bool,
+    /// The operator's key [default: the key in the operator's folder that has the role revoke]
+    #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
+    pub(super) key: Option<PathBuf>,
+    /// The operator's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) dir: PathBuf,
+    /// Form of the answer; json of a dry run is what PUT /v1/trust takes
+    #[arg(short, long, value_enum, default_value = "table", env = "STARLING_OUTPUT", value_name = "FORM")]
+    pub(super) output: Format,
+    #[command(flatten)]
+    pub(super) place: AgentPlace,
+}
+
+/// Who signs: the key, and what the bundle says of it.
+pub(super) struct Desk {
+    key: OperatorKey,
+    bundle: TrustBundle,
+    id: KeyId,
+    name: String,
+}
+
+impl Desk {
+    /// Reads the bundle of `dir` and the operator's key.
+    ///
+    /// # Errors
+    /// The files' own; ST0411 when the bundle does not name the key, ST0606 when it may not revoke.
+    pub(super) fn open(dir: &Path, key: Option<&Path>) -> Result<Self, CliError> {
+        let (bundle, _) = operator_bundle(dir)?;
+        let path = match key {
+            Some(path) => path.to_owned(),
+            None => revoking_key(dir, &bundle)?,
+        };
+        let text = files::read_secret_text(&path)?;
+        let key = OperatorKey::from_pem(&text).map_err(|error| {
+            CliError::plain(Exit::Refused, format!("{} holds no operator key", path.display())).cause(error.to_string())
+        })?;
+        let Some(operator) = key.operator(&bundle) else {
+            let what = format!("the trust bundle names no operator with the key of {}", path.display());
+            return Err(CliError::coded(Exit::Refused, codes::SIGNATURE_INVALID, what)
+                .help(["name the key of an operator of this trust domain with --key, and its folder with --dir"]));
+        };
+        if !operator.roles.has(Role::Revoke) {
+            let what = format!("{} \"{}\" has no role revoke", operator.key_id(), operator.name);
+            return Err(
+                CliError::coded(Exit::Refused, codes::ROLE_MISSING, what).cause(format!("it has {}", operator.roles))
+            );
+        }
+        let (id, name) = (KeyId(operator.id), operator.name.clone());
+        Ok(Self { key, bundle, id, name })
+    }
+
+    /// `k1 "alice"`.
+    fn signer(&self) -> String {
+        format!("{} \"{}\"", self.id, self.name)
+    }
+
+    /// Signs that `node` is out with all its keys.
+    ///
+    /// # Errors
+    /// When the reason does not fit.
+    pub(super) fn sign(&self, node: &NodeName, number: u64, reason: &str) -> Result<TrustRequest, CliError> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let revocation = Revocation {
+            schema: 1,
+            node: node.clone(),
+            signer: self.id,
+            number,
+            signed_at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            kept: Vec::new(),
+            reason: reason.to_owned(),
+        };
+        let body = revocation.to_body().map_err(|error| {
+            CliError::plain(Exit::Usage, "the revocation cannot be written")
+                .cause(error.to_string())
+                .help(["--reason is one short line"])
+        })?;
+        let signature = self.key.sign(OperatorStatement::Revocation, &self.bundle.mesh_id, &body);
+        let form = SignedForm {
+            format: "starling-revocation/1".to_owned(),
+            payload: BASE64.encode(&body),
+            key_id: self.id.to_string(),
+            signature: BASE64.encode(signature),
+        };
+        Ok(TrustRequest { revocation: form })
+    }
+}
+
+/// The key of an operator with the role revoke in this folder.
+fn revoking_key(dir: &Path, bundle: &TrustBundle) -> Result<PathBuf, CliError> {
+    let file = |operator: &Operator| dir.join("operator").join(format!("{}.key", operator.name));
+    let there = |operator: &&Operator| file(operator).symlink_metadata().is_ok();
+    let may = |operator: &&Operator| operator.roles.has(Role::Revoke);
+    let mut keys = bundle.operators.iter().filter(there);
+    // One that may not is named all the same: what it lacks is then said.
+    let chosen = keys.clone().find(may).or_else(|| keys.next());
+    chosen.map(file).ok_or_else(|| {
+        let what = format!("{} holds no operator's key", dir.join("operator").display());
+        CliError::plain(Exit::NotFound, what).help(["name it:  --key FILE, or STARLING_OPERATOR_KEY"])
+    })
+}
+
+/// What is known of the node before it is revoked.
+#[derive(Debug)]
+struct Known {
+    /// The highest number of a revocation that is in force.
+    number: Option<u64>,
+    /// As a member.
+    member: Option<Member>,
+}
+
+/// Runs the command.
+pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliError> {
+    let desk = Desk::open(&args.dir, args.key.as_deref())?;
+    let known = look_up(client, args)?;
+    let Some(number) = known.number.unwrap_or(0).checked_add(1) else {
+        return Err(CliError::plain(Exit::Refused, "the revocation in force has the last number there is"));
+    };
+    if let Some(held) = known.number {
+        output::message(&format!("{} is revoked already; this takes the place of revocation {held}\n", args.name));
+    }
+    let request = desk.sign(&args.name, number, &args.reason)?;
+    let json = output::to_json(&request)?;
+    let line =
+        format!("revocation {number}   node {}   all its issuing keys   signed by {}\n", args.name, desk.signer());
+    if args.dry_run {
+        return show(args, &json, &format!("{line}{}", would_do(args, &known)));
+    }
+    let ask = Ask { method: Method::PUT, path: "/v1/trust", body: Some(json), timeout: ANSWER_TIMEOUT };
+    let began = Instant::now();
+    let answer = client.ask(ask)?;
+    let taken: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    let mut text = format!("{line}accepted by {}", taken.view.node);
+    if args.wait {
+        let members = wait(client, args, number, began)?;
+        text.push_str(&format!(
+            "; in use on {members}/{members} alive members after {:.2} s",
+            began.elapsed().as_secs_f64()
+        ));
+    }
+    text.push('\n');
+    show(args, &answer.body, &text)
+}
+
+fn show(args: &RevokeNodeArgs, json: &[u8], text: &str) -> Result<Exit, CliError> {
+    match args.output {
+        Format::Table | Format::Wide => output::print(text),
+        Format::Json => output::print_body(json),
+        Format::Yaml => output::print_yaml(json),
+        Format::Name => output::print(&format!("{}\n", args.name)),
+    }
+}
+
+fn would_do(args: &RevokeNodeArgs, known: &Known) -> String {
+    let member = match &known.member {
+        Some(member) => {
+            let at = member.address.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
+            format!("it is {}{at}", member.state)
+        }
+        None => "it is no member".to_owned(),
+    };
+    format!(
+        "{} would be refused by every member and what is open with it closed; {member}\nnothing was sent (--dry-run)\n",
+        args.name
+    )
+}
+
+fn not_understood(error: &serde_json::Error) -> CliError {
+    CliError::plain(Exit::Bad, "the agent's answer is not understood").cause(error.to_string())
+}
+
+fn look_up(client: &Client, args: &RevokeNodeArgs) -> Result<Known, CliError> {
+    let name = args.name.as_str();
+    let trust = client.ask(Ask::get("/v1/trust"))?;
+    let trust: Envelope<Trust> = serde_json::from_slice(&trust.body).map_err(|error| not_understood(&error))?;
+    let held = trust.body.revocations.iter().filter(|one| one.node == name);
+    let number = held.map(|one| one.number).max();
+    let answer = client.ask(Ask::get("/v1/members"))?;
+    let members: MemberList = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    let member = members.body.items.iter().find(|member| member.name == name).cloned();
+    let log = issued(&args.dir);
+    let is_known = member.is_some() || number.is_some() || log.iter().any(|issued| issued == name);
+    if !is_known && !args.force {
+        let names = members.body.items.iter().map(|member| member.name.as_str()).chain(log.iter().map(String::as_str));
+        let near = starling_config::suggest(name, names).map(|near| format!("did you mean {near}?"));
+        let force =
+            format!("a revocation cannot be taken back; if it is meant:  starling trust revoke node {name} --force");
+        return Err(CliError::plain(Exit::NotFound, format!("no node {name} is known"))
+            .cause(format!("{} knows no such member, and issued.log has no line of it", members.view.node))
+            .help(near.into_iter().chain([force])));
+    }
+    Ok(Known { number, member })
+}
+
+/// Names in `issued.log`; none where it cannot be read, since who revokes need not be who issues.
+fn issued(dir: &Path) -> Vec<String> {
+    let text = files::read_secret_text(&dir.join("operator/issued.log"));
+    let text = text.map(|text| text.to_string()).unwrap_or_default();
+    let nodes = text.lines().filter_map(|line| line.strip_prefix("node ")?.split_ascii_whitespace().next());
+    nodes.map(str::to_owned).collect()
+}
+
+/// Waits until all live members but the revoked one hold what the agent holds; returns how many they are.
+fn wait(client: &Client, args: &RevokeNodeArgs, number: u64, began: Instant) -> Result<u64, CliError> {
+    loop {
+        let answer = client.try_ask(Ask::get("/v1/trust"))?;
+        if answer.status >= 400 {
+            return Err(refusal(&answer));
+        }
+        let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+        let known = trust.body.revocations.iter().any(|one| one.node == args.name.as_str() && one.number >= number);
+        let (alive, behind) = others(&trust.view.agreement, args.name.as_str());
+        if known && behind.is_empty() {
+            return Ok(alive);
+        }
+        if began.elapsed() >= args.timeout {
+            let waited = starling_config::duration::format(args.timeout);
+            let what = format!("revocation {number} of {} is not in use everywhere after {waited}", args.name);
+            let error = CliError::plain(Exit::TimedOut, what)
+                .help(["it spreads by itself; `starling members` shows who agrees"]);
+            return Err(error.cause(format!("behind are {}", behind.join(", "))));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
+/// Live members without the revoked one, and the names of those among them that differ; `…` where there are more.
+fn others(agreement: &Agreement, revoked: &str) -> (u64, Vec<String>) {
+    let mut behind = agreement.behind.clone();
+    behind.retain(|name| name != revoked);
+    let counted = u64::from(behind.len() < agreement.behind.len());
+    if agreement.behind_count > agreement.behind.len() as u64 {
+        behind.push("…".to_owned());
+    }
+    (agreement.alive.saturating_sub(counted), behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_identity::{create_trust_domain, verify_operator};
+    use starling_model::TrustDomain;
+
+    use super::*;
+
+    /// An operator's folder with one operator of all roles.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let made =
+            create_trust_domain(&TrustDomain::new("prod.internal").unwrap(), "alice", false, super::super::now());
+        let made = made.unwrap();
+        files::make_dir(&folder.path().join("operator"), 0o700).unwrap();
+        files::make_dir(&folder.path().join("trust"), 0o755).unwrap();
+        files::create(&folder.path().join("trust/bundle.trust"), &made.bundle_file, 0o644).unwrap();
+        files::create_secret(&folder.path().join("operator/alice.key"), made.operator_key_pem.as_bytes()).unwrap();
+        files::create_secret(&folder.path().join("operator/root.key"), made.root_key_pem.as_bytes()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn what_the_desk_signs_holds_under_its_bundle() {
+        let folder = folder();
+        let desk = Desk::open(folder.path(), None).unwrap();
+        assert_eq!(desk.signer(), "k1 \"alice\"");
+        let node = NodeName::new("vm-7").unwrap();
+        let form = desk.sign(&node, 3, "compromised").unwrap().revocation;
+        assert_eq!((form.format.as_str(), form.key_id.as_str()), ("starling-revocation/1", "k1"));
+        let body = BASE64.decode(form.payload).unwrap();
+        let signature: [u8; 64] = BASE64.decode(form.signature).unwrap().try_into().unwrap();
+        verify_operator(OperatorStatement::Revocation, KeyId(1), &body, &signature, &desk.bundle).unwrap();
+        let said = Revocation::read(&body).unwrap();
+        assert_eq!((said.node, said.number, said.kept.len(), said.reason.as_str()), (node, 3, 0, "compromised"));
+    }
+
+    #[test]
+    fn a_reason_that_does_not_fit_is_wrong_usage() {
+        let folder = folder();
+        let desk = Desk::open(folder.path(), None).unwrap();
+        let node = NodeName::new("vm-7").unwrap();
+        for reason in ["two\nlines".to_owned(), "x".repeat(300)] {
+            assert_eq!(desk.sign(&node, 1, &reason).unwrap_err().exit(), Exit::Usage, "{reason}");
+        }
+    }
+
+    fn refused(dir: &Path, key: Option<&Path>) -> (Exit, Option<starling_model::Code>) {
+        Desk::open(dir, key).map(|_| ()).map_err(|error| (error.exit(), error.code())).unwrap_err()
+    }
+
+    #[test]
+    fn a_key_that_is_none_foreign_or_missing_is_refused_before_anything_is_sent() {
+        let (ours, foreign) = (folder(), folder());
+        let key = foreign.path().join("operator/alice.key");
+        assert_eq!(refused(ours.path(), Some(&key)), (Exit::Refused, Some(codes::SIGNATURE_INVALID)));
+        assert_eq!(refused(ours.path(), Some(&ours.path().join("operator/root.key"))).0, Exit::Refused);
+        assert_eq!(refused(ours.path(), Some(Path::new("/nowhere/key"))).0, Exit::NotFound);
+        std::fs::remove_file(ours.path().join("operator/alice.key")).unwrap();
+        assert_eq!(refused(ours.path(), None).0, Exit::NotFound);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(refused(empty.path(), None).0, Exit::NotFound);
+    }
+
+    #[test]
+    fn the_revoked_node_is_not_waited_for() {
+        let agreement = |behind: &[&str], count| Agreement {
+            alive: 3,
+            same: 3 - count,
+            behind: behind.iter().map(|name| (*name).to_owned()).collect(),
+            behind_count: count,
+        };
+        assert_eq!(others(&agreement(&["vm-7"], 1), "vm-7"), (2, Vec::new()));
+        assert_eq!(others(&agreement(&["vm-2", "vm-7"], 2), "vm-7"), (2, vec!["vm-2".to_owned()]));
+        assert_eq!(others(&agreement(&[], 0), "vm-7"), (3, Vec::new()));
+        assert!(!others(&agreement(&["vm-7"], 2), "vm-7").1.is_empty(), "more than are named");
+    }
+}
