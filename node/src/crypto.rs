@@ -133,3 +133,24 @@ fn run(inbox: &Receiver<(Ticket, SignedClaim)>, answers: &mpsc::Sender<(Ticket, 
 
 /// The identity that signs, shared by tasks.
 pub type Signer = Arc<NodeIdentity>;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use starling_model::NodeName;
+
+    use super::*;
+
+    #[test]
+    fn one_question_more_than_may_wait_is_dropped_and_counted() {
+        // A judge whose thread never comes to it.
+        let (questions, _inbox) = sync_channel(QUESTIONS_MAX);
+        let mut judge = Judge { questions, dropped: 0 };
+        let claim = SignedClaim::Credential { owner: NodeName::new("vm-1").unwrap(), bytes: Bytes::new() };
+        let last = QUESTIONS_MAX as u64;
+        (0..last).for_each(|n| judge.ask(Ticket(n), claim.clone()));
+        assert_eq!(judge.dropped(), 0);
+        judge.ask(Ticket(last), claim);
+        assert_eq!(judge.dropped(), 1);
+    }
+}

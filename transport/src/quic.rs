@@ -22,6 +22,8 @@ pub mod hello;
 #[cfg(test)]
 mod hostile_tests;
 mod keys;
+#[cfg(test)]
+mod limit_tests;
 pub mod limits;
 mod peer;
 mod socket;

@@ -86,7 +86,7 @@ pub(super) fn send(inner: &Arc<Inner>, to: &NodeName, exchange: u64, frame: Byte
         tokio::spawn(begin(listed, connection, inlet));
     }
     let length = frame.len();
-    let waiting = outlet.waiting.fetch_add(length, Ordering::Relaxed);
+    let waiting = outlet.waiting.fetch_add(length, Ordering::Relaxed) + length;
     if waiting > QUEUE_BYTES_MAX || outlet.frames.try_send((frame, last)).is_err() {
         outlet.waiting.fetch_sub(length, Ordering::Relaxed);
         inner.counters.frames_dropped.add(1);

@@ -139,3 +139,27 @@ impl Seeds {
 pub(super) fn as_down(error: &DialError) -> DownReason {
     super::down_reason(error.as_down())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The look-ups themselves do not run before the test waits, because it has the only thread.
+    #[tokio::test]
+    async fn one_look_up_more_than_run_at_a_time_is_answered_at_once_as_failed() {
+        let (queue, mut resolved) = Queue::new("resolved", LOOK_UPS_MAX + 1);
+        let seeds = Seeds::new(queue);
+        let seed = |n: usize| Seed(format!("seed-{n}.invalid:7740"));
+        (0..LOOK_UPS_MAX).for_each(|n| seeds.look_up(seed(n)));
+        assert!(resolved.try_recv().is_err(), "all of them run");
+        seeds.look_up(seed(LOOK_UPS_MAX));
+        let answer = resolved.try_recv().unwrap();
+        assert_eq!(
+            (answer.seed, answer.addresses),
+            (seed(LOOK_UPS_MAX), Err("too many look-ups at a time".to_owned()))
+        );
+        // An address needs no look-up.
+        seeds.look_up(Seed("127.0.0.1:7740".to_owned()));
+        assert_eq!(resolved.try_recv().unwrap().addresses, Ok(vec!["127.0.0.1:7740".parse().unwrap()]));
+    }
+}
