@@ -188,7 +188,7 @@ def measure(run, figures):
     run.look(REST_S)
     cpu, wired, took = meter.per_agent()
     figures.update(rest_cpu_percent=cpu / took * 100, rest_kb_s=wired / took / 1e3,
-                   rss_mib=run.memory("Rss"), pss_mib=run.memory("Pss"))
+                   rss_mib=run.memory("Rss"), pss_mib=run.memory("Pss"), anonymous_mib=run.memory("Anonymous"))
 
     paused = list(range(run.count - PAUSED + 1, run.count + 1))
     names = {f"vm-{number}" for number in paused}
@@ -257,6 +257,7 @@ ROWS = [
     ("kill_last_s", "kill -9 known to all others, s", 2),
     ("rss_mib", "resident memory, MiB per agent", 1),
     ("pss_mib", "proportional memory, MiB per agent", 1),
+    ("anonymous_mib", "anonymous memory (heap, stacks), MiB per agent", 1),
 ]
 
 
@@ -273,7 +274,8 @@ def report(path):
           "a snapshot file. Starling: preset lan, the whole agent with proxy, API and store. Bytes are those of IP.\n")
     print(f"* date: {first['at']}\n* starling: {of['starling'][0]['version']}\n* serf: {of['serf'][0]['version']}")
     print(f"* rounds: {len(of['starling'])}, interleaved; load of the machine before each run: "
-          + ", ".join(f"{one['load']:.1f}" for one in runs) + "\n")
+          + ", ".join(f"{one['load']:.1f}" for one in runs)
+          + (f"\n* phases shortened by QUICK=1: rest {REST_S} s, {CYCLES} pauses, {KILLS} kill" if QUICK else "") + "\n")
     print("| Figure | starling | serf | starling ÷ serf |\n|---|---:|---:|---:|")
     for key, text, digits in ROWS:
         def cell(peer):
