@@ -146,7 +146,7 @@ pub(crate) const ROOM: usize = DATAGRAM_MESSAGE_MAX;
 
 impl Broadcasts {
     /// More updates than this at a time are more than single changes.
-    pub(crate) const BUSY_UPDATES: usize = 64;
+    pub(crate) const BUSY_UPDATES: usize = 128;
 
     /// Queues an update; it replaces what was queued about the subject. `knows` is whoever told us.
     pub(crate) fn push(&mut self, subject: Subject, class: Class, parcel: Parcel, knows: Option<&NodeName>) {

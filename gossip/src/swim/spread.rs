@@ -144,7 +144,11 @@ impl Swim {
     /// Repeats what is still worth repeating.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         let listeners = self.listeners(now);
+        let busy = self.broadcasts.is_busy();
         let mut targets = self.retire(&listeners);
+        if busy && !self.broadcasts.is_busy() {
+            self.compare_after_burst(now);
+        }
         forward::draw(&mut targets, self.config.gossip_targets, &mut self.rng);
         for target in &targets {
             let parcels = self.broadcasts.pick(target, Broadcasts::flush_room());

@@ -94,6 +94,13 @@ impl Swim {
         self.plan_sync(peer, now);
     }
 
+    /// Much was told, and of each update few copies: one comparison finds what did not come.
+    pub(super) fn compare_after_burst(&mut self, now: Instant) {
+        if let Some(peer) = self.random_link() {
+            self.plan_sync(&peer, now);
+        }
+    }
+
     /// An ack showed our root.
     pub(super) fn in_step(&mut self) {
         self.advice.differs_since = None;
@@ -143,20 +150,22 @@ impl Swim {
         let interval = self.config.anti_entropy_among(self.size()).mul_f64(self.rng.random_range(0.75..1.25));
         if self.sync_due.is_empty() {
             // The regular one: a random alive peer after a jittered interval.
-            let peers: Vec<NodeName> = self
-                .links
-                .names()
-                .filter(|peer| self.members.get(peer).is_some_and(|member| member.state == MemberState::Alive))
-                .cloned()
-                .collect();
-            if !peers.is_empty()
-                && let Some(peer) = peers.get(self.rng.random_range(0..peers.len()))
-            {
-                self.sync_due.insert(peer.clone(), now + interval);
+            if let Some(peer) = self.random_link() {
+                self.sync_due.insert(peer, now + interval);
             }
             return self.timers.set(Timer::AntiEntropy, now + interval);
         }
         self.timers.set(Timer::AntiEntropy, next.unwrap_or(now + interval));
+    }
+
+    /// A connected peer that is alive.
+    fn random_link(&mut self) -> Option<NodeName> {
+        let alive = |peer: &&NodeName| self.members.get(peer).is_some_and(|member| member.state == MemberState::Alive);
+        let peers: Vec<&NodeName> = self.links.names().filter(alive).collect();
+        if peers.is_empty() {
+            return None;
+        }
+        peers.get(self.rng.random_range(0..peers.len())).map(|peer| (*peer).clone())
     }
 
     fn start_sync(&mut self, peer: &NodeName, now: Instant) {
