@@ -145,9 +145,6 @@ pub(crate) struct Broadcasts {
 pub(crate) const ROOM: usize = DATAGRAM_MESSAGE_MAX;
 
 impl Broadcasts {
-    /// More updates than this at a time are more than single changes.
-    pub(crate) const BUSY_UPDATES: usize = 128;
-
     /// Queues an update; it replaces what was queued about the subject. `knows` is whoever told us.
     pub(crate) fn push(&mut self, subject: Subject, class: Class, parcel: Parcel, knows: Option<&NodeName>) {
         self.remove(&subject);
@@ -231,11 +228,6 @@ impl Broadcasts {
 
     pub(crate) fn len(&self) -> usize {
         self.updates.len()
-    }
-
-    /// So much is being told that comparisons finish it cheaper: a whole mesh starts, or a large part of one fails.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.updates.len() > Self::BUSY_UPDATES
     }
 
     /// The place of a peer in the bit sets; a newcomer beyond the last takes the oldest one's.

@@ -165,6 +165,8 @@ pub struct Swim {
     writer: DatagramWriter,
     broadcasts: Broadcasts,
     pace: Pace,
+    /// Most updates that were queued since the last burst was over.
+    burst: usize,
     exchanges: BTreeMap<(NodeName, ExchangeId), Exchange>,
     sync_due: BTreeMap<NodeName, Instant>,
     /// Of these, first comparisons that the other side should begin.
@@ -245,6 +247,7 @@ impl Swim {
             writer: DatagramWriter::default(),
             broadcasts: Broadcasts::default(),
             pace: Pace::default(),
+            burst: 0,
             exchanges: BTreeMap::new(),
             sync_due: BTreeMap::new(),
             first_due: BTreeSet::new(),

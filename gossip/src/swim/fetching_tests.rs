@@ -6,13 +6,14 @@ use starling_model::{BootEpoch, Life, MemberState};
 
 use super::Swim;
 use super::hostile_tests::{datagram, frame, machine};
+use super::spread::BUSY_UPDATES;
 use super::sync::ADVICE_PAUSE_MIN;
 use super::test_mesh::{MS, Mesh};
 use crate::action::{Action, ConnectionChange, DownReason, ExchangeId};
 use crate::broadcasts::{Broadcasts, Class, Parcel, Subject};
 use crate::config::SwimConfig;
 use crate::fetches::FETCH_PATIENCE;
-use crate::limits::FETCHES_PER_PEER_MAX;
+use crate::limits::{FETCHES_PER_PEER_MAX, FORWARD_TO_ALL_MAX};
 use crate::testing::{base, node};
 use crate::wire::{self, Envelope, Frame, MemberDigest, Message, Want};
 
@@ -125,12 +126,17 @@ fn lives_are_announced_while_much_is_told() {
     };
     let whole = Parcel::Datagram(wire::message(&Message::Life(life.clone())).unwrap());
     assert!(told(swim).contains(&whole));
-    for at in 0..=Broadcasts::BUSY_UPDATES {
+    for at in 0..=BUSY_UPDATES {
         let subject = Subject::Doubt(node(&format!("x{at}")));
         swim.broadcasts.push(subject, Class::Record, Parcel::Datagram(Bytes::from_static(&[113, 0, 0])), None);
     }
     let digest = swim.members.get(&node("n3")).unwrap().digest(&node("n3"));
     let news = Parcel::Datagram(wire::message(&Message::Members(vec![digest])).unwrap());
+    assert!(told(swim).contains(&whole), "in a small mesh all goes to all anyway");
+    let other = swim.members.get(&node("n2")).unwrap().clone();
+    for at in 0..FORWARD_TO_ALL_MAX {
+        swim.members.insert(node(&format!("x{at}")), other.clone());
+    }
     let parcels = told(swim);
     assert!(parcels.contains(&news) && !parcels.contains(&whole));
 }

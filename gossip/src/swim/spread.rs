@@ -17,6 +17,10 @@ use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
 
 /// Membership news of others is told at least this often, so that nobody in a small mesh misses it.
 const NARROW_COPIES_MIN: u32 = 8;
+/// So many updates at a time, and now and then one of them dies out before everybody has it.
+const BURST_UPDATES: usize = 16;
+/// More updates than this at a time are more than single changes.
+pub(super) const BUSY_UPDATES: usize = 64;
 /// While much is told at once, of each update only so many copies: the few whom none reaches learn it by a comparison,
 /// which costs them a tenth of what the other copies would cost everybody (push, then pull: Demers et al. 1987, 1.4).
 const BUSY_COPIES: u32 = 4;
@@ -34,7 +38,7 @@ impl Swim {
         now: Instant,
     ) {
         self.mention(subject, class, message, knows, now);
-        let windows = if self.broadcasts.is_busy() { BUSY_WINDOWS } else { 1 };
+        let windows = if self.is_busy() { BUSY_WINDOWS } else { 1 };
         self.timers.set_earlier(Timer::Forward, self.pace.due(self.config.forward_window * windows, now));
     }
 
@@ -52,13 +56,19 @@ impl Swim {
             return self.stats.drop(Drop::OwnTooLarge);
         };
         self.broadcasts.push(subject, class, parcel, knows);
+        self.burst = self.burst.max(self.broadcasts.len());
         self.timers.set_earlier(Timer::Gossip, now + self.config.gossip_interval);
+    }
+
+    /// So much is being told in a large mesh that comparisons finish it cheaper: all start, or a large part fails.
+    pub(super) fn is_busy(&self) -> bool {
+        self.size() > FORWARD_TO_ALL_MAX && self.broadcasts.len() > BUSY_UPDATES
     }
 
     /// While much is told at once, others' lives and records are announced, and who lacks one asks for it: an
     /// announcement takes a quarter of a life's bytes, and most who hear it hold the life (lazy push).
     fn announcement(&self, class: Class, subject: &Subject) -> Option<Message> {
-        if !self.broadcasts.is_busy() {
+        if !self.is_busy() {
             return None;
         }
         match (class, subject) {
@@ -133,7 +143,7 @@ impl Swim {
         }
         self.broadcasts.flushed();
         // A long queue is looked through at the next tick.
-        if !self.broadcasts.is_busy() {
+        if !self.is_busy() {
             self.retire(&listeners);
         }
         if self.broadcasts.len() > 0 {
@@ -144,10 +154,12 @@ impl Swim {
     /// Repeats what is still worth repeating.
     pub(super) fn gossip_tick(&mut self, now: Instant) {
         let listeners = self.listeners(now);
-        let busy = self.broadcasts.is_busy();
         let mut targets = self.retire(&listeners);
-        if busy && !self.broadcasts.is_busy() {
-            self.compare_after_burst(now);
+        if self.broadcasts.len() <= self.burst / 4 {
+            if self.burst >= BURST_UPDATES {
+                self.compare_after_burst(now);
+            }
+            self.burst = 0;
         }
         forward::draw(&mut targets, self.config.gossip_targets, &mut self.rng);
         for target in &targets {
@@ -162,7 +174,7 @@ impl Swim {
     /// Drops what was told often enough; returns who still has something to hear.
     fn retire(&mut self, listeners: &[NodeName]) -> Vec<NodeName> {
         let members = self.size();
-        let most = if self.broadcasts.is_busy() { BUSY_COPIES } else { u32::MAX };
+        let most = if self.is_busy() { BUSY_COPIES } else { u32::MAX };
         let copies = self.config.copies(members);
         self.broadcasts.retire(listeners, |reach| match reach {
             Reach::Wide => (members > FORWARD_TO_ALL_MAX).then_some(copies.min(most)),

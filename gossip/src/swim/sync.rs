@@ -86,7 +86,7 @@ impl Swim {
         let settling = now.saturating_duration_since(since) < self.config.gossip_interval * SETTLE_TICKS;
         let soon = self.advice.compared.is_some_and(|at| now < at + self.advice.pause);
         let overdue = self.advice.compared.is_some_and(|at| now >= at + self.longest_pause());
-        if settling || soon || (self.broadcasts.is_busy() && !overdue) {
+        if settling || soon || (self.is_busy() && !overdue) {
             return;
         }
         self.advice.compared = Some(now);
@@ -94,9 +94,14 @@ impl Swim {
         self.plan_sync(peer, now);
     }
 
-    /// Much was told, and of each update few copies: one comparison finds what did not come.
+    /// Much was told: one comparison finds what did not come. Where all are linked with all, the first ones did.
     pub(super) fn compare_after_burst(&mut self, now: Instant) {
+        let soon = self.advice.compared.is_some_and(|at| now < at + ADVICE_PAUSE_MIN);
+        if soon || self.size() <= self.config.full_view_members_max {
+            return;
+        }
         if let Some(peer) = self.random_link() {
+            self.advice.compared = Some(now);
             self.plan_sync(&peer, now);
         }
     }
