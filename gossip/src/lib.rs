@@ -34,7 +34,7 @@
 //! # Reading order
 //!
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
-//! `state`, `sync`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only
+//! `state`, `sync`, `fetching`, `documents`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only
 //! computes: `members` (which claim wins),
 //! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `pending`, `isolation` (failure detection); `broadcasts`,
 //! `forward`, `fetches`, `quota` (spreading); `announced`, `replica`, `records`, `documents`, `trust`, `digest`,
