@@ -2,11 +2,14 @@
 
 use starling_model::{MemberState, NodeName};
 
+use super::Swim;
+use super::hostile_tests::machine;
 use super::test_mesh::{MS, Mesh, pair};
 use crate::action::{Action, ConnectionChange, Event, Evidence, PathResult, RelayResult, Step, Word};
 use crate::config::SwimConfig;
 use crate::limits::{ACCUSERS_PER_SUSPICION_MAX, ACTIONS_MAX};
-use crate::testing::node;
+use crate::probe::{Probe, Purpose};
+use crate::testing::{base, node};
 
 /// What `at` was told about `of`.
 fn story<'a>(mesh: &'a Mesh, at: &str, of: &str) -> Vec<&'a Evidence> {
@@ -152,4 +155,42 @@ fn evidence_gives_way_when_the_queue_is_full() {
     swim.handle_connection(&node("n3"), ConnectionChange::Rtt(MS(1)), now);
     let queued = std::iter::from_fn(|| swim.poll_action()).count();
     assert_eq!(queued, ACTIONS_MAX);
+}
+
+/// A node that hears nobody, its helpers included, learns nothing about one member: it may doubt, not bury.
+#[test]
+fn a_ladder_whose_helpers_are_silent_too_buries_nobody() {
+    let mut swim = machine();
+    let mut mesh = Mesh::of(3, SwimConfig::lan());
+    mesh.until(MS(2_000), "a complete mesh", Mesh::is_complete);
+    for peer in ["n2", "n3"] {
+        let member = mesh.nodes[&node("n1")].swim.members.get(&node(peer)).unwrap().clone();
+        swim.members.insert(node(peer), member);
+        swim.handle_connection(&node(peer), ConnectionChange::Up { address: "127.0.0.1:1".parse().unwrap() }, base());
+    }
+    let probe = |asked: &[&str], nacks: &[&str]| {
+        let names = |list: &[&str]| list.iter().map(|name| node(name)).collect();
+        let life = swim.members.get(&node("n2")).unwrap().life();
+        Probe {
+            target: node("n2"),
+            life,
+            purpose: Purpose::Verify,
+            began: base(),
+            pinged: Some(base()),
+            widened: true,
+            stream: PathResult::Silent,
+            dial: PathResult::Unused,
+            verdict_at: base() + MS(1_000),
+            asked: names(asked),
+            nacks: names(nacks),
+        }
+    };
+    let (silent, told, alone) = (probe(&["n3"], &[]), probe(&["n3"], &["n3"]), probe(&[], &[]));
+    let failed = |swim: &Swim| swim.members.get(&node("n2")).unwrap().suspicion().unwrap().own_failure;
+    swim.own_verdict(&silent, base());
+    assert_eq!(failed(&swim), None);
+    swim.own_verdict(&told, base());
+    assert_eq!(failed(&swim), Some(base()));
+    swim.own_verdict(&alone, base() + MS(1));
+    assert_eq!(failed(&swim), Some(base() + MS(1)), "with nobody to ask, our own word has to do");
 }

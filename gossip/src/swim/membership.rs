@@ -10,7 +10,7 @@ use super::Swim;
 use crate::action::{Action, Alarm, Change, CloseReason, Event, Step};
 use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
-use crate::config::Eviction;
+use crate::config::{Eviction, HealthRule};
 use crate::isolation::Guard;
 use crate::limits::{ADDRESS_BOOK_MAX, FORWARD_TO_ALL_MAX, MEMBERS_MAX};
 use crate::members::{Claim, Member, is_present, supersedes};
@@ -344,6 +344,14 @@ impl Swim {
         }
     }
 
+    /// A failed ladder says that the member is silent only if some relay told that it, too, heard nothing. Where all that
+    /// we asked are silent, it may as well be us: starved, or cut off. A relay that is dead itself is soon suspected,
+    /// and then asked no more.
+    fn is_conclusive(&self, probe: &Probe) -> bool {
+        let trusting = self.config.eviction == Eviction::AnyVerdict || self.config.health_rule == HealthRule::Off;
+        trusting || probe.asked.is_empty() || !probe.nacks.is_empty()
+    }
+
     /// All paths of one of our own ladders failed.
     pub(super) fn own_verdict(&mut self, probe: &Probe, now: Instant) {
         let me = self.me.name.clone();
@@ -354,6 +362,10 @@ impl Swim {
         let joins = member.suspicion().is_none_or(|suspicion| !suspicion.accusers.contains(&me));
         if joins {
             self.suspect(&probe.target, &me, None, now);
+        }
+        if !self.is_conclusive(probe) {
+            let at = now + self.period();
+            return self.timers.set(Timer::Verification(probe.target.clone()), at);
         }
         let over = match self.members.get_mut(&probe.target).and_then(Member::suspicion_mut) {
             Some(suspicion) => {
