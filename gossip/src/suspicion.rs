@@ -69,6 +69,8 @@ pub(crate) struct Suspicion {
     pub(crate) start: Instant,
     /// When one of our own probe ladders against this life failed, if any did.
     pub(crate) own_failure: Option<Instant>,
+    /// Own ladders in a row that failed while their helpers were silent too.
+    pub(crate) inconclusive: u32,
     /// Its time is over, but our own verdict is still open.
     pub(crate) expired: bool,
     /// Somebody called the member dead: our own failed ladder is enough.
@@ -89,6 +91,7 @@ impl Suspicion {
             proven: Vec::new(),
             start: now,
             own_failure: None,
+            inconclusive: 0,
             expired: false,
             called_dead: false,
             answered: false,

@@ -159,7 +159,7 @@ fn evidence_gives_way_when_the_queue_is_full() {
 
 /// A node that hears nobody, its helpers included, learns nothing about one member: it may doubt, not bury.
 #[test]
-fn a_ladder_whose_helpers_are_silent_too_buries_nobody() {
+fn one_ladder_whose_helpers_are_silent_too_buries_nobody() {
     let mut swim = machine();
     let mut mesh = Mesh::of(3, SwimConfig::lan());
     mesh.until(MS(2_000), "a complete mesh", Mesh::is_complete);
@@ -187,8 +187,12 @@ fn a_ladder_whose_helpers_are_silent_too_buries_nobody() {
     };
     let (silent, told, alone) = (probe(&["n3"], &[]), probe(&["n3"], &["n3"]), probe(&[], &[]));
     let failed = |swim: &Swim| swim.members.get(&node("n2")).unwrap().suspicion().unwrap().own_failure;
-    swim.own_verdict(&silent, base());
-    assert_eq!(failed(&swim), None);
+    for _ in 0..2 {
+        swim.own_verdict(&silent, base());
+        assert_eq!(failed(&swim), None);
+    }
+    swim.own_verdict(&silent, base() + MS(2));
+    assert_eq!(failed(&swim), Some(base() + MS(2)), "three in a row are a finding all the same");
     swim.own_verdict(&told, base());
     assert_eq!(failed(&swim), Some(base()));
     swim.own_verdict(&alone, base() + MS(1));

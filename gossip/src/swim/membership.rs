@@ -25,6 +25,9 @@ use crate::wire::{Accusation, Alive, Leave, Message, SignedLife, Want};
 /// Two agents under one name change places at most this often.
 const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Own ladders in a row whose helpers are silent, until the next such one counts.
+const INCONCLUSIVE_MAX: u32 = 2;
+
 impl Swim {
     /// A verified `alive` of another member.
     pub(super) fn apply_alive(&mut self, alive: &Alive, signed: SignedLife, source: &Source, now: Instant) {
@@ -345,11 +348,17 @@ impl Swim {
     }
 
     /// A failed ladder says that the member is silent only if some relay told that it, too, heard nothing. Where all that
-    /// we asked are silent, it may as well be us: starved, or cut off. A relay that is dead itself is soon suspected,
-    /// and then asked no more.
-    fn is_conclusive(&self, probe: &Probe) -> bool {
+    /// we asked are silent, it may as well be us, starved or cut off: then only several ladders in a row count.
+    fn is_conclusive(&mut self, probe: &Probe) -> bool {
         let trusting = self.config.eviction == Eviction::AnyVerdict || self.config.health_rule == HealthRule::Off;
-        trusting || probe.asked.is_empty() || !probe.nacks.is_empty()
+        if trusting || probe.asked.is_empty() || !probe.nacks.is_empty() {
+            return true;
+        }
+        let suspicion = self.members.get_mut(&probe.target).and_then(Member::suspicion_mut);
+        suspicion.is_none_or(|suspicion| {
+            suspicion.inconclusive += 1;
+            suspicion.inconclusive > INCONCLUSIVE_MAX
+        })
     }
 
     /// All paths of one of our own ladders failed.

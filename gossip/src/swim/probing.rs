@@ -11,6 +11,7 @@ use crate::anti_entropy;
 use crate::config::{Buddy, Eviction, HealthRule, Rounds};
 use crate::forward;
 use crate::limits::{EXCHANGES_MAX, PROBES_MAX, RELAY_TIME_MAX, RELAYS_MAX};
+use crate::members::Member;
 use crate::probe::{Probe, Purpose, Relay};
 use crate::stats::Drop;
 use crate::timers::Timer;
@@ -103,6 +104,7 @@ impl Swim {
         }
         let ask = match probe.purpose {
             Purpose::Round => self.config.indirect_probes,
+            Purpose::Verify if self.is_in_doubt_of_itself(&target) => self.config.indirect_probes,
             Purpose::Verify => self.config.indirect_probes.min(VERIFY_HELPERS),
         };
         let helps = |name: &&NodeName| {
@@ -128,6 +130,12 @@ impl Swim {
                 probe.stream = PathResult::Silent;
             }
         }
+    }
+
+    /// Did a ladder of ours for this member fail while its helpers were silent too?
+    fn is_in_doubt_of_itself(&self, target: &NodeName) -> bool {
+        let suspicion = self.members.get(target).and_then(Member::suspicion);
+        suspicion.is_some_and(|suspicion| suspicion.inconclusive > 0)
     }
 
     /// The period is over and nobody answered.
