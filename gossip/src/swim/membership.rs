@@ -25,8 +25,8 @@ use crate::wire::{Accusation, Alive, Leave, Message, SignedLife, Want};
 /// Two agents under one name change places at most this often.
 const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// Own ladders in a row whose helpers are silent, until the next such one counts.
-const INCONCLUSIVE_MAX: u32 = 2;
+/// Own ladders in a row whose helpers are silent, that do not count yet.
+const INCONCLUSIVE_MAX: u32 = 1;
 
 impl Swim {
     /// A verified `alive` of another member.
