@@ -121,12 +121,15 @@ impl MeshView {
         }
         match member.documents_root {
             Some(root) => root == self.documents_root,
+            // It will tell with its first ack; its status says nothing about trust.
+            None if member.connected => false,
             None => member.status.as_ref().is_some_and(|status| status.digest == self.digest),
         }
     }
 
-    /// Who holds the same documents and trust as this node. A member with a link tells the root over them with each ack;
-    /// of the others the digest in their own status decides, and who has not published one yet counts as behind.
+    /// Who holds the same documents and trust as this node. A member with a link tells the root over them with each ack,
+    /// and counts as behind until its first; of the others the digest in their own status decides, which covers no trust,
+    /// and who has not published one yet counts as behind.
     #[must_use]
     pub fn agreement(&self) -> Agreement {
         let mut agreement = Agreement::default();
@@ -203,6 +206,8 @@ pub(crate) mod tests {
             behind,
             member("vm-9", MemberState::Left, now),
         ];
+        // Without links the digest in the status has to do.
+        view.members.iter_mut().for_each(|member| member.connected = false);
         let agreement = view.agreement();
         assert_eq!((agreement.alive, agreement.same, agreement.behind_count), (3, 2, 1));
         assert_eq!(agreement.behind, vec!["vm-3".to_owned()]);
@@ -213,6 +218,9 @@ pub(crate) mod tests {
         view.members[2].documents_root = Some(7);
         let agreement = view.agreement();
         assert_eq!((agreement.same, agreement.behind), (2, vec!["vm-2".to_owned()]));
+        // Linked, and no ack yet.
+        (view.members[1].documents_root, view.members[1].connected) = (None, true);
+        assert_eq!(view.agreement().behind, vec!["vm-2".to_owned()]);
         assert!(view.member("vm-9").is_some() && view.member("vm-4").is_none());
     }
 }
