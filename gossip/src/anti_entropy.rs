@@ -49,7 +49,7 @@ pub(crate) struct Exchange {
     pub(crate) given: usize,
     /// Only operators' words are compared: members and records are not in step after it.
     pub(crate) partial: bool,
-    /// It brought something that one side lacked.
+    /// It brought something that we lacked. What the other side lacks is its own reason to compare again.
     pub(crate) useful: bool,
 }
 

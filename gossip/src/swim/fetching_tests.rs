@@ -10,12 +10,13 @@ use super::spread::BUSY_UPDATES;
 use super::sync::ADVICE_PAUSE_MIN;
 use super::test_mesh::{MS, Mesh};
 use crate::action::{Action, ConnectionChange, DownReason, ExchangeId};
+use crate::anti_entropy::{Listing, Purpose};
 use crate::broadcasts::{Broadcasts, Class, Parcel, Subject};
 use crate::config::SwimConfig;
 use crate::fetches::FETCH_PATIENCE;
 use crate::limits::{FETCHES_PER_PEER_MAX, FORWARD_TO_ALL_MAX};
 use crate::testing::{base, node};
-use crate::wire::{self, Envelope, Frame, MemberDigest, Message, Want};
+use crate::wire::{self, Envelope, Frame, MemberDigest, Message, SignedLife, Want};
 
 /// What the machine asks for on streams: of whom, on which, and what.
 fn asked(swim: &mut Swim) -> Vec<(String, ExchangeId, Vec<Want>)> {
@@ -155,4 +156,23 @@ fn advice_is_followed_as_often_as_it_is_worth_it() {
     assert_eq!(pauses.last(), Some(&longest));
     swim.learn_from(true);
     assert_eq!(swim.advice.pause, ADVICE_PAUSE_MIN);
+}
+
+/// What a peer sends though we hold it, or cannot take it, is no reason to compare again soon.
+#[test]
+fn a_comparison_is_worth_what_it_brings_to_us() {
+    let mut mesh = Mesh::of(3, SwimConfig::lan());
+    mesh.until(MS(2_000), "a complete mesh", Mesh::is_complete);
+    let (now, peer) = (mesh.now, node("n2"));
+    let swim = &mut mesh.nodes.get_mut(&node("n1")).unwrap().swim;
+    let known = swim.members.get(&node("n3")).unwrap().announced().signed();
+    let news = SignedLife { signature: [9; 64], ..known.clone() };
+    let mut pause_after = |life| {
+        let exchange = swim.open_exchange(&peer, Purpose::Sync(Listing::default()), now);
+        swim.handle_sync(&peer, exchange, &frame(Envelope::Sync, &Message::Life(life)), now).unwrap();
+        swim.handle_sync(&peer, exchange, &frame(Envelope::Sync, &Message::Done), now).unwrap();
+        swim.advice.pause
+    };
+    assert_eq!(pause_after(known), ADVICE_PAUSE_MIN * 2);
+    assert_eq!(pause_after(news), ADVICE_PAUSE_MIN);
 }

@@ -9,7 +9,7 @@ use crate::action::{Action, ExchangeId, Reach, Rejected};
 use crate::anti_entropy::{Exchange, Listing, Purpose};
 use crate::broadcasts::Subject;
 use crate::config::Buddy;
-use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX};
+use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX, MEMBERS_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
 use crate::wire::{self, Envelope, Frame, Glimpse, LifeClaim, Message, RecordDigest, SignedLife, Want, WireError};
@@ -206,11 +206,7 @@ impl Swim {
     /// A message on a stream that has a state here.
     fn sync_message(&mut self, from: &NodeName, id: ExchangeId, message: Message, now: Instant) {
         let key = (from.clone(), id);
-        if matches!(message, Message::Life(_) | Message::Record(_))
-            && let Some(exchange) = self.exchanges.get_mut(&key)
-        {
-            exchange.useful = true;
-        }
+        let waiting = self.room.len();
         match message {
             Message::Life(signed) => self.on_life(from, signed, Via::Sync, now),
             Message::Accusation(said) => self.on_accusation(from, &said, Via::Sync, now),
@@ -247,6 +243,13 @@ impl Swim {
             | Message::RelayedAck { .. }
             | Message::Have(_)
             | Message::HaveDocument(_) => self.stats.drop(Drop::StrayFrame),
+        }
+        // What a full table must leave out comes again each time.
+        if self.room.len() > waiting
+            && self.members.len() < MEMBERS_MAX
+            && let Some(exchange) = self.exchanges.get_mut(&key)
+        {
+            exchange.useful = true;
         }
     }
 

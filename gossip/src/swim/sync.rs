@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::records;
 use crate::stats::Drop;
 use crate::timers::Timer;
-use crate::wire::{Accusation, MemberDigest, Message, Want};
+use crate::wire::{self, Accusation, MemberDigest, Message, Want};
 
 pub(super) type Key = (NodeName, ExchangeId);
 
@@ -265,10 +265,8 @@ impl Swim {
             listing.words.as_ref().map_or_else(Vec::new, |words| self.word_differences(words, &mut bytes));
         messages.extend(self.differences(&listing, Mask(buckets), bytes));
         messages.push(Message::Done);
-        let differs = messages.len() > 1;
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.closed = true;
-            exchange.useful |= differs;
             // Whoever begins lists everything, or documents alone.
             exchange.partial |= key.1.is_inbound() && Mask(buckets) == Mask::NONE;
         }
@@ -295,7 +293,7 @@ impl Swim {
             if difference.send && bytes < EXCHANGE_BYTES_MAX {
                 let known = theirs.map(|theirs| theirs.credential);
                 let entry = self.member_entry(name, known);
-                bytes += entry.iter().map(size).sum::<usize>();
+                bytes += entry.iter().map(wire::expected_len).sum::<usize>();
                 sends.extend(entry);
             }
         }
@@ -382,7 +380,7 @@ impl Swim {
                         .map(|held| Message::Credential { owner: owner.clone(), bytes: held.bytes.clone() }),
                 ),
             }
-            *given += messages.iter().skip(at).map(size).sum::<usize>();
+            *given += messages.iter().skip(at).map(wire::expected_len).sum::<usize>();
         }
         messages
     }
@@ -397,7 +395,6 @@ impl Swim {
         let messages = self.wanted(list, &mut given);
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.given = given;
-            exchange.useful = true;
         }
         self.send_sync(&key.0, key.1, &messages, false);
     }
@@ -490,32 +487,3 @@ impl Swim {
 /// State that one side sends on one exchange, however often it is asked; the rest follows with the next. The transport's
 /// queue holds as much.
 pub(super) const EXCHANGE_BYTES_MAX: usize = 16 << 20;
-
-fn size(message: &Message) -> usize {
-    match message {
-        Message::Credential { bytes, .. }
-        | Message::Record(bytes)
-        | Message::Document(bytes)
-        | Message::Revocation(bytes) => bytes.len(),
-        Message::Life(signed) => signed.body.len(),
-        Message::Ping { .. }
-        | Message::Ack { .. }
-        | Message::PingReq { .. }
-        | Message::Nack { .. }
-        | Message::RelayedAck { .. }
-        | Message::Accusation(_)
-        | Message::Have(_)
-        | Message::HaveDocument(_)
-        | Message::Hashes(_)
-        | Message::WantHashes(_)
-        | Message::SyncOpen { .. }
-        | Message::Buckets(_)
-        | Message::Members(_)
-        | Message::Records(_)
-        | Message::DigestEnd { .. }
-        | Message::Want(_)
-        | Message::LeaveAck
-        | Message::Busy
-        | Message::Done => 64,
-    }
-}

@@ -28,8 +28,8 @@ pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
     Ok(out.into())
 }
 
-/// Exact for what is long and often sent.
-fn expected_len(message: &Message) -> usize {
+/// Bytes of an encoded message: exact for what is long and often sent, a guess for the rest.
+pub(crate) fn expected_len(message: &Message) -> usize {
     let payload = match message {
         Message::Life(signed) => SIGNATURE_BYTES.saturating_add(signed.body.len()),
         Message::Record(bytes) | Message::Revocation(bytes) => bytes.len(),
