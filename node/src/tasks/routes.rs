@@ -35,9 +35,9 @@ pub struct OwnerNews {
     /// Its state and address.
     pub member: Option<MemberFact>,
     /// What it offers.
-    pub services: Option<ServicesRecord>,
+    pub services: Option<Arc<ServicesRecord>>,
     /// Readiness of it.
-    pub health: Option<HealthRecord>,
+    pub health: Option<Arc<HealthRecord>>,
 }
 
 /// Where news wait.
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn news_fold_in_the_order_that_they_mean() {
         let inbox = RoutesInbox::default();
-        inbox.merge(node("vm-1"), |news| news.health = Some(health(&["web"], Readiness::Ready)));
-        inbox.merge(node("vm-1"), |news| news.services = Some(services(&["web"])));
+        inbox.merge(node("vm-1"), |news| news.health = Some(health(&["web"], Readiness::Ready).into()));
+        inbox.merge(node("vm-1"), |news| news.services = Some(services(&["web"]).into()));
         inbox.merge(node("vm-1"), |news| news.member = Some(member("vm-1", MemberState::Alive)));
         let mut registry = Registry::new();
         fold(&mut registry, inbox.take());

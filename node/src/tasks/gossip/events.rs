@@ -1,12 +1,11 @@
 //! What the machine tells: log lines for people, news for the routes task, and the next snapshot for everybody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, SubmitProblem, Swim};
-use starling_model::{
-    BootEpoch, Digest, DocumentKey, Generation, HealthRecord, Life, MemberState, NodeName, ServicesRecord, codes,
-};
+use starling_model::{BootEpoch, Digest, DocumentKey, Generation, Life, MemberState, NodeName, codes};
 use starling_routing::MemberFact;
 use tracing::{debug, info, warn};
 
@@ -90,12 +89,12 @@ impl News {
                     *news = super::super::routes::OwnerNews { forgotten: true, ..Default::default() };
                 });
             }
-            Event::Services { owner, record } => routes.merge(owner, |news| news.services = Some(record)),
-            Event::Health { owner, record } => routes.merge(owner, |news| news.health = Some(record)),
+            Event::Services { owner, record } => routes.merge(owner, |news| news.services = Some(record.into())),
+            Event::Health { owner, record } => routes.merge(owner, |news| news.health = Some(record.into())),
             Event::Status { owner, record: _ } => debug!(member = %owner, "status received"),
             Event::OwnerDropped(owner) => routes.merge(owner, |news| {
-                news.services = Some(ServicesRecord::default());
-                news.health = Some(HealthRecord::default());
+                news.services = Some(Arc::default());
+                news.health = Some(Arc::default());
             }),
             Event::Synced { members } => {
                 self.synced = true;

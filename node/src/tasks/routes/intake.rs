@@ -148,8 +148,8 @@ mod tests {
         let said = OwnerNews {
             forgotten: false,
             member: Some(member(name, MemberState::Alive)),
-            services: Some(services(says)),
-            health: Some(health(says, Readiness::Ready)),
+            services: Some(services(says).into()),
+            health: Some(health(says, Readiness::Ready).into()),
         };
         (node(name), said)
     }
