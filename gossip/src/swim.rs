@@ -189,6 +189,9 @@ pub struct Swim {
     high_water: usize,
 }
 
+/// Room for actions that an idle machine keeps; what a burst took beyond it is given back when the burst is performed.
+const ACTIONS_KEPT: usize = 64;
+
 impl Swim {
     /// A machine that knows nobody. It speaks once it was told to [`Command::Join`].
     #[must_use]
@@ -358,7 +361,11 @@ impl Swim {
     /// The next thing to do for the machine; perform all of them in order.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > ACTIONS_KEPT {
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// When to call [`Swim::handle_timeout`] at the latest, and why.

@@ -13,6 +13,9 @@ use sim::lifeguard::{self, Size};
 use sim::report::{self, Scope};
 use sim::scenario::{self, Scenario};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs a named scenario of the gossip simulator in virtual time.
 #[derive(Debug, Parser)]
 #[command(name = "simulate")]

@@ -87,8 +87,17 @@ struct Stream {
     sent: [u64; 2],
     taken: [u64; 2],
     early: [BTreeMap<u64, Bytes>; 2],
+    /// Which ends have sent their last frame.
+    ended: [bool; 2],
     /// Id under which the accepting end knows it.
     inbound: Option<u64>,
+}
+
+impl Stream {
+    /// Nothing more comes, and everything that was sent has arrived.
+    fn is_over(&self) -> bool {
+        self.ended == [true; 2] && self.sent == self.taken
+    }
 }
 
 /// A dial in progress.
@@ -444,20 +453,27 @@ impl Sim {
             self.checker.counts.unsent += 1;
             return;
         };
-        if ours {
-            process.streams_out.insert(exchange.0, id);
-            if last {
-                process.streams_out.remove(&exchange.0);
-            }
+        match (ours, last) {
+            (true, false) => drop(process.streams_out.insert(exchange.0, id)),
+            (true, true) => drop(process.streams_out.remove(&exchange.0)),
+            (false, true) => drop(process.streams_in.remove(&(to.clone(), exchange.0))),
+            (false, false) => {}
         }
-        if frame.is_empty() {
-            return;
-        }
-        let frame = self.altered(host, frame, SYNC_FRAME_BYTES_MAX);
         let Some(connection) = self.connections.get_mut(id.0) else { return };
         let end = usize::from(connection.ends[1].host == host);
         let opener = if ours { end } else { 1 - end };
         let state = connection.streams.entry((opener, stream)).or_default();
+        state.ended[end] |= last;
+        if frame.is_empty() {
+            if state.is_over() {
+                connection.streams.remove(&(opener, stream));
+            }
+            return;
+        }
+        let frame = self.altered(host, frame, SYNC_FRAME_BYTES_MAX);
+        let Some(state) = self.connections.get_mut(id.0).and_then(|c| c.streams.get_mut(&(opener, stream))) else {
+            return;
+        };
         let sequence = state.sent[end];
         state.sent[end] += 1;
         // The process is out of its host during its turn, so the first try waits for the end of the turn.
@@ -516,15 +532,24 @@ impl Sim {
                 process.next_inbound += 1;
                 ExchangeId::INBOUND | process.next_inbound
             });
-            process.streams_in.insert((from.clone(), inbound), (id, piece.stream));
+            if !state.ended[end] {
+                process.streams_in.insert((from.clone(), inbound), (id, piece.stream));
+            }
             ExchangeId(inbound)
         };
         let sender = 1 - end;
-        state.early[sender].insert(piece.sequence, piece.frame);
-        let mut ready = Vec::new();
+        if piece.sequence != state.taken[sender] {
+            state.early[sender].insert(piece.sequence, piece.frame);
+            return;
+        }
+        let mut ready = vec![piece.frame];
+        state.taken[sender] += 1;
         while let Some(frame) = state.early[sender].remove(&state.taken[sender]) {
             state.taken[sender] += 1;
             ready.push(frame);
+        }
+        if state.is_over() {
+            connection.streams.remove(&(piece.opener, piece.stream));
         }
         for frame in ready {
             self.deliver(host, Input::Sync { from: from.clone(), exchange, frame });
