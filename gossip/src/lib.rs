@@ -57,6 +57,7 @@ mod accusers;
 mod announced;
 mod anti_entropy;
 mod broadcasts;
+mod by_name;
 mod codec;
 mod digest;
 mod documents;

@@ -1,7 +1,6 @@
 //! The member table, and [`supersedes`]: which claim about a member wins (SWIM 4.2, with lives).
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use starling_model::{BootEpoch, Incarnation, Life, MemberState, NodeName};
 
 use crate::action::Roots;
 use crate::announced::Announced;
+use crate::by_name::ByName;
 use crate::rtt::Rtt;
 use crate::suspicion::Suspicion;
 use crate::wire::{MemberDigest, SignedLife};
@@ -204,7 +204,7 @@ pub(crate) fn is_present(state: MemberState) -> bool {
 /// All other members, by name; states change through [`Members::set_state`], so that counts cost nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Members {
-    table: BTreeMap<NodeName, Member>,
+    table: ByName<Member>,
     alive: usize,
     suspect: usize,
 }
@@ -216,7 +216,7 @@ impl Members {
 
     /// By a name as it came.
     pub(crate) fn find(&self, name: &str) -> Option<(&NodeName, &Member)> {
-        self.table.get_key_value(name)
+        self.table.find(name)
     }
 
     /// For everything but the state.

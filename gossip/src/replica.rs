@@ -12,6 +12,7 @@ use bytes::Bytes;
 use starling_model::{BootEpoch, NodeName};
 
 use crate::action::Ticket;
+use crate::by_name::ByName;
 use crate::documents::SignedDocument;
 use crate::hash;
 use crate::limits::{
@@ -39,7 +40,7 @@ pub(crate) struct Credential {
 /// All verified credentials, by owner.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
-    owners: BTreeMap<NodeName, Held>,
+    owners: ByName<Held>,
 }
 
 /// Those of one owner, the highest epoch first.
@@ -51,8 +52,11 @@ impl Credentials {
     }
 
     /// Keeps a credential; the one of the lowest epoch goes when there are too many.
-    pub(crate) fn insert(&mut self, owner: NodeName, credential: Arc<Credential>) {
-        let held = self.owners.entry(owner).or_default();
+    pub(crate) fn insert(&mut self, owner: &NodeName, credential: Arc<Credential>) {
+        if self.owners.get(owner).is_none() {
+            self.owners.insert(owner.clone(), Held::default());
+        }
+        let Some(held) = self.owners.get_mut(owner) else { return };
         if held.iter().flatten().any(|one| one.hash == credential.hash) {
             return;
         }
@@ -71,7 +75,7 @@ impl Credentials {
 
     /// The owner's name in the memory where it lies already.
     pub(crate) fn name(&self, owner: &NodeName) -> Option<&NodeName> {
-        self.owners.get_key_value(owner).map(|(name, _)| name)
+        self.owners.find(owner.as_str()).map(|(name, _)| name)
     }
 
     /// Takes all of one owner out, to be judged again.
@@ -88,7 +92,7 @@ impl Credentials {
     }
 
     pub(crate) fn knows(&self, owner: &NodeName) -> bool {
-        self.owners.contains_key(owner)
+        self.owners.get(owner).is_some()
     }
 }
 
@@ -385,7 +389,7 @@ mod tests {
             let bytes = Bytes::copy_from_slice(&[epoch]);
             let hash = credential_hash(&bytes);
             let one = Credential { hash, bytes, record_key: [0; 32], epoch: BootEpoch(epoch.into()) };
-            held.insert(node("o"), Arc::new(one));
+            held.insert(&node("o"), Arc::new(one));
         }
         let has = |epoch: u8| held.get(&node("o"), &credential_hash(&[epoch])).is_some();
         assert_eq!([9, 3, 2, 1].map(has), [true, true, true, false]);

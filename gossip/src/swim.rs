@@ -199,7 +199,7 @@ impl Swim {
         let hash = credential_hash(&me.credential);
         let mut credentials = Credentials::default();
         let own = Credential { hash, bytes: me.credential.clone(), record_key: me.record_key, epoch: me.epoch };
-        credentials.insert(me.name.clone(), Arc::new(own));
+        credentials.insert(&me.name, Arc::new(own));
         let mut swim = Self {
             rng: ChaCha8Rng::from_seed(seed),
             mesh: wire::mesh_head(&me.mesh),

@@ -339,7 +339,7 @@ impl Swim {
             Some(pool) => (pool.name(owner.clone()), pool.credential(credential)),
             None => (owner.clone(), credential),
         };
-        self.credentials.insert(owner, credential);
+        self.credentials.insert(&owner, credential);
     }
 
     /// Drops all records of an owner.

@@ -1,0 +1,145 @@
+//! A table by name in which a look costs one hash, however many there are, and whose order is that of the names.
+//!
+//! A machine looks members up many times in each turn, and a tree of thousands compares a dozen and more names each
+//! time, which lie all over the memory.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use hashbrown::HashTable;
+use starling_model::NodeName;
+
+/// Where an entry lies.
+type Slot = u32;
+
+/// Values by name.
+#[derive(Clone, Debug)]
+pub(crate) struct ByName<T> {
+    entries: Vec<Option<(NodeName, T)>>,
+    /// Slots that are empty.
+    free: Vec<Slot>,
+    /// Taken slots by the hash of the name.
+    index: HashTable<Slot>,
+    /// Taken slots in the order of names.
+    order: Vec<Slot>,
+}
+
+impl<T> Default for ByName<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), index: HashTable::new(), order: Vec::new() }
+    }
+}
+
+/// Names come from certificates that an operator's key vouches for, so nobody is free to choose many that collide; the
+/// hash is a fixed one, and a run is the same each time.
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<T> ByName<T> {
+    fn entry(&self, slot: Slot) -> Option<(&NodeName, &T)> {
+        let (name, value) = self.entries.get(slot as usize)?.as_ref()?;
+        Some((name, value))
+    }
+
+    fn name(&self, slot: Slot) -> &str {
+        self.entry(slot).map_or("", |(name, _)| name.as_str())
+    }
+
+    fn slot(&self, name: &str) -> Option<Slot> {
+        self.index.find(hash(name), |slot| self.name(*slot) == name).copied()
+    }
+
+    /// The entry of a name as it came.
+    pub(crate) fn find(&self, name: &str) -> Option<(&NodeName, &T)> {
+        self.entry(self.slot(name)?)
+    }
+
+    pub(crate) fn get(&self, name: &NodeName) -> Option<&T> {
+        self.find(name.as_str()).map(|(_, value)| value)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &NodeName) -> Option<&mut T> {
+        let slot = self.slot(name.as_str())?;
+        self.entries.get_mut(slot as usize)?.as_mut().map(|(_, value)| value)
+    }
+
+    /// Sets the value of a name; returns the former one.
+    pub(crate) fn insert(&mut self, name: NodeName, value: T) -> Option<T> {
+        if let Some(held) = self.get_mut(&name) {
+            return Some(std::mem::replace(held, value));
+        }
+        let at = self.order.partition_point(|slot| self.name(*slot) < name.as_str());
+        let hashed = hash(name.as_str());
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            Slot::try_from(self.entries.len() - 1).unwrap_or(Slot::MAX)
+        });
+        if let Some(place) = self.entries.get_mut(slot as usize) {
+            *place = Some((name, value));
+        }
+        self.order.insert(at, slot);
+        let entries = &self.entries;
+        let rehash = |slot: &Slot| {
+            let name = entries.get(*slot as usize).and_then(Option::as_ref).map_or("", |(name, _)| name.as_str());
+            hash(name)
+        };
+        self.index.insert_unique(hashed, slot, rehash);
+        None
+    }
+
+    pub(crate) fn remove(&mut self, name: &NodeName) -> Option<T> {
+        let slot = self.slot(name.as_str())?;
+        let at = self.order.partition_point(|slot| self.name(*slot) < name.as_str());
+        self.order.remove(at);
+        if let Ok(taken) = self.index.find_entry(hash(name.as_str()), |held| *held == slot) {
+            taken.remove();
+        }
+        self.free.push(slot);
+        self.entries.get_mut(slot as usize)?.take().map(|(_, value)| value)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// All, in the order of names; a skip costs nothing.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeName, &T)> {
+        self.order.iter().filter_map(|slot| self.entry(*slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::node;
+
+    proptest! {
+        /// It does what a tree does.
+        #[test]
+        fn it_is_a_map_in_the_order_of_names(steps in prop::collection::vec((0..60_u32, 0..3_u8, any::<u16>()), 0..400)) {
+            let (mut table, mut tree) = (ByName::default(), BTreeMap::new());
+            for (name, step, value) in steps {
+                let name = node(&format!("n{name}"));
+                match step {
+                    0 => prop_assert_eq!(table.insert(name.clone(), value), tree.insert(name.clone(), value)),
+                    1 => prop_assert_eq!(table.remove(&name), tree.remove(&name)),
+                    _ => {
+                        if let (Some(held), Some(other)) = (table.get_mut(&name), tree.get_mut(&name)) {
+                            (*held, *other) = (value, value);
+                        }
+                    }
+                }
+                prop_assert_eq!(table.get(&name), tree.get(&name));
+                prop_assert_eq!(table.find(name.as_str()), tree.get_key_value(&name));
+                prop_assert_eq!(table.len(), tree.len());
+            }
+            prop_assert!(table.iter().eq(tree.iter()));
+        }
+    }
+}
