@@ -137,14 +137,15 @@ impl News {
         let (me, bundle) = (self.me(), self.context.identity.bundle());
         match event {
             DocumentsEvent::Activated { documents } => {
+                let (told, more) = rulings::told(documents);
                 for (at, document) in documents.iter().enumerate() {
                     info!(document = %document.key, version = %document.version, "document in use");
                     let before = self.generations.insert(document.key.clone(), document.version.generation);
-                    if at < rulings::TOLD_MAX {
+                    if at < told.len() {
                         self.record(rulings::of_used(&me, before, document, &bundle));
                     }
                 }
-                if let Some(more) = documents.len().checked_sub(rulings::TOLD_MAX).filter(|more| *more > 0) {
+                if more > 0 {
                     self.record(rulings::of_more_used(&me, more));
                 }
             }
@@ -174,7 +175,7 @@ impl News {
     /// Something that was handed in here was refused.
     pub(super) fn tell_refused(&self, what: &Submission, problems: &[SubmitProblem]) {
         let (me, bundle) = (self.me(), self.context.identity.bundle());
-        for problem in problems.iter().take(rulings::TOLD_MAX) {
+        for problem in rulings::told(problems).0 {
             self.record(rulings::of_refused(&me, what, problem, &bundle));
         }
     }

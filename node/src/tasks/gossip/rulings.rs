@@ -14,6 +14,12 @@ use crate::events::{Kind, News};
 /// Things that one cause tells one by one; what is beyond is told as a number. A batch is at most as large.
 pub(super) const TOLD_MAX: usize = 100;
 
+/// What of these is told one by one, and how many there are beyond.
+pub(super) fn told<T>(all: &[T]) -> (&[T], usize) {
+    let (told, more) = all.split_at(all.len().min(TOLD_MAX));
+    (told, more.len())
+}
+
 /// `k1 "alice"`; a key that the bundle does not name is told alone.
 fn signer(bundle: &TrustBundle, key: KeyId) -> String {
     let operator = bundle.operators.iter().find(|operator| operator.id == key.0);
@@ -162,6 +168,14 @@ mod tests {
 
     fn name(text: &str) -> NodeName {
         NodeName::new(text).unwrap()
+    }
+
+    #[test]
+    fn one_thing_more_than_are_told_one_by_one_is_told_as_a_number() {
+        let all = [(); TOLD_MAX + 1];
+        assert_eq!(told(&all[1..]), (&all[1..], 0));
+        assert_eq!(told(&all), (&all[1..], 1));
+        assert_eq!(of_more_used(&name("vm-1"), 1).what, "and 1 more documents in use");
     }
 
     #[test]
