@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Batches,
     /// A document does not come: the next one who has it is asked.
     Fetches,
+    /// Trust changed: what was judged by the former one is asked again.
+    Rejudging,
     OwnRecords,
     Links,
     /// One random link is replaced.
@@ -58,7 +60,7 @@ impl Timer {
             Self::Heal => Wake::Heal,
             Self::Isolation => Wake::Isolation,
             Self::Leave => Wake::Leave,
-            Self::Batches | Self::Sweep => Wake::Sweep,
+            Self::Batches | Self::Rejudging | Self::Sweep => Wake::Sweep,
         }
     }
 
@@ -76,6 +78,7 @@ impl Timer {
             | Self::Agreement
             | Self::Batches
             | Self::Fetches
+            | Self::Rejudging
             | Self::OwnRecords
             | Self::Links
             | Self::Rotate

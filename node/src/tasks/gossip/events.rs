@@ -164,6 +164,13 @@ impl News {
                 info!(document = %key, %version, "the conflict of this document is over");
                 self.record(rulings::of_conflict_ended(&me, key, version, &bundle));
             }
+            DocumentsEvent::Voided { document, was_used } => {
+                let (version, signer) = (document.version, document.version.signer);
+                self.generations.remove(&document.key);
+                let code = codes::SIGNATURE_INVALID;
+                warn!(document = %document.key, %version, %signer, %code, was_used, "a document lost its force: trust changed");
+                self.record(rulings::of_voided(&me, document, *was_used, &bundle));
+            }
             DocumentsEvent::Incomplete { batch, present } => {
                 let (code, missing) = (codes::BATCH_INCOMPLETE, usize::from(batch.count.get()) - present.len());
                 warn!(batch = %batch.id, %code, missing, "a batch of documents is incomplete, so none of it is used");

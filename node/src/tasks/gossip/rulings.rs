@@ -81,6 +81,16 @@ pub(super) fn of_conflict_ended(me: &NodeName, key: &DocumentKey, by: &DocumentV
     config(me, subject(key), "conflict_ended", what, json!({"version": version(by)}))
 }
 
+/// A document counts for nothing any more.
+pub(super) fn of_voided(me: &NodeName, gone: &DocumentView, was_used: bool, bundle: &TrustBundle) -> News {
+    let (code, by) = (codes::SIGNATURE_INVALID, signer(bundle, gone.version.signer));
+    let generation = gone.version.generation;
+    let ending = if was_used { "no longer in use" } else { "no longer kept" };
+    let what = format!("generation {generation} by {by} counts for nothing since trust changed: {ending} ({code})");
+    let evidence = json!({"code": code.to_string(), "version": version(&gone.version), "wasInUse": was_used});
+    config(me, subject(&gone.key), "voided", what, evidence)
+}
+
 /// A batch is not complete after its time.
 pub(super) fn of_incomplete(me: &NodeName, batch: &Batch, present: &[DocumentKey]) -> News {
     let (count, code) = (batch.count.get(), codes::BATCH_INCOMPLETE);
@@ -186,6 +196,13 @@ mod tests {
         assert_eq!(news.what, "generation 12 → 13 in use, signed by k1 \"alice\"");
         let gone = DocumentView { deleted: true, ..document("orders-canary", 1) };
         assert_eq!(of_used(&me, None, &gone, &bundle).what, "generation 1 (deleted) in use, signed by k1 \"alice\"");
+    }
+
+    #[test]
+    fn a_document_that_lost_its_force_names_who_signed_it() {
+        let news = of_voided(&name("vm-1"), &document("orders", 3), true, &bundle());
+        let want = "generation 3 by k1 \"alice\" counts for nothing since trust changed: no longer in use (ST0411)";
+        assert_eq!((news.what.as_str(), news.step), (want, "voided"));
     }
 
     #[test]
