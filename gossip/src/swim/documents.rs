@@ -235,7 +235,7 @@ impl Swim {
     ) {
         let hash = document.version.hash;
         if verdict != Verdict::Valid {
-            self.stats.drop(reason(verdict));
+            self.word_refused(OperatorClaim::Document, verdict, source, now);
             self.operators.refuse(hash.0, now);
             if source.via == Via::Snapshot {
                 self.act(Action::Persist(Change::ForgetDocument { hash }));
@@ -245,6 +245,14 @@ impl Swim {
         if let Err(unfit) = self.hold_document(document, Origin::Source(source), now) {
             let why = self.unfit(unfit, now);
             self.stats.drop(why);
+        }
+    }
+
+    /// Counted, and told of each peer and reason once a minute.
+    fn word_refused(&mut self, kind: OperatorClaim, verdict: Verdict, source: &Source, now: Instant) {
+        self.stats.drop(reason(verdict));
+        if let (Verdict::Void(why), Some(from)) = (verdict, source.from.clone()) {
+            self.alarm(Alarm::WordRefused { from, kind, why }, now);
         }
     }
 
@@ -353,7 +361,7 @@ impl Swim {
         let was_in_force = source.via == Via::Snapshot
             && matches!(verdict, Verdict::Void(Void::UnknownKey) | Verdict::Void(Void::Role));
         if verdict != Verdict::Valid && !was_in_force {
-            self.stats.drop(reason(verdict));
+            self.word_refused(OperatorClaim::Revocation, verdict, source, now);
             self.operators.refuse(hash, now);
             if source.via == Via::Snapshot {
                 self.act(Action::Persist(Change::ForgetRevocation { hash }));

@@ -247,7 +247,7 @@ impl News {
         match &alarm {
             Alarm::DuplicateIdentity { quiet, .. } => self.duplicate = *quiet,
             Alarm::NameTaken { .. } => self.duplicate = true,
-            Alarm::TableFull | Alarm::AccuserOverCap { .. } | Alarm::OwnRecordTooLarge => {}
+            Alarm::TableFull | Alarm::AccuserOverCap { .. } | Alarm::WordRefused { .. } | Alarm::OwnRecordTooLarge => {}
         }
         let told = self.alarms.get(&alarm).is_some_and(|at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         if told {
@@ -272,6 +272,10 @@ impl News {
             Alarm::TableFull => warn!("a table is full: newcomers or new state are refused"),
             Alarm::AccuserOverCap { accuser } => {
                 warn!(node = %accuser, "accuses more members than a healthy one would")
+            }
+            Alarm::WordRefused { from, kind, why } => {
+                let code = alarm.code().unwrap_or(codes::SIGNATURE_INVALID);
+                warn!(member = %from, %code, ?kind, reason = ?why, "a peer brought what no operator may sign here");
             }
             Alarm::OwnRecordTooLarge => warn!("what this node announces does not fit into a record"),
         }

@@ -2,7 +2,7 @@
 //! each revocation.
 
 use serde_json::{Value, json};
-use starling_gossip::{DocumentView, RevocationView, SubmitProblem};
+use starling_gossip::{DocumentView, OperatorClaim, RevocationView, SubmitProblem, SubmitRefused, Void};
 use starling_identity::TrustBundle;
 use starling_model::envelope::split_signature;
 use starling_model::{Batch, Document, DocumentKey, DocumentVersion, Generation, KeyId, NodeName, Revocation, codes};
@@ -136,6 +136,23 @@ pub(super) fn of_refused(me: &NodeName, what: &Submission, problem: &SubmitProbl
     }
 }
 
+/// A peer brought a document or a revocation whose signature counts for nothing here.
+pub(super) fn of_refused_word(from: &NodeName, kind: OperatorClaim, why: Void) -> News {
+    let (_, code) = verdict(&SubmitRefused::Void(why));
+    let (kind, subject, word) = match kind {
+        OperatorClaim::Document => (Kind::Config, "document", "a document"),
+        OperatorClaim::Revocation => (Kind::Identity, "revocation", "a revocation"),
+    };
+    let reason = match why {
+        Void::UnknownKey => "no operator here has its key",
+        Void::Role => "its key may not sign this",
+        Void::BadSignature => "its signature does not hold",
+    };
+    let what = format!("{word} from {from} refused: {reason} ({code})");
+    let evidence = json!({"code": code.to_string(), "from": from.to_string(), "reason": reason});
+    News { kind, node: from.to_string(), subject: subject.to_owned(), step: "peer_word_refused", what, evidence }
+}
+
 /// A revocation is in force.
 pub(super) fn of_revoked(view: &RevocationView, bundle: &TrustBundle) -> News {
     let said = &view.revocation;
@@ -164,7 +181,6 @@ pub(super) fn of_refused_peer(node: &NodeName, attempts: u64) -> News {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use starling_gossip::SubmitRefused;
     use starling_identity::create_trust_domain;
     use starling_model::TrustDomain;
 
@@ -237,6 +253,20 @@ mod tests {
         for index in [1, 2] {
             assert!(of_refused(&me, &what, &problem(index), &bundle).what.starts_with("a document refused: "));
         }
+    }
+
+    #[test]
+    fn a_word_refused_from_a_peer_names_the_peer_and_why() {
+        let said = |kind, why| {
+            let news = of_refused_word(&name("vm-3"), kind, why);
+            (news.kind, news.node, news.what)
+        };
+        let (kind, node, what) = said(OperatorClaim::Document, Void::UnknownKey);
+        assert_eq!((kind, node.as_str()), (Kind::Config, "vm-3"));
+        assert_eq!(what, "a document from vm-3 refused: no operator here has its key (ST0411)");
+        let (kind, _, what) = said(OperatorClaim::Revocation, Void::Role);
+        assert_eq!(kind, Kind::Identity);
+        assert_eq!(what, "a revocation from vm-3 refused: its key may not sign this (ST0606)");
     }
 
     #[test]
