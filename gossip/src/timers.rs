@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Batches,
     /// A document does not come: the next one who has it is asked.
     Fetches,
+    /// Our root over documents and trust moved: linked peers hear of it.
+    Roots,
     /// Trust changed: what was judged by the former one is asked again.
     Rejudging,
     OwnRecords,
@@ -54,7 +56,7 @@ impl Timer {
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
             Self::Gossip => Wake::Gossip,
-            Self::AntiEntropy | Self::Agreement | Self::Fetches => Wake::AntiEntropy,
+            Self::AntiEntropy | Self::Agreement | Self::Roots | Self::Fetches => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
             Self::Links | Self::Rotate => Wake::Links,
             Self::Heal => Wake::Heal,
@@ -78,6 +80,7 @@ impl Timer {
             | Self::Agreement
             | Self::Batches
             | Self::Fetches
+            | Self::Roots
             | Self::Rejudging
             | Self::OwnRecords
             | Self::Links

@@ -44,6 +44,8 @@ pub(super) struct Operators {
     pub(super) compared: BTreeMap<NodeName, (u64, u64, Instant)>,
     /// What is judged again because trust changed.
     pub(super) rejudging: super::rejudging::Rejudging,
+    /// The root that linked peers were told last, besides in acks.
+    pub(super) told: u64,
     /// Our former roots, and when they ceased to be ours.
     pub(super) past: VecDeque<(Instant, u64)>,
 }
