@@ -242,6 +242,8 @@ pub enum Command {
         /// How full, in per cent.
         percent: u8,
     },
+    /// The trust bundle in force is another one: what was judged by the former is asked again.
+    TrustChanged,
     /// Our addresses changed.
     SetAddresses(Vec<SocketAddr>),
 }

@@ -83,6 +83,8 @@ pub(crate) enum Unfit {
 pub(crate) struct Changes {
     /// Newly in use, all at once.
     pub(crate) activated: Vec<SignedDocument>,
+    /// No longer in use, with nothing in their place: their batch lost a document that counts for nothing any more.
+    pub(crate) ended: Vec<SignedDocument>,
     /// The new newest version of its document.
     pub(crate) known: Option<SignedDocument>,
     /// All contents of the newest generation, the winner first; empty without a new conflict.

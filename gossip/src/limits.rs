@@ -176,5 +176,8 @@ const _: () = assert!(FETCHES_PER_PEER_MAX >= BATCH_DOCUMENTS_MAX as usize);
 pub const FETCH_ALTERNATIVES_MAX: usize = 3;
 /// Hashes whose signatures count for nothing that are remembered, so that they are not fetched at each mention.
 pub const REFUSED_MAX: usize = 1_024;
+/// Words and members that are judged again in one step after trust changed: 80 ms of the judge's time.
+pub const REJUDGED_PER_STEP: usize = 256;
+const _: () = assert!(REJUDGED_PER_STEP * CREDENTIALS_PER_OWNER_MAX <= WAITING_ROOM_MAX / 4);
 /// Submissions that wait for verdicts: people work one after another.
 pub const SUBMISSIONS_MAX: usize = 4;

@@ -254,6 +254,24 @@ impl Room {
         }
     }
 
+    /// What has just been taken keeps its place: it is asked again.
+    pub(crate) fn left_and_back(&mut self, waiting: &Waiting) {
+        self.ids.insert(waiting.id);
+        let bytes = waiting.item.bytes();
+        self.bytes += bytes;
+        self.restoring += usize::from(is_restored_word(&waiting.item, &waiting.source));
+        if let Some(from) = &waiting.source.from {
+            let share = self.shares.entry(from.clone()).or_default();
+            share.items += 1;
+            share.bytes += bytes;
+        }
+    }
+
+    /// True when any credential of this owner waits for a verdict.
+    pub(crate) fn judges_any_of(&self, name: &NodeName) -> bool {
+        self.asked.values().any(|waiting| matches!(&waiting.item, Item::Credential { owner, .. } if owner == name))
+    }
+
     /// Drops what waited too long; returns how many.
     pub(crate) fn sweep(&mut self, now: Instant) -> usize {
         let old = |waiting: &Waiting| now.saturating_duration_since(waiting.since) > WAITING_TIME_MAX;

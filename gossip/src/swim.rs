@@ -10,6 +10,7 @@ mod linking;
 mod membership;
 mod ping;
 mod probing;
+mod rejudging;
 mod replay;
 mod speaking;
 mod spread;
@@ -323,6 +324,7 @@ impl Swim {
                 }
             }
             Command::ReportSendQueue { percent } => self.report_send_queue(percent, now),
+            Command::TrustChanged => self.trust_changed(now),
             Command::SetAddresses(addresses) => self.set_addresses(addresses, now),
             Command::SubmitDocuments { submit, documents } => self.submit_documents(submit, &documents, now),
             Command::SubmitRevocation { submit, revocation } => self.submit_revocation(submit, &revocation, now),
@@ -502,6 +504,8 @@ impl Swim {
             Timer::Agreement => self.agreement_tick(now),
             Timer::Batches => self.batches_overdue(now),
             Timer::Fetches => self.fetches_overdue(now),
+            Timer::Roots => self.tell_roots(now),
+            Timer::Rejudging => self.rejudge(now),
             Timer::OwnRecords => self.write_own(now),
             Timer::Links => self.update_links(now),
             Timer::Rotate => self.rotate(now),
@@ -564,6 +568,8 @@ mod evidence_tests;
 mod fetching_tests;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod rejudging_tests;
 #[cfg(test)]
 mod rival_tests;
 #[cfg(test)]

@@ -29,6 +29,10 @@ pub(crate) enum Timer {
     Batches,
     /// A document does not come: the next one who has it is asked.
     Fetches,
+    /// Our root over documents and trust moved: linked peers hear of it.
+    Roots,
+    /// Trust changed: what was judged by the former one is asked again.
+    Rejudging,
     OwnRecords,
     Links,
     /// One random link is replaced.
@@ -52,13 +56,13 @@ impl Timer {
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
             Self::Gossip => Wake::Gossip,
-            Self::AntiEntropy | Self::Agreement | Self::Fetches => Wake::AntiEntropy,
+            Self::AntiEntropy | Self::Agreement | Self::Roots | Self::Fetches => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
             Self::Links | Self::Rotate => Wake::Links,
             Self::Heal => Wake::Heal,
             Self::Isolation => Wake::Isolation,
             Self::Leave => Wake::Leave,
-            Self::Batches | Self::Sweep => Wake::Sweep,
+            Self::Batches | Self::Rejudging | Self::Sweep => Wake::Sweep,
         }
     }
 
@@ -76,6 +80,8 @@ impl Timer {
             | Self::Agreement
             | Self::Batches
             | Self::Fetches
+            | Self::Roots
+            | Self::Rejudging
             | Self::OwnRecords
             | Self::Links
             | Self::Rotate

@@ -194,7 +194,7 @@ pub(crate) enum Message {
     Hashes(Vec<SignedDigest>),
     /// Asks for operators' words by their hashes.
     WantHashes(Vec<[u8; 32]>),
-    /// Begins a comparison.
+    /// Begins a comparison; in a datagram only says that these are the sender's roots now.
     SyncOpen {
         roots: Roots,
     },

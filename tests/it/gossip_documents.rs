@@ -17,6 +17,15 @@ fn a_change_is_in_use_everywhere_within_half_a_second() {
     }
 }
 
+/// An `apply` that waits for all must not wait for a round of everybody's probes.
+#[test]
+fn within_half_a_second_each_node_knows_that_all_use_a_document() {
+    for report in check("documents-agree", 25, SEEDS) {
+        let most = report.time("99 of 100").unwrap_or(Duration::MAX);
+        assert!(most <= Duration::from_millis(500), "seed={}: {most:?}", report.seed);
+    }
+}
+
 /// S31 with five per cent lost.
 #[test]
 fn loss_delays_a_change_and_loses_none() {

@@ -80,6 +80,13 @@ impl Words {
                 self.conflicts_ended += 1;
                 self.conflicts.remove(key).is_none().then(|| format!("a conflict about {key} ended that was not shown"))
             }
+            DocumentsEvent::Voided { document, was_used } => {
+                if *was_used && self.used.get(&document.key) == Some(&document.version) {
+                    self.used.remove(&document.key);
+                    self.envelopes.remove(&document.key);
+                }
+                None
+            }
             DocumentsEvent::Incomplete { batch, .. } => {
                 let again = self.incomplete.contains(batch);
                 self.incomplete.push(*batch);
@@ -101,6 +108,7 @@ pub fn line(event: &DocumentsEvent) -> String {
         DocumentsEvent::Known { document } => format!("newest: {} {}", document.key, document.version),
         DocumentsEvent::Conflict { key, versions } => format!("conflict: {key}, {} contents", versions.len()),
         DocumentsEvent::ConflictEnded { key, version } => format!("no conflict any more: {key} {version}"),
+        DocumentsEvent::Voided { document, .. } => format!("void: {} {}", document.key, document.version),
         DocumentsEvent::Incomplete { batch, present } => {
             format!("batch {} of {} is incomplete: {} are here", batch.id, batch.count, present.len())
         }

@@ -62,6 +62,7 @@ pub const ALL: &[Scenario] = &[
     records::SHARDS,
     records::QUOTA,
     records::UNKNOWN_KIND,
+    documents::KNOWN_TO_AGREE,
     documents::EACH_SECOND,
     documents::TEN_A_SECOND,
     documents::UNDER_LOSS,

@@ -2,6 +2,8 @@
 
 use starling_model::{Code, NodeName, codes};
 
+use super::operators::{OperatorClaim, Void};
+
 /// Something that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
@@ -25,6 +27,16 @@ pub enum Alarm {
         /// Who.
         accuser: NodeName,
     },
+    /// A peer brought a word of an operator whose signature counts for nothing here. It may relay it in good faith: its
+    /// trust may be older or newer than ours.
+    WordRefused {
+        /// Who brought it.
+        from: NodeName,
+        /// What it is.
+        kind: OperatorClaim,
+        /// Why it counts for nothing.
+        why: Void,
+    },
     /// An own record does not fit and is announced in part or not at all.
     OwnRecordTooLarge,
 }
@@ -36,6 +48,8 @@ impl Alarm {
         match self {
             Self::DuplicateIdentity { .. } => Some(codes::DUPLICATE_IDENTITY),
             Self::NameTaken { .. } => Some(codes::NAME_TAKEN),
+            Self::WordRefused { why: Void::UnknownKey | Void::BadSignature, .. } => Some(codes::SIGNATURE_INVALID),
+            Self::WordRefused { why: Void::Role, .. } => Some(codes::ROLE_MISSING),
             Self::TableFull | Self::AccuserOverCap { .. } | Self::OwnRecordTooLarge => None,
         }
     }

@@ -77,6 +77,15 @@ pub enum DocumentsEvent {
         /// What ended it.
         version: DocumentVersion,
     },
+    /// A version that was held counts for nothing by the trust that is in force now, so it is no longer held; or one
+    /// of its batch does, so it waits for that. When it was in use, an older one that still counts was told as activated
+    /// before, or nothing is in use under this key.
+    Voided {
+        /// That version.
+        document: DocumentView,
+        /// Was it in use?
+        was_used: bool,
+    },
     /// A batch is not complete after its time; told once. What of it is known stays unused.
     Incomplete {
         /// Which batch.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use starling_model::{Batch, DocumentKey, DocumentVersion, Generation};
+use starling_model::{Batch, Digest, DocumentKey, DocumentVersion, Generation};
 
 use super::{Changes, Documents, Entry, SignedDocument};
 use crate::hash;
@@ -23,12 +23,14 @@ impl Documents {
         }
         for key in &keys {
             touched.extend(self.batches_around(key));
-            if let Some(used) = self.usable(key)
-                && let Some(entry) = self.entries.get_mut(key)
-                && entry.used != Some(used)
-            {
-                entry.used = Some(used);
-                changes.activated.extend(entry.versions.get(&used).cloned().filter(|_| self.settled));
+            let usable = self.usable(key);
+            if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.used != usable) {
+                let before = std::mem::replace(&mut entry.used, usable);
+                let (list, of) = match usable {
+                    Some(_) => (&mut changes.activated, usable),
+                    None => (&mut changes.ended, before),
+                };
+                list.extend(of.and_then(|version| entry.versions.get(&version)).cloned().filter(|_| self.settled));
             }
             touched.extend(self.batches_around(key));
         }
@@ -148,6 +150,47 @@ impl Documents {
         self.hashes.remove(&version.hash);
         self.forget_member(key, version, document.head.batch);
         changes.forgotten.push(version.hash);
+    }
+
+    /// Takes out a version that counts for nothing any more; what it changed, and whether it was in use.
+    pub(crate) fn void(&mut self, hash: &Digest) -> Option<(SignedDocument, bool, Changes)> {
+        let (key, version) = self.hashes.get(hash).cloned()?;
+        let mut touched = self.batches_around(&key);
+        let entry = self.entries.get_mut(&key)?;
+        let document = entry.versions.get(&version).cloned()?;
+        touched.extend(document.head.batch);
+        let was_used = entry.used == Some(version);
+        if was_used {
+            entry.used = None;
+        }
+        if entry.live.remove(&version) {
+            self.root = self.root.wrapping_sub(sum(&version));
+            self.live_bytes -= document.envelope.len();
+        }
+        let mut removed = Changes::default();
+        // The documents of its batch may fall back, too; they are looked at before it has left the batch.
+        let keys: Vec<DocumentKey> = touched
+            .iter()
+            .flat_map(|batch| self.groups.get(batch))
+            .flat_map(|group| group.members.keys().cloned())
+            .collect();
+        self.remove(&key, &version, &mut removed);
+        let mut changes = self.refresh(&key, touched);
+        for other in &keys {
+            let around = self.batches_around(other);
+            let more = self.refresh(other, around);
+            changes.activated.extend(more.activated);
+            changes.ended.extend(more.ended);
+            changes.faded.extend(more.faded);
+            changes.forgotten.extend(more.forgotten);
+        }
+        changes.forgotten.extend(removed.forgotten);
+        changes.faded.push(*hash);
+        if self.entries.get(&key).is_some_and(|entry| entry.versions.is_empty()) {
+            self.entries.remove(&key);
+            self.subjects.remove(&super::subject(&key));
+        }
+        Some((document, was_used, changes))
     }
 
     fn forget_member(&mut self, key: &DocumentKey, version: &DocumentVersion, batch: Option<Batch>) {

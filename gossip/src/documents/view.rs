@@ -40,6 +40,11 @@ impl Documents {
         self.entries.get(key)?.versions.get(version)
     }
 
+    /// The hashes of all versions that are held, those of one document together.
+    pub(crate) fn all_hashes(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.entries.values().flat_map(|entry| entry.versions.keys().map(|version| version.hash))
+    }
+
     /// The winner of a document.
     pub(crate) fn newest(&self, key: &DocumentKey) -> Option<DocumentVersion> {
         self.entries.get(key)?.newest().map(|newest| newest.version)

@@ -9,7 +9,7 @@ use starling_model::{Digest, NodeName};
 
 use super::sync::{EXCHANGE_BYTES_MAX, Key};
 use super::{Phase, Swim, Synced};
-use crate::action::OperatorClaim;
+use crate::action::{OperatorClaim, Roots};
 use crate::anti_entropy::{Listing, Purpose};
 use crate::digest::Mask;
 use crate::limits::{DIGEST_ITEMS_MAX, EXCHANGES_MAX, OUTBOUND_SYNCS_MAX, WANT_ITEMS_MAX};
@@ -19,6 +19,9 @@ use crate::wire::{Message, SignedDigest};
 
 /// Former roots that we remember: a peer that shows one of them is behind, and what it lacks is on its way.
 const PAST_ROOTS: usize = 64;
+/// Linked peers hear of a new root at most this often. Acks tell it too, but a peer sees ours once in a round of its
+/// probes, 25 s in a mesh of 25; people wait for it.
+const ROOTS_PAUSE: Duration = Duration::from_millis(100);
 /// For this long what a peer lacks may be on its way.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
@@ -32,6 +35,28 @@ impl Swim {
             self.operators.past.pop_front();
         }
         self.operators.past.push_back((now, before));
+        self.timers.set_earlier(Timer::Roots, now + ROOTS_PAUSE);
+    }
+
+    /// Tells linked peers the root that is ours by now: one small datagram each, and none while nothing changes.
+    pub(super) fn tell_roots(&mut self, now: Instant) {
+        let root = self.operators.root();
+        if self.synced != Synced::Yes || self.phase != Phase::Joined || self.operators.told == root {
+            return;
+        }
+        self.operators.told = root;
+        let word = [Message::SyncOpen { roots: self.roots() }];
+        for peer in self.listeners(now) {
+            self.send(&peer, &word);
+        }
+    }
+
+    /// A peer told its roots. Whether to compare is left to its next ack: while a change spreads, roots differ.
+    pub(super) fn on_roots(&mut self, from: &NodeName, roots: Roots) {
+        match self.members.get_mut(from) {
+            Some(member) => member.contact_mut().roots = Some(roots),
+            None => self.stats.drop(Drop::UnknownSubject),
+        }
     }
 
     /// An ack showed other documents than ours: compare, unless it settles within two windows.

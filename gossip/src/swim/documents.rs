@@ -35,13 +35,17 @@ pub(super) struct Operators {
     /// What was asked for.
     pub(super) fetches: Fetches<[u8; 32]>,
     /// Whose signatures counted for nothing, since when.
-    refused: BTreeMap<[u8; 32], Instant>,
+    pub(super) refused: BTreeMap<[u8; 32], Instant>,
     /// Nodes with revocations, and the last ticket that was judged without the newest of them.
     revoked: BTreeMap<NodeName, Ticket>,
     /// Peers whose acks showed other documents, and when to compare.
     pub(super) due: BTreeMap<NodeName, Instant>,
     /// The roots that the last comparison with a peer was about, ours first.
     pub(super) compared: BTreeMap<NodeName, (u64, u64, Instant)>,
+    /// What is judged again because trust changed.
+    pub(super) rejudging: super::rejudging::Rejudging,
+    /// The root that linked peers were told last, besides in acks.
+    pub(super) told: u64,
     /// Our former roots, and when they ceased to be ours.
     pub(super) past: VecDeque<(Instant, u64)>,
 }
@@ -76,7 +80,7 @@ impl Operators {
         self.refused.contains_key(hash)
     }
 
-    fn refuse(&mut self, hash: [u8; 32], now: Instant) {
+    pub(super) fn refuse(&mut self, hash: [u8; 32], now: Instant) {
         if self.refused.len() < REFUSED_MAX {
             self.refused.insert(hash, now);
         }
@@ -96,7 +100,7 @@ pub(super) fn operator_claim(kind: OperatorClaim, signer: starling_model::KeyId,
 }
 
 /// How a verdict on an operator's word is counted.
-fn reason(verdict: Verdict) -> Drop {
+pub(super) fn reason(verdict: Verdict) -> Drop {
     match verdict {
         Verdict::Void(Void::UnknownKey) => Drop::UnknownSigner,
         Verdict::Void(Void::Role) => Drop::SignerRole,
@@ -233,7 +237,7 @@ impl Swim {
     ) {
         let hash = document.version.hash;
         if verdict != Verdict::Valid {
-            self.stats.drop(reason(verdict));
+            self.word_refused(OperatorClaim::Document, verdict, source, now);
             self.operators.refuse(hash.0, now);
             if source.via == Via::Snapshot {
                 self.act(Action::Persist(Change::ForgetDocument { hash }));
@@ -243,6 +247,14 @@ impl Swim {
         if let Err(unfit) = self.hold_document(document, Origin::Source(source), now) {
             let why = self.unfit(unfit, now);
             self.stats.drop(why);
+        }
+    }
+
+    /// Counted, and told of each peer and reason once a minute.
+    fn word_refused(&mut self, kind: OperatorClaim, verdict: Verdict, source: &Source, now: Instant) {
+        self.stats.drop(reason(verdict));
+        if let (Verdict::Void(why), Some(from)) = (verdict, source.from.clone()) {
+            self.alarm(Alarm::WordRefused { from, kind, why }, now);
         }
     }
 
@@ -286,7 +298,7 @@ impl Swim {
         }
     }
 
-    fn tell_changes(&mut self, changes: Changes) {
+    pub(super) fn tell_changes(&mut self, changes: Changes) {
         for hash in changes.faded {
             self.broadcasts.remove(&Subject::Document(hash.0));
         }
@@ -347,8 +359,11 @@ impl Swim {
         now: Instant,
     ) {
         let hash = revocation.hash;
-        if verdict != Verdict::Valid {
-            self.stats.drop(reason(verdict));
+        // It was in force here: a key that signs no more undoes none of its revocations (security.md, 9).
+        let was_in_force = source.via == Via::Snapshot
+            && matches!(verdict, Verdict::Void(Void::UnknownKey) | Verdict::Void(Void::Role));
+        if verdict != Verdict::Valid && !was_in_force {
+            self.word_refused(OperatorClaim::Revocation, verdict, source, now);
             self.operators.refuse(hash, now);
             if source.via == Via::Snapshot {
                 self.act(Action::Persist(Change::ForgetRevocation { hash }));
@@ -391,7 +406,7 @@ impl Swim {
     }
 
     /// What a revoked node said rests on its credentials: each of them needs a verdict that counts the revocation.
-    fn judge_credentials_anew(&mut self, node: &NodeName, now: Instant) {
+    pub(super) fn judge_credentials_anew(&mut self, node: &NodeName, now: Instant) {
         if *node == self.me.name {
             return;
         }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::Swim;
 use super::hostile_tests::{datagram, frame, machine};
 use super::test_mesh::{MESH_HEAD, MS, Mesh};
-use crate::action::{Action, Command, ExchangeId, OperatorClaim, Roots, SignedClaim, SubmitId, Ticket, Verdict, Void};
+use crate::action::{
+    Action, Alarm, Command, Event, ExchangeId, OperatorClaim, Roots, SignedClaim, SubmitId, Ticket, Verdict, Void,
+};
 use crate::anti_entropy::LISTING_MAX;
 use crate::config::SwimConfig;
 use crate::documents::SignedDocument;
@@ -76,6 +78,34 @@ fn documents_that_nobody_asked_for_are_dropped_unjudged() {
     assert_eq!((questions(&mut swim).len(), swim.stats().dropped(Drop::UnaskedAnswer)), (0, 1));
     swim.handle_sync(&from, asked[0], &frame(Envelope::Sync, &message), base()).unwrap();
     assert_eq!(questions(&mut swim).len(), 1);
+}
+
+/// A peer that brings one forged document after another is told of once a minute for each reason.
+#[test]
+fn words_refused_from_a_peer_are_told_with_its_name_once_a_minute() {
+    let mut swim = machine();
+    let tell = |swim: &mut Swim, peer: &str, generation: u64, after: u64| {
+        let (from, now) = (node(peer), base() + Duration::from_secs(after));
+        swim.handle_timeout(now);
+        let forged = [open(), Message::Document(document("a", generation, None))];
+        swim.handle_sync(&from, IN(generation), &sync(&forged), now).unwrap();
+        for ticket in questions(swim) {
+            swim.handle_verdict(ticket, Verdict::Void(Void::Role), now);
+        }
+        let mut told = Vec::new();
+        while let Some(action) = swim.poll_action() {
+            if let Action::Emit(Event::Alarm(alarm)) = action {
+                told.push(alarm);
+            }
+        }
+        told
+    };
+    let alarm = |peer: &str| Alarm::WordRefused { from: node(peer), kind: OperatorClaim::Document, why: Void::Role };
+    assert_eq!(tell(&mut swim, "p1", 1, 0), [alarm("p1")]);
+    assert_eq!(alarm("p1").code(), Some(starling_model::codes::ROLE_MISSING));
+    assert_eq!(tell(&mut swim, "p1", 2, 1), []);
+    assert_eq!(tell(&mut swim, "p2", 3, 2), [alarm("p2")]);
+    assert_eq!(tell(&mut swim, "p1", 4, 61), [alarm("p1")]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::stats::Drop;
 use crate::testing::{GOOD, base, batch, document, document_by, document_key, node, revocation};
 use crate::trust::SignedRevocation;
 
-fn ready(count: usize) -> Mesh {
+pub(super) fn ready(count: usize) -> Mesh {
     let mut mesh = Mesh::of(count, SwimConfig::lan());
     mesh.until(MS(3_000), "a complete mesh", Mesh::is_complete);
     mesh
@@ -25,13 +25,13 @@ fn ready(count: usize) -> Mesh {
 
 impl Mesh {
     /// Submits and returns the outcome.
-    fn submit(&mut self, at: &str, documents: &[Bytes]) -> Submitted {
+    pub(super) fn submit(&mut self, at: &str, documents: &[Bytes]) -> Submitted {
         let submit = SubmitId(1);
         self.command(at, Command::SubmitDocuments { submit, documents: documents.to_vec() });
         self.outcome(at)
     }
 
-    fn revoke(&mut self, at: &str, revocation: &Bytes) -> Submitted {
+    pub(super) fn revoke(&mut self, at: &str, revocation: &Bytes) -> Submitted {
         let submit = SubmitId(1);
         self.command(at, Command::SubmitRevocation { submit, revocation: revocation.clone() });
         self.outcome(at)
@@ -46,17 +46,17 @@ impl Mesh {
     }
 
     /// Documents in use at a node, as `name generation`.
-    fn used(&self, at: &str) -> Vec<String> {
+    pub(super) fn used(&self, at: &str) -> Vec<String> {
         self.nodes[&node(at)].swim.documents().map(|one| brief(&one)).collect()
     }
 
-    fn agree(&self) -> bool {
+    pub(super) fn agree(&self) -> bool {
         let mut roots = self.nodes.values().map(|entry| entry.swim.roots().documents);
         let first = roots.next();
         roots.all(|root| Some(root) == first)
     }
 
-    fn documents_events(&self, at: &str) -> Vec<&DocumentsEvent> {
+    pub(super) fn documents_events(&self, at: &str) -> Vec<&DocumentsEvent> {
         let all = self.events(at).iter();
         all.filter_map(|event| if let Event::Documents(event) = event { Some(event) } else { None }).collect()
     }
@@ -106,6 +106,7 @@ fn what_is_submitted_at_one_node_is_in_use_at_all_within_a_window() {
                 DocumentsEvent::Known { document } => format!("known {}", brief(document)),
                 DocumentsEvent::Conflict { .. }
                 | DocumentsEvent::ConflictEnded { .. }
+                | DocumentsEvent::Voided { .. }
                 | DocumentsEvent::Incomplete { .. } => format!("{event:?}"),
             })
             .collect();

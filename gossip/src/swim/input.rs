@@ -33,10 +33,10 @@ impl Swim {
                 Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
                 Message::Members(list) => self.on_have_members(from, &list, now),
                 Message::HaveDocument(digest) => documents.extend(self.on_have_document(from, &digest, now)),
+                Message::SyncOpen { roots } => self.on_roots(from, roots),
                 Message::Document(_)
                 | Message::Hashes(_)
                 | Message::WantHashes(_)
-                | Message::SyncOpen { .. }
                 | Message::Buckets(_)
                 | Message::Records(_)
                 | Message::DigestEnd { .. }

@@ -112,7 +112,7 @@ impl Swim {
     }
 
     /// Connected peers that shall hear news: all but those that left and those dead for long.
-    fn listeners(&self, now: Instant) -> Vec<NodeName> {
+    pub(super) fn listeners(&self, now: Instant) -> Vec<NodeName> {
         let listens = |name: &&NodeName| match self.members.get(name) {
             None => true,
             Some(member) => match member.state {

@@ -180,12 +180,17 @@ impl Swim {
 
     /// A verdict: the item leaves the room and counts, or is gone.
     pub(super) fn judged(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        if self.submission_judged(ticket, verdict, now) {
+        if self.submission_judged(ticket, verdict, now) || self.rejudged(ticket, verdict, now) {
             return;
         }
         let Some(waiting) = self.room.take(ticket) else {
             return self.stats.drop(Drop::UnaskedAnswer);
         };
+        if self.operators.rejudging.predates(ticket) {
+            // Asked before trust changed: asked again.
+            self.room.left_and_back(&waiting);
+            return self.ask(waiting);
+        }
         match (waiting.item, verdict) {
             (Item::Credential { owner, hash, bytes }, Verdict::Credential { .. })
                 if self.predates_revocation(&owner, ticket) =>
@@ -202,7 +207,9 @@ impl Swim {
             }
             (Item::Credential { owner, hash, .. }, Verdict::Valid | Verdict::Refused | Verdict::Void(_)) => {
                 self.stats.drop(Drop::Refused);
-                if self.is_revoked(&owner) && owner != self.me.name {
+                let anew = waiting.source == Source { from: None, via: Via::Sync };
+                let last = !self.credentials.knows(&owner) && !self.room.judges_any_of(&owner);
+                if (self.is_revoked(&owner) || (anew && last)) && owner != self.me.name {
                     self.drop_records(&owner);
                     self.act(Action::Persist(Change::ForgetOwner(owner.clone())));
                 }

@@ -54,6 +54,8 @@ pub(super) struct Mesh {
     pub(super) forged: BTreeSet<NodeName>,
     /// Nodes whose credentials are refused.
     pub(super) refused_credentials: BTreeSet<NodeName>,
+    /// Operators' keys that are in no bundle any more.
+    pub(super) removed: BTreeSet<u32>,
     /// Every n-th datagram is lost.
     pub(super) lose: u64,
     pub(super) trace: Vec<u64>,
@@ -94,6 +96,7 @@ impl Mesh {
             cut: BTreeSet::new(),
             forged: BTreeSet::new(),
             refused_credentials: BTreeSet::new(),
+            removed: BTreeSet::new(),
             lose: 0,
             trace: Vec::new(),
         }
@@ -211,6 +214,7 @@ impl Mesh {
                     // Keys from k9 on are nobody's, and k5 to k8 have another role.
                     SignedClaim::Operator { signer, signature, .. } => match signer.0 {
                         9.. => Verdict::Void(Void::UnknownKey),
+                        key if self.removed.contains(&key) => Verdict::Void(Void::UnknownKey),
                         5..=8 => Verdict::Void(Void::Role),
                         _ if signature == [3; 64] => Verdict::Valid,
                         _ => Verdict::Void(Void::BadSignature),

@@ -219,3 +219,21 @@ impl http_body::Body for Stream {
         self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_asked_for_of_a_year_at_most() {
+        let since = |text: &str| {
+            let query = Query::read(Some(&format!("since={text}")), &["since"])?;
+            since(&query)
+        };
+        let (longest, hour) = (SINCE_MAX.as_secs(), 3_600);
+        assert!(since(&format!("{}h", longest / hour)).unwrap().is_some());
+        let refused = since(&format!("{}h1s", longest / hour)).unwrap_err();
+        assert_eq!(refused.status.as_u16(), 400);
+        assert!(since("2020-01-01T00:00:00Z").unwrap().is_some(), "a time has no such bound");
+    }
+}

@@ -28,11 +28,11 @@ use starling_gossip::{
     Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
     PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
-use starling_identity::Revoked;
+use starling_identity::{Revoked, TrustBundle};
 use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tracing::{debug, trace};
+use tracing::{debug, info, trace};
 
 use self::events::News;
 use self::persist::{Flushed, Persister};
@@ -182,6 +182,8 @@ struct World {
     /// When the network was last told who is a member; news since then are in the flag.
     known_at: Instant,
     known_stale: bool,
+    /// The bundle by which the machine's words were judged; another one in force has them judged again.
+    bundle: Arc<TrustBundle>,
     /// When the machine was last told how full the network's queues are.
     pressed_at: Instant,
     watchdog: Option<Duration>,
@@ -216,6 +218,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         published_at: now,
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
+        bundle: context.identity.bundle(),
         pressed_at: now,
         watchdog: notify::watchdog_interval(),
         watchdog_at: now,
@@ -231,6 +234,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         for record in world.context.own.take_changed() {
             swim.handle_command(Command::Put(record), now);
         }
+        world.note_trust(&mut swim, now);
         swim.handle_timeout(now); // After the inputs: an ack that has arrived beats its own deadline.
         world.drain(&mut swim, now);
         world.publish(&swim, epoch, now);
@@ -277,6 +281,16 @@ impl World {
         }
         swim.handle_command(Command::Join { seeds: self.context.settings.seeds.clone() }, now);
         self.drain(swim, now);
+    }
+
+    /// The bundle in force may have been replaced since the last turn; one comes each second at the latest.
+    fn note_trust(&mut self, swim: &mut Swim, now: Instant) {
+        let bundle = self.context.identity.bundle();
+        if !Arc::ptr_eq(&bundle, &self.bundle) {
+            info!(sequence = bundle.sequence, "the trust bundle is another one: what it judges is judged again");
+            self.bundle = bundle;
+            swim.handle_command(Command::TrustChanged, now);
+        }
     }
 
     /// Waits for something to do. Nothing leaves a queue before this returns.

@@ -49,6 +49,47 @@ pub(super) const UNDER_LOSS: Scenario = Scenario {
     run: |run| changes(run, Duration::from_millis(100), 60, Loss::Some),
 };
 
+pub(super) const KNOWN_TO_AGREE: Scenario = Scenario {
+    name: "documents-agree",
+    about: "one document is handed in: within half a second each node knows that all others use it, too",
+    nodes: 25,
+    setup: Setup::lan,
+    run: |run| {
+        let hosts = run.settled_mesh()?;
+        let operator = run.sim.operator(&CONFIG);
+        let mut took = Vec::new();
+        for at in 0..20 {
+            let envelope = Draft::new(&format!("d{at}"), 1).sign(&operator);
+            run.sim.submit(hosts[at % hosts.len()], vec![envelope]);
+            let (since, mut missing) = (run.sim.now(), hosts.clone());
+            // The submitter agrees with the others until it takes the document in.
+            run.sim.run_for(step());
+            for _ in 0..400 {
+                let all = |host: &HostId| {
+                    run.sim.swim(*host).is_some_and(|swim| swim.agreement() == (hosts.len(), hosts.len()))
+                };
+                let uses = |host: &HostId| run.sim.swim(*host).is_some_and(|swim| swim.documents().count() > at);
+                let (done, open): (Vec<_>, Vec<_>) = missing.into_iter().partition(|host| uses(host) && all(host));
+                took.extend(done.iter().map(|_| run.sim.now().since(since)));
+                missing = open;
+                if missing.is_empty() {
+                    break;
+                }
+                run.sim.run_for(step());
+            }
+            demand(missing.is_empty(), format!("{} nodes do not know of document {at} after 2 s", missing.len()))?;
+            run.sim.run_for(seconds(1));
+        }
+        took.sort_unstable();
+        let rank = |percent: usize| took.get((took.len() * percent).div_ceil(100) - 1).copied().unwrap_or_default();
+        let (median, most, last) = (rank(50), rank(99), rank(100));
+        run.took("median", median);
+        run.took("99 of 100", most);
+        run.took("last", last);
+        demand(most <= Duration::from_millis(500), format!("one node in a hundred took more than {most:?}"))
+    },
+};
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loss {
     None,

@@ -2,13 +2,15 @@
 //! in `hostile_tests.rs`, of frames in `frame.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::limits::{
-    ADDRESSES_MAX, CHANGES_MAX, EXCHANGES_MAX, KEEP_ALIVE, QUEUE_BYTES_MAX, QUEUE_LEN_MAX, STRANGERS_MAX,
+    ADDRESSES_MAX, CHANGES_MAX, CONNECTIONS_MAX, EXCHANGES_MAX, KEEP_ALIVE, LINKS_PER_PEER_MAX, QUEUE_BYTES_MAX,
+    QUEUE_LEN_MAX, STRANGERS_MAX,
 };
-use super::table::Table;
+use super::table::{Dialled, Link, LinkFacts, Registered, Table};
 use super::tests::End;
 use super::{DialError, DialTag, FRAME_BYTES_MAX, KeepAlive, NetEvent, tuning};
 use crate::testing::{TestMesh, name};
@@ -80,6 +82,43 @@ async fn one_stranger_more_than_are_logged_is_counted_only() {
     assert!((0..STRANGERS_MAX).all(|n| a.net.inner.is_first_stranger(ip(n))));
     assert!(!a.net.inner.is_first_stranger(ip(STRANGERS_MAX)));
     assert!(!a.net.inner.is_first_stranger(ip(0)), "each once");
+}
+
+/// A connection as a table takes it; all of a test are the same one to quinn, which the table does not look into.
+fn link(end: &End, peer: &End, number: u64) -> Link {
+    let connection = end.net.inner.table().current(&peer.me).unwrap().connection.clone();
+    let since = Instant::now();
+    let facts = LinkFacts { number, dialled: Dialled::ByPeer, instance: 1, since, peer_holds_another: false };
+    Link { connection, facts }
+}
+
+#[tokio::test]
+async fn one_connection_more_than_an_endpoint_has_is_not_taken() {
+    let (a, b) = pair().await;
+    let (mut table, link) = (Table::new(a.me.clone()), link(&a, &b, 1));
+    let mut register = |n: usize| table.register(&name(&format!("p{n}")), link.clone(), None);
+    assert!((0..CONNECTIONS_MAX).all(|n| register(n) == Registered::Kept(Vec::new())));
+    assert_eq!(register(CONNECTIONS_MAX), Registered::Busy);
+    assert_eq!(table.links_len(), CONNECTIONS_MAX);
+}
+
+#[tokio::test]
+async fn one_connection_more_than_a_peer_has_ends_the_oldest() {
+    let (a, b) = pair().await;
+    let (mut table, first) = (Table::new(a.me.clone()), link(&a, &b, 0));
+    let last = u64::try_from(LINKS_PER_PEER_MAX).unwrap();
+    let numbered = |number| Link { facts: LinkFacts { number, ..first.facts }, ..first.clone() };
+    // The peer dials again and again and closes none.
+    (0..last)
+        .for_each(|number| assert_eq!(table.register(&b.me, numbered(number), None), Registered::Kept(Vec::new())));
+    assert_eq!(table.links_len(), LINKS_PER_PEER_MAX);
+    table.register(&b.me, numbered(last), None);
+    assert_eq!(table.links_len(), LINKS_PER_PEER_MAX);
+    assert!(table.is_current(&b.me, last));
+    table.retire(&b.me, 0);
+    assert_eq!(table.links_len(), LINKS_PER_PEER_MAX, "the oldest has gone before");
+    table.retire(&b.me, 1);
+    assert_eq!(table.links_len(), LINKS_PER_PEER_MAX - 1);
 }
 
 #[test]

@@ -137,14 +137,15 @@ impl News {
         let (me, bundle) = (self.me(), self.context.identity.bundle());
         match event {
             DocumentsEvent::Activated { documents } => {
+                let (told, more) = rulings::told(documents);
                 for (at, document) in documents.iter().enumerate() {
                     info!(document = %document.key, version = %document.version, "document in use");
                     let before = self.generations.insert(document.key.clone(), document.version.generation);
-                    if at < rulings::TOLD_MAX {
+                    if at < told.len() {
                         self.record(rulings::of_used(&me, before, document, &bundle));
                     }
                 }
-                if let Some(more) = documents.len().checked_sub(rulings::TOLD_MAX).filter(|more| *more > 0) {
+                if more > 0 {
                     self.record(rulings::of_more_used(&me, more));
                 }
             }
@@ -163,6 +164,13 @@ impl News {
                 info!(document = %key, %version, "the conflict of this document is over");
                 self.record(rulings::of_conflict_ended(&me, key, version, &bundle));
             }
+            DocumentsEvent::Voided { document, was_used } => {
+                let (version, signer) = (document.version, document.version.signer);
+                self.generations.remove(&document.key);
+                let code = codes::SIGNATURE_INVALID;
+                warn!(document = %document.key, %version, %signer, %code, was_used, "a document lost its force: trust changed");
+                self.record(rulings::of_voided(&me, document, *was_used, &bundle));
+            }
             DocumentsEvent::Incomplete { batch, present } => {
                 let (code, missing) = (codes::BATCH_INCOMPLETE, usize::from(batch.count.get()) - present.len());
                 warn!(batch = %batch.id, %code, missing, "a batch of documents is incomplete, so none of it is used");
@@ -174,7 +182,7 @@ impl News {
     /// Something that was handed in here was refused.
     pub(super) fn tell_refused(&self, what: &Submission, problems: &[SubmitProblem]) {
         let (me, bundle) = (self.me(), self.context.identity.bundle());
-        for problem in problems.iter().take(rulings::TOLD_MAX) {
+        for problem in rulings::told(problems).0 {
             self.record(rulings::of_refused(&me, what, problem, &bundle));
         }
     }
@@ -239,7 +247,7 @@ impl News {
         match &alarm {
             Alarm::DuplicateIdentity { quiet, .. } => self.duplicate = *quiet,
             Alarm::NameTaken { .. } => self.duplicate = true,
-            Alarm::TableFull | Alarm::AccuserOverCap { .. } | Alarm::OwnRecordTooLarge => {}
+            Alarm::TableFull | Alarm::AccuserOverCap { .. } | Alarm::WordRefused { .. } | Alarm::OwnRecordTooLarge => {}
         }
         let told = self.alarms.get(&alarm).is_some_and(|at| now.saturating_duration_since(*at) < ALARM_PAUSE);
         if told {
@@ -264,6 +272,10 @@ impl News {
             Alarm::TableFull => warn!("a table is full: newcomers or new state are refused"),
             Alarm::AccuserOverCap { accuser } => {
                 warn!(node = %accuser, "accuses more members than a healthy one would")
+            }
+            Alarm::WordRefused { from, kind, why } => {
+                let code = alarm.code().unwrap_or(codes::SIGNATURE_INVALID);
+                warn!(member = %from, %code, ?kind, reason = ?why, "a peer brought what no operator may sign here");
             }
             Alarm::OwnRecordTooLarge => warn!("what this node announces does not fit into a record"),
         }

@@ -196,6 +196,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_address_more_than_a_seed_has_is_not_tried() {
+        let local = || Name::from_ascii("localhost.").unwrap();
+        let last = u16::try_from(ADDRESSES_MAX).unwrap();
+        let answers = (0..=last).map(|n| SRV::new(n, 0, 7740 + n, local())).collect();
+        let resolver = resolver(name_server(answers).await);
+        let found = service(&resolver, "_starling._udp.example.net").await.unwrap();
+        assert_eq!(found.len(), ADDRESSES_MAX, "{found:?}");
+        assert!(found.iter().all(|address| address.port() != 7740 + last), "{found:?}");
+    }
+
+    #[tokio::test]
     async fn a_service_without_hosts_says_so() {
         let resolver = resolver(name_server(vec![SRV::new(0, 0, 1, Name::root())]).await);
         let error = service(&resolver, "_starling._udp.example.net.").await.unwrap_err();

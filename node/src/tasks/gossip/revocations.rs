@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use starling_identity::{OperatorStatement, TrustBundle, verify_operator};
+use starling_identity::{OperatorRefused, OperatorStatement, TrustBundle, verify_operator};
 use starling_model::envelope::split_signature;
 use starling_model::{NodeName, Revocation};
 use tracing::{error, warn};
@@ -30,7 +30,10 @@ pub fn on_disk(state: &Path, bundle: &TrustBundle) -> Vec<(NodeName, Vec<[u8; 32
         let Some((body, signature)) = split_signature(&envelope) else { continue };
         let Ok(said) = Revocation::read(body) else { continue };
         match verify_operator(OperatorStatement::Revocation, said.signer, body, signature, bundle) {
-            Ok(_) => held.entry(said.node.clone()).or_default().push(said),
+            // It was in force here: a key that signs no more undoes none of its revocations.
+            Ok(_) | Err(OperatorRefused::UnknownKey(_) | OperatorRefused::Role { .. }) => {
+                held.entry(said.node.clone()).or_default().push(said);
+            }
             Err(refused) => warn!(node = %said.node, %refused, "a revocation in the file does not count"),
         }
     }

@@ -2,7 +2,7 @@
 //! each revocation.
 
 use serde_json::{Value, json};
-use starling_gossip::{DocumentView, RevocationView, SubmitProblem};
+use starling_gossip::{DocumentView, OperatorClaim, RevocationView, SubmitProblem, SubmitRefused, Void};
 use starling_identity::TrustBundle;
 use starling_model::envelope::split_signature;
 use starling_model::{Batch, Document, DocumentKey, DocumentVersion, Generation, KeyId, NodeName, Revocation, codes};
@@ -13,6 +13,12 @@ use crate::events::{Kind, News};
 
 /// Things that one cause tells one by one; what is beyond is told as a number. A batch is at most as large.
 pub(super) const TOLD_MAX: usize = 100;
+
+/// What of these is told one by one, and how many there are beyond.
+pub(super) fn told<T>(all: &[T]) -> (&[T], usize) {
+    let (told, more) = all.split_at(all.len().min(TOLD_MAX));
+    (told, more.len())
+}
 
 /// `k1 "alice"`; a key that the bundle does not name is told alone.
 fn signer(bundle: &TrustBundle, key: KeyId) -> String {
@@ -75,6 +81,16 @@ pub(super) fn of_conflict_ended(me: &NodeName, key: &DocumentKey, by: &DocumentV
     config(me, subject(key), "conflict_ended", what, json!({"version": version(by)}))
 }
 
+/// A document counts for nothing any more.
+pub(super) fn of_voided(me: &NodeName, gone: &DocumentView, was_used: bool, bundle: &TrustBundle) -> News {
+    let (code, by) = (codes::SIGNATURE_INVALID, signer(bundle, gone.version.signer));
+    let generation = gone.version.generation;
+    let ending = if was_used { "no longer in use" } else { "no longer kept" };
+    let what = format!("generation {generation} by {by} counts for nothing since trust changed: {ending} ({code})");
+    let evidence = json!({"code": code.to_string(), "version": version(&gone.version), "wasInUse": was_used});
+    config(me, subject(&gone.key), "voided", what, evidence)
+}
+
 /// A batch is not complete after its time.
 pub(super) fn of_incomplete(me: &NodeName, batch: &Batch, present: &[DocumentKey]) -> News {
     let (count, code) = (batch.count.get(), codes::BATCH_INCOMPLETE);
@@ -120,6 +136,23 @@ pub(super) fn of_refused(me: &NodeName, what: &Submission, problem: &SubmitProbl
     }
 }
 
+/// A peer brought a document or a revocation whose signature counts for nothing here.
+pub(super) fn of_refused_word(from: &NodeName, kind: OperatorClaim, why: Void) -> News {
+    let (_, code) = verdict(&SubmitRefused::Void(why));
+    let (kind, subject, word) = match kind {
+        OperatorClaim::Document => (Kind::Config, "document", "a document"),
+        OperatorClaim::Revocation => (Kind::Identity, "revocation", "a revocation"),
+    };
+    let reason = match why {
+        Void::UnknownKey => "no operator here has its key",
+        Void::Role => "its key may not sign this",
+        Void::BadSignature => "its signature does not hold",
+    };
+    let what = format!("{word} from {from} refused: {reason} ({code})");
+    let evidence = json!({"code": code.to_string(), "from": from.to_string(), "reason": reason});
+    News { kind, node: from.to_string(), subject: subject.to_owned(), step: "peer_word_refused", what, evidence }
+}
+
 /// A revocation is in force.
 pub(super) fn of_revoked(view: &RevocationView, bundle: &TrustBundle) -> News {
     let said = &view.revocation;
@@ -148,7 +181,6 @@ pub(super) fn of_refused_peer(node: &NodeName, attempts: u64) -> News {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use starling_gossip::SubmitRefused;
     use starling_identity::create_trust_domain;
     use starling_model::TrustDomain;
 
@@ -165,6 +197,14 @@ mod tests {
     }
 
     #[test]
+    fn one_thing_more_than_are_told_one_by_one_is_told_as_a_number() {
+        let all = [(); TOLD_MAX + 1];
+        assert_eq!(told(&all[1..]), (&all[1..], 0));
+        assert_eq!(told(&all), (&all[1..], 1));
+        assert_eq!(of_more_used(&name("vm-1"), 1).what, "and 1 more documents in use");
+    }
+
+    #[test]
     fn a_document_in_use_reads_as_documented() {
         let (me, bundle) = (name("vm-1"), bundle());
         let news = of_used(&me, Generation::new(12), &document("orders-canary", 13), &bundle);
@@ -172,6 +212,13 @@ mod tests {
         assert_eq!(news.what, "generation 12 → 13 in use, signed by k1 \"alice\"");
         let gone = DocumentView { deleted: true, ..document("orders-canary", 1) };
         assert_eq!(of_used(&me, None, &gone, &bundle).what, "generation 1 (deleted) in use, signed by k1 \"alice\"");
+    }
+
+    #[test]
+    fn a_document_that_lost_its_force_names_who_signed_it() {
+        let news = of_voided(&name("vm-1"), &document("orders", 3), true, &bundle());
+        let want = "generation 3 by k1 \"alice\" counts for nothing since trust changed: no longer in use (ST0411)";
+        assert_eq!((news.what.as_str(), news.step), (want, "voided"));
     }
 
     #[test]
@@ -206,6 +253,20 @@ mod tests {
         for index in [1, 2] {
             assert!(of_refused(&me, &what, &problem(index), &bundle).what.starts_with("a document refused: "));
         }
+    }
+
+    #[test]
+    fn a_word_refused_from_a_peer_names_the_peer_and_why() {
+        let said = |kind, why| {
+            let news = of_refused_word(&name("vm-3"), kind, why);
+            (news.kind, news.node, news.what)
+        };
+        let (kind, node, what) = said(OperatorClaim::Document, Void::UnknownKey);
+        assert_eq!((kind, node.as_str()), (Kind::Config, "vm-3"));
+        assert_eq!(what, "a document from vm-3 refused: no operator here has its key (ST0411)");
+        let (kind, _, what) = said(OperatorClaim::Revocation, Void::Role);
+        assert_eq!(kind, Kind::Identity);
+        assert_eq!(what, "a revocation from vm-3 refused: its key may not sign this (ST0606)");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use starling_gossip::{
 };
 use starling_model::{Life, MemberState, NodeName};
 
+use super::rulings;
 use crate::events::{Kind, News};
 use crate::telemetry::time::{Clocks, short};
 
@@ -183,6 +184,7 @@ pub(super) fn of_alarm(alarm: &Alarm) -> Option<News> {
             let what = "accuses more members than a healthy one would: not believed, and probed itself";
             Some(news(accuser, "accuser_over_cap", what.to_owned(), Value::Null))
         }
+        Alarm::WordRefused { from, kind, why } => Some(rulings::of_refused_word(from, *kind, *why)),
         Alarm::TableFull | Alarm::OwnRecordTooLarge => None,
     }
 }
