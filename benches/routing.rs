@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{registry, service_key, settings, table};
+use http::Method;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use starling_model::{HealthEntry, HealthRecord, InstanceName, NodeName, Readiness};
+use starling_routing::group::{RouteGroup, RuleId};
+use starling_routing::matching::{Conditions, HeaderMatch, HttpFacts, PathMatch, PathPrefix, TextMatch};
 use starling_routing::{Draws, EndpointIndex, Load, PeakEwma, RequestFacts, compile};
 
 fn load(index: EndpointIndex) -> Load {
@@ -54,5 +58,47 @@ fn compiling(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decisions, compiling);
+/// `len` rules whose prefix is `/service-N/v1`, or that all take every path and differ in one header.
+fn group(len: u16, by_path: bool) -> RouteGroup {
+    RouteGroup::new((0..len).map(|at| {
+        let mut conditions = Conditions::everything();
+        if by_path {
+            conditions.path = PathMatch::Prefix(PathPrefix::new(&format!("/service-{at}/v1")));
+        } else {
+            let value = TextMatch::Exact(at.to_string());
+            conditions.headers.push(HeaderMatch { name: HeaderName::from_static("x-tenant"), value });
+        }
+        (RuleId { route: format!("default/route-{at:04}"), rule: 0 }, vec![conditions])
+    }))
+}
+
+fn matching(c: &mut Criterion) {
+    let mut headers = HeaderMap::new();
+    for at in 0..12 {
+        let name = HeaderName::from_bytes(format!("x-header-{at}").as_bytes()).expect("a header name");
+        headers.insert(name, HeaderValue::from_static("value"));
+    }
+    for len in [20, 1_000] {
+        let path = format!("/service-{}/v1/cart/items", len / 2);
+        headers.insert("x-tenant", HeaderValue::from(len - 1));
+        let facts = HttpFacts {
+            method: &Method::GET,
+            scheme: "http",
+            authority: "orders.mesh.internal",
+            path: &path,
+            query: Some("page=2"),
+            headers: &headers,
+        };
+        for (what, by_path) in [("paths", true), ("headers_last_wins", false)] {
+            let group = group(len, by_path);
+            assert!(group.find(&facts).is_some(), "the bench would measure a miss");
+            c.bench_function(&format!("match/{len}_routes_by_{what}"), |b| {
+                b.iter(|| group.find(black_box(&facts)).is_some());
+            });
+        }
+    }
+    c.bench_function("compile/sort_1000_routes", |b| b.iter(|| group(1_000, true)));
+}
+
+criterion_group!(benches, decisions, compiling, matching);
 criterion_main!(benches);

@@ -34,9 +34,37 @@ impl Draws {
         Self { seed }
     }
 
-    /// The `n`th number for picking endpoints, uniform over all 64 bits (SplitMix64, Steele et al. 2014).
+    /// The `n`th number for picking endpoints, uniform over all 64 bits.
     #[must_use]
     pub(crate) fn pick(self, n: u32) -> u64 {
+        self.number(n)
+    }
+
+    /// The number for choosing a backend.
+    #[must_use]
+    pub(crate) fn split(self) -> u64 {
+        self.purpose(1).number(0)
+    }
+
+    /// The number for the mirror at place `at`.
+    #[must_use]
+    pub(crate) fn mirror(self, at: u32) -> u64 {
+        self.purpose(2).number(at)
+    }
+
+    /// A seed of its own for each purpose.
+    fn purpose(self, purpose: u32) -> Self {
+        Self { seed: Self { seed: !self.seed }.number(purpose) }
+    }
+
+    /// Maps a uniform 64-bit number to `0..total` without division (Lemire 2019).
+    #[must_use]
+    pub(crate) fn below(uniform: u64, total: u64) -> u64 {
+        ((u128::from(uniform) * u128::from(total)) >> 64) as u64
+    }
+
+    /// SplitMix64 (Steele et al. 2014).
+    fn number(self, n: u32) -> u64 {
         let mut z = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(u64::from(n) + 1));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

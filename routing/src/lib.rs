@@ -4,7 +4,8 @@
 //! immutable [`table::RouteTable`]; [`table::RouteTable::decide`] answers one request by it. A decision is a pure
 //! function of (table, request, seed, loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`table`], [`pick`], [`ewma`], [`retry`].
+//! Reading order: [`registry`], [`table`], [`pick`], [`ewma`], [`retry`]; for routes [`matching`], [`group`],
+//! [`split`], [`filters`], [`retry_budget`], which no document reaches yet.
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
@@ -12,10 +13,15 @@ pub mod authz;
 pub mod compile;
 pub mod decision;
 pub mod ewma;
+pub mod filters;
+pub mod group;
 pub mod limits;
+pub mod matching;
 pub mod pick;
 pub mod registry;
 pub mod retry;
+pub mod retry_budget;
+pub mod split;
 pub mod table;
 
 pub use authz::Caller;

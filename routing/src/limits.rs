@@ -32,3 +32,17 @@ pub const PICK_DRAWS_MAX: u32 = 8;
 
 /// Endpoints of one service; more are left out and reported, so that one table row cannot eat the memory.
 pub const ENDPOINTS_PER_SERVICE_MAX: usize = 10_000;
+
+/// Bytes of one compiled pattern of a route: room for any pattern that a person writes by hand; counted repetitions of
+/// counted repetitions, which grow without being long, end here.
+pub const PATTERN_BYTES_MAX: usize = 256 * 1024;
+
+/// Retries that every service has in each second, however few its requests are (GEP-3388, `minRetryRate`).
+pub const RETRY_FLOOR_PER_SECOND: u32 = 10;
+
+/// Retries per hundred requests of the last [`RETRY_BUDGET_INTERVAL`]. Over three hops a dead backend then costs 1.7
+/// times the load at most, not 27 times as three tries at each hop would.
+pub const RETRY_BUDGET_PERCENT: u32 = 20;
+
+/// What the retry budget looks back on.
+pub const RETRY_BUDGET_INTERVAL: Duration = Duration::from_secs(10);

@@ -111,7 +111,7 @@ fn quick(
     let total = service.admissible.last()?.1;
     let mut first: Option<(u32, Load)> = None;
     for n in 0..PICK_DRAWS_MAX {
-        let point = scale(draws.pick(n), total);
+        let point = Draws::below(draws.pick(n), total);
         let at = service.admissible.partition_point(|(_, sum)| *sum <= point);
         let (position, _) = *service.admissible.get(at)?;
         let endpoint = service.endpoints.get(position as usize)?;
@@ -147,7 +147,7 @@ fn careful(
     }
     let draw = |n: u32, skip: Option<u32>| -> Option<&Candidate> {
         let total: u64 = fresh.iter().filter(|c| Some(c.position) != skip).map(|c| c.weight).sum();
-        let mut point = (total > 0).then(|| scale(draws.pick(n), total))?;
+        let mut point = (total > 0).then(|| Draws::below(draws.pick(n), total))?;
         fresh.iter().copied().filter(|c| Some(c.position) != skip).find(|c| {
             let hit = point < c.weight;
             point = point.saturating_sub(c.weight);
@@ -213,11 +213,6 @@ fn lighter(one: (u32, Load), two: (u32, Load)) -> u32 {
         (latency(load, other) + COST_GRACE).as_secs_f64() * (f64::from(load.in_flight) + 1.0)
     };
     if cost(&two.1, &one.1) * COST_MARGIN < cost(&one.1, &two.1) { two.0 } else { one.0 }
-}
-
-/// Maps a uniform 64-bit number to `0..total` without division (Lemire 2019).
-fn scale(uniform: u64, total: u64) -> u64 {
-    ((u128::from(uniform) * u128::from(total)) >> 64) as u64
 }
 
 /// See [`Service::shares`]: by weight among the candidates of now.

@@ -1,0 +1,86 @@
+//! Propositions about single conditions. What many matches do together is in the group's tests.
+
+use super::*;
+
+fn facts<'a>(method: &'a Method, target: &'a str, headers: &'a HeaderMap) -> HttpFacts<'a> {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    HttpFacts { method, scheme: "http", authority: "orders.mesh.internal", path, query, headers }
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let pair = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().unwrap());
+    pairs.iter().map(pair).collect()
+}
+
+#[test]
+fn a_prefix_holds_by_whole_elements() {
+    let check = |prefix: &str, path: &str, rest: Option<&str>| {
+        assert_eq!(PathPrefix::new(prefix).rest(path), rest, "{prefix} on {path}");
+    };
+    check("/v2", "/v2", Some(""));
+    check("/v2", "/v2/", Some("/"));
+    check("/v2", "/v2/x", Some("/x"));
+    check("/v2", "/v2example", None);
+    check("/v2/", "/v2", Some(""));
+    check("/", "/v2", Some("/v2"));
+    check("/v2", "/", None);
+}
+
+#[test]
+fn a_repeated_header_counts_as_its_values_joined() {
+    let want = |value| HeaderMatch { name: HeaderName::from_static("x-a"), value };
+    let two = headers(&[("x-a", "1"), ("x-a", "2")]);
+    assert!(want(TextMatch::Exact("1, 2".to_owned())).holds(&two));
+    assert!(!want(TextMatch::Exact("1".to_owned())).holds(&two));
+    assert!(want(TextMatch::Pattern(Pattern::new("^1").unwrap())).holds(&two));
+    assert!(!want(TextMatch::Exact(String::new())).holds(&HeaderMap::new()), "an absent header is not an empty one");
+}
+
+#[test]
+fn of_a_repeated_parameter_the_first_counts_and_both_sides_are_decoded() {
+    let check = |query: &str, want: bool| {
+        let condition = QueryMatch { name: "a b".to_owned(), value: TextMatch::Exact("1/2".to_owned()) };
+        assert_eq!(condition.holds(Some(query)), want, "{query}");
+    };
+    check("a+b=1%2f2", true);
+    check("a%20b=1/2&a+b=3", true);
+    check("a+b=3&a+b=1/2", false);
+    check("A+b=1/2", false);
+    check("a+b=1%2", false);
+    check("", false);
+}
+
+#[test]
+fn a_grpc_call_has_two_parts() {
+    assert_eq!(grpc_call("/shop.Orders/Get"), Some(("shop.Orders", "Get")));
+    for bad in ["", "/", "/x", "/x/", "//x", "/a/b/c", "a/b"] {
+        assert_eq!(grpc_call(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn the_first_failing_condition_is_named() {
+    let wanted = Conditions {
+        path: PathMatch::Exact("/a".to_owned()),
+        method: Some(Method::GET),
+        headers: vec![HeaderMatch { name: HeaderName::from_static("x"), value: TextMatch::Exact("1".to_owned()) }],
+        query: vec![QueryMatch { name: "q".to_owned(), value: TextMatch::Exact("1".to_owned()) }],
+    };
+    let check = |method: &Method, target: &str, pairs: &[(&'static str, &str)], want: Result<(), Miss>| {
+        assert_eq!(wanted.holds(&facts(method, target, &headers(pairs))), want);
+    };
+    check(&Method::GET, "/b", &[], Err(Miss::Path));
+    check(&Method::PUT, "/a", &[], Err(Miss::Method));
+    check(&Method::GET, "/a", &[], Err(Miss::Header(0)));
+    check(&Method::GET, "/a", &[("x", "1")], Err(Miss::Query(0)));
+    check(&Method::GET, "/a?q=1", &[("x", "1")], Ok(()));
+}
+
+#[test]
+fn a_pattern_that_compiles_too_large_is_refused() {
+    // So many letters need a state each, and a state is more than a byte.
+    assert!(Pattern::new(&format!("(x{{64}}){{{}}}", PATTERN_BYTES_MAX / 64 + 1)).is_err());
+    assert!(Pattern::new("(x{64}){8}").is_ok());
+    assert!(Pattern::new("(").is_err());
+    assert!(Pattern::new(r"(^|;\s*)canary=1(;|$)").is_ok());
+}

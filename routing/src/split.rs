@@ -1,0 +1,109 @@
+//! Which backend of a rule takes a request: a draw in proportion to weights.
+//!
+//! A backend that cannot be used keeps its share and answers it with an error (Gateway API), so that a mistake in one
+//! of two backends does not silently double the load of the other.
+
+use starling_model::{Labels, PortName, ServiceKey, Weight};
+
+use crate::decision::Draws;
+
+/// Where a share or a copy goes, as far as documents say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Any namespace.
+    pub service: ServiceKey,
+    /// `None` takes any.
+    pub port: Option<PortName>,
+    /// Only endpoints with all of these labels; empty takes all.
+    pub subset: Labels,
+}
+
+/// What stands behind one share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A service, or a subset of one.
+    To(Target),
+    /// Of an unknown kind, not permitted, or of a protocol that does not fit: 500 for its share.
+    Invalid,
+}
+
+/// Backends with the running sum of their weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    backends: Vec<(Backend, u64)>,
+}
+
+impl Split {
+    /// In the order of the document.
+    #[must_use]
+    pub fn new(backends: impl IntoIterator<Item = (Backend, Weight)>) -> Self {
+        let mut sum = 0;
+        let running = backends.into_iter().map(|(backend, weight)| {
+            sum += u64::from(weight.get());
+            (backend, sum)
+        });
+        Self { backends: running.collect() }
+    }
+
+    /// The backend that this request's seed gives, with its place; `None` where there is none or all weights are 0,
+    /// which is answered with 500.
+    #[must_use]
+    pub fn draw(&self, draws: Draws) -> Option<(usize, &Backend)> {
+        let total = self.backends.last()?.1;
+        if total == 0 {
+            return None;
+        }
+        let point = Draws::below(draws.split(), total);
+        let at = self.backends.partition_point(|(_, sum)| *sum <= point);
+        self.backends.get(at).map(|(backend, _)| (at, backend))
+    }
+
+    /// Each backend's share of requests, in the order of the document; sums to 1, or all are 0.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "16 weights of at most a million each are exact in 53 bits")]
+    pub fn shares(&self) -> Vec<f64> {
+        let total = self.backends.last().map_or(0, |(_, sum)| *sum).max(1) as f64;
+        let mut before = 0;
+        let share = |(_, sum): &(Backend, u64)| (*sum - std::mem::replace(&mut before, *sum)) as f64 / total;
+        self.backends.iter().map(share).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(weights: &[u32]) -> Split {
+        Split::new(weights.iter().map(|weight| (Backend::Invalid, Weight::new(*weight).unwrap())))
+    }
+
+    fn counts(split: &Split) -> Vec<u32> {
+        let mut counts = vec![0; split.backends.len()];
+        for seed in 0..10_000 {
+            counts[split.draw(Draws::from_seed(seed)).unwrap().0] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn shares_over_ten_thousand_seeds_are_within_two_percent() {
+        for weights in [&[90, 10][..], &[1, 1, 1], &[1_000_000, 1], &[0, 5], &[7]] {
+            let split = split(weights);
+            for (count, share) in counts(&split).iter().zip(split.shares()) {
+                assert!((f64::from(*count) / 10_000.0 - share).abs() < 0.02, "{weights:?} {count} {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn weight_zero_gets_nothing_and_one_alone_gets_all() {
+        assert_eq!(counts(&split(&[0, 3, 0])), [0, 10_000, 0]);
+    }
+
+    #[test]
+    fn without_backends_or_weights_nothing_is_drawn() {
+        assert_eq!(split(&[]).draw(Draws::from_seed(1)), None);
+        assert_eq!(split(&[0, 0]).draw(Draws::from_seed(1)), None);
+        assert_eq!(split(&[0, 0]).shares(), [0.0, 0.0]);
+    }
+}
