@@ -1,0 +1,39 @@
+//! The exchange of trust bundles. The first byte chooses: a request; an answer; or an answer of one update.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use starling_fuzz::identity::FIXTURE;
+use starling_fuzz::{Input, edited};
+use starling_identity::chain::{Answer, BundleChain, Request, answer};
+use starling_identity::TrustBundle;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut input = Input(bytes);
+    let mut chain = BundleChain::new(TrustBundle::parse(&FIXTURE.bundle_file).expect("a bundle"));
+    let genuine = pem::parse(&FIXTURE.bundle_file).expect("PEM");
+    match input.byte() % 4 {
+        0 => {
+            if let Ok(request) = Request::decode(input.rest()) {
+                assert_eq!(request.encode().as_deref(), Ok(input.rest()));
+                let _ = answer(&chain, &request).encode();
+            }
+        }
+        1 => {
+            if let Ok(read) = Answer::decode(input.rest()) {
+                assert_eq!(read.encode().as_deref(), Ok(input.rest()));
+                merge(&mut chain, &read.0);
+            }
+        }
+        2 => merge(&mut chain, &[input.rest()]),
+        _ => merge(&mut chain, &[&edited(genuine.contents(), &mut input)]),
+    }
+});
+
+/// Refused updates change nothing.
+fn merge(chain: &mut BundleChain, updates: &[&[u8]]) {
+    let before = (chain.head(), chain.len());
+    if let Err(refused) = chain.merge(updates) {
+        assert_eq!((chain.head(), chain.len()), before);
+        drop((refused.code(), refused.to_string()));
+    }
+}
