@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::identity::FIXTURE;
 use starling_fuzz::{Input, edited};
-use starling_identity::chain::{Answer, BundleChain, Request, answer};
 use starling_identity::TrustBundle;
+use starling_identity::chain::{Answer, BundleChain, Request, answer};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
@@ -13,14 +13,16 @@ fuzz_target!(|bytes: &[u8]| {
     let genuine = pem::parse(&FIXTURE.bundle_file).expect("PEM");
     match input.byte() % 4 {
         0 => {
-            if let Ok(request) = Request::decode(input.rest()) {
-                assert_eq!(request.encode().as_deref(), Ok(input.rest()));
+            let bytes = input.rest();
+            if let Ok(request) = Request::decode(bytes) {
+                assert_eq!(request.encode().as_deref(), Ok(bytes));
                 let _ = answer(&chain, &request).encode();
             }
         }
         1 => {
-            if let Ok(read) = Answer::decode(input.rest()) {
-                assert_eq!(read.encode().as_deref(), Ok(input.rest()));
+            let bytes = input.rest();
+            if let Ok(read) = Answer::decode(bytes) {
+                assert_eq!(read.encode().as_deref(), Ok(bytes));
                 merge(&mut chain, &read.0);
             }
         }
