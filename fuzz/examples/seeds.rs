@@ -289,6 +289,12 @@ fn identity() -> io::Result<()> {
     seed("identity_bundle", "damaged-body", [3, 60, 0, 2, 1])?;
     seed("identity_bundle", "signed", [4])?;
     seed("identity_bundle", "signed-sequence", [4, 0, 0, 0, 2])?;
+    let length = u16::try_from(raw.contents().len()).expect("short").to_le_bytes();
+    let request = [&[0][..], b"STQ1", &[7; 32], &[1], &[5; 32]].concat();
+    seed("identity_chain", "request", request)?;
+    seed("identity_chain", "answer", [&[1][..], b"STA1", &[1], &length, raw.contents()].concat())?;
+    seed("identity_chain", "update", [&[2][..], raw.contents()].concat())?;
+    seed("identity_chain", "damaged-update", [3, 60, 0, 2, 1])?;
 
     let header = [&[1, 2][..], b"n1", &[1, 13], b"10.0.0.1:7740"].concat();
     let length = u8::try_from(header.len()).expect("short");

@@ -12,11 +12,13 @@
 //!
 //! `present` is the index of the issuing certificate that members show (used while a root is rotated), `threshold` the
 //! number of admins that an update needs: 1. Signature kind 0 is ECDSA by the root at index *key id*, kind 1 Ed25519 by
-//! the operator *key id*; other kinds are skipped. A file must carry a signature by one of its own roots.
+//! the operator *key id*; other kinds are skipped. A file must carry a signature by one of its own roots; an update of a
+//! chain is judged by the bundle before it ([`crate::chain`]).
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::fmt;
 
+use aws_lc_rs::signature::ED25519;
 use rustls_pki_types::CertificateDer;
 use starling_model::{Code, MeshId, TrustDomain, codes, names};
 
@@ -40,6 +42,30 @@ const SIGNATURES_MAX: usize = 68;
 const _: () = assert!(SIGNATURES_MAX == ROOTS_MAX + OPERATORS_MAX);
 const FLAG_SHARED_ISSUER: u8 = 1;
 const SIGNED_BY_ROOT: u8 = 0;
+const SIGNED_BY_OPERATOR: u8 = 1;
+
+/// Who signed a bundle, as the bundle before it names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// A root, by the SHA-256 of its SPKI.
+    Root([u8; 32]),
+    /// An operator with the role admin.
+    Operator {
+        /// Written `k1`.
+        id: u32,
+        /// For people.
+        name: String,
+    },
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root(hash) => write!(f, "root {}", starling_model::mesh::hex(&keys::short(hash))),
+            Self::Operator { id, name } => write!(f, "k{id} \"{name}\""),
+        }
+    }
+}
 
 /// What an operator's key may sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,6 +287,16 @@ impl TrustBundle {
     }
 
     fn from_raw(raw: &[u8]) -> Result<Self, BundleInvalid> {
+        let bundle = Self::read_unjudged(raw)?;
+        if matches!(bundle.signer_under(&bundle), Some(Signer::Root(_))) {
+            Ok(bundle)
+        } else {
+            Err(BundleInvalid::Signature)
+        }
+    }
+
+    /// Reads the bytes inside the armour; whether anybody signed them is judged by the bundle before it.
+    pub(crate) fn read_unjudged(raw: &[u8]) -> Result<Self, BundleInvalid> {
         let mut reader = Reader::new(raw);
         if reader.array()? != MAGIC {
             return Err(BundleInvalid::Body("unknown format"));
@@ -269,11 +305,8 @@ impl TrustBundle {
         let body = reader.take(len)?;
         let mut bundle = Self::read_body(body)?;
         bundle.check_certificates()?;
-        let signed = bundle.is_signed(body, &mut reader)?;
+        read_signatures(&mut reader)?;
         reader.finish()?;
-        if !signed {
-            return Err(BundleInvalid::Signature);
-        }
         bundle.raw = raw.to_vec();
         Ok(bundle)
     }
@@ -337,23 +370,62 @@ impl TrustBundle {
         Ok(())
     }
 
-    /// Reads the signatures; true when one is valid and by a root in this bundle.
-    fn is_signed(&self, body: &[u8], reader: &mut Reader<'_>) -> Result<bool, BundleInvalid> {
-        let count = usize::from(reader.u8()?);
-        if count > SIGNATURES_MAX {
-            return Err(WireError::Value.into());
-        }
-        let message = domain_message("bundle", &self.mesh_id, body);
-        let mut signed = false;
-        for _ in 0..count {
-            let (kind, key_id, signature) = (reader.u8()?, reader.u32()?, reader.bytes()?);
-            let root = usize::try_from(key_id).ok().and_then(|at| self.roots.get(at));
-            if let (SIGNED_BY_ROOT, Some(facts)) = (kind, root.and_then(|der| Facts::read(der))) {
-                signed |= facts.has_signed(&message, signature);
+    /// The signed bytes and their signatures, as received.
+    pub(crate) fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
+    /// SHA-256 of the signed body: what the bundle after this one names as its previous.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        self.split().map_or([0; 32], |(body, _)| keys::sha256(body))
+    }
+
+    fn split(&self) -> Option<(&[u8], Reader<'_>)> {
+        let mut reader = Reader::new(&self.raw);
+        let _magic: [u8; 4] = reader.array().ok()?;
+        let len = usize::try_from(reader.u32().ok()?).ok()?;
+        let body = reader.take(len).ok()?;
+        Some((body, reader))
+    }
+
+    /// Who of `judge` signed this: one of its roots before one of its admins, the first of several.
+    pub(crate) fn signer_under(&self, judge: &Self) -> Option<Signer> {
+        let (body, mut reader) = self.split()?;
+        let message = domain_message("bundle", &judge.mesh_id, body);
+        let mut admin = None;
+        for (kind, key_id, signature) in read_signatures(&mut reader).ok()? {
+            match kind {
+                SIGNED_BY_ROOT => {
+                    let der = usize::try_from(key_id).ok().and_then(|at| judge.roots.get(at));
+                    let facts = der.and_then(|der| Facts::read(der));
+                    if let Some(facts) = facts.filter(|facts| facts.has_signed(&message, signature)) {
+                        return Some(Signer::Root(facts.key_hash()));
+                    }
+                }
+                SIGNED_BY_OPERATOR if admin.is_none() => {
+                    let held = judge.operators.iter().find(|held| held.id == key_id && held.roles.has(Role::Admin));
+                    admin = held
+                        .filter(|held| keys::verify(&ED25519, &held.key, &message, signature))
+                        .map(|held| Signer::Operator { id: held.id, name: held.name.clone() });
+                }
+                _ => {}
             }
         }
-        Ok(signed)
+        admin
     }
+}
+
+/// Kind, key id, signature.
+type RawSignature<'a> = (u8, u32, &'a [u8]);
+
+/// All signatures; kinds that this release does not know too.
+fn read_signatures<'a>(reader: &mut Reader<'a>) -> Result<Vec<RawSignature<'a>>, WireError> {
+    let count = usize::from(reader.u8()?);
+    if count > SIGNATURES_MAX {
+        return Err(WireError::Value);
+    }
+    (0..count).map(|_| Ok((reader.u8()?, reader.u32()?, reader.bytes()?))).collect()
 }
 
 fn read_certificates(reader: &mut Reader<'_>, max: usize) -> Result<Vec<CertificateDer<'static>>, WireError> {

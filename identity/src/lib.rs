@@ -12,18 +12,20 @@
 //! themselves is signed with a record key ([`signature`]), and that key is bound to the node by a node statement
 //! ([`statement`]), provable with the bundle alone. What operators decide is signed with their keys ([`operator`]).
 //!
-//! Reading order: [`verify`], `x509`, [`trust`], [`bundle`], [`issue`], [`node`], [`statement`],
+//! Reading order: [`verify`], `x509`, [`trust`], [`bundle`], [`chain`], [`issue`], [`node`], [`statement`],
 //! [`current`], [`tls`].
 //!
 //! Nothing here touches a file, a socket or a clock: time is a parameter. Key generation, serial numbers and
 //! signatures draw entropy from the crypto provider (aws-lc-rs), the one exception.
 
 pub mod bundle;
+pub mod chain;
 pub mod current;
 pub mod inspect;
 pub mod issue;
 pub mod join;
 pub mod leaf;
+pub mod limits;
 pub mod node;
 pub mod operator;
 pub mod revoked;
@@ -44,7 +46,8 @@ mod x509;
 #[cfg(test)]
 mod fixtures;
 
-pub use bundle::{BundleInvalid, Operator, Role, Roles, TrustBundle};
+pub use bundle::{BundleInvalid, Operator, Role, Roles, Signer, TrustBundle};
+pub use chain::BundleChain;
 pub use current::CurrentIdentity;
 pub use issue::{IssueError, IssuedNode, IssuingCa, NewTrustDomain, create_trust_domain};
 pub use join::{JoinFile, JoinInvalid};

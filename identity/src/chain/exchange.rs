@@ -1,0 +1,149 @@
+//! What `starling-trust/1` carries: who missed updates says what it holds, and gets what follows.
+//!
+//! ```text
+//! request := "STQ1" | mesh id [32] | hashes u8 { [32] }          newest first, then 1, 2, 4, … before it
+//! answer  := "STA1" | updates u8 { len u16 | bundle without its armour }          ascending
+//! ```
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use starling_model::MeshId;
+
+use super::{BundleChain, Head};
+use crate::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_HASHES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
+use crate::wire::{Reader, WireError, Writer};
+
+const REQUEST: [u8; 4] = *b"STQ1";
+const ANSWER: [u8; 4] = *b"STA1";
+
+/// The bytes are no request or no answer: longer than may be, or of another form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are not part of an exchange of trust bundles")]
+pub struct ExchangeInvalid;
+
+impl From<WireError> for ExchangeInvalid {
+    fn from(_: WireError) -> Self {
+        Self
+    }
+}
+
+/// Which bundles the asker holds; it wants what follows the first that the other side knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Of which mesh.
+    pub mesh_id: MeshId,
+    /// One to eight, newest first.
+    pub held: Vec<[u8; 32]>,
+}
+
+impl Request {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`ExchangeInvalid`] with no hash, or with more than a request may hold.
+    pub fn encode(&self) -> Result<Vec<u8>, ExchangeInvalid> {
+        if self.held.is_empty() || self.held.len() > REQUEST_HASHES_MAX {
+            return Err(ExchangeInvalid);
+        }
+        let mut out = Writer::default();
+        out.raw(&REQUEST).raw(&self.mesh_id.0).count(self.held.len())?;
+        for hash in &self.held {
+            out.raw(hash);
+        }
+        Ok(out.into_bytes())
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`ExchangeInvalid`] when it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ExchangeInvalid> {
+        let mut reader = Reader::new(bytes);
+        if bytes.len() > REQUEST_BYTES_MAX || reader.array()? != REQUEST {
+            return Err(ExchangeInvalid);
+        }
+        let mesh_id = MeshId(reader.array()?);
+        let count = usize::from(reader.u8()?);
+        if count == 0 || count > REQUEST_HASHES_MAX {
+            return Err(ExchangeInvalid);
+        }
+        let held = (0..count).map(|_| reader.array()).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { mesh_id, held })
+    }
+}
+
+/// Updates that follow each other, as bytes; [`BundleChain::merge`] judges them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<'a>(pub Vec<&'a [u8]>);
+
+impl<'a> Answer<'a> {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// [`ExchangeInvalid`] with more or larger updates than an answer may hold.
+    pub fn encode(&self) -> Result<Vec<u8>, ExchangeInvalid> {
+        if self.0.len() > UPDATES_MAX || self.0.iter().any(|raw| raw.len() > UPDATE_BYTES_MAX) {
+            return Err(ExchangeInvalid);
+        }
+        let mut out = Writer::default();
+        out.raw(&ANSWER).count(self.0.len())?;
+        for raw in &self.0 {
+            out.bytes(raw)?;
+        }
+        Ok(out.into_bytes())
+    }
+
+    /// Reads one; the updates in it are not looked into.
+    ///
+    /// # Errors
+    /// [`ExchangeInvalid`] when it is none.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, ExchangeInvalid> {
+        let mut reader = Reader::new(bytes);
+        if bytes.len() > ANSWER_BYTES_MAX || reader.array()? != ANSWER {
+            return Err(ExchangeInvalid);
+        }
+        let count = usize::from(reader.u8()?);
+        if count > UPDATES_MAX {
+            return Err(ExchangeInvalid);
+        }
+        let updates = (0..count).map(|_| reader.bytes()).collect::<Result<Vec<_>, _>>()?;
+        reader.finish()?;
+        if updates.iter().any(|raw| raw.len() > UPDATE_BYTES_MAX) {
+            return Err(ExchangeInvalid);
+        }
+        Ok(Self(updates))
+    }
+}
+
+/// What to ask of a member whose chain ends at `theirs`; nothing when we hold that bundle.
+#[must_use]
+pub fn missing(chain: &BundleChain, theirs: &Head) -> Option<Request> {
+    if chain.place(&theirs.hash).is_some() {
+        return None;
+    }
+    let hashes: Vec<[u8; 32]> = chain.links().rev().map(|link| link.hash).collect();
+    let doubling = std::iter::successors(Some(1_usize), |back| back.checked_mul(2));
+    let mut held: Vec<_> = std::iter::once(0)
+        .chain(doubling)
+        .map_while(|back| hashes.get(back).copied())
+        .take(REQUEST_HASHES_MAX)
+        .collect();
+    // The oldest is always named, so that whatever we can still attach is found.
+    let oldest = chain.oldest.hash;
+    if held.last() != Some(&oldest) {
+        held.truncate(REQUEST_HASHES_MAX.saturating_sub(1));
+        held.push(oldest);
+    }
+    Some(Request { mesh_id: chain.newest().mesh_id, held })
+}
+
+/// Our updates after the newest bundle that the asker holds too; all of them when we know none of these, and none for
+/// another mesh.
+#[must_use]
+pub fn answer<'a>(chain: &'a BundleChain, request: &Request) -> Answer<'a> {
+    if request.mesh_id != chain.newest().mesh_id {
+        return Answer(Vec::new());
+    }
+    let after = request.held.iter().find_map(|hash| chain.place(hash)).unwrap_or(0);
+    Answer(chain.updates.iter().skip(after).map(|link| link.bundle.raw()).collect())
+}
