@@ -1,5 +1,5 @@
 //! Which chain wins, whoever is met first.
-#![allow(clippy::arithmetic_side_effects, reason = "tests bend bytes of their own")]
+#![expect(clippy::arithmetic_side_effects, reason = "tests bend bytes of their own")]
 
 use super::*;
 use crate::fixtures::Mesh;
