@@ -72,6 +72,8 @@ pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10);
 /// Actions that wait to be drained; sends beyond it are dropped and counted, everything else still enters, since it is
 /// bounded by the tables it comes from.
 pub const ACTIONS_MAX: usize = 8_192;
+/// Actions for which an idle machine keeps room; what a burst took beyond it is given back once all are drained.
+pub const ACTIONS_KEPT: usize = 64;
 
 /// Syncs that peers may have open with us.
 pub const INBOUND_SYNCS_MAX: usize = 8;

@@ -41,7 +41,9 @@ use crate::digest::Sums;
 use crate::fetches::Fetches;
 use crate::forward::Pace;
 use crate::isolation::Isolation;
-use crate::limits::{ACTIONS_MAX, OWN_WRITES_BURST, OWNER_SYNCED_BURST, OWNER_WRITES_BURST, OWNER_WRITES_PER_SECOND};
+use crate::limits::{
+    ACTIONS_KEPT, ACTIONS_MAX, OWN_WRITES_BURST, OWNER_SYNCED_BURST, OWNER_WRITES_BURST, OWNER_WRITES_PER_SECOND,
+};
 use crate::local_health::LocalHealth;
 use crate::members::{Member, Members};
 use crate::own::OwnRecords;
@@ -189,9 +191,6 @@ pub struct Swim {
     calls: BTreeMap<NodeName, Instant>,
     high_water: usize,
 }
-
-/// Room for actions that an idle machine keeps; what a burst took beyond it is given back when the burst is performed.
-const ACTIONS_KEPT: usize = 64;
 
 impl Swim {
     /// A machine that knows nobody. It speaks once it was told to [`Command::Join`].

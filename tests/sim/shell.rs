@@ -223,6 +223,11 @@ impl Sim {
         self.later(wait, Happening::Wire(wire));
     }
 
+    /// Streams on which something is still to come.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.connections.iter().map(|connection| connection.streams.len()).sum()
+    }
+
     fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id

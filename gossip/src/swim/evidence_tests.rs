@@ -7,7 +7,7 @@ use super::hostile_tests::machine;
 use super::test_mesh::{MS, Mesh, pair};
 use crate::action::{Action, ConnectionChange, Event, Evidence, PathResult, RelayResult, Step, Word};
 use crate::config::SwimConfig;
-use crate::limits::{ACCUSERS_PER_SUSPICION_MAX, ACTIONS_MAX};
+use crate::limits::{ACCUSERS_PER_SUSPICION_MAX, ACTIONS_KEPT, ACTIONS_MAX};
 use crate::probe::{Probe, Purpose};
 use crate::testing::{base, node};
 
@@ -155,6 +155,13 @@ fn evidence_gives_way_when_the_queue_is_full() {
     swim.handle_connection(&node("n3"), ConnectionChange::Rtt(MS(1)), now);
     let queued = std::iter::from_fn(|| swim.poll_action()).count();
     assert_eq!(queued, ACTIONS_MAX);
+    assert_eq!(swim.actions.capacity(), 0, "the room of the burst is given back");
+    let fill = |swim: &mut Swim, count| (0..count).for_each(|_| swim.act(evidence()));
+    for (count, keeps) in [(ACTIONS_KEPT, true), (ACTIONS_KEPT + 1, false)] {
+        fill(swim, count);
+        assert_eq!(std::iter::from_fn(|| swim.poll_action()).count(), count);
+        assert_eq!(swim.actions.capacity() > 0, keeps, "{count}");
+    }
 }
 
 /// A node that hears nobody, its helpers included, learns nothing about one member: it may doubt, not bury.

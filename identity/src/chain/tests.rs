@@ -88,6 +88,70 @@ fn one_past_each_limit_is_refused() {
     assert!(Answer(vec![&large]).encode().is_err());
     let held = vec![[0; 32]; REQUEST_HASHES_MAX + 1];
     assert!(Request { mesh_id: mesh.made.bundle.mesh_id, held }.encode().is_err());
-    assert!(Request::decode(&[0; crate::limits::REQUEST_BYTES_MAX + 1]).is_err());
-    assert!(Answer::decode(&vec![0; crate::limits::ANSWER_BYTES_MAX + 1]).is_err());
+    let request = |count: usize| {
+        let head = [&b"STQ1"[..], &[7; 32], &[u8::try_from(count).unwrap()]].concat();
+        Request::decode(&[head, vec![5; 32 * count]].concat()).is_ok()
+    };
+    assert_eq!([0, 1, REQUEST_HASHES_MAX, REQUEST_HASHES_MAX + 1].map(request), [false, true, true, false]);
+    let answer = |count: usize, len: usize| {
+        let update = [&u16::try_from(len).unwrap().to_le_bytes()[..], &vec![0; len]].concat();
+        let head = [&b"STA1"[..], &[u8::try_from(count).unwrap()]].concat();
+        Answer::decode(&[head, update.repeat(count)].concat()).is_ok()
+    };
+    assert!(answer(UPDATES_MAX, UPDATE_BYTES_MAX) && answer(0, 0));
+    assert!(!answer(UPDATES_MAX + 1, 1) && !answer(1, UPDATE_BYTES_MAX + 1));
+}
+
+#[test]
+fn what_does_not_follow_is_refused_for_its_reason_and_changes_nothing() {
+    let (mesh, other) = (Mesh::new("prod.internal"), Mesh::new("prod.internal"));
+    let mut chain = chain(&mesh, "ab");
+    let newest = chain.newest().clone();
+    let (third, foreign) = (update(&mesh, &newest, b'c', false), update(&other, &other.made.bundle, b'c', true));
+    let fourth = update(&mesh, &third, b'd', false);
+    let stranger = update(&other, &newest, b'c', false);
+    let with = |at: usize, byte: u8| {
+        let mut raw = third.raw().to_vec();
+        raw[at] ^= byte;
+        raw
+    };
+    let end = third.raw().len() - 1;
+    let cases: [(Vec<u8>, fn(&UpdateRefused) -> bool); 7] = [
+        (third.raw()[..end].to_vec(), |refused| matches!(refused, UpdateRefused::Invalid(_))),
+        (fourth.raw().to_vec(), |refused| matches!(refused, UpdateRefused::Unattached { sequence: 5 })),
+        (foreign.raw().to_vec(), |refused| matches!(refused, UpdateRefused::Unattached { .. })),
+        // Its sequence is not the next one.
+        (with(40, 1), |refused| matches!(refused, UpdateRefused::NotNext { .. })),
+        // Another mesh.
+        (with(8, 1), |refused| matches!(refused, UpdateRefused::NotNext { .. })),
+        // A damaged signature, and one by a stranger's key under the same number.
+        (with(end, 1), |refused| matches!(refused, UpdateRefused::Unsigned { .. })),
+        (stranger.raw().to_vec(), |refused| matches!(refused, UpdateRefused::Unsigned { .. })),
+    ];
+    let before = chain.head();
+    for (raw, is_right) in cases {
+        let refused = chain.merge(&[&raw]).unwrap_err();
+        assert!(is_right(&refused), "{refused}");
+        assert_eq!(chain.head(), before);
+        // A good update before it does not get in alone.
+        if !matches!(refused, UpdateRefused::Unattached { .. }) {
+            assert!(chain.merge(&[third.raw(), &raw]).is_err());
+            assert_eq!(chain.head(), before);
+        }
+    }
+    assert_eq!(chain.merge(&[third.raw(), fourth.raw()]), Ok(Merged::Extended));
+}
+
+#[test]
+fn a_signature_of_the_root_added_to_a_known_update_counts() {
+    let mesh = Mesh::new("prod.internal");
+    let (mut plain, mut raised) = (chain(&mesh, "r"), chain(&mesh, ""));
+    // The same body, signed by an admin.
+    let by_admin = update(&mesh, &mesh.made.bundle, b'r', false);
+    assert_eq!(raised.merge(&[by_admin.raw()]), Ok(Merged::Extended));
+    assert_eq!(raised.head(), plain.head(), "the signature is not part of what is hashed");
+    assert_eq!(raised.merge(&[plain.newest().raw()]), Ok(Merged::Extended));
+    assert_eq!(raised.merge(&[plain.newest().raw()]), Ok(Merged::Known));
+    assert_eq!(plain.merge(&[by_admin.raw()]), Ok(Merged::Known), "and is not lost");
+    assert!(is_by_root(plain.last()) && is_by_root(raised.last()));
 }

@@ -62,6 +62,8 @@ fn at_rest(run: &mut Run) -> Result<(), String> {
     demand(made as f64 >= most * 0.5, format!("only {made} handshakes in {REST} s: nothing is replaced"))?;
     demand(tried as f64 <= most * 1.2, format!("{tried} dials for {made} handshakes"))?;
     converged(&run.sim)?;
+    let open = run.sim.open_streams();
+    demand(open <= run.nodes, format!("{open} streams are open at rest"))?;
     demand(run.sim.checker.counts.suspicions == 0, "somebody was doubted at rest")
 }
 
