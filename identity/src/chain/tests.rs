@@ -116,7 +116,8 @@ fn what_does_not_follow_is_refused_for_its_reason_and_changes_nothing() {
         raw
     };
     let end = third.raw().len() - 1;
-    let cases: [(Vec<u8>, fn(&UpdateRefused) -> bool); 7] = [
+    type Case = (Vec<u8>, fn(&UpdateRefused) -> bool);
+    let cases: [Case; 7] = [
         (third.raw()[..end].to_vec(), |refused| matches!(refused, UpdateRefused::Invalid(_))),
         (fourth.raw().to_vec(), |refused| matches!(refused, UpdateRefused::Unattached { sequence: 5 })),
         (foreign.raw().to_vec(), |refused| matches!(refused, UpdateRefused::Unattached { .. })),
