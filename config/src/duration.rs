@@ -9,16 +9,20 @@ use std::time::Duration;
 const PARTS_MAX: usize = 4;
 /// Most digits of one number.
 const DIGITS_MAX: usize = 5;
+/// Longest duration, 99999h59m59s999ms: the longest that the grammar can write with each unit once, as GEP-2257 has it.
+pub const LONGEST: Duration = Duration::from_millis(99_999 * 3_600_000 + 3_599_999);
 
 /// Why a text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a duration like 5s, 500ms or 1h30m (units h, m, s, ms; no blanks, no fractions)")]
+#[error(
+    "is not a duration like 5s, 500ms or 1h30m (units h, m, s, ms; no blanks, no fractions; at most 99999h59m59s999ms)"
+)]
 pub struct DurationInvalid;
 
 /// Reads one duration.
 ///
 /// # Errors
-/// [`DurationInvalid`] for every text outside the grammar of this module.
+/// [`DurationInvalid`] for every text outside the grammar of this module, and for a sum over [`LONGEST`].
 pub fn parse(text: &str) -> Result<Duration, DurationInvalid> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -39,13 +43,15 @@ pub fn parse(text: &str) -> Result<Duration, DurationInvalid> {
         parts = parts.saturating_add(1);
         rest = tail;
     }
-    if parts == 0 { Err(DurationInvalid) } else { Ok(total) }
+    if parts == 0 || total > LONGEST { Err(DurationInvalid) } else { Ok(total) }
 }
 
-/// Writes a duration in the same grammar, largest units first; what is below a millisecond is left out.
+/// Writes a duration in the same grammar, largest units first; what is below a millisecond is left out, and what is over
+/// [`LONGEST`] is written as that.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     use std::fmt::Write as _;
+    let duration = duration.min(LONGEST);
     let seconds = duration.as_secs();
     let parts = [
         (seconds / 3_600, "h"),
@@ -77,6 +83,7 @@ mod tests {
         check("1h2m3s4ms", Some(3_723_004));
         check("0s", Some(0));
         check("99999h", Some(99_999 * 3_600_000));
+        check("99999h59m59s999ms", Some(99_999 * 3_600_000 + 3_599_999));
         for bad in [
             "",
             "5",
@@ -89,6 +96,8 @@ mod tests {
             "+1s",
             "100000s",
             "1s1s1s1s1s",
+            "99999h59m60s",
+            "99999h1h",
             "5S",
             "5sec",
             "5µs",
@@ -100,9 +109,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(ms in 0_u64..99_999 * 3_600_000) {
+        fn what_is_written_reads_back(ms in 0_u64..200_000 * 3_600_000) {
             let duration = Duration::from_millis(ms);
-            prop_assert_eq!(parse(&format(duration)), Ok(duration));
+            prop_assert_eq!(parse(&format(duration)), Ok(duration.min(LONGEST)));
+        }
+
+        #[test]
+        fn what_is_read_can_be_written(text in "([0-9]{1,5}(h|m|s|ms)){1,4}") {
+            if let Ok(duration) = parse(&text) {
+                prop_assert_eq!(parse(&format(duration)), Ok(duration));
+            }
         }
 
         #[test]
