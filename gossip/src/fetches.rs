@@ -111,7 +111,13 @@ impl<K: Ord + Clone> Fetches<K> {
         next
     }
 
-    /// When the next other one is asked.
+    /// When the next one who has this is asked for it, where there is somebody.
+    pub(crate) fn overdue_at(&self, key: &K) -> Option<Instant> {
+        let fetch = self.under_way.get(key).filter(|fetch| !fetch.others.is_empty())?;
+        Some(fetch.since + FETCH_PATIENCE)
+    }
+
+    /// When the next other one is asked for anything: looks through all that is being fetched.
     pub(crate) fn next_overdue(&self) -> Option<Instant> {
         let waits = self.under_way.values().filter(|fetch| !fetch.others.is_empty());
         waits.map(|fetch| fetch.since + FETCH_PATIENCE).min()
@@ -137,10 +143,12 @@ mod tests {
             assert_eq!(fetches.mention(hash, &node(other), base()), Err(Drop::Duplicate));
         }
         assert_eq!(fetches.next_overdue(), Some(base() + FETCH_PATIENCE));
+        assert_eq!((fetches.overdue_at(&hash), fetches.overdue_at(&[2; 32])), (fetches.next_overdue(), None));
         assert!(fetches.overdue(base() + FETCH_PATIENCE / 2).is_empty());
         assert_eq!(fetches.overdue(base() + FETCH_PATIENCE), [(node("b"), hash)]);
         assert_eq!(fetches.overdue(base() + FETCH_PATIENCE * 2), [(node("c"), hash)]);
         assert_eq!((fetches.next_overdue(), fetches.len()), (None, 1));
+        assert_eq!(fetches.overdue_at(&hash), None);
         assert!(fetches.answered(&hash) && !fetches.answered(&hash));
         assert!(fetches.shares.is_empty());
     }

@@ -1,6 +1,10 @@
 //! The mass-down guard: when very many members fall silent at once, the likelier explanation is that *we* are cut off.
 //! Verdicts are held, routes stay, seeds are dialled. It never guards against few deaths: in a mesh of three, one of two
 //! peers may die.
+//!
+//! Two signs, since one alone is blind: deaths counted within a window are too few where bad health slows our probing and
+//! the mesh is large, so that a node cut off would bury all others one by one; a row of silent probes says the same at
+//! every size, but only when nearly nobody is heard.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,6 +15,9 @@ use starling_model::NodeName;
 const DEATHS_MIN: usize = 3;
 /// Beyond that: this share of the members, in percent.
 const DEATHS_PERCENT: usize = 30;
+/// Probes of our rounds in a row, each to another member, that nobody answered. With a third of all members really lost,
+/// one row in 1,400 is as long.
+const SILENCE: u32 = 6;
 /// Verdicts are held at most this long.
 const HOLD_MAX: Duration = Duration::from_secs(300);
 /// Live peers that must report a death on their own connections before we believe it while isolated.
@@ -31,6 +38,8 @@ pub(crate) struct Isolation {
     deaths: VecDeque<Instant>,
     since: Option<Instant>,
     witnesses: BTreeMap<NodeName, BTreeSet<NodeName>>,
+    /// Probes in a row that nobody answered.
+    silent: u32,
     /// After a hold ran out, verdicts pass until things calm down.
     released: bool,
 }
@@ -38,6 +47,16 @@ pub(crate) struct Isolation {
 impl Isolation {
     pub(crate) fn is_isolated(&self) -> bool {
         self.since.is_some()
+    }
+
+    /// A probe of the round ended without any answer.
+    pub(crate) fn unanswered(&mut self) {
+        self.silent = self.silent.saturating_add(1);
+    }
+
+    /// Somebody answered a probe.
+    pub(crate) fn answered(&mut self) {
+        self.silent = 0;
     }
 
     /// Judges one more death among `peers` others, where a suspicion lasts at most `window`.
@@ -51,7 +70,8 @@ impl Isolation {
         let believed = DEATHS_MIN.max(peers * DEATHS_PERCENT / 100);
         let witnessed = self.witnesses.get(member).is_some_and(|names| names.len() >= WITNESSES);
         // Once isolated, time alone makes no verdict believable.
-        let few = self.deaths.len() < believed && self.since.is_none();
+        let deaf = self.silent >= SILENCE && peers > DEATHS_MIN;
+        let few = self.deaths.len() < believed && !deaf && self.since.is_none();
         if few || self.released || witnessed {
             self.deaths.push_back(now);
             return Guard::Pass;
@@ -108,6 +128,24 @@ mod tests {
         check(3, 3);
         check(10, 3);
         check(99, 29);
+    }
+
+    /// Silent probes, how many answers follow, peers, and whether the first death is believed.
+    #[test]
+    fn who_hears_nobody_believes_no_death() {
+        let check = |silent: u32, answers: u32, peers: usize, verdict: Guard| {
+            let mut guard = Isolation::default();
+            (0..silent).for_each(|_| guard.unanswered());
+            (0..answers).for_each(|_| guard.answered());
+            assert_eq!(guard.judge(&node("n1"), peers, WINDOW, base()), verdict, "{silent} {answers} {peers}");
+        };
+        check(SILENCE - 1, 0, 99, Guard::Pass);
+        check(SILENCE, 0, 99, Guard::Hold);
+        check(SILENCE, 0, 999, Guard::Hold);
+        check(SILENCE, 1, 999, Guard::Pass);
+        // All two or three peers may have died.
+        check(SILENCE, 0, 3, Guard::Pass);
+        check(SILENCE, 0, 4, Guard::Hold);
     }
 
     #[test]

@@ -30,6 +30,7 @@ fn one_node_cut_off_keeps_its_view() {
     check("cut-off", 12, SEEDS);
     // Found once: its health slowed its probing so far that it buried six, one by one, before it doubted itself.
     check("cut-off", 12, 5088..5089);
+    check("cut-off", 100, 0..2);
 }
 
 /// S6 and F14.

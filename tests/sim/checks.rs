@@ -496,7 +496,9 @@ pub fn converged(sim: &Sim) -> Result<(), String> {
     let running: Vec<(HostId, Life)> =
         sim.host_ids().filter(|id| sim.host(*id).is_running()).filter_map(standing).collect();
     alike(sim, &running)?;
-    for (observer, _) in &running {
+    let begin = sim.apart.get();
+    for (place, (observer, _)) in running.iter().enumerate().cycle().skip(begin).take(running.len()) {
+        sim.apart.set(place);
         let (host, Some(view)) = (sim.host(*observer), sim.view(*observer)) else { continue };
         for (subject, life) in running.iter().filter(|(subject, _)| sim.host(*subject).mesh == host.mesh) {
             let other = sim.host(*subject);

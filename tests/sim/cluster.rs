@@ -1,5 +1,6 @@
 //! Hosts and their agents, what an operator or fate does to them, and the loop that drives it all through virtual time.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -154,6 +155,8 @@ pub struct Sim {
     gathering: Option<HostId>,
     /// The first failed probe ladder, where an experiment asks for it.
     pub(crate) ladder: Option<Ladder>,
+    /// Where the last comparison of all found one apart: the next begins there, since it is the likeliest still.
+    pub(crate) apart: Cell<usize>,
     /// What must hold, and what happened.
     pub checker: Checker,
 }
@@ -180,6 +183,7 @@ impl Sim {
             trace: Trace::new(),
             gathering: None,
             ladder: None,
+            apart: Cell::new(0),
             checker: Checker::default(),
             setup,
         }

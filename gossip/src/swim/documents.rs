@@ -175,8 +175,8 @@ impl Swim {
             self.operators.fetches.mention(digest.hash, from, now)
         };
         if let Err(why) = fetch {
-            if let Some(at) = self.operators.fetches.next_overdue() {
-                self.timers.set_earlier(Timer::Fetches, at);
+            if let Some(at) = self.operators.fetches.overdue_at(&digest.hash) {
+                self.timers.set_earlier(Timer::Fetches, at.max(now));
             }
             self.stats.drop(why);
         }

@@ -52,7 +52,11 @@ impl Swim {
     pub(super) fn want(&mut self, want: Want, from: &NodeName, now: Instant) {
         match self.fetches.mention(want.clone(), from, now) {
             Ok(()) => self.wants.entry(from.clone()).or_default().push(want),
-            Err(Drop::Duplicate) => self.arm_fetches(now),
+            Err(Drop::Duplicate) => {
+                if let Some(at) = self.fetches.overdue_at(&want) {
+                    self.timers.set_earlier(Timer::Fetches, at.max(now));
+                }
+            }
             Err(why) => self.stats.drop(why),
         }
     }

@@ -146,6 +146,7 @@ impl Swim {
         // Verifications come in bursts when somebody dies; only the round measures ourselves.
         if probe.purpose == Purpose::Round {
             self.health.probe_failed(probe.asked.len(), probe.nacks.len());
+            self.isolation.unanswered();
         }
         if probe.asked.is_empty() {
             // Nobody to tell a silent member from a silent connection.
@@ -177,6 +178,7 @@ impl Swim {
         self.timers.cancel(&Timer::ProbeDirect(nonce));
         self.timers.cancel(&Timer::ProbeVerdict(nonce));
         self.health.probe_acked();
+        self.isolation.answered();
         if probe.widened {
             self.stats.probes_acked_indirectly += 1;
         } else {

@@ -85,7 +85,7 @@ fn split(run: &mut Run, left: usize, length: std::time::Duration) -> Result<(), 
 
 pub(super) const CUT_OFF: Scenario = Scenario {
     name: "cut-off",
-    about: "one node cut off from all others keeps its view, and takes nobody with it",
+    about: "S9 (a): one node cut off from all others keeps its view, and takes nobody with it",
     nodes: 12,
     setup: Setup::lan,
     run: |run| {
