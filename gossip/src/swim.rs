@@ -568,6 +568,8 @@ mod fetching_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod joining_tests;
+#[cfg(test)]
 mod rejudging_tests;
 #[cfg(test)]
 mod rival_tests;

@@ -190,6 +190,9 @@ impl Swim {
                 self.dial_member(peer, DialReason::Link, now);
             }
             self.timers.set_earlier(Timer::Links, now);
+        } else if self.members.alive() == 0 {
+            // A seed that is full let us in and out again: that dial is over, too.
+            self.seeds.keys().cloned().collect::<Vec<_>>().iter().for_each(|seed| self.seed_failed(seed, now));
         }
     }
 
@@ -401,7 +404,7 @@ impl Swim {
 
     pub(super) fn seed_failed(&mut self, seed: &Seed, now: Instant) {
         let (min, max) = (self.config.dial_backoff_min, self.config.dial_backoff_max);
-        if let Some(attempts) = self.seeds.get_mut(seed) {
+        if let Some(attempts) = self.seeds.get_mut(seed).filter(|attempts| attempts.is_in_flight(now)) {
             attempts.failed(min, max, &mut self.rng, now);
             let at = attempts.next();
             self.timers.set_earlier(Timer::Links, at);

@@ -24,16 +24,20 @@ pub(super) type Key = (NodeName, ExchangeId);
 const FIRST_SYNC_GRACE: Duration = Duration::from_secs(1);
 /// Shortest time between two comparisons that acks advise.
 pub(super) const ADVICE_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Gossip ticks in which a change reaches everybody, as a rule: roots that differ for less are no reason to compare.
-const SETTLE_TICKS: u32 = 5;
+/// Gossip ticks in which a change reaches nearly everybody: roots that differ for less are no reason to compare. Shorter than
+/// a probe's period, so that two acks in a row can tell.
+const SETTLE_TICKS: u32 = 4;
 /// After "busy": again after this long, give or take half.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What acks advise: peers whose members or records are not ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Advice {
     /// Since when each ack shows another root than ours.
     differs_since: Option<Instant>,
+    /// Our root as the last ack found it, and since when.
+    pub(super) root: u64,
+    still_since: Option<Instant>,
     /// When the last advised comparison began.
     compared: Option<Instant>,
     /// How long the next one waits after it: short while comparisons are worth it, doubled by each that was not.
@@ -42,7 +46,7 @@ pub(super) struct Advice {
 
 impl Default for Advice {
     fn default() -> Self {
-        Self { differs_since: None, compared: None, pause: ADVICE_PAUSE_MIN }
+        Self { differs_since: None, root: 0, still_since: None, compared: None, pause: ADVICE_PAUSE_MIN }
     }
 }
 
@@ -79,14 +83,21 @@ impl Swim {
         self.timers.set_earlier(Timer::AntiEntropy, at);
     }
 
-    /// An ack showed another root than ours, and so did all acks of the last [`SETTLE_TICKS`]: what gossip was to bring
-    /// has not come. The two compare, the sooner after the last comparison the more that one was worth.
+    /// An ack showed another root than ours, and so did all acks of the last [`SETTLE_TICKS`], in which ours stood still:
+    /// what gossip was to bring has not come. The two compare, the sooner after the last comparison the more that one was
+    /// worth. While changes keep coming, roots differ always and say little: once per quarter of the interval will do.
     pub(super) fn advise_sync(&mut self, peer: &NodeName, now: Instant) {
+        let root = self.roots().state;
+        if self.advice.root != root {
+            // What an earlier comparison was worth says nothing about what we hold now.
+            self.advice = Advice { root, still_since: Some(now), pause: ADVICE_PAUSE_MIN, ..self.advice };
+        }
         let since = *self.advice.differs_since.get_or_insert(now);
-        let settling = now.saturating_duration_since(since) < self.config.gossip_interval * SETTLE_TICKS;
+        let still = self.advice.still_since.map_or(since, |still| still.max(since));
+        let settling = now.saturating_duration_since(still) < self.config.gossip_interval * SETTLE_TICKS;
         let soon = self.advice.compared.is_some_and(|at| now < at + self.advice.pause);
-        let overdue = self.advice.compared.is_some_and(|at| now >= at + self.longest_pause());
-        if settling || soon || (self.is_busy() && !overdue) {
+        let overdue = now >= self.advice.compared.unwrap_or(since) + self.longest_pause();
+        if !overdue && (settling || soon || self.is_busy()) {
             return;
         }
         self.advice.compared = Some(now);
