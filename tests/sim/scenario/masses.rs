@@ -65,6 +65,9 @@ pub(super) const CHURN_SHORT: Scenario = Scenario {
     run: |run| churn(run, 10),
 };
 
+/// After each replacement one view in so many is looked at, another one each time.
+const LOOKS: usize = 10;
+
 fn churn(run: &mut Run, minutes: u64) -> Result<(), String> {
     let mut running = run.mesh(seconds(30))?;
     run.sim.run_for(seconds(30));
@@ -72,7 +75,7 @@ fn churn(run: &mut Run, minutes: u64) -> Result<(), String> {
     let (nodes, sent) = (run.nodes, bytes_sent(&run.sim));
     let begin = run.sim.now();
     let replaced = nodes as u64 * minutes / 20;
-    for _ in 0..replaced {
+    for round in 0..replaced {
         let seed = running[0];
         let victim = running.swap_remove(1 + dice.index(running.len() - 1));
         run.sim.crash(victim);
@@ -80,7 +83,7 @@ fn churn(run: &mut Run, minutes: u64) -> Result<(), String> {
         run.sim.start(newcomer, &[seed]);
         running.push(newcomer);
         run.sim.run_for(seconds(60 * minutes) / u32::try_from(replaced).unwrap_or(u32::MAX));
-        for id in &running {
+        for id in running.iter().skip(usize::try_from(round).unwrap_or(0) % LOOKS).step_by(LOOKS) {
             let (Some(swim), Some(view)) = (run.sim.swim(*id), run.sim.view(*id)) else { continue };
             let queue = swim.stats().queue_broadcasts;
             demand(queue <= nodes, format!("{queue} updates wait among {nodes}"))?;
