@@ -24,6 +24,7 @@ pub use operators::{
 };
 pub use store::{Change, Restored};
 
+use crate::bundles::{BundleCommand, BundleEvent};
 use crate::codec::WireError;
 
 /// Who this node is. Fixed for the life of one machine, but for the addresses ([`Command::SetAddresses`]).
@@ -242,8 +243,8 @@ pub enum Command {
         /// How full, in per cent.
         percent: u8,
     },
-    /// The trust bundle in force is another one: what was judged by the former is asked again.
-    TrustChanged,
+    /// About trust bundles.
+    Bundle(BundleCommand),
     /// Our addresses changed.
     SetAddresses(Vec<SocketAddr>),
 }
@@ -364,6 +365,8 @@ pub enum Event {
     Alarm(Alarm),
     /// Documents changed.
     Documents(DocumentsEvent),
+    /// About trust bundles.
+    Bundle(BundleEvent),
     /// A node was revoked: whoever holds the trust must count it before the next verdict.
     Revoked(RevocationView),
     /// What became of a submission. What was accepted has been given to the store before.

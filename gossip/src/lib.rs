@@ -57,6 +57,7 @@ mod accusers;
 mod announced;
 mod anti_entropy;
 mod broadcasts;
+mod bundles;
 mod by_name;
 mod codec;
 mod digest;
@@ -93,6 +94,7 @@ pub use action::{
     Verdict, Void, Wake, Word,
 };
 pub use announced::Pool;
+pub use bundles::{BundleCommand, BundleEvent, BundleHead};
 pub use codec::WireError;
 pub use config::SwimConfig;
 pub use stats::Stats;

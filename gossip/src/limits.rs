@@ -169,6 +169,12 @@ pub const REVOCATIONS_PER_NODE_MAX: usize = 4;
 /// Largest signed revocation: body and signature. It fits a datagram.
 pub const REVOCATION_BYTES_MAX: usize = REVOCATION_BODY_BYTES_MAX + SIGNATURE_BYTES;
 const _: () = assert!(REVOCATION_BYTES_MAX + 3 + 16 <= DATAGRAM_BYTES_MAX);
+/// Bytes of a request for updates of the trust bundle.
+pub const UPDATES_REQUEST_BYTES_MAX: usize = 1 << 10;
+/// Bytes of updates of the trust bundle, all together: they travel in one frame.
+pub const UPDATES_BYTES_MAX: usize = SYNC_FRAME_BYTES_MAX - 64;
+/// Peers whose trust bundle differs from ours that are remembered, and peers that asked for ours.
+pub const UPDATES_ASKED_MAX: usize = LINKS_MAX;
 /// Documents that are being fetched at a time.
 pub const FETCHES_MAX: usize = 1_024;
 /// Of these, documents that one peer said it had: one batch of the largest size.

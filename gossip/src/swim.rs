@@ -2,6 +2,7 @@
 //! this one only compute.
 
 mod agreement;
+mod bundles;
 mod documents;
 mod evidence;
 mod fetching;
@@ -323,7 +324,7 @@ impl Swim {
                 }
             }
             Command::ReportSendQueue { percent } => self.report_send_queue(percent, now),
-            Command::TrustChanged => self.trust_changed(now),
+            Command::Bundle(command) => self.bundle_command(command, now),
             Command::SetAddresses(addresses) => self.set_addresses(addresses, now),
             Command::SubmitDocuments { submit, documents } => self.submit_documents(submit, &documents, now),
             Command::SubmitRevocation { submit, revocation } => self.submit_revocation(submit, &revocation, now),
@@ -555,6 +556,8 @@ impl Swim {
 /// Timers that one turn may fire: far above what can be due at once (probes, relays, one per member).
 const TIMERS_PER_TURN_MAX: usize = 1 << 16;
 
+#[cfg(test)]
+mod bundles_tests;
 #[cfg(test)]
 mod copies_tests;
 #[cfg(test)]

@@ -31,18 +31,20 @@ pub(crate) use signed::{
 };
 
 use structs::{
-    AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
+    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
     member_digest, record_digest, signed_digest, want,
 };
 pub(crate) use write::{DatagramWriter, expected_len, frame, message, padding};
 
 use crate::action::{OperatorClaim, Roots};
+use crate::bundles::BundleHead;
 pub(crate) use crate::codec::WireError;
 use crate::codec::{Decode, decode};
 use crate::hash;
 use crate::limits::{
     BUCKETS, CREDENTIAL_BYTES_MAX, DATAGRAM_BYTES_MAX, DIGEST_ITEMS_MAX, DOCUMENT_BYTES_MAX, LIFE_BYTES_MAX,
-    MESSAGE_BYTES_MAX, RECORD_BYTES_MAX, REVOCATION_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_MAX, WANT_ITEMS_MAX,
+    MESSAGE_BYTES_MAX, RECORD_BYTES_MAX, REVOCATION_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_MAX,
+    UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX, WANT_ITEMS_MAX,
 };
 
 /// Bytes of an envelope before its first message.
@@ -194,6 +196,12 @@ pub(crate) enum Message {
     Hashes(Vec<SignedDigest>),
     /// Asks for operators' words by their hashes.
     WantHashes(Vec<[u8; 32]>),
+    /// The trust bundle that the sender uses.
+    Bundle(BundleHead),
+    /// Asks for updates of the trust bundle; on streams only.
+    WantUpdates(Bytes),
+    /// Updates of the trust bundle; on streams only.
+    Updates(Bytes),
     /// Begins a comparison; in a datagram only says that these are the sender's roots now.
     SyncOpen {
         roots: Roots,
@@ -232,6 +240,7 @@ mod kind {
     pub(super) const HAVE: u8 = 9;
     pub(super) const REVOCATION: u8 = 10;
     pub(super) const HAVE_DOCUMENT: u8 = 11;
+    pub(super) const BUNDLE: u8 = 12;
     pub(super) const SYNC_OPEN: u8 = 16;
     pub(super) const BUCKETS: u8 = 17;
     pub(super) const MEMBERS: u8 = 18;
@@ -244,7 +253,9 @@ mod kind {
     pub(super) const BUSY: u8 = 25;
     pub(super) const HASHES: u8 = 26;
     pub(super) const WANT_HASHES: u8 = 27;
+    pub(super) const WANT_UPDATES: u8 = 28;
     pub(super) const DOCUMENT: u8 = 128;
+    pub(super) const UPDATES: u8 = 129;
 }
 
 /// The head of every frame of a mesh.
@@ -367,6 +378,14 @@ fn read_message(kind: u8, payload: &[u8]) -> Result<Option<Message>, WireError> 
             Message::Hashes(list.iter().filter_map(signed_digest).collect())
         }
         kind::WANT_HASHES => Message::WantHashes(fixed::<ListV1<[u8; 32], WANT_ITEMS_MAX>>(payload)?.into_inner()),
+        kind::BUNDLE => {
+            let raw: BundleV1 = fixed(payload)?;
+            Message::Bundle(BundleHead { sequence: raw.sequence, hash: raw.hash })
+        }
+        kind::WANT_UPDATES => {
+            Message::WantUpdates(Bytes::copy_from_slice(Reader(payload).rest(UPDATES_REQUEST_BYTES_MAX)?))
+        }
+        kind::UPDATES => Message::Updates(Bytes::copy_from_slice(Reader(payload).rest(UPDATES_BYTES_MAX)?)),
         kind::SYNC_OPEN => {
             let roots: RootsV1 = fixed(payload)?;
             Message::SyncOpen { roots: Roots { documents: roots.documents, state: roots.state } }

@@ -146,10 +146,12 @@ impl Swim {
         let revocations = self.operators.trust.iter().map(crate::trust::SignedRevocation::digest);
         let documents = self.operators.documents.live().map(crate::documents::SignedDocument::digest);
         let all: Vec<SignedDigest> = revocations.chain(documents).collect();
+        let mut messages: Vec<Message> = self.operators.bundles.message().into_iter().collect();
+        messages.extend(all.chunks(DIGEST_ITEMS_MAX).map(|chunk| Message::Hashes(chunk.to_vec())));
         if all.is_empty() {
-            return vec![Message::Hashes(Vec::new())];
+            messages.push(Message::Hashes(Vec::new()));
         }
-        all.chunks(DIGEST_ITEMS_MAX).map(|chunk| Message::Hashes(chunk.to_vec())).collect()
+        messages
     }
 
     /// What the lister lacks and what we lack, once it has listed; `bytes` counts what is sent.
@@ -164,7 +166,7 @@ impl Swim {
             !theirs.contains(&ours.hash)
                 && (ours.in_batch || newest.get(&ours.subject).copied() <= number.or(Some(ours.number)))
         };
-        let mut messages = Vec::new();
+        let mut messages: Vec<Message> = self.operators.bundles.message().into_iter().collect();
         for revocation in self.operators.trust.iter().filter(|one| behind(&one.digest(), None)) {
             *bytes += revocation.envelope.len();
             messages.push(Message::Revocation(revocation.envelope.clone()));

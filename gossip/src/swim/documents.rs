@@ -30,6 +30,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Operators {
     pub(super) documents: Documents,
     pub(super) trust: Trust,
+    pub(super) bundles: super::bundles::Bundles,
     pub(super) submissions: BTreeMap<SubmitId, super::submit::Submission>,
     pub(super) judging: BTreeMap<Ticket, (SubmitId, usize)>,
     /// What was asked for.
@@ -72,7 +73,7 @@ impl Origin<'_> {
 
 impl Operators {
     pub(super) fn root(&self) -> u64 {
-        self.documents.root().wrapping_add(self.trust.root())
+        self.documents.root().wrapping_add(self.trust.root()).wrapping_add(self.bundles.root())
     }
 
     /// Is this hash known to count for nothing?

@@ -22,7 +22,7 @@ impl Swim {
     }
 
     /// Asks one peer on a stream of its own; false when no stream could be had.
-    fn fetch_message(&mut self, from: &NodeName, question: Message, now: Instant) -> bool {
+    pub(super) fn fetch_message(&mut self, from: &NodeName, question: Message, now: Instant) -> bool {
         let least = ExchangeId(0);
         let same = self.exchanges.range((from.clone(), least)..).take_while(|((peer, _), _)| peer == from).count();
         // What one peer claims to have must not take the streams that comparisons with others need.

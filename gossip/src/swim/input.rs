@@ -34,9 +34,12 @@ impl Swim {
                 Message::Members(list) => self.on_have_members(from, &list, now),
                 Message::HaveDocument(digest) => documents.extend(self.on_have_document(from, &digest, now)),
                 Message::SyncOpen { roots } => self.on_roots(from, roots),
+                Message::Bundle(head) => self.on_bundle(from, head, now),
                 Message::Document(_)
                 | Message::Hashes(_)
                 | Message::WantHashes(_)
+                | Message::WantUpdates(_)
+                | Message::Updates(_)
                 | Message::Buckets(_)
                 | Message::Records(_)
                 | Message::DigestEnd { .. }
@@ -171,6 +174,11 @@ impl Swim {
                     answer.extend(self.wanted_words(&list, &mut given));
                     answer.push(Message::Done);
                 }
+                Message::WantUpdates(request) => {
+                    if self.on_want_updates(from, id, request, now) {
+                        return;
+                    }
+                }
                 Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Gossip, now),
                 Message::Life(signed) => {
                     let leaves = matches!(wire::read_life(&signed.body), Ok(LifeClaim::Leave(_)));
@@ -189,6 +197,8 @@ impl Swim {
                 | Message::Have(_)
                 | Message::HaveDocument(_)
                 | Message::Document(_)
+                | Message::Bundle(_)
+                | Message::Updates(_)
                 | Message::Hashes(_)
                 | Message::SyncOpen { .. }
                 | Message::Buckets(_)
@@ -235,6 +245,8 @@ impl Swim {
             Message::Document(bytes) => self.on_streamed_document(&key, &bytes, now),
             Message::Revocation(bytes) => self.on_revocation(from, &bytes, Via::Sync, now),
             Message::DigestEnd { buckets } => self.on_digest_end(&key, buckets),
+            Message::Bundle(head) => self.on_bundle(from, head, now),
+            Message::Updates(updates) => self.on_updates(&key, updates),
             Message::Want(list) => self.on_want(&key, &list),
             Message::Done => self.on_done(&key, now),
             Message::Ping { .. }
@@ -242,6 +254,7 @@ impl Swim {
             | Message::Nack { .. }
             | Message::RelayedAck { .. }
             | Message::Have(_)
+            | Message::WantUpdates(_)
             | Message::HaveDocument(_) => self.stats.drop(Drop::StrayFrame),
         }
         // What a full table must leave out comes again each time.

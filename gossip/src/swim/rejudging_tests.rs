@@ -5,14 +5,17 @@ use bytes::Bytes;
 use super::documents_tests::ready;
 use super::test_mesh::{MS, Mesh};
 use crate::action::{Command, DocumentsEvent};
+use crate::bundles::{BundleCommand, BundleHead};
 use crate::limits::REJUDGED_PER_STEP;
-use crate::testing::{GOOD, batch, document, document_by, node, revocation};
+use crate::testing::{GOOD, base, batch, document, document_by, node, revocation};
 
 impl Mesh {
     /// The bundle of every node is another one.
     fn change_trust(&mut self) {
         let names: Vec<String> = self.nodes.keys().map(|name| name.as_str().to_owned()).collect();
-        names.iter().for_each(|name| self.command(name, Command::TrustChanged));
+        let sequence = self.now.saturating_duration_since(base()).as_micros() as u64;
+        let head = BundleHead { sequence, hash: [9; 32] };
+        names.iter().for_each(|name| self.command(name, Command::Bundle(BundleCommand::InForce(head))));
     }
 
     fn voided(&self, at: &str) -> Vec<(String, bool)> {
@@ -64,7 +67,10 @@ fn what_keeps_its_signer_is_not_touched() {
     mesh.change_trust();
     mesh.run(MS(1_000));
     assert!(mesh.nodes.keys().all(|name| mesh.used(name.as_str()) == ["a 1"] && mesh.voided(name.as_str()).is_empty()));
-    assert_eq!(mesh.nodes[&node("n2")].swim.roots(), before);
+    let after = mesh.nodes[&node("n2")].swim.roots();
+    assert_eq!(after.state, before.state);
+    assert_ne!(after.documents, before.documents, "the bundle is part of it");
+    assert!(mesh.agree());
 }
 
 #[test]

@@ -461,6 +461,7 @@ impl Swim {
         self.exchanges.retain(|(name, _), _| name != peer);
         self.sync_due.remove(peer);
         self.first_due.remove(peer);
+        self.operators.bundles.forget(peer);
         self.fetches_lost(peer, now);
         let gone: Vec<Key> = self.leave_open.iter().filter(|(name, _)| name == peer).cloned().collect();
         for key in gone {

@@ -56,6 +56,9 @@ pub(super) struct Mesh {
     pub(super) refused_credentials: BTreeSet<NodeName>,
     /// Operators' keys that are in no bundle any more.
     pub(super) removed: BTreeSet<u32>,
+    /// Of each node the chain of trust bundles, and what all their holders heard.
+    pub(super) chains: BTreeMap<NodeName, Vec<u8>>,
+    pub(super) bundle_events: usize,
     /// Every n-th datagram is lost.
     pub(super) lose: u64,
     pub(super) trace: Vec<u64>,
@@ -97,6 +100,8 @@ impl Mesh {
             forged: BTreeSet::new(),
             refused_credentials: BTreeSet::new(),
             removed: BTreeSet::new(),
+            chains: BTreeMap::new(),
+            bundle_events: 0,
             lose: 0,
             trace: Vec::new(),
         }
@@ -226,6 +231,7 @@ impl Mesh {
                 self.nodes.get_mut(name).unwrap().swim.handle_signature(ticket, Signature([3; 64]), now);
             }
             Action::Persist(change) => self.persist(name, change),
+            Action::Emit(Event::Bundle(event)) => self.bundle_event(name, event),
             Action::Emit(event) => self.nodes.get_mut(name).unwrap().events.push(event),
         }
     }

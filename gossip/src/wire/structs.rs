@@ -158,6 +158,12 @@ pub(super) fn raw_want(want: &Want) -> Result<WantV1, WireError> {
 }
 
 #[derive(Encode, Decode)]
+pub(super) struct BundleV1 {
+    pub(super) sequence: u64,
+    pub(super) hash: [u8; 32],
+}
+
+#[derive(Encode, Decode)]
 pub(super) struct SignedV1 {
     pub(super) kind: u8,
     pub(super) subject: u64,

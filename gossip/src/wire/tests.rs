@@ -5,6 +5,7 @@ use starling_model::BootEpoch;
 use starling_model::limits::ADDRESSES_MAX;
 
 use super::*;
+use crate::bundles::BundleHead;
 use crate::limits::RECORD_PAYLOAD_BYTES_MAX;
 use crate::testing::{document, node, revocation};
 
@@ -81,12 +82,15 @@ fn every_message() -> Vec<Message> {
         Message::Document(document("a", 1, None)),
         Message::Revocation(revocation("vm-6", 1, &[4])),
         Message::HaveDocument(signed_digest()),
+        Message::WantUpdates(Bytes::from_static(&[7; 1_000])),
+        Message::Updates(Bytes::from_static(&[7; 1_200])),
         Message::Hashes(vec![
             signed_digest(),
             SignedDigest { kind: OperatorClaim::Revocation, ..signed_digest() },
             SignedDigest { in_batch: true, ..signed_digest() },
         ]),
         Message::WantHashes(vec![[1; 32], [2; 32]]),
+        Message::Bundle(BundleHead { sequence: 3, hash: [5; 32] }),
     ]
 }
 
@@ -146,6 +150,10 @@ fn the_bytes_of_operators_words_are_fixed() {
     let digest = [&b"\x01\x02\x01\0\0\0\0\0\0\x03\0\0\0\0\0\0\0"[..], &[4; 32]].concat();
     check(&Message::HaveDocument(signed_digest()), &[&b"\x0b\x31\0"[..], &digest].concat());
     check(&Message::Hashes(vec![signed_digest()]), &[&b"\x1a\x35\0\x01\0\0\0"[..], &digest].concat());
+    let head = BundleHead { sequence: 3, hash: [5; 32] };
+    check(&Message::Bundle(head), &[&b"\x0c\x28\0\x03\0\0\0\0\0\0\0"[..], &[5; 32]].concat());
+    check(&Message::WantUpdates(Bytes::from_static(b"abc")), b"\x1c\x03\0abc");
+    check(&Message::Updates(Bytes::from_static(b"abc")), b"\x81\x03\0\0\0abc");
     check(&Message::WantHashes(vec![[7; 32]]), &[&b"\x1b\x24\0\x01\0\0\0"[..], &[7; 32]].concat());
 }
 
@@ -165,6 +173,13 @@ fn the_largest_document_and_revocation_travel_and_larger_ones_do_not() {
     let revocation = |len| message(&Message::Revocation(vec![7; len].into()));
     assert!(revocation(REVOCATION_BYTES_MAX).unwrap().len() <= DATAGRAM_MESSAGE_MAX);
     assert_eq!(revocation(REVOCATION_BYTES_MAX + 1), Err(WireError::TooLong));
+    let request = |len| message(&Message::WantUpdates(vec![7; len].into()));
+    assert!(request(UPDATES_REQUEST_BYTES_MAX).is_ok());
+    assert_eq!(request(UPDATES_REQUEST_BYTES_MAX + 1), Err(WireError::TooLong));
+    let updates = |len| message(&Message::Updates(vec![7; len].into()));
+    let most = frame(Envelope::Sync, &MESH, &[updates(UPDATES_BYTES_MAX).unwrap()]);
+    assert!(most.len() <= SYNC_FRAME_BYTES_MAX && read_frame(Envelope::Sync, &MESH, &most).is_ok());
+    assert_eq!(updates(UPDATES_BYTES_MAX + 1), Err(WireError::TooLong));
 }
 
 /// What a newer release lists of kinds that it knows is passed over, long messages of unknown kinds are skipped.

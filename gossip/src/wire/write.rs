@@ -5,14 +5,14 @@ use bytes::Bytes;
 
 use super::reader::put_name;
 use super::structs::{
-    AccusationV1, AckV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, raw_member,
+    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, raw_member,
     raw_record, raw_signed, raw_want, state_byte,
 };
 use super::{ENVELOPE_BYTES, Envelope, MAGIC, MESSAGE_HEADER_BYTES, Message, STRUCT_BYTES_MAX, WIDE, WireError, kind};
 use crate::codec::{Decode, Encode, Name, encode_into};
 use crate::limits::{
     BUCKETS, CREDENTIAL_BYTES_MAX, DIGEST_ITEMS_MAX, DOCUMENT_BYTES_MAX, LIFE_BYTES_MAX, RECORD_BYTES_MAX,
-    REVOCATION_BYTES_MAX, SIGNATURE_BYTES, WANT_ITEMS_MAX,
+    REVOCATION_BYTES_MAX, SIGNATURE_BYTES, UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX, WANT_ITEMS_MAX,
 };
 
 /// Bytes for which room is made at once where a message's length is not known before.
@@ -32,8 +32,8 @@ pub(crate) fn message(message: &Message) -> Result<Bytes, WireError> {
 pub(crate) fn expected_len(message: &Message) -> usize {
     let payload = match message {
         Message::Life(signed) => SIGNATURE_BYTES.saturating_add(signed.body.len()),
-        Message::Record(bytes) | Message::Revocation(bytes) => bytes.len(),
-        Message::Document(bytes) => bytes.len().saturating_add(2),
+        Message::Record(bytes) | Message::Revocation(bytes) | Message::WantUpdates(bytes) => bytes.len(),
+        Message::Document(bytes) | Message::Updates(bytes) => bytes.len().saturating_add(2),
         Message::Credential { owner, bytes } => bytes.len().saturating_add(1).saturating_add(owner.as_str().len()),
         Message::Ping { .. }
         | Message::Ack { .. }
@@ -43,6 +43,7 @@ pub(crate) fn expected_len(message: &Message) -> usize {
         | Message::Accusation(_)
         | Message::Have(_)
         | Message::HaveDocument(_)
+        | Message::Bundle(_)
         | Message::Hashes(_)
         | Message::WantHashes(_)
         | Message::SyncOpen { .. }
@@ -104,6 +105,9 @@ fn kind_of(message: &Message) -> u8 {
         Message::Document(_) => kind::DOCUMENT,
         Message::Revocation(_) => kind::REVOCATION,
         Message::HaveDocument(_) => kind::HAVE_DOCUMENT,
+        Message::Bundle(_) => kind::BUNDLE,
+        Message::WantUpdates(_) => kind::WANT_UPDATES,
+        Message::Updates(_) => kind::UPDATES,
         Message::Hashes(_) => kind::HASHES,
         Message::WantHashes(_) => kind::WANT_HASHES,
         Message::SyncOpen { .. } => kind::SYNC_OPEN,
@@ -150,6 +154,9 @@ fn put_payload(out: &mut Vec<u8>, message: &Message) -> Result<(), WireError> {
         Message::Document(bytes) => bounded(out, bytes, DOCUMENT_BYTES_MAX),
         Message::Revocation(bytes) => bounded(out, bytes, REVOCATION_BYTES_MAX),
         Message::HaveDocument(digest) => fixed(out, &raw_signed(digest)),
+        Message::Bundle(head) => fixed(out, &BundleV1 { sequence: head.sequence, hash: head.hash }),
+        Message::WantUpdates(bytes) => bounded(out, bytes, UPDATES_REQUEST_BYTES_MAX),
+        Message::Updates(bytes) => bounded(out, bytes, UPDATES_BYTES_MAX),
         Message::Hashes(list) => {
             fixed(out, &ListV1::<SignedV1, DIGEST_ITEMS_MAX>::new(list.iter().map(raw_signed).collect())?)
         }
