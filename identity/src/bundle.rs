@@ -23,7 +23,7 @@ use rustls_pki_types::CertificateDer;
 use starling_model::{Code, MeshId, TrustDomain, codes, names};
 
 use crate::armor;
-use crate::keys::{self, EcKey};
+use crate::keys::{self, EcKey, EdKey};
 use crate::path;
 use crate::signature::domain_message;
 use crate::wire::{Reader, WireError, Writer};
@@ -241,6 +241,13 @@ pub(crate) struct Draft {
     pub(crate) shared_issuer: bool,
 }
 
+/// Whose signature a new bundle gets: that of a root, by its place in the bundle that judges, or that of an operator.
+#[derive(Debug)]
+pub(crate) enum BundleSigner<'a> {
+    Root { at: u32, key: &'a EcKey },
+    Operator { id: u32, key: &'a EdKey },
+}
+
 impl TrustBundle {
     /// Reads an armoured file and checks it against itself: certificates by their profiles, mesh id, signature of a
     /// root. Dates are judged where a chain is.
@@ -266,24 +273,58 @@ impl TrustBundle {
 
     /// Bundle of sequence 1, signed by its root.
     pub(crate) fn first(draft: &Draft, root_key: &EcKey) -> Result<Self, BundleInvalid> {
-        let mesh_id = MeshId(keys::sha256(&root_key.spki()));
-        let mut body = Writer::default();
-        body.raw(&mesh_id.0).u64(1).raw(&[0; 32]);
-        body.u8(if draft.shared_issuer { FLAG_SHARED_ISSUER } else { 0 }).u8(0).u8(1);
-        body.text(draft.trust_domain.as_str())?;
-        body.count(1)?.bytes(&draft.root)?;
-        body.count(1)?.bytes(&draft.issuer)?;
-        let operator = &draft.operator;
-        body.count(1)?.u32(operator.id).u8(operator.roles.0).raw(&operator.key).text(&operator.name)?;
-        let body = body.into_bytes();
+        let bundle = Self {
+            mesh_id: MeshId(keys::sha256(&root_key.spki())),
+            trust_domain: draft.trust_domain.clone(),
+            sequence: 1,
+            roots: vec![draft.root.clone()],
+            issuers: vec![draft.issuer.clone()],
+            operators: vec![draft.operator.clone()],
+            shared_issuer: draft.shared_issuer,
+            previous: [0; 32],
+            raw: Vec::new(),
+        };
+        Self::from_raw(&bundle.signed(&BundleSigner::Root { at: 0, key: root_key })?)
+    }
 
-        let message = domain_message("bundle", &mesh_id, &body);
-        let signature = root_key.sign(&message).ok_or(BundleInvalid::Signature)?;
+    /// The bundle that follows this one: what `change` makes of it, under the next sequence, signed. Whether members take
+    /// it is judged by this bundle.
+    pub(crate) fn next(&self, change: impl FnOnce(&mut Self), by: &BundleSigner<'_>) -> Result<Self, BundleInvalid> {
+        let sequence = self.sequence.checked_add(1).ok_or(WireError::Value)?;
+        let mut bundle = Self { previous: self.hash(), sequence, raw: Vec::new(), ..self.clone() };
+        change(&mut bundle);
+        Self::read_unjudged(&bundle.signed(by)?)
+    }
+
+    /// The bytes inside the armour: body and one signature.
+    fn signed(&self, by: &BundleSigner<'_>) -> Result<Vec<u8>, BundleInvalid> {
+        let mut body = Writer::default();
+        body.raw(&self.mesh_id.0).u64(self.sequence).raw(&self.previous);
+        body.u8(if self.shared_issuer { FLAG_SHARED_ISSUER } else { 0 }).u8(0).u8(1);
+        body.text(self.trust_domain.as_str())?;
+        body.count(self.roots.len())?;
+        self.roots.iter().try_for_each(|der| body.bytes(der).map(drop))?;
+        body.count(self.issuers.len())?;
+        self.issuers.iter().try_for_each(|der| body.bytes(der).map(drop))?;
+        body.count(self.operators.len())?;
+        for operator in &self.operators {
+            body.u32(operator.id).u8(operator.roles.0).raw(&operator.key).text(&operator.name)?;
+        }
+        let body = body.into_bytes();
+        let message = domain_message("bundle", &self.mesh_id, &body);
         let mut raw = Writer::default();
         let len = u32::try_from(body.len()).map_err(|_| WireError::Value)?;
-        raw.raw(&MAGIC).u32(len).raw(&body);
-        raw.count(1)?.u8(SIGNED_BY_ROOT).u32(0).bytes(&signature)?;
-        Self::from_raw(&raw.into_bytes())
+        raw.raw(&MAGIC).u32(len).raw(&body).count(1)?;
+        match by {
+            BundleSigner::Root { at, key } => {
+                let signature = key.sign(&message).ok_or(BundleInvalid::Signature)?;
+                raw.u8(SIGNED_BY_ROOT).u32(*at).bytes(&signature)?;
+            }
+            BundleSigner::Operator { id, key } => {
+                raw.u8(SIGNED_BY_OPERATOR).u32(*id).bytes(&key.sign(&message))?;
+            }
+        }
+        Ok(raw.into_bytes())
     }
 
     fn from_raw(raw: &[u8]) -> Result<Self, BundleInvalid> {

@@ -130,6 +130,28 @@ impl BundleChain {
         Self { oldest: Link { bundle: installed, hash, signer: None }, updates: Vec::new() }
     }
 
+    /// The chain that was stored here, unless the bundle that is installed is a newer one, or one beside the chain: whoever
+    /// installed it had a reason, and peers tell the rest. `stored` is what [`BundleChain::to_stored`] wrote.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`] when what was stored is no chain; that of the installed bundle alone is in force then.
+    pub fn restore(installed: TrustBundle, stored: &[Vec<u8>]) -> Result<Self, UpdateRefused> {
+        let Some((oldest, updates)) = stored.split_first() else { return Ok(Self::new(installed)) };
+        let oldest = TrustBundle::read_unjudged(oldest).map_err(UpdateRefused::Invalid)?;
+        let same = oldest.mesh_id == installed.mesh_id && oldest.trust_domain == installed.trust_domain;
+        let mut chain = Self::new(oldest);
+        chain.merge(&updates.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let older = installed.sequence < chain.oldest.bundle.sequence;
+        let holds = same && (older || chain.place(&installed.hash()).is_some());
+        Ok(if holds { chain } else { Self::new(installed) })
+    }
+
+    /// All bundles of the chain, the oldest first, as [`BundleChain::restore`] reads them.
+    #[must_use]
+    pub fn to_stored(&self) -> Vec<Vec<u8>> {
+        self.links().map(|link| link.bundle.raw().to_vec()).collect()
+    }
+
     /// The bundle in force.
     #[must_use]
     pub fn newest(&self) -> &TrustBundle {

@@ -27,7 +27,7 @@ use starling_model::{NodeName, TrustDomain, names};
 use zeroize::Zeroizing;
 
 use crate::armor;
-use crate::bundle::{BundleInvalid, Draft, Operator, Roles, TrustBundle};
+use crate::bundle::{BundleInvalid, BundleSigner, Draft, Operator, Roles, TrustBundle};
 use crate::keys::{self, EcKey, EdKey, KeyInvalid};
 use crate::time::{DAY_SECONDS, LAST_SECOND, UnixTime};
 use crate::x509::Facts;
@@ -57,6 +57,12 @@ pub enum IssueError {
     /// The key belongs to no issuing certificate of the bundle.
     #[error("the issuing key is not that of an issuing certificate in the trust bundle")]
     ForeignKey,
+    /// The bundle knows no such root.
+    #[error("the root key is not that of a root in the trust bundle")]
+    ForeignRoot,
+    /// The bundle names no such key with the role admin.
+    #[error("the operator's key is not that of an admin in the trust bundle")]
+    NotAdmin,
     /// The issuer's own certificate has ended, or has not begun by this clock.
     #[error("the issuer's own certificate is valid from {not_before} until {not_after}, it is {now}")]
     IssuerDates {
@@ -184,6 +190,23 @@ pub fn create_trust_domain(
         bundle,
         operator_key_id,
     })
+}
+
+/// The bundle that follows `before`, signed by one of its roots: what `change` makes of it. It wins over whatever admins
+/// signed beside it.
+///
+/// # Errors
+/// [`IssueError::ForeignRoot`] with another key, [`IssueError::Bundle`] when it is no bundle.
+pub fn update_by_root(
+    before: &TrustBundle,
+    root_key_pem: &str,
+    change: impl FnOnce(&mut TrustBundle),
+) -> Result<TrustBundle, IssueError> {
+    let key = EcKey::from_pem(root_key_pem).map_err(IssueError::Key)?;
+    let hash = keys::sha256(&key.spki());
+    let at = before.roots.iter().position(|der| Facts::read(der).is_some_and(|facts| facts.key_hash() == hash));
+    let at = at.and_then(|at| u32::try_from(at).ok()).ok_or(IssueError::ForeignRoot)?;
+    before.next(change, &BundleSigner::Root { at, key: &key }).map_err(IssueError::Bundle)
 }
 
 /// The issuing key with its certificate: signs node CAs.

@@ -49,7 +49,7 @@ mod fixtures;
 pub use bundle::{BundleInvalid, Operator, Role, Roles, Signer, TrustBundle};
 pub use chain::BundleChain;
 pub use current::CurrentIdentity;
-pub use issue::{IssueError, IssuedNode, IssuingCa, NewTrustDomain, create_trust_domain};
+pub use issue::{IssueError, IssuedNode, IssuingCa, NewTrustDomain, create_trust_domain, update_by_root};
 pub use join::{JoinFile, JoinInvalid};
 pub use keys::KeyInvalid;
 pub use leaf::Leaf;

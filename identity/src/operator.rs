@@ -8,7 +8,8 @@ use starling_model::{Code, KeyId, MeshId, codes};
 use zeroize::Zeroizing;
 
 use crate::armor;
-use crate::bundle::{Operator, Role, TrustBundle};
+use crate::bundle::{BundleSigner, Operator, Role, TrustBundle};
+use crate::issue::IssueError;
 use crate::keys::{EdKey, KeyInvalid};
 use crate::signature::{SignatureKind, verify_ed25519};
 
@@ -134,6 +135,21 @@ impl OperatorKey {
     pub fn operator<'a>(&self, bundle: &'a TrustBundle) -> Option<&'a Operator> {
         let public = self.public();
         bundle.operators.iter().find(|operator| operator.key == public)
+    }
+
+    /// The bundle that follows `before`: what `change` makes of it, signed by this key. Sequence and previous hash are set
+    /// here.
+    ///
+    /// # Errors
+    /// [`IssueError::NotAdmin`] when members would not take it from this key, [`IssueError::Bundle`] when it is no bundle.
+    pub fn update(
+        &self,
+        before: &TrustBundle,
+        change: impl FnOnce(&mut TrustBundle),
+    ) -> Result<TrustBundle, IssueError> {
+        let admin = self.operator(before).filter(|operator| operator.roles.has(Role::Admin));
+        let id = admin.ok_or(IssueError::NotAdmin)?.id;
+        before.next(change, &BundleSigner::Operator { id, key: &self.0 }).map_err(IssueError::Bundle)
     }
 
     /// Signs one statement of one mesh; `body` is what travels, byte for byte.

@@ -2,9 +2,12 @@
 #![expect(clippy::arithmetic_side_effects, reason = "tests bend bytes of their own")]
 
 use super::*;
+use crate::bundle::{Role, Roles};
 use crate::fixtures::Mesh;
+use crate::issue::{IssueError, update_by_root};
 use crate::keys::{EcKey, EdKey};
 use crate::limits::REQUEST_HASHES_MAX;
+use crate::operator::OperatorKey;
 use crate::signature::domain_message;
 
 /// An update on `before`; the name of the operator ends with `mark`.
@@ -73,6 +76,64 @@ fn any_order_of_meetings_ends_with_the_same_chain() {
         heads.push(one.head());
     }
     assert!(heads.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// What an operator's tools make is what members take.
+#[test]
+fn updates_are_signed_by_admins_and_roots_of_the_bundle_before() {
+    let (mesh, other) = (Mesh::new("prod.internal"), Mesh::new("prod.internal"));
+    let mut chain = BundleChain::new(mesh.made.bundle.clone());
+    let key = OperatorKey::from_pem(&mesh.made.operator_key_pem).unwrap();
+    let named = |name: &str| {
+        let name = name.to_owned();
+        move |bundle: &mut TrustBundle| bundle.operators[0].name = name
+    };
+    let second = key.update(chain.newest(), named("bob")).unwrap();
+    assert_eq!(chain.merge(&[second.raw()]), Ok(Merged::Extended));
+    let third = update_by_root(&second, &mesh.made.root_key_pem, |bundle| {
+        bundle.operators[0].roles = Roles::of(&[Role::Config]);
+    });
+    let third = third.unwrap();
+    assert_eq!(chain.merge(&[third.raw()]), Ok(Merged::Extended));
+    assert_eq!((chain.newest().sequence, &chain.newest().operators[0].name[..]), (3, "bob"));
+    assert!(matches!(key.update(&third, named("carol")), Err(IssueError::NotAdmin)), "it has lost the role");
+    let stranger = OperatorKey::from_pem(&other.made.operator_key_pem).unwrap();
+    assert!(matches!(stranger.update(&second, named("mallory")), Err(IssueError::NotAdmin)));
+    let foreign = update_by_root(&second, &other.made.root_key_pem, named("mallory"));
+    assert!(matches!(foreign, Err(IssueError::ForeignRoot)));
+    let nobody = update_by_root(&second, &mesh.made.root_key_pem, |bundle| bundle.roots.clear());
+    assert!(matches!(nobody, Err(IssueError::Bundle(_))), "it could not be read");
+}
+
+/// What is installed, what was stored, and whose newest bundle is in force then.
+#[test]
+fn what_was_stored_comes_back_unless_a_newer_bundle_was_installed() {
+    let mesh = Mesh::new("prod.internal");
+    let long = chain(&mesh, &"a".repeat(ANCESTORS_MAX + 3));
+    let (short, fork) = (chain(&mesh, "ab"), chain(&mesh, "c"));
+    let check = |installed: &TrustBundle, stored: &BundleChain, want: &TrustBundle| {
+        let back = BundleChain::restore(installed.clone(), &stored.to_stored()).unwrap();
+        assert_eq!(back.newest().hash(), want.hash());
+        back
+    };
+    let first = &mesh.made.bundle;
+    let back = check(first, &short, short.newest());
+    assert_eq!(back.len(), 3);
+    check(short.newest(), &short, short.newest());
+    // The installed one is older than all that is kept.
+    assert_eq!(check(first, &long, long.newest()).len(), long.len());
+    // Installed by hand: a newer one, one beside the chain, one of another mesh.
+    let newer = update(&mesh, short.newest(), b'z', true);
+    check(&newer, &short, &newer);
+    check(fork.newest(), &short, fork.newest());
+    let other = Mesh::new("prod.internal").made.bundle;
+    check(&other, &short, &other);
+    assert_eq!(BundleChain::restore(first.clone(), &[]).unwrap().head(), BundleChain::new(first.clone()).head());
+    let mut torn = short.to_stored();
+    torn.remove(1);
+    assert!(matches!(BundleChain::restore(first.clone(), &torn), Err(UpdateRefused::Unattached { sequence: 3 })));
+    torn[0].pop();
+    assert!(matches!(BundleChain::restore(first.clone(), &torn), Err(UpdateRefused::Invalid(_))));
 }
 
 #[test]
