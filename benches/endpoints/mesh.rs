@@ -207,6 +207,7 @@ impl Facts {
             | Event::Isolation(_)
             | Event::Alarm(_)
             | Event::Documents(_)
+            | Event::Bundle(_)
             | Event::Revoked(_)
             | Event::Submitted { .. }
             | Event::Pong { .. }

@@ -31,8 +31,8 @@ pub(crate) use signed::{
 };
 
 use structs::{
-    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, life,
-    member_digest, record_digest, signed_digest, want,
+    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1,
+    life, member_digest, record_digest, signed_digest, want,
 };
 pub(crate) use write::{DatagramWriter, expected_len, frame, message, padding};
 

@@ -20,7 +20,8 @@ use starling_model::{Code, codes};
 
 pub use exchange::{Answer, ExchangeInvalid, Request, answer, missing};
 
-use crate::bundle::{BundleInvalid, Signer, TrustBundle};
+use crate::armor;
+use crate::bundle::{BundleInvalid, LABEL, Signer, TrustBundle};
 use crate::limits::{ANCESTORS_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
 use crate::x509::Facts;
 
@@ -196,6 +197,15 @@ impl BundleChain {
             theirs.updates.push(link);
         }
         Ok(self.settle(theirs))
+    }
+
+    /// Takes one update as the operator's tools write it, in its armour.
+    ///
+    /// # Errors
+    /// As [`BundleChain::merge`].
+    pub fn merge_file(&mut self, file: &[u8]) -> Result<Merged, UpdateRefused> {
+        let raw = armor::decode_one(file, LABEL).ok_or(UpdateRefused::Invalid(BundleInvalid::Armour))?;
+        self.merge(&[&raw])
     }
 
     fn last(&self) -> &Link {

@@ -375,7 +375,7 @@ impl Checker {
                 self.note(at, format!("{}: isolation {on}", host.name));
             }
             // What it explains is judged by what it led to.
-            Event::Evidence(_) | Event::Pong { .. } => {}
+            Event::Evidence(_) | Event::Pong { .. } | Event::Bundle(_) => {}
             Event::Alarm(alarm) => {
                 self.note(at, format!("{}: alarm {alarm:?}", host.name));
                 process.view.alarms.push(format!("{alarm:?}"));

@@ -260,6 +260,7 @@ impl Sim {
             | Event::Isolation(_)
             | Event::Alarm(_)
             | Event::Documents(_)
+            | Event::Bundle(_)
             | Event::Revoked(_)
             | Event::Submitted { .. }
             | Event::Pong { .. }
@@ -298,6 +299,7 @@ fn event_word(event: &Event) -> String {
         Event::Evidence(why) => format!("{} {} {}", why.subject, why.life, why.step.as_str()),
         Event::Alarm(alarm) => format!("{alarm:?}"),
         Event::Documents(event) => crate::operators::line(event),
+        Event::Bundle(event) => format!("{event:?}"),
         Event::Revoked(view) => format!("{} revoked", view.revocation.node),
         Event::Submitted { submit, outcome } => format!("{} {outcome:?}", submit.0),
         Event::Pong { ping, answer } => format!("{} {answer:?}", ping.0),

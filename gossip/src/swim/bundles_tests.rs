@@ -57,7 +57,8 @@ impl Mesh {
                 Some(BundleCommand::Answer { peer, exchange, updates: Bytes::copy_from_slice(ours) })
             }
             BundleEvent::Updates { peer: _, updates } => {
-                let better = (updates.len(), std::cmp::Reverse(&updates[..])) > (ours.len(), std::cmp::Reverse(&ours[..]));
+                let better =
+                    (updates.len(), std::cmp::Reverse(&updates[..])) > (ours.len(), std::cmp::Reverse(&ours[..]));
                 better.then(|| {
                     *ours = updates.to_vec();
                     BundleCommand::InForce(head(&updates))
@@ -193,9 +194,9 @@ fn what_is_too_large_is_not_sent_and_too_many_are_not_remembered() {
         let (peer, exchange) = (node("p1"), ExchangeId(ExchangeId::INBOUND | 7));
         let answer = BundleCommand::Answer { peer, exchange, updates: vec![1; bytes].into() };
         swim.handle_command(Command::Bundle(answer), base());
-        std::iter::from_fn(|| swim.poll_action()).find_map(|action| match action {
-            Action::SendSync { frame, last: true, .. } => Some(frame.len() > bytes),
-            _ => None,
+        std::iter::from_fn(|| swim.poll_action()).find_map(|action| {
+            let Action::SendSync { frame, last: true, .. } = action else { return None };
+            Some(frame.len() > bytes)
         })
     };
     assert_eq!((answered(UPDATES_BYTES_MAX), answered(UPDATES_BYTES_MAX + 1)), (Some(true), Some(false)));

@@ -13,7 +13,7 @@ impl Mesh {
     /// The bundle of every node is another one.
     fn change_trust(&mut self) {
         let names: Vec<String> = self.nodes.keys().map(|name| name.as_str().to_owned()).collect();
-        let sequence = self.now.saturating_duration_since(base()).as_micros() as u64;
+        let sequence = self.now.saturating_duration_since(base()).as_secs() + 2;
         let head = BundleHead { sequence, hash: [9; 32] };
         names.iter().for_each(|name| self.command(name, Command::Bundle(BundleCommand::InForce(head))));
     }

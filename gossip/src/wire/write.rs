@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use super::reader::put_name;
 use super::structs::{
-    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1, raw_member,
-    raw_record, raw_signed, raw_want, state_byte,
+    AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1,
+    raw_member, raw_record, raw_signed, raw_want, state_byte,
 };
 use super::{ENVELOPE_BYTES, Envelope, MAGIC, MESSAGE_HEADER_BYTES, Message, STRUCT_BYTES_MAX, WIDE, WireError, kind};
 use crate::codec::{Decode, Encode, Name, encode_into};

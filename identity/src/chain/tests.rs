@@ -22,7 +22,7 @@ fn update(mesh: &Mesh, before: &TrustBundle, mark: u8, root: bool) -> TrustBundl
     let (head, signature) = if root {
         ([1, 0, 0, 0, 0, 0], EcKey::from_pem(&mesh.made.root_key_pem).unwrap().sign(&message).unwrap())
     } else {
-        let pkcs8 = crate::armor::decode_one(mesh.made.operator_key_pem.as_bytes(), crate::armor::PRIVATE_KEY).unwrap();
+        let pkcs8 = armor::decode_one(mesh.made.operator_key_pem.as_bytes(), armor::PRIVATE_KEY).unwrap();
         ([1, 1, 1, 0, 0, 0], EdKey::from_pkcs8(&pkcs8).unwrap().sign(&message).to_vec())
     };
     out.extend(head);

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use starling_gossip::{DocumentView, RevocationView, SubmitProblem, SubmitRefused, Submitted, Void};
+use starling_identity::chain::{Merged, UpdateRefused};
 use starling_model::{Code, DocumentKey, Generation, KeyId, codes};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -24,8 +25,8 @@ use super::body::read_object;
 use super::problem::Refusal;
 use super::query::Query;
 use super::views::{
-    ApplyRequest, Document, DocumentBatch, DocumentPage, DocumentVersion, Envelope, InUse, ProblemPart, SignedForm,
-    Signer, Trust, TrustOperator, TrustRequest, TrustRevocation, kind,
+    ApplyRequest, BundleForm, Document, DocumentBatch, DocumentPage, DocumentVersion, Envelope, InUse, ProblemPart,
+    SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation, kind,
 };
 use crate::store::Durability;
 use crate::tasks::gossip::{AnyCase, History, MeshCommand, Submission};
@@ -37,6 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const SIGNATURE_BYTES: usize = 64;
 const DOCUMENT_FORMAT: &str = "starling-document/1";
 const REVOCATION_FORMAT: &str = "starling-revocation/1";
+const BUNDLE_FORMAT: &str = "starling-bundle/1";
 
 /// Which part of the documents an answer shows: those after a cursor, which is `Kind/namespace/name`.
 #[derive(Clone, Debug)]
@@ -232,15 +234,56 @@ pub async fn trust(
     Ok(read(&state, &headers, kind::TRUST, show_trust(&state)))
 }
 
-/// Takes a revocation.
+/// Takes a revocation or an update of the trust bundle.
 ///
 /// # Errors
 /// As [`apply`].
 pub async fn put_trust(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let request: TrustRequest = read_object(body, r#"{"revocation": {"format": "starling-revocation/1", …}}"#).await?;
-    submit(&state, Submission::Revocation(sealed_revocation(&request.revocation)?)).await?;
+    let form =
+        r#"{"revocation": {"format": "starling-revocation/1", …}} or {"bundle": {"format": "starling-bundle/1", …}}"#;
+    let request: TrustRequest = read_object(body, form).await?;
+    match (&request.revocation, &request.bundle) {
+        (Some(revocation), None) => {
+            submit(&state, Submission::Revocation(sealed_revocation(revocation)?)).await?;
+        }
+        (None, Some(bundle)) => update_bundle(&state, bundle).await?,
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(Refusal::malformed(format!("the body holds one of two: {form}")));
+        }
+    }
     let envelope = Envelope::new(kind::TRUST, answer::view(&state, &Clocks::read()), show_trust(&state));
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
+}
+
+/// Hands an update of the bundle to the mesh task and waits until it is in force here.
+async fn update_bundle(state: &Shared, form: &BundleForm) -> Result<(), Refusal> {
+    if form.format != BUNDLE_FORMAT {
+        return Err(Refusal::malformed(format!("format {:?}: {BUNDLE_FORMAT} is known", form.format)));
+    }
+    let file = BASE64.decode(&form.payload);
+    let file = file.map_err(|error| Refusal::malformed(format!("payload is no base64: {error}")))?.into();
+    let (reply, outcome) = oneshot::channel();
+    if !state.mesh.offer(MeshCommand::Update { file, reply }) {
+        return Err(silent());
+    }
+    match timeout(DEADLINE, outcome).await.map_err(|_| silent())?.map_err(|_| silent())? {
+        Ok((Merged::Kept(fork), _)) => Err(Refusal::new(StatusCode::CONFLICT, fork.code(), fork.to_string())),
+        Ok((_, Durability::Durable)) => Ok(()),
+        Ok((_, Durability::Memory)) => Err(Refusal::not_durable(
+            "it is in force and the other members hear of it, but this agent forgets it when it ends",
+        )),
+        Err(refused) => {
+            let status = match refused {
+                UpdateRefused::Unattached { .. } => StatusCode::CONFLICT,
+                UpdateRefused::Unsigned { .. } => StatusCode::FORBIDDEN,
+                UpdateRefused::TooMany(_)
+                | UpdateRefused::TooLarge(_)
+                | UpdateRefused::Invalid(_)
+                | UpdateRefused::NotNext { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            Err(Refusal::new(status, refused.code(), refused.to_string()))
+        }
+    }
 }
 
 async fn submit(state: &Shared, what: Submission) -> Result<Vec<starling_model::DocumentVersion>, Refusal> {

@@ -14,8 +14,8 @@ mod status;
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    ApplyRequest, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion, InUse,
-    MemberConvergence, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
+    ApplyRequest, BundleForm, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion,
+    InUse, MemberConvergence, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
 pub use members::{

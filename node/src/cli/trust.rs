@@ -179,6 +179,8 @@ fn issue_error(error: &IssueError) -> CliError {
         IssueError::OperatorName(_) | IssueError::Days(_) => Exit::Usage,
         IssueError::Key(_)
         | IssueError::ForeignKey
+        | IssueError::ForeignRoot
+        | IssueError::NotAdmin
         | IssueError::IssuerDates { .. }
         | IssueError::Provider
         | IssueError::Certificate(_)

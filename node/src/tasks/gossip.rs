@@ -7,6 +7,7 @@
 //! The task ends when it is dropped; its only `.await` takes nothing off a queue until it returns. After a panic it is
 //! started again under a new boot epoch, so it never speaks with an older life than the mesh remembers.
 
+mod bundles;
 mod events;
 mod history;
 mod names;
@@ -25,15 +26,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::{
-    Action, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId, LocalMember,
-    PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
+    Action, BundleCommand, BundleEvent, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event,
+    ExchangeId, LocalMember, PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
-use starling_identity::{Revoked, TrustBundle};
+use starling_identity::chain::{Merged, UpdateRefused};
+use starling_identity::{Revoked, TrustView};
 use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tracing::{debug, info, trace};
+use tracing::{debug, info, trace, warn};
 
+use self::bundles::{Heard, TrustChain};
 use self::events::News;
 use self::persist::{Flushed, Persister};
 use self::seeds::{Resolved, Seeds};
@@ -46,9 +49,10 @@ use crate::crypto::{self, Judge};
 use crate::events::Events;
 use crate::mesh_view::MeshViewCell;
 use crate::shutdown::Lifecycle;
-use crate::store::StoreHandle;
+use crate::store::{Durability, StoreHandle};
 use crate::telemetry::notify;
 
+pub use self::bundles::in_force as bundle_in_force;
 pub use self::history::{AnyCase, History};
 pub use self::names::resolve;
 pub use self::revocations::on_disk as revocations_on_disk;
@@ -86,6 +90,13 @@ pub enum MeshCommand {
         bytes: usize,
         /// Who waits for the answer.
         reply: oneshot::Sender<Pinged>,
+    },
+    /// Take an update of the trust bundle.
+    Update {
+        /// As the operator's tools write it.
+        file: Bytes,
+        /// Who waits for its fate, and for what it is worth on disk.
+        reply: oneshot::Sender<Result<(Merged, Durability), UpdateRefused>>,
     },
     /// Take what an operator signed: the documents of one `apply`, or a revocation.
     Submit {
@@ -182,8 +193,7 @@ struct World {
     /// When the network was last told who is a member; news since then are in the flag.
     known_at: Instant,
     known_stale: bool,
-    /// The bundle by which the machine's words were judged; another one in force has them judged again.
-    bundle: Arc<TrustBundle>,
+    trust: TrustChain,
     /// When the machine was last told how full the network's queues are.
     pressed_at: Instant,
     watchdog: Option<Duration>,
@@ -218,7 +228,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         published_at: now,
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
-        bundle: context.identity.bundle(),
+        trust: TrustChain::open(context.store.state(), &context.identity.bundle()),
         pressed_at: now,
         watchdog: notify::watchdog_interval(),
         watchdog_at: now,
@@ -234,7 +244,6 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         for record in world.context.own.take_changed() {
             swim.handle_command(Command::Put(record), now);
         }
-        world.note_trust(&mut swim, now);
         swim.handle_timeout(now); // After the inputs: an ack that has arrived beats its own deadline.
         world.drain(&mut swim, now);
         world.publish(&swim, epoch, now);
@@ -275,6 +284,7 @@ impl World {
         let restored = tokio::task::block_in_place(|| self.persister.restore());
         debug!(restored = restored.len(), "view restored from the store");
         swim.handle_command(Command::Restore(restored), now);
+        swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
         self.context.own.forget_taken();
         for record in self.context.own.take_changed() {
             swim.handle_command(Command::Put(record), now);
@@ -283,14 +293,45 @@ impl World {
         self.drain(swim, now);
     }
 
-    /// The bundle in force may have been replaced since the last turn; one comes each second at the latest.
-    fn note_trust(&mut self, swim: &mut Swim, now: Instant) {
-        let bundle = self.context.identity.bundle();
-        if !Arc::ptr_eq(&bundle, &self.bundle) {
-            info!(sequence = bundle.sequence, "the trust bundle is another one: what it judges is judged again");
-            self.bundle = bundle;
-            swim.handle_command(Command::TrustChanged, now);
+    /// A peer has another trust bundle, asks for ours, or brings updates.
+    fn bundle_event(&mut self, swim: &mut Swim, event: BundleEvent, now: Instant) {
+        match self.trust.hears(event) {
+            Heard::Nothing => {}
+            Heard::Say(command) => swim.handle_command(Command::Bundle(command), now),
+            Heard::Judged(peer, Ok(merged)) => {
+                self.bundle_merged(swim, &format!("brought by {peer}"), &merged, now);
+            }
+            Heard::Judged(peer, Err(refused)) => {
+                let code = refused.code();
+                warn!(%peer, %refused, %code, "a peer's updates of the trust bundle are refused");
+            }
         }
+    }
+
+    /// Updates were judged: a bundle that is new in force is used from the next handshake on.
+    fn bundle_merged(&mut self, swim: &mut Swim, whence: &str, merged: &Merged, now: Instant) -> Durability {
+        let bundle = self.trust.newest();
+        if let Merged::Switched(fork) | Merged::Kept(fork) = merged {
+            warn!(%fork, code = %fork.code(), "two operators signed updates of the trust bundle side by side");
+            self.news.record(rulings::of_fork(&self.me(), fork));
+        }
+        if matches!(merged, Merged::Known | Merged::Kept(_)) {
+            return Durability::Durable;
+        }
+        info!(
+            sequence = bundle.sequence,
+            "another trust bundle is in force, {whence}: what was judged is judged again"
+        );
+        self.news.record(rulings::of_bundle(&self.me(), bundle, whence));
+        self.context.identity.current.swap_trust(TrustView::new(bundle.clone()));
+        self.context.identity.publish(&self.context.own);
+        let durability = tokio::task::block_in_place(|| self.trust.flush());
+        swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
+        durability
+    }
+
+    fn me(&self) -> NodeName {
+        self.context.identity.node.node().clone()
     }
 
     /// Waits for something to do. Nothing leaves a queue before this returns.
@@ -346,6 +387,15 @@ impl World {
             Input::Command(MeshCommand::History { wanted, reply }) => {
                 // Who asked may have gone.
                 let _ = reply.send(History::of(swim, &wanted));
+            }
+            Input::Command(MeshCommand::Update { file, reply }) => {
+                let taken = self.trust.take(&file);
+                let taken = taken.map(|merged| {
+                    let durability = self.bundle_merged(swim, "handed in here", &merged, now);
+                    (merged, durability)
+                });
+                // Who asked may have gone.
+                let _ = reply.send(taken);
             }
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
             Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
@@ -453,6 +503,7 @@ impl World {
                 }
                 self.submissions.end(submit, outcome, flushed);
             }
+            Action::Emit(Event::Bundle(event)) => self.bundle_event(swim, event, now),
             Action::Emit(Event::Revoked(revocation)) => {
                 self.revoke(swim, &revocation.revocation.node);
                 self.news.tell(Event::Revoked(revocation), now);

@@ -29,7 +29,21 @@ pub struct ApplyRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustRequest {
     /// A revocation of a node.
-    pub revocation: SignedForm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<SignedForm>,
+    /// An update of the trust bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleForm>,
+}
+
+/// A trust bundle, which carries its signatures itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BundleForm {
+    /// `starling-bundle/1`.
+    pub format: String,
+    /// The file in base64, its armour included.
+    pub payload: String,
 }
 
 /// Who signed something.

@@ -134,7 +134,7 @@ impl Desk {
             key_id: self.id.to_string(),
             signature: BASE64.encode(signature),
         };
-        Ok(TrustRequest { revocation: form })
+        Ok(TrustRequest { revocation: Some(form), bundle: None })
     }
 }
 
@@ -314,7 +314,7 @@ mod tests {
         let desk = Desk::open(folder.path(), None).unwrap();
         assert_eq!(desk.signer(), "k1 \"alice\"");
         let node = NodeName::new("vm-7").unwrap();
-        let form = desk.sign(&node, 3, "compromised").unwrap().revocation;
+        let form = desk.sign(&node, 3, "compromised").unwrap().revocation.unwrap();
         assert_eq!((form.format.as_str(), form.key_id.as_str()), ("starling-revocation/1", "k1"));
         let body = BASE64.decode(form.payload).unwrap();
         let signature: [u8; 64] = BASE64.decode(form.signature).unwrap().try_into().unwrap();

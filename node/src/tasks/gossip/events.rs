@@ -110,8 +110,8 @@ impl News {
                 info!("no longer cut off");
             }
             Event::Evidence(evidence) => self.record(story::of_evidence(&evidence, &Clocks::read())),
-            // The driver has given it to the asker.
-            Event::Pong { .. } => {}
+            // The driver has given them to the asker, and to the holder of the chain.
+            Event::Pong { .. } | Event::Bundle(_) => {}
             Event::Alarm(alarm) => self.tell_alarm(alarm, now),
             Event::Revoked(view) => {
                 let revocation = &view.revocation;
@@ -209,7 +209,7 @@ impl News {
         self.context.identity.node.node().clone()
     }
 
-    fn record(&self, news: crate::events::News) {
+    pub(super) fn record(&self, news: crate::events::News) {
         self.context.events.tell(news, SystemTime::now());
     }
 

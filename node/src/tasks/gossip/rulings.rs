@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 use starling_gossip::{DocumentView, OperatorClaim, RevocationView, SubmitProblem, SubmitRefused, Void};
 use starling_identity::TrustBundle;
+use starling_identity::chain::Fork;
 use starling_model::envelope::split_signature;
+use starling_model::mesh::hex;
 use starling_model::{Batch, Document, DocumentKey, DocumentVersion, Generation, KeyId, NodeName, Revocation, codes};
 
 use super::Submission;
@@ -167,6 +169,24 @@ pub(super) fn of_revoked(view: &RevocationView, bundle: &TrustBundle) -> News {
                           "kept": said.kept.len(), "reason": said.reason});
     let node = said.node.to_string();
     News { kind: Kind::Identity, subject: node.clone(), node, step: "revoked", what, evidence }
+}
+
+/// Another trust bundle is in force.
+pub(super) fn of_bundle(me: &NodeName, bundle: &TrustBundle, whence: &str) -> News {
+    let sequence = bundle.sequence;
+    let what = format!("trust bundle {sequence} in force, {whence}");
+    let evidence = json!({"sequence": sequence, "sha256": hex(&bundle.hash()), "roots": bundle.roots.len(),
+                          "operators": bundle.operators.len()});
+    News { kind: Kind::Identity, node: me.to_string(), subject: "trust".to_owned(), step: "bundle", what, evidence }
+}
+
+/// The trust bundle forked, and which side stays.
+pub(super) fn of_fork(me: &NodeName, fork: &Fork) -> News {
+    let code = fork.code().to_string();
+    let evidence = json!({"code": code, "sequence": fork.sequence, "kept": fork.kept.to_string(),
+                          "left": fork.left.to_string()});
+    let (node, subject) = (me.to_string(), "trust".to_owned());
+    News { kind: Kind::Identity, node, subject, step: "forked", what: format!("{fork} ({code})"), evidence }
 }
 
 /// A revoked node tried to connect and was refused.

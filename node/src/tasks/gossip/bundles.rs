@@ -1,0 +1,208 @@
+//! The chain of trust bundles of this node: what it stored, what peers tell of theirs, what an operator hands in here, and
+//! what becomes of it all. Members carry updates among themselves; here they are judged and put in force.
+//!
+//! The chain lies in `trust/chain` under the state folder, beside the revocations and for the same reason: a damaged store
+//! never brings an old bundle back. A line each, base64, the oldest first.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use starling_gossip::limits::{UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX};
+use starling_gossip::{BundleCommand, BundleEvent, BundleHead};
+use starling_identity::TrustBundle;
+use starling_identity::chain::{Answer, BundleChain, Head, Merged, Request, UpdateRefused, answer, missing};
+use starling_identity::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
+use starling_model::NodeName;
+use tracing::{debug, error, warn};
+
+use crate::files;
+use crate::store::Durability;
+
+const FOLDER: &str = "trust";
+const FILE: &str = "chain";
+
+// What one of the two crates writes, the other carries.
+const _: () = assert!(REQUEST_BYTES_MAX <= UPDATES_REQUEST_BYTES_MAX);
+const _: () = assert!(4 + 1 + UPDATES_MAX * (2 + UPDATE_BYTES_MAX) <= UPDATES_BYTES_MAX);
+const _: () = assert!(UPDATES_BYTES_MAX <= ANSWER_BYTES_MAX);
+
+/// The bundle in force: the newest of the chain that this state folder holds, unless the installed one is newer.
+#[must_use]
+pub fn in_force(state: &Path, installed: &TrustBundle) -> TrustBundle {
+    TrustChain::open(state, installed).chain.newest().clone()
+}
+
+/// What a word about bundles led to.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing to do.
+    Nothing,
+    /// The machine is to say this.
+    Say(BundleCommand),
+    /// A peer's updates were judged.
+    Judged(NodeName, Result<Merged, UpdateRefused>),
+}
+
+/// The chain with its file.
+#[derive(Debug)]
+pub(super) struct TrustChain {
+    chain: BundleChain,
+    path: PathBuf,
+}
+
+impl TrustChain {
+    /// The chain of a state folder.
+    pub(super) fn open(state: &Path, installed: &TrustBundle) -> Self {
+        let path = state.join(FOLDER).join(FILE);
+        let chain = match BundleChain::restore(installed.clone(), &read(&path)) {
+            Ok(chain) => chain,
+            Err(refused) => {
+                warn!(%refused, file = %path.display(), "the stored trust bundles are no chain; the installed one is in force");
+                BundleChain::new(installed.clone())
+            }
+        };
+        Self { chain, path }
+    }
+
+    /// The bundle in force.
+    pub(super) fn newest(&self) -> &TrustBundle {
+        self.chain.newest()
+    }
+
+    /// What the machine tells of it.
+    pub(super) fn head(&self) -> BundleHead {
+        let Head { sequence, hash } = self.chain.head();
+        BundleHead { sequence, hash }
+    }
+
+    /// The machine heard something about bundles.
+    pub(super) fn hears(&mut self, event: BundleEvent) -> Heard {
+        match event {
+            BundleEvent::Differs { peer, head } => {
+                let head = Head { sequence: head.sequence, hash: head.hash };
+                let request = missing(&self.chain, &head).and_then(|request| request.encode().ok());
+                request.map_or(Heard::Nothing, |request| {
+                    debug!(%peer, sequence = head.sequence, "a peer uses a trust bundle that is not known here; asking");
+                    Heard::Say(BundleCommand::Ask { peer, request: request.into() })
+                })
+            }
+            BundleEvent::Asked { peer, exchange, request } => {
+                // An empty answer ends the stream of who asks nonsense.
+                let updates = Request::decode(&request).and_then(|request| answer(&self.chain, &request).encode());
+                let updates = updates.map_or_else(|_| Bytes::new(), Bytes::from);
+                Heard::Say(BundleCommand::Answer { peer, exchange, updates })
+            }
+            BundleEvent::Updates { peer, updates } => match Answer::decode(&updates) {
+                Ok(Answer(updates)) => Heard::Judged(peer, self.chain.merge(&updates)),
+                Err(invalid) => {
+                    debug!(%peer, %invalid, "an answer about trust bundles");
+                    Heard::Nothing
+                }
+            },
+        }
+    }
+
+    /// An operator hands in an update, the file as the tools write it.
+    ///
+    /// # Errors
+    /// Why it changes nothing.
+    pub(super) fn take(&mut self, file: &[u8]) -> Result<Merged, UpdateRefused> {
+        self.chain.merge_file(file)
+    }
+
+    /// Writes the chain: a new file beside, synchronised, in the place of the old one.
+    pub(super) fn flush(&self) -> Durability {
+        let lines: Vec<String> = self.chain.to_stored().iter().map(|raw| BASE64.encode(raw)).collect();
+        let text = lines.join("\n") + "\n";
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let written = files::make_dir(folder, 0o700).and_then(|()| files::replace(&self.path, text.as_bytes(), 0o644));
+        match written {
+            Ok(()) => Durability::Durable,
+            Err(refused) => {
+                error!(%refused, "the trust bundle cannot be stored: after a restart peers have to bring it again");
+                Durability::Memory
+            }
+        }
+    }
+}
+
+/// What the file holds; what makes no sense is left to the chain, which refuses it.
+fn read(path: &Path) -> Vec<Vec<u8>> {
+    match files::read_public_text(path) {
+        Ok(text) => text.lines().map(|line| BASE64.decode(line.trim()).unwrap_or_default()).collect(),
+        Err(refused) if refused.is_missing() => Vec::new(),
+        Err(refused) => {
+            error!(%refused, "the stored trust bundles cannot be read; the installed one is in force until peers tell");
+            Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_gossip::ExchangeId;
+    use starling_identity::{NewTrustDomain, OperatorKey, create_trust_domain};
+
+    use super::*;
+
+    fn made() -> NewTrustDomain {
+        let domain = starling_model::TrustDomain::new("prod.internal").unwrap();
+        create_trust_domain(&domain, "alice", false, crate::crypto::wall_clock()).unwrap()
+    }
+
+    fn renamed(made: &NewTrustDomain, before: &TrustBundle, name: &str) -> TrustBundle {
+        let key = OperatorKey::from_pem(&made.operator_key_pem).unwrap();
+        key.update(before, |bundle| name.clone_into(&mut bundle.operators[0].name)).unwrap()
+    }
+
+    /// Two agents: what one is handed, the other asks for, gets, and has after a restart.
+    #[test]
+    fn an_update_goes_from_agent_to_agent_and_survives_a_restart() {
+        let (made, a, b) = (made(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mut ours, mut theirs) =
+            (TrustChain::open(a.path(), &made.bundle), TrustChain::open(b.path(), &made.bundle));
+        let mut newest = made.bundle.clone();
+        for name in ["bob", "carol"] {
+            newest = renamed(&made, &newest, name);
+            assert_eq!(ours.take(&newest.to_file()), Ok(Merged::Extended));
+        }
+        assert_eq!(ours.take(&newest.to_file()), Ok(Merged::Known));
+        let peer = NodeName::new("vm-1").unwrap();
+        let differs = BundleEvent::Differs { peer: peer.clone(), head: ours.head() };
+        let Heard::Say(BundleCommand::Ask { request, .. }) = theirs.hears(differs) else { panic!("it asks") };
+        let asked = BundleEvent::Asked { peer: peer.clone(), exchange: ExchangeId(1), request };
+        let Heard::Say(BundleCommand::Answer { updates, .. }) = ours.hears(asked) else { panic!("it answers") };
+        let heard = theirs.hears(BundleEvent::Updates { peer: peer.clone(), updates });
+        assert!(matches!(heard, Heard::Judged(_, Ok(Merged::Extended))), "{heard:?}");
+        assert_eq!((theirs.head(), theirs.newest().operators[0].name.as_str()), (ours.head(), "carol"));
+        let behind = BundleEvent::Differs { peer, head: BundleHead { sequence: 1, hash: made.bundle.hash() } };
+        assert!(matches!(theirs.hears(behind), Heard::Nothing), "who is behind asks us");
+        assert_eq!(theirs.flush(), Durability::Durable);
+        assert_eq!(in_force(b.path(), &made.bundle).hash(), newest.hash());
+        assert_eq!(in_force(a.path(), &made.bundle).hash(), made.bundle.hash(), "it was not written");
+    }
+
+    #[test]
+    fn nonsense_changes_nothing() {
+        let (made, foreign, folder) = (made(), made(), tempfile::tempdir().unwrap());
+        let mut chain = TrustChain::open(folder.path(), &made.bundle);
+        let head = chain.head();
+        let peer = || NodeName::new("vm-1").unwrap();
+        let asked = BundleEvent::Asked { peer: peer(), exchange: ExchangeId(1), request: Bytes::from_static(b"??") };
+        let Heard::Say(BundleCommand::Answer { updates, .. }) = chain.hears(asked) else { panic!("it answers") };
+        assert!(updates.is_empty());
+        let nonsense = BundleEvent::Updates { peer: peer(), updates: Bytes::from_static(b"??") };
+        assert!(matches!(chain.hears(nonsense), Heard::Nothing));
+        assert!(matches!(chain.take(b"no bundle"), Err(UpdateRefused::Invalid(_))));
+        assert!(chain.take(&renamed(&foreign, &foreign.bundle, "mallory").to_file()).is_err());
+        assert_eq!(chain.head(), head);
+        let path = folder.path().join(FOLDER).join(FILE);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for damage in ["not base64!\n", "AAAA\nAAAA\n", ""] {
+            std::fs::write(&path, damage).unwrap();
+            assert_eq!(in_force(folder.path(), &made.bundle).hash(), made.bundle.hash(), "{damage:?}");
+        }
+    }
+}
