@@ -34,8 +34,8 @@
 //! # Reading order
 //!
 //! [`action`] is the boundary. [`swim`] holds the entry points, and beside it `swim/probing`, `membership`, `spread`,
-//! `state`, `sync`, `fetching`, `documents`, `rejudging`, `submit`, `agreement`, `speaking`, `linking` branch on one idea each. The rest only
-//! computes: `members` (which claim wins; it lies in a `by_name`),
+//! `state`, `sync`, `fetching`, `documents`, `bundles`, `rejudging`, `submit`, `agreement`, `speaking`, `linking` branch
+//! on one idea each. The rest only computes: `members` (which claim wins; it lies in a `by_name`),
 //! `probe`, `rtt`, `suspicion`, `local_health`, `accusers`, `pending`, `isolation` (failure detection); `broadcasts`,
 //! `forward`, `fetches`, `quota` (spreading); `announced`, `replica`, `records`, `documents`, `trust`, `digest`,
 //! `anti_entropy`, `own` (state); `peers`, `rejoin` (links);

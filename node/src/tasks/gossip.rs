@@ -303,7 +303,9 @@ impl World {
             }
             Heard::Judged(peer, Err(refused)) => {
                 let code = refused.code();
-                warn!(%peer, %refused, %code, "a peer's updates of the trust bundle are refused");
+                if self.trust.may_warn(now) {
+                    warn!(%peer, %refused, %code, "a peer's updates of the trust bundle are refused");
+                }
             }
         }
     }

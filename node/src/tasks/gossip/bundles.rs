@@ -5,6 +5,7 @@
 //! never brings an old bundle back. A line each, base64, the oldest first.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,6 +23,8 @@ use crate::store::Durability;
 
 const FOLDER: &str = "trust";
 const FILE: &str = "chain";
+/// Time between two words about refused updates.
+const WARN_PAUSE: Duration = Duration::from_secs(60);
 
 // What one of the two crates writes, the other carries.
 const _: () = assert!(REQUEST_BYTES_MAX <= UPDATES_REQUEST_BYTES_MAX);
@@ -50,6 +53,7 @@ pub(super) enum Heard {
 pub(super) struct TrustChain {
     chain: BundleChain,
     path: PathBuf,
+    warned: Option<Instant>,
 }
 
 impl TrustChain {
@@ -63,7 +67,7 @@ impl TrustChain {
                 BundleChain::new(installed.clone())
             }
         };
-        Self { chain, path }
+        Self { chain, path, warned: None }
     }
 
     /// The bundle in force.
@@ -110,6 +114,15 @@ impl TrustChain {
     /// Why it changes nothing.
     pub(super) fn take(&mut self, file: &[u8]) -> Result<Merged, UpdateRefused> {
         self.chain.merge_file(file)
+    }
+
+    /// Refusals are told now and then: a peer may bring the same ever again.
+    pub(super) fn may_warn(&mut self, now: Instant) -> bool {
+        let due = self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARN_PAUSE);
+        if due {
+            self.warned = Some(now);
+        }
+        due
     }
 
     /// Writes the chain: a new file beside, synchronised, in the place of the old one.
