@@ -81,7 +81,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Admin, Self::Config, Self::Issue, Self::Revoke];
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Admin, Self::Config, Self::Issue, Self::Revoke];
 
     const fn bit(self) -> u8 {
         match self {

@@ -48,6 +48,9 @@ pub enum IssueError {
     /// The operator's name is not one label.
     #[error("operator name {0:?} is not a DNS label: 1 to 63 of a-z, 0-9 and '-'")]
     OperatorName(String),
+    /// Two operators of one name cannot be told apart by people.
+    #[error("the trust bundle names an operator {0:?} already")]
+    OperatorTaken(String),
     /// Zero days, or more than an issuing CA lives.
     #[error("a life of {0} days is not between 1 and {NODE_DAYS_MAX}")]
     Days(u32),
@@ -190,6 +193,48 @@ pub fn create_trust_domain(
         bundle,
         operator_key_id,
     })
+}
+
+/// What `trust issue operator` writes.
+pub struct NewOperator {
+    /// The new operator's alone.
+    pub key_pem: Zeroizing<String>,
+    /// `k2`.
+    pub key_id: String,
+    /// Names the key.
+    pub bundle: TrustBundle,
+}
+
+impl fmt::Debug for NewOperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewOperator").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// A further operator key, and the bundle that names it.
+///
+/// # Errors
+/// [`IssueError::OperatorName`] for a name that is no label, [`IssueError::OperatorTaken`] for one that is in use, and
+/// what [`update_by_root`] refuses.
+pub fn issue_operator(
+    before: &TrustBundle,
+    root_key_pem: &str,
+    name: &str,
+    roles: Roles,
+) -> Result<NewOperator, IssueError> {
+    if !names::is_label(name) {
+        return Err(IssueError::OperatorName(name.chars().take(80).collect()));
+    }
+    if before.operators.iter().any(|operator| operator.name == name) {
+        return Err(IssueError::OperatorTaken(name.to_owned()));
+    }
+    let pkcs8 = EdKey::generate_pkcs8()?;
+    let key = EdKey::from_pkcs8(&pkcs8)?.public();
+    let id = before.operators.iter().map(|operator| operator.id).max().unwrap_or(0).saturating_add(1);
+    let operator = Operator { id, name: name.to_owned(), key, roles };
+    let key_id = operator.key_id();
+    let bundle = update_by_root(before, root_key_pem, |bundle| bundle.operators.push(operator))?;
+    Ok(NewOperator { key_pem: armor::encode(armor::PRIVATE_KEY, &pkcs8), key_id, bundle })
 }
 
 /// The bundle that follows `before`, signed by one of its roots: what `change` makes of it. It wins over whatever admins

@@ -6,6 +6,8 @@
 //! S11 `a_disk_and_a_clock_that_went_back_still_give_a_higher_life`, S12 `a_restart_faster_than_detection_is_no_death`,
 //! S13 `a_cloned_machine_raises_an_alarm_and_no_war_of_lives`, S14 `another_mesh_stays_outside`,
 //! S20 `an_owner_that_writes_too_much_is_held_to_its_rate`, S21 `an_agent_without_its_disk_and_with_a_slow_clock_comes_back`,
+//! S27 (without the last step of a rotation) `who_was_away_catches_up_and_a_fork_across_a_split_ends_in_one_chain` in the
+//! machine's mesh and `the_trust_bundle_is_updated_by_gossip_and_a_fork_ends_in_one_chain` in the lab,
 //! S29 `equal_seeds_give_equal_traces_and_others_do_not`, S30 `all_faults_in_a_random_mix_end_in_one_view`,
 //! S33 `a_large_mesh_at_rest_keeps_its_links_and_only_replaces_one_now_and_then`.
 

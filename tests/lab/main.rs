@@ -7,6 +7,7 @@
 mod agent;
 #[cfg(test)]
 mod bad_input;
+mod bundles;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]

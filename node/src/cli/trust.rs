@@ -1,8 +1,9 @@
-//! `starling trust`: makes a trust domain and its nodes' identities, shows what is in a file, and revokes. Only the last
-//! needs an agent.
+//! `starling trust`: makes a trust domain and its nodes' identities, shows what is in a file, revokes, and hands updates
+//! of the trust bundle over. Only the last two need an agent.
 //!
 //! `operator/` is secret, `trust/` goes to every node.
 
+mod operator;
 mod revoke;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use starling_identity::{
 use starling_model::mesh::hex;
 use starling_model::{NodeName, SpiffeId, TrustDomain, codes};
 
+use self::operator::{IssueOperatorArgs, UpdateArgs};
 use self::revoke::RevokeCommand;
 use crate::api::views::{API_VERSION, kind};
 use crate::cli::AgentPlace;
@@ -50,6 +52,8 @@ pub(crate) enum TrustCommand {
     /// Shuts somebody out of the mesh
     #[command(subcommand)]
     Revoke(RevokeCommand),
+    /// Hands the trust bundle of the operator's folder to the mesh
+    Update(UpdateArgs),
     /// Shows a bundle, join file or certificates, or this host's own identity
     Inspect(InspectArgs),
 }
@@ -59,7 +63,7 @@ impl TrustCommand {
     pub(crate) fn headers(&self) -> bool {
         match self {
             Self::Inspect(args) => !args.show.no_headers,
-            Self::Init(_) | Self::Issue(_) | Self::Revoke(_) => true,
+            Self::Init(_) | Self::Issue(_) | Self::Revoke(_) | Self::Update(_) => true,
         }
     }
 }
@@ -86,6 +90,8 @@ pub(crate) struct InitArgs {
 pub(crate) enum IssueCommand {
     /// Writes NAME.join (0600) with the identity of a node
     Node(IssueNodeArgs),
+    /// Writes operator/NAME.key (0600) and the trust bundle that names it
+    Operator(IssueOperatorArgs),
 }
 
 /// Flags of `trust issue node`.
@@ -169,7 +175,10 @@ pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Resu
     match command {
         TrustCommand::Init(args) => init(args, look),
         TrustCommand::Issue(IssueCommand::Node(args)) => issue_node(args),
+        TrustCommand::Issue(IssueCommand::Operator(args)) => operator::issue(args),
         TrustCommand::Revoke(RevokeCommand::Node(args)) => revoke::node(&asked(&args.place)?, args),
+        TrustCommand::Revoke(RevokeCommand::Operator(args)) => operator::revoke(&asked(&args.hand.place)?, args),
+        TrustCommand::Update(args) => operator::update(&asked(&args.hand.place)?, args),
         TrustCommand::Inspect(args) => inspect_file(args, look),
     }
 }
@@ -177,10 +186,9 @@ pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Resu
 fn issue_error(error: &IssueError) -> CliError {
     let exit = match error {
         IssueError::OperatorName(_) | IssueError::Days(_) => Exit::Usage,
+        IssueError::OperatorTaken(_) | IssueError::ForeignRoot | IssueError::NotAdmin => Exit::Refused,
         IssueError::Key(_)
         | IssueError::ForeignKey
-        | IssueError::ForeignRoot
-        | IssueError::NotAdmin
         | IssueError::IssuerDates { .. }
         | IssueError::Provider
         | IssueError::Certificate(_)

@@ -13,6 +13,7 @@ use http::Method;
 use starling_identity::{Operator, OperatorKey, OperatorStatement, Role, TrustBundle};
 use starling_model::{KeyId, NodeName, Revocation, codes};
 
+use super::operator::RevokeOperatorArgs;
 use super::{node_name, operator_bundle};
 use crate::api::views::{Agreement, Envelope, Member, MemberList, SignedForm, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
@@ -21,13 +22,15 @@ use crate::cli::{AgentPlace, Format, duration, output};
 use crate::files;
 
 /// Pause between two looks at the others with `--wait`.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Commands of `trust revoke`.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum RevokeCommand {
     /// Shuts a node out of the mesh, with all its keys; it cannot be taken back
     Node(RevokeNodeArgs),
+    /// Takes an operator's key out of the trust bundle, and its documents out of force
+    Operator(RevokeOperatorArgs),
 }
 
 /// Flags of `trust revoke node`.
@@ -217,7 +220,7 @@ fn would_do(args: &RevokeNodeArgs, known: &Known) -> String {
     )
 }
 
-fn not_understood(error: &serde_json::Error) -> CliError {
+pub(super) fn not_understood(error: &serde_json::Error) -> CliError {
     CliError::plain(Exit::Bad, "the agent's answer is not understood").cause(error.to_string())
 }
 

@@ -1,0 +1,269 @@
+//! Operators' keys: `trust issue operator`, `trust revoke operator`, and `trust update`, which hands the folder's trust
+//! bundle to the mesh. Each change is one update of the bundle, signed by the offline root key: it wins over whatever
+//! admins signed beside it, and every reader of the file can judge it alone.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+use http::Method;
+use starling_identity::issue::{issue_operator, update_by_root};
+use starling_identity::{Role, Roles, TrustBundle};
+use starling_model::codes;
+
+use super::revoke::{LOOK_PAUSE, not_understood};
+use super::{PUBLIC_FILE_MODE, issue_error, operator_bundle};
+use crate::api::views::{BundleForm, Envelope, Trust, TrustRequest};
+use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
+use crate::cli::errors::{CliError, Exit};
+use crate::cli::{AgentPlace, duration, output};
+use crate::files;
+
+/// Flags of `trust issue operator`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IssueOperatorArgs {
+    /// The operator's name, one DNS label
+    #[arg(value_name = "NAME")]
+    pub(super) name: String,
+    /// What the key may sign: admin (bundle updates), config (documents), issue (join files), revoke (revocations)
+    #[arg(long, value_delimiter = ',', required = true, value_name = "ROLES", value_parser = role)]
+    pub(super) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(super) desk: RootDesk,
+}
+
+/// Flags of `trust revoke operator`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RevokeOperatorArgs {
+    /// The key, e.g. k2
+    #[arg(value_name = "KEYID")]
+    pub(super) key_id: String,
+    #[command(flatten)]
+    pub(super) desk: RootDesk,
+    #[command(flatten)]
+    pub(super) hand: Hand,
+}
+
+/// Flags of `trust update`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UpdateArgs {
+    /// The operator's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) dir: PathBuf,
+    #[command(flatten)]
+    pub(super) hand: Hand,
+}
+
+/// The operator's folder and the root's key.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RootDesk {
+    /// The root's key [default: operator/root.key in the operator's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) root_key: Option<PathBuf>,
+    /// The operator's folder
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) dir: PathBuf,
+}
+
+impl RootDesk {
+    /// Bundle of the folder and key of a root.
+    fn open(&self) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
+        let (bundle, _) = operator_bundle(&self.dir)?;
+        let path = self.root_key.clone().unwrap_or_else(|| self.dir.join("operator/root.key"));
+        let key = files::read_secret_text(&path).map_err(|error| {
+            let missing = error.is_missing();
+            let cli = CliError::from(error);
+            if missing { cli.help(["the root key lies offline; name its file with --root-key"]) } else { cli }
+        })?;
+        Ok((bundle, key))
+    }
+
+    /// The bundle of the folder is this one from now on.
+    fn replace(&self, bundle: &TrustBundle) -> Result<(), CliError> {
+        Ok(files::replace(&self.dir.join("trust/bundle.trust"), &bundle.to_file(), PUBLIC_FILE_MODE)?)
+    }
+}
+
+/// How a bundle is handed over.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Hand {
+    /// Waits until every live member uses it
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    pub(super) timeout: Duration,
+    #[command(flatten)]
+    pub(super) place: AgentPlace,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let all = || Role::ALL.map(Role::as_str);
+    Role::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
+        let near = starling_config::suggest(text, all()).map(|near| format!("; did you mean {near}?"));
+        format!("is no role; they are {}{}", all().join(", "), near.unwrap_or_default())
+    })
+}
+
+/// Runs `trust issue operator`.
+pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
+    let (before, root) = args.desk.open()?;
+    let roles = Roles::of(&args.roles);
+    let made = issue_operator(&before, &root, &args.name, roles).map_err(|error| issue_error(&error))?;
+    let path = args.desk.dir.join("operator").join(format!("{}.key", args.name));
+    if path.symlink_metadata().is_ok() {
+        return Err(CliError::coded(Exit::Refused, codes::TRUST_EXISTS, format!("{} exists", path.display()))
+            .help(["the bundle does not name it; move it away, or choose another name"]));
+    }
+    files::create_secret(&path, made.key_pem.as_bytes())?;
+    args.desk.replace(&made.bundle)?;
+    output::print(&format!(
+        "wrote {} (0600)   {} \"{}\"   roles {roles}\n\
+         wrote {}   public, sequence {}\n\
+         next:  starling trust update{} --wait   (any agent passes it on; then give the key to {} and delete it here)\n",
+        path.display(),
+        made.key_id,
+        args.name,
+        args.desk.dir.join("trust/bundle.trust").display(),
+        made.bundle.sequence,
+        dir_flag(&args.desk.dir),
+        args.name,
+    ))
+}
+
+/// Runs `trust revoke operator`: the mesh first, so that the folder never names a bundle that nobody took.
+pub(super) fn revoke(client: &Client, args: &RevokeOperatorArgs) -> Result<Exit, CliError> {
+    let (before, root) = args.desk.open()?;
+    let Some(gone) = before.operators.iter().find(|operator| operator.key_id() == args.key_id) else {
+        let known: Vec<String> =
+            before.operators.iter().map(|one| format!("{} \"{}\"", one.key_id(), one.name)).collect();
+        return Err(CliError::plain(Exit::NotFound, format!("the trust bundle names no operator key {}", args.key_id))
+            .cause(format!("it names {}", known.join(", "))));
+    };
+    let admins = before.operators.iter().filter(|one| one.roles.has(Role::Admin) && one.id != gone.id).count();
+    if admins == 0 {
+        output::message("no admin is left: from now on only the root key changes the trust bundle\n");
+    }
+    let id = gone.id;
+    let bundle = update_by_root(&before, &root, |bundle| bundle.operators.retain(|one| one.id != id));
+    let bundle = bundle.map_err(|error| issue_error(&error))?;
+    let text = hand_over(client, &args.hand, &bundle)?;
+    args.desk.replace(&bundle)?;
+    output::print(&format!("{} \"{}\" signs no more, and what it signed has no force\n{text}", args.key_id, gone.name))
+}
+
+/// Runs `trust update`.
+pub(super) fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
+    let (bundle, _) = operator_bundle(&args.dir)?;
+    let text = hand_over(client, &args.hand, &bundle)?;
+    output::print(&text)
+}
+
+/// Gives the bundle to the agent, and waits if that is asked for.
+fn hand_over(client: &Client, hand: &Hand, bundle: &TrustBundle) -> Result<String, CliError> {
+    let form = BundleForm { format: "starling-bundle/1".to_owned(), payload: BASE64.encode(bundle.to_file()) };
+    let json = output::to_json(&TrustRequest { revocation: None, bundle: Some(form) })?;
+    let began = Instant::now();
+    let answer =
+        client.ask(Ask { method: Method::PUT, path: "/v1/trust", body: Some(json), timeout: ANSWER_TIMEOUT })?;
+    let taken: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    let sequence = bundle.sequence;
+    let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
+    if taken.body.bundle_sequence > sequence {
+        text = format!("{} uses trust bundle {} already", taken.view.node, taken.body.bundle_sequence);
+    }
+    if hand.wait {
+        let members = wait(client, hand, sequence, began)?;
+        text.push_str(&format!(
+            "; in use on {members}/{members} alive members after {:.2} s",
+            began.elapsed().as_secs_f64()
+        ));
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Waits until all live members hold what the agent holds; returns how many they are.
+fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u64, CliError> {
+    loop {
+        let answer = client.try_ask(Ask::get("/v1/trust"))?;
+        if answer.status >= 400 {
+            return Err(refusal(&answer));
+        }
+        let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+        let agreement = &trust.view.agreement;
+        if trust.body.bundle_sequence >= sequence && agreement.behind_count == 0 {
+            return Ok(agreement.alive);
+        }
+        if began.elapsed() >= hand.timeout {
+            let waited = starling_config::duration::format(hand.timeout);
+            let what = format!("trust bundle {sequence} is not in use everywhere after {waited}");
+            let error = CliError::plain(Exit::TimedOut, what)
+                .help(["it spreads by itself; `starling members` shows who agrees"]);
+            return Err(error.cause(format!("behind are {}", agreement.behind.join(", "))));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
+fn dir_flag(dir: &Path) -> String {
+    if dir == Path::new(".") { String::new() } else { format!(" --dir {}", dir.display()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use starling_identity::create_trust_domain;
+    use starling_model::TrustDomain;
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("prod.internal").unwrap();
+        let made = create_trust_domain(&domain, "alice", false, super::super::now()).unwrap();
+        std::fs::create_dir_all(folder.path().join("operator")).unwrap();
+        std::fs::create_dir_all(folder.path().join("trust")).unwrap();
+        files::create_secret(&folder.path().join("operator/root.key"), made.root_key_pem.as_bytes()).unwrap();
+        std::fs::write(folder.path().join("trust/bundle.trust"), made.bundle_file).unwrap();
+        folder
+    }
+
+    fn args(dir: &Path, name: &str) -> IssueOperatorArgs {
+        let desk = RootDesk { root_key: None, dir: dir.to_owned() };
+        IssueOperatorArgs { name: name.to_owned(), roles: vec![Role::Config, Role::Revoke], desk }
+    }
+
+    #[test]
+    fn a_further_operator_gets_a_key_and_a_place_in_the_bundle() {
+        let folder = folder();
+        issue(&args(folder.path(), "bob")).unwrap();
+        let key = folder.path().join("operator/bob.key");
+        assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let (bundle, _) = operator_bundle(folder.path()).unwrap();
+        assert_eq!(bundle.sequence, 2);
+        let text = std::fs::read_to_string(&key).unwrap();
+        let held = starling_identity::OperatorKey::from_pem(&text).unwrap();
+        let named = held.operator(&bundle).unwrap();
+        assert_eq!((named.key_id(), named.roles.to_string()), ("k2".to_owned(), "config, revoke".to_owned()));
+
+        let taken = issue(&args(folder.path(), "bob")).unwrap_err();
+        assert_eq!(taken.exit(), Exit::Refused);
+        assert_eq!(issue(&args(folder.path(), "no label")).unwrap_err().exit(), Exit::Usage);
+        std::fs::write(folder.path().join("operator/carol.key"), "something").unwrap();
+        assert_eq!(issue(&args(folder.path(), "carol")).unwrap_err().code(), Some(codes::TRUST_EXISTS));
+        std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
+        assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
+        assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    #[test]
+    fn roles_are_named_or_refused_with_the_nearest() {
+        assert_eq!(role("config"), Ok(Role::Config));
+        assert!(role("confg").unwrap_err().contains("did you mean config?"));
+        assert!(role("root").unwrap_err().contains("admin, config, issue, revoke"));
+    }
+}
