@@ -91,8 +91,9 @@ fn a_path_that_swallows_large_packets_harms_nothing() {
 /// S18.
 #[test]
 fn half_of_all_packets_lost_bury_nobody_and_hide_no_crash() {
+    // The scenario itself demands that the first knows within 15 s. That all do takes longer for one agent in some
+    // thousand, which hears none of what the others tell it.
     let reports = check("loss-half", 10, SEEDS);
-    // One agent in some thousand hears none of what the others tell it for longer, and all of them count here.
     let known = times(&reports, "all know who is dead");
     assert!(percentile(&known, 980) <= Duration::from_secs(15), "{known:?}");
     for report in reports {

@@ -121,8 +121,12 @@ pub(super) const LOSS_HALF: Scenario = Scenario {
             run.no_false_death()?;
         }
         demand(run.sim.network.counts.lost > 500, "hardly a packet was lost")?;
+        let (begin, name) = (run.sim.now(), run.name(hosts[4]));
         run.sim.crash(hosts[4]);
-        run.missed(&hosts[4..5], seconds(30)).map(|_| ())
+        run.missed(&hosts[4..5], seconds(30))?;
+        let first = run.sim.checker.deaths_of(&name, begin).into_values().min().unwrap_or_default();
+        run.took("the first knows", first);
+        demand(first <= seconds(15), format!("found after {first:?}"))
     },
 };
 
