@@ -1,5 +1,6 @@
 //! Rows of gossip.md, section 17, that the other `gossip_*` modules do not hold, and of faults.md (F). Sizes are those that
-//! every run of the tests can afford; `simulate --scenario NAME --nodes N --seeds COUNT` runs the same at full size.
+//! every run of the tests can afford; `simulate --scenario NAME --nodes N --seeds COUNT` runs the same at full size, with the
+//! figures in docs/measurements/gossip-rows.md.
 //!
 //! Elsewhere: S6 `indirect_probes_save_both_ends_of_a_broken_edge`, S7 `two_halves_split_and_are_one_again`,
 //! S9 (a) `one_node_cut_off_keeps_its_view`, S10 `all_agents_restart_at_once_from_what_they_stored`,
