@@ -1,7 +1,8 @@
 //! The trust bundle as a chain: signed updates, each naming the hash of the one before it.
 //!
 //! **An update is valid** when its previous hash is that of a bundle we hold, its sequence is one more, and a root or an
-//! admin *of that bundle* signed it. What the update says about itself makes nobody its author.
+//! admin *of that bundle* signed it; one that drops a root is valid by a root's signature alone. What the update says about
+//! itself makes nobody its author.
 //!
 //! **Forks heal.** Of two valid chains what follows the fork decides: more updates signed by a root win, then the longer
 //! chain, then the smaller hash where they part. Counting root signatures, and not only asking for one, makes the order
@@ -100,7 +101,9 @@ pub enum UpdateRefused {
         sequence: u64,
     },
     /// Neither a root nor an admin of the bundle before it signed one.
-    #[error("the update to sequence {sequence} is not signed by a root or an admin of the bundle before it")]
+    #[error(
+        "the update to sequence {sequence} is not signed by a root or an admin of the bundle before it; to drop a root takes a root"
+    )]
     Unsigned {
         /// Of the update.
         sequence: u64,
@@ -134,17 +137,20 @@ impl BundleChain {
     /// The chain that was stored here, unless the bundle that is installed is a newer one, or one beside the chain: whoever
     /// installed it had a reason, and peers tell the rest. `stored` is what [`BundleChain::to_stored`] wrote.
     ///
-    /// # Errors
-    /// [`UpdateRefused`] when what was stored is no chain; that of the installed bundle alone is in force then.
-    pub fn restore(installed: TrustBundle, stored: &[Vec<u8>]) -> Result<Self, UpdateRefused> {
-        let Some((oldest, updates)) = stored.split_first() else { return Ok(Self::new(installed)) };
-        let oldest = TrustBundle::read_unjudged(oldest).map_err(UpdateRefused::Invalid)?;
+    /// Of what is damaged the part before the damage counts; what was wrong comes beside the chain.
+    #[must_use]
+    pub fn restore(installed: TrustBundle, stored: &[Vec<u8>]) -> (Self, Option<UpdateRefused>) {
+        let Some((oldest, updates)) = stored.split_first() else { return (Self::new(installed), None) };
+        let oldest = match TrustBundle::read_unjudged(oldest) {
+            Ok(oldest) => oldest,
+            Err(invalid) => return (Self::new(installed), Some(UpdateRefused::Invalid(invalid))),
+        };
         let same = oldest.mesh_id == installed.mesh_id && oldest.trust_domain == installed.trust_domain;
         let mut chain = Self::new(oldest);
-        chain.merge(&updates.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let wrong = updates.iter().find_map(|update| chain.merge(&[update]).err());
         let older = installed.sequence < chain.oldest.bundle.sequence;
         let holds = same && (older || chain.place(&installed.hash()).is_some());
-        Ok(if holds { chain } else { Self::new(installed) })
+        (if holds { chain } else { Self::new(installed) }, wrong)
     }
 
     /// All bundles of the chain, the oldest first, as [`BundleChain::restore`] reads them.
@@ -186,6 +192,10 @@ impl BundleChain {
                 return Err(UpdateRefused::TooLarge(raw.len()));
             }
             read.push(TrustBundle::read_unjudged(raw).map_err(UpdateRefused::Invalid)?);
+        }
+        // The oldest came without what is before it: told again, it is known and nothing to attach.
+        if read.first().is_some_and(|first| first.hash() == self.oldest.hash) {
+            read.remove(0);
         }
         let Some(first) = read.first() else { return Ok(Merged::Known) };
         let sequence = first.sequence;
@@ -293,6 +303,11 @@ fn judged(before: &Link, bundle: TrustBundle) -> Result<Link, UpdateRefused> {
         return Err(UpdateRefused::NotNext { sequence });
     }
     let signer = bundle.signer_under(judge).ok_or(UpdateRefused::Unsigned { sequence })?;
+    // An admin who could drop a root could disarm the recovery that the root signs.
+    let keeps_roots = judge.roots.iter().all(|root| bundle.roots.contains(root));
+    if !keeps_roots && !matches!(signer, Signer::Root(_)) {
+        return Err(UpdateRefused::Unsigned { sequence });
+    }
     let hash = bundle.hash();
     Ok(Link { bundle, hash, signer: Some(signer) })
 }

@@ -144,6 +144,10 @@ pub fn answer<'a>(chain: &'a BundleChain, request: &Request) -> Answer<'a> {
     if request.mesh_id != chain.newest().mesh_id {
         return Answer(Vec::new());
     }
-    let after = request.held.iter().find_map(|hash| chain.place(hash)).unwrap_or(0);
-    Answer(chain.updates.iter().skip(after).map(|link| link.bundle.raw()).collect())
+    let after = request.held.iter().find_map(|hash| chain.place(hash));
+    let updates = chain.updates.iter().skip(after.unwrap_or(0)).map(|link| link.bundle.raw());
+    // Whoever holds what is before our oldest lacks that, too.
+    let oldest = &chain.oldest.bundle;
+    let attaches = after.is_none() && request.held.contains(&oldest.previous);
+    Answer(attaches.then(|| oldest.raw()).into_iter().chain(updates).take(UPDATES_MAX).collect())
 }

@@ -112,7 +112,8 @@ fn what_was_stored_comes_back_unless_a_newer_bundle_was_installed() {
     let long = chain(&mesh, &"a".repeat(ANCESTORS_MAX + 3));
     let (short, fork) = (chain(&mesh, "ab"), chain(&mesh, "c"));
     let check = |installed: &TrustBundle, stored: &BundleChain, want: &TrustBundle| {
-        let back = BundleChain::restore(installed.clone(), &stored.to_stored()).unwrap();
+        let (back, wrong) = BundleChain::restore(installed.clone(), &stored.to_stored());
+        assert_eq!(wrong, None);
         assert_eq!(back.newest().hash(), want.hash());
         back
     };
@@ -128,12 +129,55 @@ fn what_was_stored_comes_back_unless_a_newer_bundle_was_installed() {
     check(fork.newest(), &short, fork.newest());
     let other = Mesh::new("prod.internal").made.bundle;
     check(&other, &short, &other);
-    assert_eq!(BundleChain::restore(first.clone(), &[]).unwrap().head(), BundleChain::new(first.clone()).head());
-    let mut torn = short.to_stored();
-    torn.remove(1);
-    assert!(matches!(BundleChain::restore(first.clone(), &torn), Err(UpdateRefused::Unattached { sequence: 3 })));
+    assert_eq!(BundleChain::restore(first.clone(), &[]).0.head(), BundleChain::new(first.clone()).head());
+    // Of a damaged chain the part before the damage counts.
+    let mut torn = chain(&mesh, "abcd").to_stored();
+    torn.remove(3);
+    let (back, wrong) = BundleChain::restore(first.clone(), &torn);
+    assert_eq!((back.head(), wrong), (short.head(), Some(UpdateRefused::Unattached { sequence: 5 })));
     torn[0].pop();
-    assert!(matches!(BundleChain::restore(first.clone(), &torn), Err(UpdateRefused::Invalid(_))));
+    let (back, wrong) = BundleChain::restore(first.clone(), &torn);
+    assert!(matches!(wrong, Some(UpdateRefused::Invalid(_))) && back.newest().sequence == 1);
+}
+
+/// Whose oldest bundle is newer than another's newest: the one hands its oldest over, too, and knows it when it is told.
+#[test]
+fn the_oldest_bundle_is_served_and_recognised() {
+    let mesh = Mesh::new("prod.internal");
+    let long = chain(&mesh, "abc");
+    let installed = chain(&mesh, "a").newest().clone();
+    let mut late = BundleChain::new(installed.clone());
+    let mut behind = chain(&mesh, "");
+    assert_eq!(meet(&mut behind, &late), Some(Merged::Extended));
+    assert_eq!(behind.head(), late.head());
+    assert_eq!(late.merge(&[installed.raw()]), Ok(Merged::Known));
+    let updates = long.to_stored();
+    let rest: Vec<&[u8]> = updates[1..].iter().map(Vec::as_slice).collect();
+    assert_eq!(late.merge(&rest), Ok(Merged::Extended));
+    assert_eq!(late.head(), long.head());
+}
+
+/// A removed admin's key disarms nothing: to drop a root takes a root.
+#[test]
+fn an_admin_cannot_drop_a_root_and_so_not_outlast_its_removal() {
+    let (mesh, theirs) = (Mesh::new("prod.internal"), Mesh::new("prod.internal"));
+    let key = OperatorKey::from_pem(&mesh.made.operator_key_pem).unwrap();
+    let first = &mesh.made.bundle;
+    let stolen = key.update(first, |bundle| {
+        bundle.roots.clone_from(&theirs.made.bundle.roots);
+        bundle.issuers.clone_from(&theirs.made.bundle.issuers);
+    });
+    let stolen = stolen.unwrap();
+    let mut chain = BundleChain::new(first.clone());
+    assert_eq!(chain.merge(&[stolen.raw()]), Err(UpdateRefused::Unsigned { sequence: 2 }));
+    let removal = update_by_root(first, &mesh.made.root_key_pem, |bundle| bundle.operators.clear()).unwrap();
+    assert_eq!(chain.merge(&[removal.raw()]), Ok(Merged::Extended));
+    assert_eq!(chain.merge(&[stolen.raw()]), Err(UpdateRefused::Unsigned { sequence: 2 }));
+    // A longer chain of the removed key that keeps the root loses against the root's signature.
+    let second = key.update(first, |bundle| bundle.operators[0].name = "x".to_owned()).unwrap();
+    let third = key.update(&second, |bundle| bundle.operators[0].name = "y".to_owned()).unwrap();
+    assert!(matches!(chain.merge(&[second.raw(), third.raw()]), Ok(Merged::Kept(_))));
+    assert_eq!(chain.newest().hash(), removal.hash());
 }
 
 #[test]
