@@ -124,4 +124,9 @@ fn operators_come_and_go_by_the_command_line() {
     assert_eq!((status, &problem["code"]), (403, &json!("ST0411")), "{problem}");
     let (exit, told) = desk(&["trust", "update", "--config-dir", &config]);
     assert!(exit == 0 && told.starts_with("trust bundle 3 in force"), "a second time changes nothing: {told}");
+    for name in ["carol", "dave"] {
+        assert_eq!(desk(&["trust", "issue", "operator", name, "--roles", "admin"]).0, 0);
+    }
+    let (exit, told) = desk(&["trust", "update", "--wait", "--config-dir", &config]);
+    assert!(exit == 0 && told.starts_with("trust bundle 5 in force"), "both go over: {told}");
 }

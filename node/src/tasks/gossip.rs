@@ -29,7 +29,7 @@ use starling_gossip::{
     Action, BundleCommand, BundleEvent, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event,
     ExchangeId, LocalMember, PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
-use starling_identity::chain::{Merged, UpdateRefused};
+use starling_identity::chain::{Fork, Merged, UpdateRefused};
 use starling_identity::{Revoked, TrustView};
 use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
@@ -312,24 +312,28 @@ impl World {
 
     /// Updates were judged: a bundle that is new in force is used from the next handshake on.
     fn bundle_merged(&mut self, swim: &mut Swim, whence: &str, merged: &Merged, now: Instant) -> Durability {
-        let bundle = self.trust.newest();
-        if let Merged::Switched(fork) | Merged::Kept(fork) = merged {
-            warn!(%fork, code = %fork.code(), "two operators signed updates of the trust bundle side by side");
-            self.news.record(rulings::of_fork(&self.me(), fork));
+        match merged {
+            Merged::Known | Merged::Extended => {}
+            Merged::Kept(fork) if self.trust.may_warn(now) => self.tell_fork(fork),
+            Merged::Kept(_) => {}
+            Merged::Switched(fork) => self.tell_fork(fork),
         }
-        if matches!(merged, Merged::Known | Merged::Kept(_)) {
-            return Durability::Durable;
+        if matches!(merged, Merged::Extended | Merged::Switched(_)) {
+            let bundle = self.trust.newest();
+            let sequence = bundle.sequence;
+            info!(sequence, "another trust bundle is in force, {whence}: what was judged is judged again");
+            self.news.record(rulings::of_bundle(&self.me(), bundle, whence));
+            self.context.identity.current.swap_trust(TrustView::new(bundle.clone()));
+            self.context.identity.publish(&self.context.own);
+            swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
         }
-        info!(
-            sequence = bundle.sequence,
-            "another trust bundle is in force, {whence}: what was judged is judged again"
-        );
-        self.news.record(rulings::of_bundle(&self.me(), bundle, whence));
-        self.context.identity.current.swap_trust(TrustView::new(bundle.clone()));
-        self.context.identity.publish(&self.context.own);
-        let durability = tokio::task::block_in_place(|| self.trust.flush());
-        swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
-        durability
+        // A write that failed before is tried again with each word about bundles.
+        tokio::task::block_in_place(|| self.trust.flush())
+    }
+
+    fn tell_fork(&self, fork: &Fork) {
+        warn!(%fork, code = %fork.code(), "two operators signed updates of the trust bundle side by side");
+        self.news.record(rulings::of_fork(&self.me(), fork));
     }
 
     fn me(&self) -> NodeName {

@@ -14,7 +14,7 @@ use starling_identity::{Role, Roles, TrustBundle};
 use starling_model::codes;
 
 use super::revoke::{LOOK_PAUSE, not_understood};
-use super::{PUBLIC_FILE_MODE, issue_error, operator_bundle};
+use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operator_bundle};
 use crate::api::views::{BundleForm, Envelope, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
@@ -80,9 +80,13 @@ impl RootDesk {
         Ok((bundle, key))
     }
 
-    /// The bundle of the folder is this one from now on.
+    /// The bundle of the folder is this one from now on. Each update is kept beside: members take one after the other.
     fn replace(&self, bundle: &TrustBundle) -> Result<(), CliError> {
-        Ok(files::replace(&self.dir.join("trust/bundle.trust"), &bundle.to_file(), PUBLIC_FILE_MODE)?)
+        let folder = updates(&self.dir);
+        files::make_dir(&folder, SECRET_DIR_MODE)?;
+        let file = bundle.to_file();
+        files::replace(&folder.join(format!("{}.trust", bundle.sequence)), &file, PUBLIC_FILE_MODE)?;
+        Ok(files::replace(&self.dir.join("trust/bundle.trust"), &file, PUBLIC_FILE_MODE)?)
     }
 }
 
@@ -97,6 +101,26 @@ pub(crate) struct Hand {
     pub(super) timeout: Duration,
     #[command(flatten)]
     pub(super) place: AgentPlace,
+}
+
+/// Where an operator's folder keeps the updates that were made in it.
+fn updates(dir: &Path) -> PathBuf {
+    dir.join("operator/updates")
+}
+
+/// The updates of this folder after `sequence` and before the newest, ascending.
+fn updates_after(dir: &Path, sequence: u64, newest: &TrustBundle) -> Result<Vec<TrustBundle>, CliError> {
+    let mut all = Vec::new();
+    for number in sequence.saturating_add(1)..newest.sequence {
+        let path = updates(dir).join(format!("{number}.trust"));
+        match files::read_public(&path) {
+            Ok(file) => all.push(TrustBundle::parse(&file).map_err(|error| bundle_error(&path, &error))?),
+            // Made elsewhere: what it lacks, the agent says.
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(all)
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -133,7 +157,7 @@ pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
     ))
 }
 
-/// Runs `trust revoke operator`: the mesh first, so that the folder never names a bundle that nobody took.
+/// Runs `trust revoke operator`.
 pub(super) fn revoke(client: &Client, args: &RevokeOperatorArgs) -> Result<Exit, CliError> {
     let (before, root) = args.desk.open()?;
     let Some(gone) = before.operators.iter().find(|operator| operator.key_id() == args.key_id) else {
@@ -149,26 +173,33 @@ pub(super) fn revoke(client: &Client, args: &RevokeOperatorArgs) -> Result<Exit,
     let id = gone.id;
     let bundle = update_by_root(&before, &root, |bundle| bundle.operators.retain(|one| one.id != id));
     let bundle = bundle.map_err(|error| issue_error(&error))?;
-    let text = hand_over(client, &args.hand, &bundle)?;
+    // Written first: whatever becomes of the answer, the next change builds upon this one, and `trust update` repeats it.
     args.desk.replace(&bundle)?;
+    let text = hand_over(client, &args.hand, &args.desk.dir, &bundle).map_err(|error| {
+        error.help([format!(
+            "the change is in this folder; hand it over again:  starling trust update{} --wait",
+            dir_flag(&args.desk.dir)
+        )])
+    })?;
     output::print(&format!("{} \"{}\" signs no more, and what it signed has no force\n{text}", args.key_id, gone.name))
 }
 
 /// Runs `trust update`.
 pub(super) fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliError> {
     let (bundle, _) = operator_bundle(&args.dir)?;
-    let text = hand_over(client, &args.hand, &bundle)?;
+    let text = hand_over(client, &args.hand, &args.dir, &bundle)?;
     output::print(&text)
 }
 
-/// Gives the bundle to the agent, and waits if that is asked for.
-fn hand_over(client: &Client, hand: &Hand, bundle: &TrustBundle) -> Result<String, CliError> {
-    let form = BundleForm { format: "starling-bundle/1".to_owned(), payload: BASE64.encode(bundle.to_file()) };
-    let json = output::to_json(&TrustRequest { revocation: None, bundle: Some(form) })?;
+/// Gives the agent what it lacks of the folder's updates, this one the last, and waits if that is asked for.
+fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &TrustBundle) -> Result<String, CliError> {
+    let held = client.ask(Ask::get("/v1/trust"))?;
+    let held: Envelope<Trust> = serde_json::from_slice(&held.body).map_err(|error| not_understood(&error))?;
     let began = Instant::now();
-    let answer =
-        client.ask(Ask { method: Method::PUT, path: "/v1/trust", body: Some(json), timeout: ANSWER_TIMEOUT })?;
-    let taken: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    for update in updates_after(dir, held.body.bundle_sequence, bundle)? {
+        put(client, &update)?;
+    }
+    let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
     let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
     if taken.body.bundle_sequence > sequence {
@@ -185,9 +216,19 @@ fn hand_over(client: &Client, hand: &Hand, bundle: &TrustBundle) -> Result<Strin
     Ok(text)
 }
 
+fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliError> {
+    let form = BundleForm { format: "starling-bundle/1".to_owned(), payload: BASE64.encode(bundle.to_file()) };
+    let json = output::to_json(&TrustRequest { revocation: None, bundle: Some(form) })?;
+    let answer =
+        client.ask(Ask { method: Method::PUT, path: "/v1/trust", body: Some(json), timeout: ANSWER_TIMEOUT })?;
+    serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))
+}
+
 /// Waits until all live members hold what the agent holds; returns how many they are.
 fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u64, CliError> {
     loop {
+        // The answer to the update may overtake the agent's picture of the others by some 20 ms.
+        std::thread::sleep(LOOK_PAUSE);
         let answer = client.try_ask(Ask::get("/v1/trust"))?;
         if answer.status >= 400 {
             return Err(refusal(&answer));
@@ -204,7 +245,6 @@ fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u
                 .help(["it spreads by itself; `starling members` shows who agrees"]);
             return Err(error.cause(format!("behind are {}", agreement.behind.join(", "))));
         }
-        std::thread::sleep(LOOK_PAUSE);
     }
 }
 
@@ -258,6 +298,20 @@ mod tests {
         std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
         assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
         assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    /// Members take one update after the other, so none of those that were made before a hand-over may be lost.
+    #[test]
+    fn each_update_is_kept_until_it_is_handed_over() {
+        let folder = folder();
+        for name in ["bob", "carol", "dave"] {
+            issue(&args(folder.path(), name)).unwrap();
+        }
+        let (newest, _) = operator_bundle(folder.path()).unwrap();
+        let after = |sequence| -> Vec<u64> {
+            updates_after(folder.path(), sequence, &newest).unwrap().iter().map(|one| one.sequence).collect()
+        };
+        assert_eq!((newest.sequence, after(1), after(2), after(4), after(9)), (4, vec![2, 3], vec![3], vec![], vec![]));
     }
 
     #[test]

@@ -2,21 +2,23 @@
 //! what becomes of it all. Members carry updates among themselves; here they are judged and put in force.
 //!
 //! The chain lies in `trust/chain` under the state folder, beside the revocations and for the same reason: a damaged store
-//! never brings an old bundle back. A line each, base64, the oldest first.
+//! never brings an old bundle back.
+//!
+//! ```text
+//! chain := { len u32le | bundle without its armour }*          the oldest first; what is damaged ends it
+//! ```
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use starling_gossip::limits::{UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX};
 use starling_gossip::{BundleCommand, BundleEvent, BundleHead};
 use starling_identity::TrustBundle;
 use starling_identity::chain::{Answer, BundleChain, Head, Merged, Request, UpdateRefused, answer, missing};
-use starling_identity::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
+use starling_identity::limits::{ANCESTORS_MAX, ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
 use starling_model::NodeName;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use crate::files;
 use crate::store::Durability;
@@ -30,6 +32,7 @@ const WARN_PAUSE: Duration = Duration::from_secs(60);
 const _: () = assert!(REQUEST_BYTES_MAX <= UPDATES_REQUEST_BYTES_MAX);
 const _: () = assert!(4 + 1 + UPDATES_MAX * (2 + UPDATE_BYTES_MAX) <= UPDATES_BYTES_MAX);
 const _: () = assert!(UPDATES_BYTES_MAX <= ANSWER_BYTES_MAX);
+const _: () = assert!(((1 + ANCESTORS_MAX) * (4 + UPDATE_BYTES_MAX)) as u64 <= files::PUBLIC_BYTES_MAX);
 
 /// The bundle in force: the newest of the chain that this state folder holds, unless the installed one is newer.
 #[must_use]
@@ -53,6 +56,8 @@ pub(super) enum Heard {
 pub(super) struct TrustChain {
     chain: BundleChain,
     path: PathBuf,
+    /// The chain as the file holds it.
+    written: Vec<Vec<u8>>,
     warned: Option<Instant>,
 }
 
@@ -60,14 +65,13 @@ impl TrustChain {
     /// The chain of a state folder.
     pub(super) fn open(state: &Path, installed: &TrustBundle) -> Self {
         let path = state.join(FOLDER).join(FILE);
-        let chain = match BundleChain::restore(installed.clone(), &read(&path)) {
-            Ok(chain) => chain,
-            Err(refused) => {
-                warn!(%refused, file = %path.display(), "the stored trust bundles are no chain; the installed one is in force");
-                BundleChain::new(installed.clone())
-            }
-        };
-        Self { chain, path, warned: None }
+        let written = read(&path);
+        let (chain, wrong) = BundleChain::restore(installed.clone(), &written);
+        if let Some(refused) = wrong {
+            let sequence = chain.newest().sequence;
+            error!(%refused, file = %path.display(), sequence, "the stored trust bundles are damaged; what is before that counts, and peers tell the rest");
+        }
+        Self { chain, path, written, warned: None }
     }
 
     /// The bundle in force.
@@ -116,7 +120,7 @@ impl TrustChain {
         self.chain.merge_file(file)
     }
 
-    /// Refusals are told now and then: a peer may bring the same ever again.
+    /// Refusals and forks that change nothing are told now and then: a peer may bring the same ever again.
     pub(super) fn may_warn(&mut self, now: Instant) -> bool {
         let due = self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARN_PAUSE);
         if due {
@@ -125,14 +129,24 @@ impl TrustChain {
         due
     }
 
-    /// Writes the chain: a new file beside, synchronised, in the place of the old one.
-    pub(super) fn flush(&self) -> Durability {
-        let lines: Vec<String> = self.chain.to_stored().iter().map(|raw| BASE64.encode(raw)).collect();
-        let text = lines.join("\n") + "\n";
+    /// Writes the chain unless the file holds it: a new file beside, synchronised, in the place of the old one.
+    pub(super) fn flush(&mut self) -> Durability {
+        let stored = self.chain.to_stored();
+        if stored == self.written || (self.written.is_empty() && stored.len() == 1) {
+            return Durability::Durable;
+        }
+        let framed = stored.iter().flat_map(|raw| {
+            let len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+            [&len.to_le_bytes()[..], raw].concat()
+        });
+        let framed: Vec<u8> = framed.collect();
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let written = files::make_dir(folder, 0o700).and_then(|()| files::replace(&self.path, text.as_bytes(), 0o644));
+        let written = files::make_dir(folder, 0o700).and_then(|()| files::replace(&self.path, &framed, 0o644));
         match written {
-            Ok(()) => Durability::Durable,
+            Ok(()) => {
+                self.written = stored;
+                Durability::Durable
+            }
             Err(refused) => {
                 error!(%refused, "the trust bundle cannot be stored: after a restart peers have to bring it again");
                 Durability::Memory
@@ -143,8 +157,17 @@ impl TrustChain {
 
 /// What the file holds; what makes no sense is left to the chain, which refuses it.
 fn read(path: &Path) -> Vec<Vec<u8>> {
-    match files::read_public_text(path) {
-        Ok(text) => text.lines().map(|line| BASE64.decode(line.trim()).unwrap_or_default()).collect(),
+    match files::read_public(path) {
+        Ok(bytes) => {
+            let (mut rest, mut stored) = (&bytes[..], Vec::new());
+            while let Some((len, tail)) = rest.split_first_chunk::<4>() {
+                let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+                let (raw, tail) = tail.split_at(len.min(tail.len()));
+                stored.push(raw.to_vec());
+                rest = tail;
+            }
+            stored
+        }
         Err(refused) if refused.is_missing() => Vec::new(),
         Err(refused) => {
             error!(%refused, "the stored trust bundles cannot be read; the installed one is in force until peers tell");
@@ -192,7 +215,12 @@ mod tests {
         assert_eq!((theirs.head(), theirs.newest().operators[0].name.as_str()), (ours.head(), "carol"));
         let behind = BundleEvent::Differs { peer, head: BundleHead { sequence: 1, hash: made.bundle.hash() } };
         assert!(matches!(theirs.hears(behind), Heard::Nothing), "who is behind asks us");
-        assert_eq!(theirs.flush(), Durability::Durable);
+        // What cannot be written is not said to be, the second time neither; it is written when it can be.
+        let blocked = b.path().join(FOLDER);
+        std::fs::write(&blocked, "no folder").unwrap();
+        assert_eq!([theirs.flush(), theirs.flush()], [Durability::Memory; 2]);
+        std::fs::remove_file(&blocked).unwrap();
+        assert_eq!([theirs.flush(), theirs.flush()], [Durability::Durable; 2]);
         assert_eq!(in_force(b.path(), &made.bundle).hash(), newest.hash());
         assert_eq!(in_force(a.path(), &made.bundle).hash(), made.bundle.hash(), "it was not written");
     }
@@ -213,7 +241,7 @@ mod tests {
         assert_eq!(chain.head(), head);
         let path = folder.path().join(FOLDER).join(FILE);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        for damage in ["not base64!\n", "AAAA\nAAAA\n", ""] {
+        for damage in [&b"damaged"[..], b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0", b"\x01", b""] {
             std::fs::write(&path, damage).unwrap();
             assert_eq!(in_force(folder.path(), &made.bundle).hash(), made.bundle.hash(), "{damage:?}");
         }
