@@ -15,7 +15,7 @@ use starling_model::codes;
 
 use super::revoke::{LOOK_PAUSE, not_understood};
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operator_bundle};
-use crate::api::views::{BundleForm, Envelope, Trust, TrustRequest};
+use crate::api::views::{BundleForm, Envelope, Member, MemberList, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::{AgentPlace, duration, output};
@@ -224,7 +224,8 @@ fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliErro
     serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))
 }
 
-/// Waits until all live members hold what the agent holds; returns how many they are.
+/// Waits until all live members use this bundle or a later one; returns how many they are. Linked members tell their root
+/// over documents and trust with each ack, of the others their status says which bundle they use.
 fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u64, CliError> {
     loop {
         // The answer to the update may overtake the agent's picture of the others by some 20 ms.
@@ -235,17 +236,30 @@ fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u
         }
         let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
         let agreement = &trust.view.agreement;
+        let mut behind = agreement.behind.clone();
         if trust.body.bundle_sequence >= sequence && agreement.behind_count == 0 {
-            return Ok(agreement.alive);
+            behind = older(client, sequence)?;
+            if behind.is_empty() {
+                return Ok(agreement.alive);
+            }
         }
         if began.elapsed() >= hand.timeout {
             let waited = starling_config::duration::format(hand.timeout);
             let what = format!("trust bundle {sequence} is not in use everywhere after {waited}");
             let error = CliError::plain(Exit::TimedOut, what)
                 .help(["it spreads by itself; `starling members` shows who agrees"]);
-            return Err(error.cause(format!("behind are {}", agreement.behind.join(", "))));
+            return Err(error.cause(format!("behind are {}", behind.join(", "))));
         }
     }
+}
+
+/// Live members whose status names an older bundle, or none yet.
+fn older(client: &Client, sequence: u64) -> Result<Vec<String>, CliError> {
+    let answer = client.ask(Ask::get("/v1/members"))?;
+    let members: MemberList = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    let is_older = |member: &Member| member.trust.as_ref().is_none_or(|trust| trust.bundle_sequence < sequence);
+    let alive = members.body.items.into_iter().filter(|member| member.state == "alive");
+    Ok(alive.filter(is_older).map(|member| member.name).collect())
 }
 
 fn dir_flag(dir: &Path) -> String {
