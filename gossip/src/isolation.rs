@@ -15,8 +15,8 @@ use starling_model::NodeName;
 const DEATHS_MIN: usize = 3;
 /// Beyond that: this share of the members, in percent.
 const DEATHS_PERCENT: usize = 30;
-/// Probes of our rounds in a row, each to another member, that nobody answered. With a third of all members really lost,
-/// one row in 1,400 is as long.
+/// Probes of our rounds in a row that nobody answered; each goes to another member where there are as many. With three in
+/// ten of all members really lost, one row in 1,400 is as long.
 const SILENCE: u32 = 6;
 /// Verdicts are held at most this long.
 const HOLD_MAX: Duration = Duration::from_secs(300);

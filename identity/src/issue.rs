@@ -230,7 +230,11 @@ pub fn issue_operator(
     }
     let pkcs8 = EdKey::generate_pkcs8()?;
     let key = EdKey::from_pkcs8(&pkcs8)?.public();
-    let id = before.operators.iter().map(|operator| operator.id).max().unwrap_or(0).saturating_add(1);
+    // The sequence that first names it: one operator an update, so a number is never given again, not even after its
+    // removal. What a removed key signed, its revocations first of all, must not be judged by somebody else's key.
+    let highest = before.operators.iter().map(|operator| u64::from(operator.id)).max().unwrap_or(0);
+    let id = u32::try_from(before.sequence.max(highest).saturating_add(1));
+    let id = id.map_err(|_| IssueError::Bundle(BundleInvalid::Body("its sequence is too high")))?;
     let operator = Operator { id, name: name.to_owned(), key, roles };
     let key_id = operator.key_id();
     let bundle = update_by_root(before, root_key_pem, |bundle| bundle.operators.push(operator))?;

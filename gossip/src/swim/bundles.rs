@@ -22,8 +22,8 @@ use crate::wire::Message;
 const HEAD_PAUSE: Duration = Duration::from_secs(1);
 /// One that we did not take is looked at again after this long: it may win when more is known.
 const SAME_HEAD_PAUSE: Duration = Duration::from_secs(10);
-/// A peer is answered this often at most.
-const ANSWER_PAUSE: Duration = Duration::from_secs(1);
+/// A peer is answered this often at most: half of [`HEAD_PAUSE`], so that who asks as often as we do is never refused.
+const ANSWER_PAUSE: Duration = Duration::from_millis(500);
 
 /// The bundle in force, and what was said about others.
 #[derive(Debug, Default)]
@@ -74,7 +74,10 @@ impl Swim {
                 if request.len() > UPDATES_REQUEST_BYTES_MAX {
                     return self.stats.drop(Drop::OwnTooLarge);
                 }
-                self.fetch_message(&peer, Message::WantUpdates(request), now);
+                if !self.fetch_message(&peer, Message::WantUpdates(request), now) {
+                    // No stream could be had: what the peer tells next is looked at again.
+                    self.operators.bundles.differing.remove(&peer);
+                }
             }
             BundleCommand::Answer { peer, exchange, updates } => {
                 let fits = updates.len() <= UPDATES_BYTES_MAX && self.links.is_up(&peer);
@@ -127,7 +130,7 @@ impl Swim {
         true
     }
 
-    /// Updates that we asked for, or say that we did.
+    /// Updates on a stream on which we asked this peer for something, while its bundle is another one than ours.
     pub(super) fn on_updates(&mut self, key: &Key, updates: Bytes) {
         let asked = self.exchanges.get(key).is_some_and(|exchange| matches!(exchange.purpose, Purpose::Fetch));
         if !asked || !self.operators.bundles.differing.contains_key(&key.0) {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::bundle::{Role, Roles};
 use crate::fixtures::Mesh;
-use crate::issue::{IssueError, update_by_root};
+use crate::issue::{IssueError, issue_operator, update_by_root};
 use crate::keys::{EcKey, EdKey};
 use crate::limits::REQUEST_HASHES_MAX;
 use crate::operator::OperatorKey;
@@ -155,6 +155,21 @@ fn the_oldest_bundle_is_served_and_recognised() {
     let rest: Vec<&[u8]> = updates[1..].iter().map(Vec::as_slice).collect();
     assert_eq!(late.merge(&rest), Ok(Merged::Extended));
     assert_eq!(late.head(), long.head());
+}
+
+/// A revocation that a removed key signed stays in force, and must never be judged by another key of the same number.
+#[test]
+fn the_number_of_a_removed_operator_is_not_given_again() {
+    let mesh = Mesh::new("prod.internal");
+    let root = &mesh.made.root_key_pem;
+    let add = |before: &TrustBundle, name: &str| issue_operator(before, root, name, Roles::all()).unwrap();
+    let bob = add(&mesh.made.bundle, "bob");
+    let without = update_by_root(&bob.bundle, root, |bundle| {
+        bundle.operators.retain(|operator| operator.name != "bob");
+    });
+    let carol = add(&without.unwrap(), "carol");
+    let dave = add(&carol.bundle, "dave");
+    assert_eq!([bob.key_id, carol.key_id, dave.key_id], ["k2", "k4", "k5"]);
 }
 
 /// A removed admin's key disarms nothing: to drop a root takes a root.

@@ -38,7 +38,7 @@ fn links(sim: &Sim) -> Vec<usize> {
 /// A mesh that is watched for so many seconds while nothing happens; then one crashes and is found as ever.
 fn at_rest(run: &mut Run, rest: u64) -> Result<(), String> {
     let (want, rotation) = (run.sim.setup.config.links, run.sim.setup.config.link_rotation);
-    run.mesh(seconds(60))?;
+    run.mesh(seconds(30))?;
     // Links of the beginning that nobody needs close after a while.
     run.sim.run_for(seconds(60));
     let (dials, handshakes) = (run.sim.checker.counts.dials, run.sim.checker.counts.handshakes);

@@ -50,7 +50,7 @@ impl Run {
 
     /// A mesh that has been there for a while.
     pub(crate) fn settled_mesh(&mut self) -> Result<Vec<HostId>, String> {
-        let hosts = self.mesh(seconds(90))?;
+        let hosts = self.mesh(seconds(20))?;
         self.sim.run_for(seconds(5));
         Ok(hosts)
     }
