@@ -318,8 +318,9 @@ impl World {
             Merged::Kept(_) => {}
             Merged::Switched(fork) => self.tell_fork(fork),
         }
-        if matches!(merged, Merged::Extended | Merged::Switched(_)) {
-            let bundle = self.trust.newest();
+        let bundle = self.trust.newest();
+        // A root's signature that a known update got counts in forks, and changes nothing that is in force.
+        if bundle.hash() != self.context.identity.bundle().hash() {
             let sequence = bundle.sequence;
             info!(sequence, "another trust bundle is in force, {whence}: what was judged is judged again");
             self.news.record(rulings::of_bundle(&self.me(), bundle, whence));
