@@ -324,7 +324,11 @@ impl Broadcasts {
 
     /// Drops what was told often enough: to all of `targets`, or as often as `copies` says for its reach, where two that
     /// told us count as one copy. Returns those of `targets` that still have something to hear.
-    pub(crate) fn retire(&mut self, targets: &[NodeName], copies: impl Fn(Reach) -> Option<u32>) -> Vec<NodeName> {
+    pub(crate) fn retire<'a>(
+        &mut self,
+        targets: &'a [NodeName],
+        copies: impl Fn(Reach) -> Option<u32>,
+    ) -> Vec<&'a NodeName> {
         if self.updates.is_empty() {
             return Vec::new();
         }
@@ -345,7 +349,7 @@ impl Broadcasts {
             }
         }
         gone.into_iter().for_each(|id| self.retire_one(id));
-        targets.iter().zip(places).filter(|(_, place)| owed.holds(*place)).map(|(target, _)| target.clone()).collect()
+        targets.iter().zip(places).filter(|(_, place)| owed.holds(*place)).map(|(target, _)| target).collect()
     }
 }
 
@@ -418,7 +422,7 @@ mod tests {
         queue.push(Subject::Life(node("x")), Class::Life, message(ROOM), None);
         queue.push(Subject::Life(node("y")), Class::Life, message(10), None);
         assert_eq!(queue.pick(&node("a"), ROOM).len(), 1);
-        assert_eq!(queue.retire(&[node("a")], |_| None), [node("a")]);
+        assert_eq!(queue.retire(&[node("a")], |_| None), [&node("a")]);
         assert_eq!(queue.len(), 1);
         assert_eq!(queue.pick(&node("a"), ROOM).len(), 1);
         assert!(queue.retire(&[node("a")], |_| None).is_empty());

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rand::rngs::ChaCha8Rng;
-use starling_model::NodeName;
 
 use crate::limits::FORWARD_TO_ALL_MAX;
 
@@ -27,7 +26,7 @@ impl Pace {
 }
 
 /// Who hears of news at first receipt: all `links` in a mesh of up to 64, else `2 ceil(log2 members)` of them.
-pub(crate) fn first_targets(mut links: Vec<NodeName>, members: usize, rng: &mut ChaCha8Rng) -> Vec<NodeName> {
+pub(crate) fn first_targets<N>(mut links: Vec<N>, members: usize, rng: &mut ChaCha8Rng) -> Vec<N> {
     if members > FORWARD_TO_ALL_MAX {
         let digits = usize::BITS - members.saturating_sub(1).leading_zeros();
         draw(&mut links, 2 * digits as usize, rng);
@@ -36,7 +35,7 @@ pub(crate) fn first_targets(mut links: Vec<NodeName>, members: usize, rng: &mut 
 }
 
 /// Leaves `count` names in place, drawn without replacement.
-pub(crate) fn draw(names: &mut Vec<NodeName>, count: usize, rng: &mut ChaCha8Rng) {
+pub(crate) fn draw<N>(names: &mut Vec<N>, count: usize, rng: &mut ChaCha8Rng) {
     for at in 0..count.min(names.len()) {
         let other = rng.random_range(at..names.len());
         names.swap(at, other);
@@ -47,6 +46,7 @@ pub(crate) fn draw(names: &mut Vec<NodeName>, count: usize, rng: &mut ChaCha8Rng
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
+    use starling_model::NodeName;
 
     use super::*;
     use crate::testing::{base, node};

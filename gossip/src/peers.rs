@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use starling_model::NodeName;
@@ -27,10 +28,20 @@ pub(crate) struct Link {
     pub(crate) used: Instant,
 }
 
+/// Connected peers that hear news.
+#[derive(Clone, Debug)]
+pub(crate) struct Listeners {
+    pub(crate) names: Arc<[NodeName]>,
+    /// When one of them, dead for a while, hears no more.
+    pub(crate) until: Option<Instant>,
+}
+
 /// All connections, by peer. A peer may be no member yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Links {
     up: BTreeMap<NodeName, Link>,
+    /// Who hears news, as last looked at.
+    listeners: Option<Listeners>,
     /// When spare ones were last looked for.
     pub(crate) swept: Option<Instant>,
 }
@@ -50,10 +61,29 @@ impl Links {
 
     pub(crate) fn insert(&mut self, peer: NodeName, link: Link) {
         self.up.insert(peer, link);
+        self.listeners = None;
     }
 
     pub(crate) fn remove(&mut self, peer: &NodeName) -> bool {
+        self.listeners = None;
         self.up.remove(peer).is_some()
+    }
+
+    /// The state of a member is another: who hears news is looked at again.
+    pub(crate) fn state_changed(&mut self, name: &NodeName) {
+        if self.is_up(name) {
+            self.listeners = None;
+        }
+    }
+
+    /// Who hears news, if nothing changed since that was looked at.
+    pub(crate) fn listeners(&self, now: Instant) -> Option<&Arc<[NodeName]>> {
+        let known = self.listeners.as_ref()?;
+        known.until.is_none_or(|until| now < until).then_some(&known.names)
+    }
+
+    pub(crate) fn set_listeners(&mut self, listeners: Listeners) {
+        self.listeners = Some(listeners);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -37,6 +37,11 @@ impl<T> Agenda<T> {
         self.keys.push(Reverse((at, self.order, place)));
     }
 
+    /// When the next is.
+    pub(crate) fn next_at(&self) -> Option<SimTime> {
+        self.keys.peek().map(|Reverse((at, ..))| *at)
+    }
+
     /// Takes what is next, if that is not after `end`.
     pub(crate) fn next_until(&mut self, end: SimTime) -> Option<(SimTime, T)> {
         let Reverse((at, ..)) = self.keys.peek()?;

@@ -26,6 +26,14 @@ impl SimTime {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The next whole multiple of `step`; itself if it is one.
+    #[must_use]
+    pub fn rounded_up(self, step: Duration) -> Self {
+        let (nanos, step) = (self.0.as_nanos(), step.as_nanos().max(1));
+        let up = nanos.div_ceil(step) * step;
+        Self(Duration::from_nanos(u64::try_from(up).unwrap_or(u64::MAX)))
+    }
+
     /// Time since the start of the run.
     #[must_use]
     pub fn elapsed(self) -> Duration {
@@ -118,6 +126,9 @@ mod tests {
         let at = SimTime::START.after(Duration::from_micros(1_234_567));
         assert_eq!(clock.time(clock.instant(at)), at);
         assert_eq!(at.to_string(), "1.235 s");
+        let (micro, milli) = (Duration::from_micros(1), Duration::from_millis(1));
+        assert_eq!(at.rounded_up(micro), at);
+        assert_eq!(at.rounded_up(milli), SimTime::START.after(milli * 1_235));
     }
 
     #[test]

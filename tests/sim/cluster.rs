@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::lifeguard::detection::Ladder;
 use crate::names::{NameId, Names};
 use crate::network::{Link, Network};
 use crate::shell::{Connection, Dial, DialId, Happening};
+use crate::slots::Workers;
 use crate::trace::{Trace, TraceHash};
 use crate::turn::{Input, Process};
 
@@ -99,6 +101,9 @@ pub struct Setup {
     pub crypto: Duration,
     /// False: hosts keep nothing on disk, in runs that restart nobody.
     pub disks: bool,
+    /// How long a driver gathers inputs for one turn. Nothing in most runs: each input has a turn of its own. Large runs
+    /// have slots, whose agents think on all cores.
+    pub slot: Duration,
 }
 
 impl Setup {
@@ -106,7 +111,7 @@ impl Setup {
     #[must_use]
     pub fn lan(seed: u64) -> Self {
         let (idle, crypto) = (Duration::from_secs(60), Duration::from_micros(300));
-        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto, disks: true }
+        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto, disks: true, slot: Duration::ZERO }
     }
 
     /// One site with the quick settings.
@@ -134,14 +139,14 @@ pub struct Sim {
     pub(crate) setup: Setup,
     pub(crate) clock: Clock,
     pub(crate) now: SimTime,
-    agenda: Agenda<Happening>,
+    pub(crate) agenda: Agenda<Happening>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) by_address: BTreeMap<SocketAddr, HostId>,
     /// All names of the run.
     pub names: Names,
     /// What lies between the hosts.
     pub network: Network,
-    pub(crate) trust: Trust,
+    pub(crate) trust: Arc<Trust>,
     /// What all machines hold alike is held once.
     pool: Pool,
     /// By their ids; an end that is over stays, so that what still arrives is answered by a reset.
@@ -151,6 +156,9 @@ pub struct Sim {
     pub(crate) dice: Dice,
     pub(crate) crypto_dice: Dice,
     pub(crate) trace: Trace,
+    /// Hosts with a turn at the end of this slot.
+    pub(crate) due: Vec<HostId>,
+    pub(crate) workers: Option<Workers>,
     /// The host whose inputs are gathered for one turn.
     gathering: Option<HostId>,
     /// The first failed probe ladder, where an experiment asks for it.
@@ -173,7 +181,7 @@ impl Sim {
             by_address: BTreeMap::new(),
             names: Names::default(),
             network: Network::new(setup.seed, setup.link),
-            trust: Trust::new(setup.seed),
+            trust: Arc::new(Trust::new(setup.seed)),
             pool: Pool::default(),
             connections: Vec::new(),
             dials: BTreeMap::new(),
@@ -181,6 +189,8 @@ impl Sim {
             dice: Dice::new(setup.seed, 2),
             crypto_dice: Dice::new(setup.seed, 3),
             trace: Trace::new(),
+            due: Vec::new(),
+            workers: None,
             gathering: None,
             ladder: None,
             apart: Cell::new(0),
@@ -221,7 +231,7 @@ impl Sim {
         let low = u16::try_from(id.0).expect("invariant: runs have less than 65,536 hosts").to_be_bytes();
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, low[0], low[1])), PORT);
         self.by_address.insert(address, id);
-        let key = self.trust.new_key();
+        let key = Arc::make_mut(&mut self.trust).new_key();
         let name = NodeName::new(name).expect("invariant: scenarios use labels");
         let name_id = self.names.add(&name, id);
         self.hosts.push(Host {
@@ -350,7 +360,9 @@ impl Sim {
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
         inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
         let swim = Swim::new(me, config, seed, instant).sharing(&self.pool);
-        host.process = Some(Box::new(Process::new(swim, host.generation, inbox, now)));
+        let mut process = Process::new(swim, (id, host.mesh), host.generation, now);
+        process.inbox = inbox;
+        host.process = Some(Box::new(process));
         let line = format!("{} starts in epoch {}", host.name, epoch.0);
         self.checker.note(self.now, line);
         self.turn(id);
@@ -460,6 +472,9 @@ impl Sim {
     }
 
     fn run_to(&mut self, end: SimTime) {
+        if !self.setup.slot.is_zero() {
+            return self.run_slots_to(end);
+        }
         while let Some((at, happening)) = self.agenda.next_until(end) {
             self.now = at;
             self.happen(happening);
@@ -487,7 +502,7 @@ impl Sim {
         self.agenda.add(self.now.after(wait), happening);
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(crate) fn happen(&mut self, happening: Happening) {
         // A paused process sees nothing; what is for it waits as long as there is room.
         if let Some(host) = self.whose(&happening)
             && self.hosts[host.0].paused

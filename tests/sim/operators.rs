@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use starling_gossip::{Command, DocumentView, DocumentsEvent, OperatorClaim, SubmitId, Submitted};
@@ -208,7 +209,7 @@ pub fn version_of(envelope: &Bytes) -> Option<DocumentVersion> {
 impl Sim {
     /// A new operator of this run who may sign these.
     pub fn operator(&mut self, roles: &[OperatorClaim]) -> OperatorKey {
-        self.trust.new_operator(roles)
+        Arc::make_mut(&mut self.trust).new_operator(roles)
     }
 
     /// Says which documents are a batch, wherever they turn up.

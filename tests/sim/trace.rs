@@ -89,6 +89,13 @@ impl Trace {
         self.0.number(value);
     }
 
+    /// Adds all of another, as one step.
+    pub fn join(&mut self, other: &Self) {
+        for lane in other.0.lanes {
+            self.0.number(lane);
+        }
+    }
+
     /// The hash so far.
     #[must_use]
     pub fn hash(&self) -> TraceHash {

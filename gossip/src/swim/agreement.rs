@@ -46,8 +46,8 @@ impl Swim {
         }
         self.operators.told = root;
         let word = [Message::SyncOpen { roots: self.roots() }];
-        for peer in self.listeners(now) {
-            self.send(&peer, &word);
+        for peer in self.listeners(now).iter() {
+            self.send(peer, &word);
         }
     }
 

@@ -99,8 +99,8 @@ impl Swim {
         self.root_moved(before, now);
         self.trust_changed(now);
         let word: Vec<Message> = self.operators.bundles.message().into_iter().collect();
-        for peer in self.listeners(now) {
-            self.send(&peer, &word);
+        for peer in self.listeners(now).iter() {
+            self.send(peer, &word);
         }
     }
 

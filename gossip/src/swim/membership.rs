@@ -462,6 +462,7 @@ impl Swim {
         self.high_water = self.high_water.max(self.members.alive());
         self.sum_owner(name);
         self.view.presence(name, is_present(to));
+        self.links.state_changed(name);
         self.timers.set_earlier(Timer::Links, now + self.settling());
         self.persist_member(name);
         self.emit_member(name);
@@ -531,6 +532,7 @@ impl Swim {
 
     fn forget_member(&mut self, name: &NodeName, state: MemberState) {
         let Some(member) = self.members.remove(name) else { return };
+        self.links.state_changed(name);
         self.sums.replace(name, member.summed, 0);
         self.drop_records(name);
         self.credentials.forget(name);

@@ -1,5 +1,6 @@
 //! Frames out: forwarding at first receipt, gossip ticks, and what rides on probes.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use crate::broadcasts::{Broadcasts, Class, Parcel, ROOM, Reach, Subject, pack};
 use crate::config::Buddy;
 use crate::forward;
 use crate::limits::FORWARD_TO_ALL_MAX;
+use crate::peers::Listeners;
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{self, Accusation, Envelope, Message, RecordDigest};
@@ -112,16 +114,27 @@ impl Swim {
     }
 
     /// Connected peers that shall hear news: all but those that left and those dead for long.
-    pub(super) fn listeners(&self, now: Instant) -> Vec<NodeName> {
-        let listens = |name: &&NodeName| match self.members.get(name) {
+    pub(super) fn listeners(&mut self, now: Instant) -> Arc<[NodeName]> {
+        if let Some(known) = self.links.listeners(now) {
+            return Arc::clone(known);
+        }
+        let mut until: Option<Instant> = None;
+        let mut listens = |name: &&NodeName| match self.members.get(name) {
             None => true,
             Some(member) => match member.state {
                 MemberState::Joining | MemberState::Alive | MemberState::Suspect => true,
-                MemberState::Dead => now.saturating_duration_since(member.since) < self.config.gossip_to_dead,
+                MemberState::Dead => {
+                    let end = member.since + self.config.gossip_to_dead;
+                    let still = now < end;
+                    until = until.into_iter().chain(still.then_some(end)).min();
+                    still
+                }
                 MemberState::Left => false,
             },
         };
-        self.links.names().filter(listens).cloned().collect()
+        let names: Arc<[NodeName]> = self.links.names().filter(&mut listens).cloned().collect();
+        self.links.set_listeners(Listeners { names: Arc::clone(&names), until });
+        names
     }
 
     /// First receipt: state and our own words to all connected peers while they are few, membership of others to as many
@@ -129,15 +142,15 @@ impl Swim {
     pub(super) fn flush(&mut self, now: Instant) {
         self.pace.flushed(now);
         let listeners = self.listeners(now);
-        let mut few = listeners.clone();
+        let mut few: Vec<&NodeName> = listeners.iter().collect();
         forward::draw(&mut few, self.config.gossip_targets, &mut self.rng);
         if self.broadcasts.has_wide_news() {
-            for target in forward::first_targets(listeners.clone(), self.size(), &mut self.rng) {
-                let parcels = self.broadcasts.news(&target, Reach::Wide);
-                self.deliver(&target, parcels);
+            for target in forward::first_targets(listeners.iter().collect(), self.size(), &mut self.rng) {
+                let parcels = self.broadcasts.news(target, Reach::Wide);
+                self.deliver(target, parcels);
             }
         }
-        for target in &few {
+        for target in few {
             let parcels = self.broadcasts.news(target, Reach::Narrow);
             self.deliver(target, parcels);
         }
@@ -162,7 +175,7 @@ impl Swim {
             self.burst = 0;
         }
         forward::draw(&mut targets, self.config.gossip_targets, &mut self.rng);
-        for target in &targets {
+        for target in targets {
             let parcels = self.broadcasts.pick(target, Broadcasts::flush_room());
             self.deliver(target, parcels);
         }
@@ -172,7 +185,7 @@ impl Swim {
     }
 
     /// Drops what was told often enough; returns who still has something to hear.
-    fn retire(&mut self, listeners: &[NodeName]) -> Vec<NodeName> {
+    fn retire<'a>(&mut self, listeners: &'a [NodeName]) -> Vec<&'a NodeName> {
         let members = self.size();
         let most = if self.is_busy() { BUSY_COPIES } else { u32::MAX };
         let copies = self.config.copies(members);
