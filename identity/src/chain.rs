@@ -19,7 +19,10 @@ use std::cmp::Ordering;
 
 use starling_model::{Code, codes};
 
-pub use exchange::{Answer, ExchangeInvalid, Request, answer, missing};
+pub use exchange::{
+    Answer, ExchangeInvalid, Question, Request, answer, missing, read_key_answer, read_list_answer, reply,
+    whatever_follows,
+};
 
 use crate::armor;
 use crate::bundle::{BundleInvalid, LABEL, Signer, TrustBundle};
