@@ -143,7 +143,8 @@ impl NodeCertificates {
             by_key.entry(facts.key_hash()).or_default().push((Reverse(facts.not_after), der.clone()));
         }
         let newest = |mut held: Vec<(Reverse<_>, CertificateDer<'static>)>| {
-            held.sort_by_key(|(end, _)| *end);
+            held.sort_by(|one, other| (one.0, one.1.as_ref()).cmp(&(other.0, other.1.as_ref())));
+            held.dedup();
             held.into_iter().map(|(_, der)| der).take(CERTIFICATES_PER_KEY_MAX).collect()
         };
         Self { by_key: by_key.into_iter().map(|(key, held)| (key, newest(held))).collect(), lists }

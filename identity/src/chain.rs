@@ -103,6 +103,14 @@ pub enum UpdateRefused {
         /// Of the update.
         sequence: u64,
     },
+    /// It names lists of renewed certificates that nobody has handed in.
+    #[error("the update to sequence {sequence} names {missing} lists of certificates that are not held here")]
+    Lists {
+        /// Of the update.
+        sequence: u64,
+        /// How many.
+        missing: usize,
+    },
     /// Neither a root nor an admin of the bundle before it signed one.
     #[error(
         "the update to sequence {sequence} is not signed by a root or an admin of the bundle before it; to drop a root takes a root"

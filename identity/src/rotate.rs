@@ -11,12 +11,16 @@
 use std::fmt;
 
 use rustls_pki_types::CertificateDer;
+use starling_model::NodeName;
 use zeroize::Zeroizing;
 
+use crate::armor;
 use crate::bundle::TrustBundle;
 use crate::certificates::CertificateList;
 use crate::issue::{Authority, IssueError, IssuingCa, update_by_root};
+use crate::keys::{self, EcKey};
 use crate::limits::LISTS_MAX;
+use crate::path;
 use crate::time::UnixTime;
 use crate::trust::TrustView;
 use crate::x509::Facts;
@@ -118,6 +122,31 @@ pub fn finish(before: &TrustBundle, root_key_pem: &str) -> Result<TrustBundle, I
     })?;
     // A file that only a root which is gone has signed could not be read alone.
     TrustBundle::parse(&bundle.to_file()).map_err(|_| IssueError::ForeignRoot)
+}
+
+/// A node's certificate in DER.
+pub type NodeCertificate = CertificateDer<'static>;
+
+/// The node certificate of a file that `trust issue node` or a node keeps; nothing when it is none.
+#[must_use]
+pub fn read_issued(file: &[u8]) -> Option<NodeCertificate> {
+    armor::decode_certificates(file)?.into_iter().next()
+}
+
+/// Node and issuing key of a certificate by an issuing CA of this bundle, whatever its dates.
+#[must_use]
+pub fn node_of(bundle: &TrustBundle, certificate: &NodeCertificate) -> Option<(NodeName, [u8; 32])> {
+    let issuer = bundle.issuer_of(&Facts::read(certificate)?)?.clone();
+    let chain = [certificate.clone(), issuer];
+    let ca = path::verify_issuers(&chain, &TrustView::new(bundle.clone()), path::When::Whenever).ok()?;
+    Some((ca.node, ca.facts.key_hash()))
+}
+
+/// The first bytes of the key hash of a root whose key this is; `None` when it is no key.
+#[must_use]
+pub fn root_short(root_key_pem: &str) -> Option<[u8; 4]> {
+    let key = EcKey::from_pem(root_key_pem).ok()?;
+    Some(keys::short(&keys::sha256(&key.spki())))
 }
 
 /// The place of the newest issuing CA, while a rotation is under way.
