@@ -26,7 +26,6 @@ use crate::files;
 
 /// Flags of `trust rotate`.
 #[derive(Args, Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag, and clap sees to it that one step is named")]
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(super) step: StepArgs,
