@@ -50,7 +50,21 @@ fn one_certificate_more_than_a_list_holds_begins_the_next() {
     long.resize(LIST_BYTES_MAX + 1, 0);
     assert_eq!(CertificateList::decode(&long), Err(ListInvalid));
     let key = Facts::read(&many[0]).unwrap().key_hash();
-    assert_eq!(NodeCertificates::new(lists).of_key(&key).len(), CERTIFICATES_PER_KEY_MAX);
+    assert_eq!(NodeCertificates::new(lists).of_key(&key).len(), 1, "the same counts once");
+}
+
+#[test]
+fn one_certificate_more_than_a_key_may_have_is_left_out() {
+    let mesh = Mesh::new("prod.internal");
+    let one = node_ca(&mesh, "web-1");
+    let key = Facts::read(&one).unwrap().key_hash();
+    let renewed = |_| mesh.ca.renew(&mesh.trust, &one, crate::fixtures::NOW).unwrap();
+    let held = |count: usize| {
+        let all: Vec<_> = (0..count).map(renewed).collect();
+        NodeCertificates::new(CertificateList::pack(&all).unwrap()).of_key(&key).len()
+    };
+    assert_eq!(held(CERTIFICATES_PER_KEY_MAX), CERTIFICATES_PER_KEY_MAX);
+    assert_eq!(held(CERTIFICATES_PER_KEY_MAX + 1), CERTIFICATES_PER_KEY_MAX);
 }
 
 #[test]
