@@ -4,18 +4,21 @@
 //!
 //! ```text
 //! file      := "STB1" | blen u32 | body | signatures u8 | { kind u8 | key id u32 | slen u16 | signature }
-//! body      := mesh id [32] | sequence u64 | previous [32] | flags u8 (1 = shared issuer) | present u8 | threshold u8
-//!              | trust domain text | roots u8 { DER } | issuers u8 { DER } | operators u8 { operator }
+//! body      := mesh id [32] | sequence u64 | previous [32] | flags u8 (1 = shared issuer, 2 = lists) | present u8
+//!              | threshold u8 | trust domain text | roots u8 { DER } | issuers u8 { DER } | operators u8 { operator }
+//!              | with flag 2: lists u8 { SHA-256 }
 //! operator  := id u32 | roles u8 | key [32] | name text
 //! text      := len u8 | bytes          DER := len u16 | bytes          integers little-endian
 //! ```
 //!
-//! `present` is the index of the issuing certificate that members show (used while a root is rotated), `threshold` the
-//! number of admins that an update needs: 1. Signature kind 0 is ECDSA by the root at index *key id*, kind 1 Ed25519 by
+//! `present` is the index of the issuing certificate that members show (used while a root is rotated), `lists` name the
+//! renewed node certificates that belong to the bundle ([`crate::certificates`]), `threshold` is the number of admins that an update needs: 1. Signature kind 0 is ECDSA by the root at index *key id*, kind 1 Ed25519 by
 //! the operator *key id*; other kinds are skipped. A file must carry a signature by one of its own roots; an update of a
-//! chain is judged by the bundle before it ([`crate::chain`]).
+//! chain is judged by the bundle before it ([`crate::chain`]). An update by a root whose place changes is signed for both
+//! places.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_lc_rs::signature::ED25519;
@@ -24,6 +27,7 @@ use starling_model::{Code, MeshId, TrustDomain, codes, names};
 
 use crate::armor;
 use crate::keys::{self, EcKey, EdKey};
+use crate::limits::LISTS_MAX;
 use crate::path;
 use crate::signature::domain_message;
 use crate::wire::{Reader, WireError, Writer};
@@ -41,6 +45,7 @@ const OPERATORS_MAX: usize = 64;
 const SIGNATURES_MAX: usize = 68;
 const _: () = assert!(SIGNATURES_MAX == ROOTS_MAX + OPERATORS_MAX);
 const FLAG_SHARED_ISSUER: u8 = 1;
+const FLAG_LISTS: u8 = 2;
 const SIGNED_BY_ROOT: u8 = 0;
 const SIGNED_BY_OPERATOR: u8 = 1;
 
@@ -170,6 +175,10 @@ pub struct TrustBundle {
     pub roots: Vec<CertificateDer<'static>>,
     /// Issuing certificates under them.
     pub issuers: Vec<CertificateDer<'static>>,
+    /// Which of them members show, where they have a certificate by it.
+    pub present: usize,
+    /// SHA-256 of each list of renewed node certificates.
+    pub lists: Vec<[u8; 32]>,
     /// Who may sign what.
     pub operators: Vec<Operator>,
     /// The issuing key goes to every host, so any host can pose as any node (ST0604).
@@ -266,6 +275,24 @@ impl TrustBundle {
         armor::encode(LABEL, &self.raw).as_bytes().to_vec()
     }
 
+    /// Where the root with this key hash stands.
+    pub(crate) fn place_of_root(&self, key_hash: &[u8; 32]) -> Option<u32> {
+        let is = |der: &CertificateDer<'_>| Facts::read(der).is_some_and(|facts| facts.key_hash() == *key_hash);
+        self.roots.iter().position(is).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// The issuing certificate that signed this one.
+    pub(crate) fn issuer_of(&self, certificate: &Facts<'_>) -> Option<&CertificateDer<'static>> {
+        self.issuers.iter().find(|der| Facts::read(der).is_some_and(|issuer| certificate.is_signed_by(&issuer)))
+    }
+
+    /// The first four bytes of the key hash of each root, in order.
+    #[must_use]
+    pub fn roots_short(&self) -> Vec<[u8; 4]> {
+        let short = |der| Facts::read(der).map_or([0; 4], |facts| keys::short(&facts.key_hash()));
+        self.roots.iter().map(short).collect()
+    }
+
     /// The first four bytes of the first root's key hash.
     #[must_use]
     pub fn root_short(&self) -> [u8; 4] {
@@ -280,6 +307,8 @@ impl TrustBundle {
             sequence: 1,
             roots: vec![draft.root.clone()],
             issuers: vec![draft.issuer.clone()],
+            present: 0,
+            lists: Vec::new(),
             operators: vec![draft.operator.clone()],
             shared_issuer: draft.shared_issuer,
             previous: [0; 32],
@@ -301,7 +330,9 @@ impl TrustBundle {
     fn signed(&self, by: &BundleSigner<'_>) -> Result<Vec<u8>, BundleInvalid> {
         let mut body = Writer::default();
         body.raw(&self.mesh_id.0).u64(self.sequence).raw(&self.previous);
-        body.u8(if self.shared_issuer { FLAG_SHARED_ISSUER } else { 0 }).u8(0).u8(1);
+        let shared = if self.shared_issuer { FLAG_SHARED_ISSUER } else { 0 };
+        let lists = if self.lists.is_empty() { 0 } else { FLAG_LISTS };
+        body.u8(shared | lists).count(self.present)?.u8(1);
         body.text(self.trust_domain.as_str())?;
         body.count(self.roots.len())?;
         self.roots.iter().try_for_each(|der| body.bytes(der).map(drop))?;
@@ -311,18 +342,28 @@ impl TrustBundle {
         for operator in &self.operators {
             body.u32(operator.id).u8(operator.roles.0).raw(&operator.key).text(&operator.name)?;
         }
+        if !self.lists.is_empty() {
+            body.count(self.lists.len())?;
+            body.raw(self.lists.as_flattened());
+        }
         let body = body.into_bytes();
         let message = domain_message("bundle", &self.mesh_id, &body);
         let mut raw = Writer::default();
         let len = u32::try_from(body.len()).map_err(|_| WireError::Value)?;
-        raw.raw(&MAGIC).u32(len).raw(&body).count(1)?;
+        raw.raw(&MAGIC).u32(len).raw(&body);
         match by {
             BundleSigner::Root { at, key } => {
                 let signature = key.sign(&message).ok_or(BundleInvalid::Signature)?;
-                raw.u8(SIGNED_BY_ROOT).u32(*at).bytes(&signature)?;
+                // One place in the bundle that judges, and one here, by which every reader can judge the file alone.
+                let here = self.place_of_root(&keys::sha256(&key.spki()));
+                let places: Vec<u32> = std::iter::once(*at).chain(here.filter(|here| here != at)).collect();
+                raw.count(places.len())?;
+                for place in places {
+                    raw.u8(SIGNED_BY_ROOT).u32(place).bytes(&signature)?;
+                }
             }
             BundleSigner::Operator { id, key } => {
-                raw.u8(SIGNED_BY_OPERATOR).u32(*id).bytes(&key.sign(&message))?;
+                raw.count(1)?.u8(SIGNED_BY_OPERATOR).u32(*id).bytes(&key.sign(&message))?;
             }
         }
         Ok(raw.into_bytes())
@@ -365,8 +406,10 @@ impl TrustBundle {
         let roots = read_certificates(&mut reader, ROOTS_MAX)?;
         let issuers = read_certificates(&mut reader, ISSUERS_MAX)?;
         let operators = read_operators(&mut reader)?;
+        let lists = if flags & FLAG_LISTS == 0 { Vec::new() } else { read_lists(&mut reader)? };
         reader.finish()?;
-        let known = flags & !FLAG_SHARED_ISSUER == 0 && threshold == 1 && usize::from(present) < issuers.len();
+        let present = usize::from(present);
+        let known = flags & !(FLAG_SHARED_ISSUER | FLAG_LISTS) == 0 && threshold == 1 && present < issuers.len();
         if !known || sequence == 0 || roots.is_empty() {
             return Err(WireError::Value.into());
         }
@@ -376,6 +419,8 @@ impl TrustBundle {
             sequence,
             roots,
             issuers,
+            present,
+            lists,
             operators,
             shared_issuer: flags & FLAG_SHARED_ISSUER != 0,
             previous,
@@ -476,6 +521,17 @@ fn read_certificates(reader: &mut Reader<'_>, max: usize) -> Result<Vec<Certific
         return Err(WireError::Value);
     }
     (0..count).map(|_| Ok(CertificateDer::from(reader.bytes()?.to_vec()))).collect()
+}
+
+fn read_lists(reader: &mut Reader<'_>) -> Result<Vec<[u8; 32]>, WireError> {
+    let count = usize::from(reader.u8()?);
+    // None is written without the flag: one body for one meaning.
+    if count == 0 || count > LISTS_MAX {
+        return Err(WireError::Value);
+    }
+    let lists: Vec<[u8; 32]> = (0..count).map(|_| reader.array()).collect::<Result<_, _>>()?;
+    let distinct: BTreeSet<&[u8; 32]> = lists.iter().collect();
+    if distinct.len() == lists.len() { Ok(lists) } else { Err(WireError::Value) }
 }
 
 fn read_operators(reader: &mut Reader<'_>) -> Result<Vec<Operator>, WireError> {

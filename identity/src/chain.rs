@@ -19,7 +19,10 @@ use std::cmp::Ordering;
 
 use starling_model::{Code, codes};
 
-pub use exchange::{Answer, ExchangeInvalid, Request, answer, missing};
+pub use exchange::{
+    Answer, ExchangeInvalid, Question, Request, answer, missing, read_key_answer, read_list_answer, reply,
+    whatever_follows,
+};
 
 use crate::armor;
 use crate::bundle::{BundleInvalid, LABEL, Signer, TrustBundle};
@@ -99,6 +102,14 @@ pub enum UpdateRefused {
     NotNext {
         /// Of the update.
         sequence: u64,
+    },
+    /// It names lists of renewed certificates that nobody has handed in.
+    #[error("the update to sequence {sequence} names {missing} lists of certificates that are not held here")]
+    Lists {
+        /// Of the update.
+        sequence: u64,
+        /// How many.
+        missing: usize,
     },
     /// Neither a root nor an admin of the bundle before it signed one.
     #[error(

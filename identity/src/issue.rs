@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, GeneralSubtree, IsCa, Issuer, KeyUsagePurpose,
-    NameConstraints, SerialNumber, date_time_ymd,
+    NameConstraints, PublicKeyData, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 use starling_model::mesh::hex;
@@ -29,13 +29,17 @@ use zeroize::Zeroizing;
 use crate::armor;
 use crate::bundle::{BundleInvalid, BundleSigner, Draft, Operator, Roles, TrustBundle};
 use crate::keys::{self, EcKey, EdKey, KeyInvalid};
+use crate::path;
 use crate::time::{DAY_SECONDS, LAST_SECOND, UnixTime};
+use crate::trust::TrustView;
 use crate::x509::Facts;
 
 /// Clocks differ: a certificate is valid from this long before it was made.
 pub(crate) const BACK_DATED_SECONDS: u64 = DAY_SECONDS;
 const ROOT_DAYS: u64 = 3_650;
 const ISSUER_DAYS: u64 = 1_826;
+/// Bytes of an uncompressed point of P-256.
+const POINT_BYTES: usize = 65;
 /// Longest life of a node CA that may be asked for: that of an issuing CA.
 pub const NODE_DAYS_MAX: u32 = 1_826;
 /// Life of a node CA if nothing is asked for.
@@ -76,6 +80,15 @@ pub enum IssueError {
         /// The clock.
         now: UnixTime,
     },
+    /// A step of a rotation that does not follow what the bundle says.
+    #[error("{0}")]
+    Rotation(&'static str),
+    /// A certificate that is to be renewed is none of a node of this mesh.
+    #[error("a certificate that is to be renewed is none of a node of this mesh")]
+    ForeignNode,
+    /// More certificates than a bundle can name.
+    #[error("{0} certificates are more than a trust bundle can name")]
+    TooManyNodes(usize),
     /// Random bytes, a key or a signature could not be made.
     #[error("the crypto provider failed")]
     Provider,
@@ -150,6 +163,29 @@ impl fmt::Debug for IssuedNode {
     }
 }
 
+/// A root and an issuing CA under it, with their keys.
+pub(crate) struct Authority {
+    pub(crate) root_key: EcKey,
+    pub(crate) root: CertificateDer<'static>,
+    pub(crate) issuer_key: EcKey,
+    pub(crate) issuer: CertificateDer<'static>,
+}
+
+impl Authority {
+    pub(crate) fn create(trust_domain: &TrustDomain, now: UnixTime) -> Result<Self, IssueError> {
+        let (root_key, issuer_key) = (EcKey::generate()?, EcKey::generate()?);
+        let permitted = trust_domain.as_str();
+        let root_end = now.plus(ROOT_DAYS * DAY_SECONDS);
+        let root_params = CaProfile { level: Level::Root, permitted, not_after: root_end }.params(&root_key, now)?;
+        let root = root_params.self_signed(&root_key)?;
+        let issuer_end = now.plus(ISSUER_DAYS * DAY_SECONDS);
+        let issuer = CaProfile { level: Level::Issuer, permitted, not_after: issuer_end }
+            .params(&issuer_key, now)?
+            .signed_by(&issuer_key, &Issuer::from_params(&root_params, &root_key))?;
+        Ok(Self { root: root.der().clone(), issuer: issuer.der().clone(), root_key, issuer_key })
+    }
+}
+
 /// Makes root, issuing CA, the first operator key (all roles) and the bundle of sequence 1.
 ///
 /// # Errors
@@ -163,27 +199,12 @@ pub fn create_trust_domain(
     if !names::is_label(operator) {
         return Err(IssueError::OperatorName(operator.chars().take(80).collect()));
     }
-    let (root_key, issuer_key) = (EcKey::generate()?, EcKey::generate()?);
-    let permitted = trust_domain.as_str();
-    let root_end = now.plus(ROOT_DAYS * DAY_SECONDS);
-    let root_params = CaProfile { level: Level::Root, permitted, not_after: root_end }.params(&root_key, now)?;
-    let root = root_params.self_signed(&root_key)?;
-    let issuer_end = now.plus(ISSUER_DAYS * DAY_SECONDS);
-    let issuer = CaProfile { level: Level::Issuer, permitted, not_after: issuer_end }
-        .params(&issuer_key, now)?
-        .signed_by(&issuer_key, &Issuer::from_params(&root_params, &root_key))?;
-
+    let Authority { root_key, root, issuer_key, issuer } = Authority::create(trust_domain, now)?;
     let operator_pkcs8 = EdKey::generate_pkcs8()?;
     let operator_key = EdKey::from_pkcs8(&operator_pkcs8)?;
     let operator = Operator { id: 1, name: operator.to_owned(), key: operator_key.public(), roles: Roles::all() };
     let operator_key_id = operator.key_id();
-    let draft = Draft {
-        trust_domain: trust_domain.clone(),
-        root: root.der().clone(),
-        issuer: issuer.der().clone(),
-        operator,
-        shared_issuer,
-    };
+    let draft = Draft { trust_domain: trust_domain.clone(), root, issuer, operator, shared_issuer };
     let bundle = TrustBundle::first(&draft, &root_key).map_err(IssueError::Bundle)?;
     Ok(NewTrustDomain {
         root_key_pem: root_key.to_pem(),
@@ -252,9 +273,7 @@ pub fn update_by_root(
     change: impl FnOnce(&mut TrustBundle),
 ) -> Result<TrustBundle, IssueError> {
     let key = EcKey::from_pem(root_key_pem).map_err(IssueError::Key)?;
-    let hash = keys::sha256(&key.spki());
-    let at = before.roots.iter().position(|der| Facts::read(der).is_some_and(|facts| facts.key_hash() == hash));
-    let at = at.and_then(|at| u32::try_from(at).ok()).ok_or(IssueError::ForeignRoot)?;
+    let at = before.place_of_root(&keys::sha256(&key.spki())).ok_or(IssueError::ForeignRoot)?;
     before.next(change, &BundleSigner::Root { at, key: &key }).map_err(IssueError::Bundle)
 }
 
@@ -300,10 +319,7 @@ impl IssuingCa {
         check_dates(self.not_before, self.not_after, now)?;
         let key = EcKey::generate()?;
         let not_after = now.plus(u64::from(ttl_days).saturating_mul(DAY_SECONDS)).min(self.not_after);
-        let permitted = self.trust_domain.node_dns(node);
-        let params = CaProfile { level: Level::Node, permitted: &permitted, not_after }.params(&key, now)?;
-        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
-        let certificate = params.signed_by(&key, &issuer)?.der().clone();
+        let certificate = self.certify(node, &key, not_after, now)?;
         let serial = Facts::read(&certificate).map(|facts| hex(facts.serial)).ok_or(IssueError::Provider)?;
         Ok(IssuedNode {
             node: node.clone(),
@@ -313,6 +329,64 @@ impl IssuingCa {
             key_hash: keys::sha256(&key.spki()),
             serial,
         })
+    }
+}
+
+impl IssuingCa {
+    /// A certificate of one more life of the same length for the key that `held` certifies; `held` is a node certificate
+    /// by an issuing CA of `bundle`. Its life is cut at this issuing CA's own.
+    ///
+    /// # Errors
+    /// [`IssueError::ForeignNode`] when it is none, [`IssueError::IssuerDates`], or a failing provider.
+    pub(crate) fn renew(
+        &self,
+        bundle: &TrustView,
+        held: &CertificateDer<'static>,
+        now: UnixTime,
+    ) -> Result<CertificateDer<'static>, IssueError> {
+        check_dates(self.not_before, self.not_after, now)?;
+        let facts = Facts::read(held).ok_or(IssueError::ForeignNode)?;
+        let issuer = bundle.bundle().issuer_of(&facts).ok_or(IssueError::ForeignNode)?.clone();
+        let chain = [held.clone(), issuer];
+        let ca = path::verify_issuers(&chain, bundle, path::When::Whenever).map_err(|_| IssueError::ForeignNode)?;
+        let life = facts.not_before.until(facts.not_after).as_secs().saturating_sub(BACK_DATED_SECONDS);
+        let not_after = now.plus(life.max(DAY_SECONDS)).min(self.not_after);
+        let key = HeldKey::read(facts.spki).ok_or(IssueError::ForeignNode)?;
+        self.certify(&ca.node, &key, not_after, now)
+    }
+
+    fn certify(
+        &self,
+        node: &NodeName,
+        key: &impl PublicKeyData,
+        not_after: UnixTime,
+        now: UnixTime,
+    ) -> Result<CertificateDer<'static>, IssueError> {
+        let permitted = self.trust_domain.node_dns(node);
+        let params = CaProfile { level: Level::Node, permitted: &permitted, not_after }.params(key, now)?;
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key)?;
+        Ok(params.signed_by(key, &issuer)?.der().clone())
+    }
+}
+
+/// The public half of somebody's P-256 key.
+struct HeldKey(Vec<u8>);
+
+impl HeldKey {
+    /// DER of a SubjectPublicKeyInfo; its end is the uncompressed point (RFC 5480, 2.2).
+    fn read(spki: &[u8]) -> Option<Self> {
+        let key = Self(spki.get(spki.len().checked_sub(POINT_BYTES)?..)?.to_vec());
+        (key.subject_public_key_info() == spki).then_some(key)
+    }
+}
+
+impl PublicKeyData for HeldKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
     }
 }
 
@@ -333,8 +407,8 @@ pub(crate) struct CaProfile<'a> {
 }
 
 impl CaProfile<'_> {
-    pub(crate) fn params(&self, key: &EcKey, now: UnixTime) -> Result<CertificateParams, IssueError> {
-        let hash = hex(&keys::sha256(&key.spki()));
+    pub(crate) fn params(&self, key: &impl PublicKeyData, now: UnixTime) -> Result<CertificateParams, IssueError> {
+        let hash = hex(&keys::sha256(&key.subject_public_key_info()));
         let (path_len, word, digits) = match self.level {
             Level::Root => (2, "root", 8),
             Level::Issuer => (1, "issuer", 8),

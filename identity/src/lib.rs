@@ -12,13 +12,14 @@
 //! themselves is signed with a record key ([`signature`]), and that key is bound to the node by a node statement
 //! ([`statement`]), provable with the bundle alone. What operators decide is signed with their keys ([`operator`]).
 //!
-//! Reading order: [`verify`], `x509`, [`trust`], [`bundle`], [`chain`], [`issue`], [`node`], [`statement`],
-//! [`current`], [`tls`].
+//! Reading order: [`verify`], `x509`, [`trust`], [`bundle`], [`chain`], [`certificates`], [`issue`], [`rotate`], [`node`],
+//! [`statement`], [`current`], [`tls`].
 //!
 //! Nothing here touches a file, a socket or a clock: time is a parameter. Key generation, serial numbers and
 //! signatures draw entropy from the crypto provider (aws-lc-rs), the one exception.
 
 pub mod bundle;
+pub mod certificates;
 pub mod chain;
 pub mod current;
 pub mod inspect;
@@ -29,6 +30,7 @@ pub mod limits;
 pub mod node;
 pub mod operator;
 pub mod revoked;
+pub mod rotate;
 pub mod signature;
 pub mod statement;
 pub mod time;
@@ -47,6 +49,7 @@ mod x509;
 mod fixtures;
 
 pub use bundle::{BundleInvalid, Operator, Role, Roles, Signer, TrustBundle};
+pub use certificates::{CertificateList, NodeCertificates};
 pub use chain::BundleChain;
 pub use current::CurrentIdentity;
 pub use issue::{IssueError, IssuedNode, IssuingCa, NewTrustDomain, create_trust_domain, update_by_root};

@@ -1,4 +1,4 @@
-//! Limits of the chain of trust bundles, each with its reason.
+//! Limits of the chain of trust bundles and of renewed certificates, each with its reason.
 
 /// Most bundles kept before the newest. A fork is healed and a laggard caught up within so many updates; who is further
 /// behind needs a new join file.
@@ -17,3 +17,13 @@ const _: () = assert!(1 << (REQUEST_HASHES_MAX - 2) == ANCESTORS_MAX);
 /// Largest request of `starling-trust/1`.
 pub const REQUEST_BYTES_MAX: usize = 1_024;
 const _: () = assert!(4 + 32 + 1 + REQUEST_HASHES_MAX * 32 <= REQUEST_BYTES_MAX);
+/// Largest list of renewed node certificates, some 1,200 of them: handed in as base64 it fits a request of 1 MiB to the API.
+pub const LIST_BYTES_MAX: usize = 700_000;
+const _: () = assert!(LIST_BYTES_MAX / 3 * 4 + 4_096 <= 1 << 20 && LIST_BYTES_MAX + 4 <= ANSWER_BYTES_MAX);
+/// Most lists that one bundle names: enough for more nodes than a mesh may have.
+pub const LISTS_MAX: usize = 16;
+/// Largest node certificate in a list; ours have about 600 bytes with the longest names.
+pub const LISTED_BYTES_MAX: usize = 2_048;
+/// Certificates of one issuing key that are held: one under each root that a bundle may have.
+pub const CERTIFICATES_PER_KEY_MAX: usize = 4;
+const _: () = assert!(4 + 1 + CERTIFICATES_PER_KEY_MAX * (2 + LISTED_BYTES_MAX) <= ANSWER_BYTES_MAX);

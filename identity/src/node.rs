@@ -1,7 +1,9 @@
 //! [`NodeIdentity`]: everything one node is, read from its files and checked as its peers will check it.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls_pki_types::CertificateDer;
 use starling_model::{BootEpoch, Code, MeshId, NodeName, TrustDomain, codes};
 use zeroize::Zeroizing;
@@ -9,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::armor;
 use crate::bundle::TrustBundle;
 use crate::issue::IssueError;
-use crate::keys::{EcKey, EdKey, KeyInvalid};
+use crate::keys::{self, EcKey, EdKey, KeyInvalid};
 use crate::leaf::{Leaf, Minter};
 use crate::path::{self, When};
 use crate::signature::SignatureKind;
@@ -70,13 +72,21 @@ pub struct NodeIdentity {
     mesh_id: MeshId,
     trust_domain: TrustDomain,
     node: NodeName,
-    issuers: Vec<CertificateDer<'static>>,
     issuing_key: EcKey,
     issuing_key_hash: [u8; 32],
+    record_key: EdKey,
+    /// What was installed with the key.
+    installed: Vec<CertificateDer<'static>>,
+    shown: ArcSwap<Shown>,
+}
+
+/// The chain that is shown: one of several that certify the issuing key.
+#[derive(Clone, Debug)]
+struct Shown {
+    issuers: Vec<CertificateDer<'static>>,
     root: [u8; 4],
     not_before: UnixTime,
     not_after: UnixTime,
-    record_key: EdKey,
 }
 
 impl fmt::Debug for NodeIdentity {
@@ -84,7 +94,7 @@ impl fmt::Debug for NodeIdentity {
         f.debug_struct("NodeIdentity")
             .field("node", &self.node)
             .field("trust_domain", &self.trust_domain)
-            .field("not_after", &self.not_after)
+            .field("not_after", &self.certificate_not_after())
             .finish_non_exhaustive()
     }
 }
@@ -110,29 +120,54 @@ impl NodeIdentity {
         record_key_pkcs8: &[u8],
         now: UnixTime,
     ) -> Result<Self, IdentityInvalid> {
-        let issuers = armor::decode_certificates(chain_pem.as_bytes())
+        Self::load_renewed(&TrustView::new(bundle.clone()), chain_pem, issuing_key_pem, record_key_pkcs8, now)
+    }
+
+    /// The same where certificates may have been renewed: those that `trust` holds for the key count beside the chain that
+    /// was installed, and the one that the bundle wants shown is shown.
+    ///
+    /// # Errors
+    /// [`IdentityInvalid`] with the first thing that is wrong with the installed chain, if no other does.
+    pub fn load_renewed(
+        trust: &TrustView,
+        chain_pem: &str,
+        issuing_key_pem: &str,
+        record_key_pkcs8: &[u8],
+        now: UnixTime,
+    ) -> Result<Self, IdentityInvalid> {
+        let installed = armor::decode_certificates(chain_pem.as_bytes())
             .filter(|issuers| (1..=path::ISSUERS_MAX).contains(&issuers.len()))
             .ok_or(IdentityInvalid::Chain)?;
         let issuing_key = EcKey::from_pem(issuing_key_pem).map_err(IdentityInvalid::IssuingKey)?;
         let record_key = EdKey::from_pkcs8(record_key_pkcs8).map_err(IdentityInvalid::RecordKey)?;
-        let trust = TrustView::new(bundle.clone());
-        let ca = path::verify_issuers(&issuers, &trust, When::At(now)).map_err(IdentityInvalid::Refused)?;
-        if ca.facts.spki != issuing_key.spki() {
-            return Err(IdentityInvalid::KeyMismatch);
-        }
-        let begins = issuers.iter().filter_map(|der| Facts::read(der)).map(|facts| facts.not_before).max();
+        let (node, shown) = choose(trust, &installed, &issuing_key, now)?;
         Ok(Self {
-            mesh_id: bundle.mesh_id,
-            trust_domain: bundle.trust_domain.clone(),
-            node: ca.node.clone(),
-            issuing_key_hash: ca.facts.key_hash(),
-            root: ca.root,
-            not_before: begins.unwrap_or_default(),
-            not_after: ca.not_after,
+            mesh_id: trust.bundle().mesh_id,
+            trust_domain: trust.bundle().trust_domain.clone(),
+            node,
+            issuing_key_hash: keys::sha256(&issuing_key.spki()),
             issuing_key,
             record_key,
-            issuers,
+            installed,
+            shown: ArcSwap::from_pointee(shown),
         })
+    }
+
+    /// Shows the chain that this bundle wants shown from the next leaf on; true when it is another one than before. When
+    /// none leads to a root of it, the one in use stays: who refuses it says so.
+    pub fn show(&self, trust: &TrustView, now: UnixTime) -> bool {
+        let Ok((node, shown)) = choose(trust, &self.installed, &self.issuing_key, now) else { return false };
+        let other = node == self.node && self.shown.load().issuers != shown.issuers;
+        if other {
+            self.shown.store(Arc::new(shown));
+        }
+        other
+    }
+
+    /// True when the chain that is shown leads to a root of this bundle.
+    #[must_use]
+    pub fn is_under(&self, trust: &TrustView) -> bool {
+        path::verify_issuers(&self.shown.load().issuers, trust, When::Whenever).is_ok()
     }
 
     /// Who we are.
@@ -162,13 +197,13 @@ impl NodeIdentity {
     /// Earliest end of node CA, issuing CA and root: what an operator must renew before.
     #[must_use]
     pub fn certificate_not_after(&self) -> UnixTime {
-        self.not_after
+        self.shown.load().not_after
     }
 
     /// First bytes of the key hash of the root in use.
     #[must_use]
     pub fn root_short(&self) -> [u8; 4] {
-        self.root
+        self.shown.load().root
     }
 
     /// SHA-256 of our issuing key's SPKI.
@@ -177,10 +212,10 @@ impl NodeIdentity {
         self.issuing_key_hash
     }
 
-    /// Node CA and issuing CA.
+    /// Node CA and issuing CA, as they are shown.
     #[must_use]
-    pub fn issuers(&self) -> &[CertificateDer<'static>] {
-        &self.issuers
+    pub fn issuers(&self) -> Vec<CertificateDer<'static>> {
+        self.shown.load().issuers.clone()
     }
 
     /// A new leaf with a new key, 24 h long.
@@ -188,13 +223,14 @@ impl NodeIdentity {
     /// # Errors
     /// [`IssueError::IssuerDates`] when our own certificate has ended, or a failing provider.
     pub fn mint_leaf(&self, now: UnixTime) -> Result<Leaf, IssueError> {
+        let shown = self.shown.load();
         Minter {
             trust_domain: &self.trust_domain,
             node: &self.node,
             issuing_key: &self.issuing_key,
-            issuers: &self.issuers,
-            not_before: self.not_before,
-            not_after: self.not_after,
+            issuers: &shown.issuers,
+            not_before: shown.not_before,
+            not_after: shown.not_after,
         }
         .mint(now)
     }
@@ -208,7 +244,7 @@ impl NodeIdentity {
     pub fn credential(&self, epoch: BootEpoch) -> Vec<u8> {
         let claim =
             statement::Claim { mesh_id: self.mesh_id, node: &self.node, record_key: self.record_public_key(), epoch };
-        statement::seal(&claim, &self.issuing_key, &self.issuers)
+        statement::seal(&claim, &self.issuing_key, &self.shown.load().issuers)
             .expect("invariant: a loaded key signs, and two certificates of at most 4 KiB each have lengths")
     }
 
@@ -217,6 +253,37 @@ impl NodeIdentity {
     pub fn sign(&self, kind: SignatureKind, body: &[u8]) -> [u8; 64] {
         self.record_key.sign(&kind.message(&self.mesh_id, body))
     }
+}
+
+/// Of the chains that certify this key and are valid now: the one by the issuing CA that the bundle wants shown, else the
+/// one that ends last.
+fn choose(
+    trust: &TrustView,
+    installed: &[CertificateDer<'static>],
+    issuing_key: &EcKey,
+    now: UnixTime,
+) -> Result<(NodeName, Shown), IdentityInvalid> {
+    let spki = issuing_key.spki();
+    let judged = |issuers: &[CertificateDer<'static>]| {
+        let ca = path::verify_issuers(issuers, trust, When::At(now)).map_err(IdentityInvalid::Refused)?;
+        if ca.facts.spki != spki {
+            return Err(IdentityInvalid::KeyMismatch);
+        }
+        let begins = issuers.iter().filter_map(|der| Facts::read(der)).map(|facts| facts.not_before).max();
+        let (root, not_before, not_after) = (ca.root, begins.unwrap_or_default(), ca.not_after);
+        Ok((ca.node, Shown { issuers: issuers.to_vec(), root, not_before, not_after }))
+    };
+    let first = judged(installed);
+    // Another key's certificate makes the files one identity's no longer, whatever else there is.
+    if matches!(first, Err(IdentityInvalid::KeyMismatch)) {
+        return first;
+    }
+    let renewed = trust.chains_of(&keys::sha256(&spki));
+    let wanted = trust.bundle().issuers.get(trust.bundle().present);
+    let rank = |shown: &Shown| (shown.issuers.get(1) == wanted, shown.not_after);
+    let others = renewed.iter().filter_map(|chain| judged(chain).ok());
+    let best = first.as_ref().ok().cloned().into_iter().chain(others).max_by_key(|(_, shown)| rank(shown));
+    best.map_or(first, Ok)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! signature  := ECDSA( "starling/v1/node-statement" ‖ 0x00 ‖ mesh id ‖ statement ) by the node CA's key
 //! ```
 //!
-//! The chain travels along, so a credential is provable with the bundle alone; of several the highest epoch counts.
+//! The chain travels along, so a credential is provable with the bundle alone; of several the highest epoch counts. When
+//! that chain ends at no root any more, a renewed certificate of the same key proves it as well.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use rustls_pki_types::CertificateDer;
@@ -19,6 +20,7 @@ use crate::time::UnixTime;
 use crate::trust::TrustView;
 use crate::verify::PeerRefused;
 use crate::wire::{Reader, WireError, Writer};
+use crate::x509::Facts;
 
 const MAGIC: [u8; 3] = *b"SC1";
 const KIND: &str = "node-statement";
@@ -152,7 +154,12 @@ pub fn verify_credential(
     if node != *owner {
         return Err(CredentialRefused::OtherNode { found: node });
     }
-    let ca = path::verify_issuers(&issuers, trust, When::At(now)).map_err(CredentialRefused::Chain)?;
+    let renewed = renewed(&issuers, trust);
+    let ca = path::verify_issuers(&issuers, trust, When::At(now)).or_else(|refused| {
+        // What it carries may be under a root that is gone: the same key may have a certificate under one that stands.
+        let chain = renewed.iter().find_map(|chain| path::verify_issuers(chain, trust, When::At(now)).ok());
+        chain.ok_or(CredentialRefused::Chain(refused))
+    })?;
     if ca.node != node {
         return Err(CredentialRefused::OtherNode { found: ca.node });
     }
@@ -160,6 +167,12 @@ pub fn verify_credential(
         return Err(CredentialRefused::Forged);
     }
     Ok(VerifiedCredential { record_key, epoch, issuing_key_hash: ca.facts.key_hash() })
+}
+
+/// Chains of the key that a credential's node CA certifies, made later.
+fn renewed(issuers: &[CertificateDer<'_>], trust: &TrustView) -> Vec<[CertificateDer<'static>; 2]> {
+    let key = issuers.first().and_then(|der| Facts::read(der)).map(|facts| facts.key_hash());
+    key.map(|key| trust.chains_of(&key)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! rustls by our rules: the only file that knows provider, versions, groups and ALPN.
 //!
 //! TLS 1.3 only, aws-lc-rs, X25519MLKEM768 first. No tickets, no resumption, no early data: resumption would skip the
-//! verifier and keep an identity that was revoked or rotated since. Both sides always show a certificate, and both
-//! verifiers are [`verify_peer`]. Certificates come from [`CurrentIdentity`] at each handshake. The time is the
+//! verifier and keep an identity that was revoked or rotated since. Both sides of gossip and traffic show a certificate,
+//! and both verifiers are [`verify_peer`]; only questions about trust ([`ALPN_TRUST`]) are asked without one. Certificates come from [`CurrentIdentity`] at each handshake. The time is the
 //! caller's.
 //!
 //! A server accepts a ClientHello only when it offers this server's ALPN. A client must still look at the negotiated
@@ -57,7 +57,7 @@ pub fn server_name() -> ServerName<'static> {
 /// Accepts traffic from any node of our trust domain.
 #[must_use]
 pub fn data_server(current: &CurrentIdentity, clock: Clock) -> Arc<ServerConfig> {
-    server(current, clock, ALPN_MUX)
+    server(current, clock, &[ALPN_MUX], Clients::Proven)
 }
 
 /// Dials traffic to one node and no other.
@@ -66,10 +66,26 @@ pub fn data_client(current: &CurrentIdentity, expected: NodeName, clock: Clock) 
     client(current, Some(expected), clock, ALPN_MUX)
 }
 
-/// Accepts gossip from any node of our trust domain.
+/// Accepts gossip from any node of our trust domain, and questions about trust from anybody. A client without certificate
+/// passes the handshake: who serves a connection looks at its protocol, and of all but [`ALPN_TRUST`] at its certificates.
 #[must_use]
 pub fn gossip_server(current: &CurrentIdentity, clock: Clock) -> Arc<ServerConfig> {
-    server(current, clock, ALPN_GOSSIP)
+    server(current, clock, &[ALPN_GOSSIP, ALPN_TRUST], Clients::ProvenOrNone)
+}
+
+/// Asks anybody about trust, without a certificate of ours and whatever the other side shows: what it answers proves
+/// itself.
+#[must_use]
+pub fn trust_client(clock: Clock) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(FromClock(clock)))
+        .with_protocol_versions(&[&TLS13])
+        .expect("invariant: the provider has suites and groups of TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_TRUST.to_vec()];
+    bare(&mut config);
+    Arc::new(config)
 }
 
 /// Dials gossip: to one node, or to a seed that is known by its address only.
@@ -90,6 +106,12 @@ pub fn peer_of(
     verify_peer(certificates, Expected::AnyOfOurTrustDomain, &current.trust(), clock())
 }
 
+/// The node that our own certificates name. Whether anybody believes them is for others to say.
+#[must_use]
+pub fn own_name(current: &CurrentIdentity) -> Option<NodeName> {
+    current.leaf_chain().first().and_then(claimed_id).map(|id| id.node)
+}
+
 /// Our refusal inside an error of rustls, if it is one.
 #[must_use]
 pub fn refusal_of(error: &rustls::Error) -> Option<&PeerRefused> {
@@ -97,14 +119,28 @@ pub fn refusal_of(error: &rustls::Error) -> Option<&PeerRefused> {
     cause.downcast_ref()
 }
 
-fn server(current: &CurrentIdentity, clock: Clock, alpn: &'static [u8]) -> Arc<ServerConfig> {
-    let verifier = PeerVerifier { current: current.clone(), expected: None };
+/// Whom a server lets finish a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clients {
+    /// Who shows a certificate that holds.
+    Proven,
+    /// The same, and who shows none.
+    ProvenOrNone,
+}
+
+fn server(
+    current: &CurrentIdentity,
+    clock: Clock,
+    protocols: &'static [&'static [u8]],
+    clients: Clients,
+) -> Arc<ServerConfig> {
+    let verifier = PeerVerifier { current: current.clone(), expected: None, clients };
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(FromClock(clock)))
         .with_protocol_versions(&[&TLS13])
         .expect("invariant: the provider has suites and groups of TLS 1.3")
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(Resolver { current: current.clone(), alpn }));
-    config.alpn_protocols = vec![alpn.to_vec()];
+        .with_cert_resolver(Arc::new(Resolver { current: current.clone(), protocols }));
+    config.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.max_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -121,20 +157,25 @@ fn client(
     clock: Clock,
     alpn: &'static [u8],
 ) -> Arc<ClientConfig> {
-    let verifier = PeerVerifier { current: current.clone(), expected };
+    let verifier = PeerVerifier { current: current.clone(), expected, clients: Clients::Proven };
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(FromClock(clock)))
         .with_protocol_versions(&[&TLS13])
         .expect("invariant: the provider has suites and groups of TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(Resolver { current: current.clone(), alpn }));
+        .with_client_cert_resolver(Arc::new(Resolver { current: current.clone(), protocols: &[] }));
     config.alpn_protocols = vec![alpn.to_vec()];
+    bare(&mut config);
+    Arc::new(config)
+}
+
+/// No resumption, no early data, nothing to decompress.
+fn bare(config: &mut ClientConfig) {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
     config.cert_compressors = Vec::new();
     config.cert_decompressors = Vec::new();
-    Arc::new(config)
 }
 
 /// ECDSA only: the handshake signature of a leaf, whose key is P-256.
@@ -165,13 +206,14 @@ impl TimeProvider for FromClock {
 #[derive(Debug)]
 struct Resolver {
     current: CurrentIdentity,
-    alpn: &'static [u8],
+    /// Of a server; clients have no use for it.
+    protocols: &'static [&'static [u8]],
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls goes on when the client offers no ALPN at all; we do not: one purpose, one set of limits.
-        hello.alpn()?.any(|offered| offered == self.alpn).then(|| self.current.certified())
+        hello.alpn()?.any(|offered| self.protocols.contains(&offered)).then(|| self.current.certified())
     }
 }
 
@@ -191,6 +233,7 @@ struct PeerVerifier {
     current: CurrentIdentity,
     /// Dialling: this node, if it is known.
     expected: Option<NodeName>,
+    clients: Clients,
 }
 
 impl PeerVerifier {
@@ -263,13 +306,52 @@ impl ServerCertVerifier for PeerVerifier {
     }
 }
 
+/// Believes every server; the handshake's own signature is checked all the same.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _issuers: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        PeerVerifier::signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SIGNATURES.supported_schemes()
+    }
+}
+
 impl ClientCertVerifier for PeerVerifier {
     fn offer_client_auth(&self) -> bool {
         true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        true
+        self.clients == Clients::Proven
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

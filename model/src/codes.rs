@@ -84,6 +84,7 @@ codes! {
     SHARED_ISSUER = 604, Warning, "shared issuer: any host can pose as any node", "for production issue one identity per node: starling trust issue node NAME";
     BUNDLE_FORKED = 605, Warning, "the trust bundle forked", "members agree by themselves; the two authors compare what they signed, and sign again what was left";
     ROLE_MISSING = 606, Error, "an operator's key lacks the role", "sign with a key that has it; starling trust inspect shows the roles of each key";
+    MEMBERS_BEHIND = 607, Error, "members are behind the rotation of the root", "bring them back, revoke them, or go on without them: --force";
     SECRET_UNSAFE = 610, Error, "a secret file is not safe", "make it a regular file of the agent's user with mode 0600: chmod 600 FILE";
     IDENTITY_MISSING = 611, Error, "no identity on this host", "get a join file from the operator: starling trust issue node NAME, then: starling join NAME.join";
     BUNDLE_INVALID = 613, Error, "the trust bundle cannot be used", "copy trust/bundle.trust from the operator's folder again";

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use starling_config::{AgentConfig, Loaded, Setting};
-use starling_identity::{Revoked, TrustView};
+use starling_identity::Revoked;
 use starling_model::{BootEpoch, SpiffeId, codes};
 use starling_proxy::{DataPlane, ProxyShared};
 use starling_transport::quic::GossipNet;
@@ -207,9 +207,7 @@ async fn agent(
     let health = Health::default();
     let lifecycle = Lifecycle::default();
 
-    // What was rotated stays rotated, and who is revoked is refused, from the first handshake on.
-    let bundle = gossip::bundle_in_force(store.state(), &identity.bundle());
-    identity.current.swap_trust(TrustView::new(bundle));
+    // Who is revoked is refused, from the first handshake on.
     let revoked = gossip::revocations_on_disk(store.state(), &identity.bundle());
     identity.current.revoke(Revoked::new(revoked));
 

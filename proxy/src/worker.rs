@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use starling_identity::{PeerIdentity, Revoked};
+use starling_identity::{PeerIdentity, TrustView};
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Decision, Draws, EndpointIndex, Refusal, RequestFacts};
 use starling_transport::data::{DataClient, DataServer};
@@ -183,7 +183,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     let mut dials = Dials::default();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut revoked = worker.shared.current.trust().revoked().clone();
+    let mut trust = worker.shared.current.trust();
     loop {
         tokio::select! {
             handover = handovers.recv() => match handover {
@@ -193,7 +193,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.pool.sweep(now);
-                cut_revoked(&worker, &mut revoked);
+                cut_untrusted(&worker, &mut trust);
                 dials.count(&worker);
             }
             changed = phase.changed() => {
@@ -210,17 +210,18 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     }
 }
 
-/// Closes the connections of whoever was revoked since the last look, with all that runs on them.
-fn cut_revoked(worker: &Worker, known: &mut Arc<Revoked>) {
+/// Closes the connections of whoever was revoked since the last look, or showed what leads to no root any more, with all
+/// that runs on them.
+fn cut_untrusted(worker: &Worker, known: &mut Arc<TrustView>) {
     let trust = worker.shared.current.trust();
-    if Arc::ptr_eq(trust.revoked(), known) {
+    if Arc::ptr_eq(&trust, known) {
         return;
     }
-    known.clone_from(trust.revoked());
-    let keep = |peer: &PeerIdentity| !trust.revoked().holds(&peer.node, &peer.issuing_key_hash);
+    known.clone_from(&trust);
+    let keep = |peer: &PeerIdentity| trust.stands(&peer.node, &peer.issuing_key_hash, peer.root);
     let closed = worker.client.close_unless(keep) + worker.server_of_peers.close_unless(keep);
     if closed > 0 {
-        info!(closed, "connections of revoked nodes closed");
+        info!(closed, "connections of nodes that are revoked, or under a root that went, are closed");
     }
 }
 

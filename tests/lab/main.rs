@@ -22,3 +22,4 @@ mod mesh25;
 mod operators;
 #[cfg(test)]
 mod programs;
+mod rotate;

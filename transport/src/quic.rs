@@ -9,7 +9,8 @@
 //! in the order in which they happened.
 //!
 //! Reading order: this file, `peer.rs` (a connection's life), `table.rs` (which of two connections stays), `close.rs` (why
-//! one ends), `dial.rs`, `accept.rs`, `exchange.rs`, `frame.rs`, `hello.rs`, `tuning.rs`, `limits.rs`.
+//! one ends), `dial.rs`, `accept.rs`, `trust.rs` (questions of anybody), `exchange.rs`, `frame.rs`, `hello.rs`, `tuning.rs`,
+//! `limits.rs`.
 //!
 //! Not here: what datagrams and frames mean, whom to dial, who is alive.
 
@@ -31,6 +32,9 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trust;
+#[cfg(test)]
+mod trust_tests;
 mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,8 +46,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::TokioRuntime;
+use starling_identity::CurrentIdentity;
 use starling_identity::tls::{self, Clock};
-use starling_identity::{CurrentIdentity, PeerRefused};
 use starling_model::{MeshId, NodeName};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
@@ -54,6 +58,7 @@ pub use hello::{PROTOCOL_MAX, PROTOCOL_MIN};
 pub use keys::QuicKeys;
 pub use limits::{AGE_MAX, DATAGRAM_BYTES_MAX, FRAME_BYTES_MAX};
 pub use stats::NetStats;
+pub use trust::TrustAnswers;
 
 use accept::Sources;
 use exchange::Outlet;
@@ -172,9 +177,9 @@ pub enum NetError {
         /// Why.
         source: io::Error,
     },
-    /// Our own certificate proves nothing.
-    #[error("our own certificate is refused")]
-    Identity(#[source] PeerRefused),
+    /// Our own certificate names no node.
+    #[error("our own certificate names no node")]
+    Identity,
     /// The TLS settings lack the suite that QUIC begins with.
     #[error("the TLS settings do not fit QUIC")]
     NoInitialSuite,
@@ -199,6 +204,7 @@ struct Inner {
     exchange_number: AtomicU64,
     strangers: Mutex<BTreeSet<IpAddr>>,
     dials: Arc<Semaphore>,
+    trust: trust::Desk,
     /// The endpoint accepts no more: what is left to report is the end of what there was.
     is_closed: AtomicBool,
     counters: Counters,
@@ -265,7 +271,8 @@ impl GossipNet {
         clock: Clock,
         inbox: mpsc::Sender<NetEvent>,
     ) -> Result<Self, NetError> {
-        let me = tls::peer_of(&current.leaf_chain(), &current, clock).map_err(NetError::Identity)?.node;
+        // Whether peers believe it is theirs to say: who missed a change of trust starts, and asks for what it missed.
+        let me = tls::own_name(&current).ok_or(NetError::Identity)?;
         let NetSettings { listen, keys, mesh, keep_alive, age_max } = settings;
         let bind = |source| NetError::Bind { address: listen, source };
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
@@ -296,6 +303,7 @@ impl GossipNet {
             exchange_number: AtomicU64::new(1),
             strangers: Mutex::default(),
             dials: Arc::new(Semaphore::new(DIALS_MAX)),
+            trust: trust::Desk::default(),
             is_closed: AtomicBool::new(false),
             counters: Counters::default(),
         });
@@ -386,6 +394,35 @@ impl GossipNet {
     /// Whatever the operating system says.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.endpoint.local_addr()
+    }
+
+    /// Closes every connection whose peer showed what leads to no root any more, or is revoked, by the trust in use now.
+    /// Returns how many. What comes later is judged by it anyway.
+    pub fn sweep(&self) -> u64 {
+        let trust = self.inner.current.trust();
+        let keep = |peer: &NodeName, shown: &table::Shown| trust.stands(peer, &shown.issuing_key_hash, shown.root);
+        let closed = self.inner.table().close_unless(keep);
+        self.inner.counters.swept.add(closed);
+        self.inner.changed.notify_one();
+        closed
+    }
+
+    /// From now on questions about trust are answered by this, on the thread of their connection.
+    pub fn set_trust_answers(&self, answers: TrustAnswers) {
+        self.inner.trust.set(answers);
+    }
+
+    /// Asks whoever is at this address about trust: one question, one answer, without a word on who we are.
+    ///
+    /// # Errors
+    /// [`DialError`] when nobody answers, or not in this protocol.
+    pub fn ask_trust(
+        &self,
+        address: SocketAddr,
+        question: Bytes,
+    ) -> impl Future<Output = Result<Bytes, DialError>> + Send + 'static {
+        let inner = Arc::clone(&self.inner);
+        async move { trust::ask(&inner, address, question).await }
     }
 
     /// Our own name, as our certificate has it.

@@ -81,7 +81,12 @@ fn a_signed_body_is_still_checked() {
     // Offsets: mesh id 0, sequence 32, previous 40, flags 72, present 73, threshold 74, trust domain 75.
     check("another mesh id", BundleInvalid::MeshId, &|body| body[0] ^= 1);
     check("sequence 0", value(), &|body| body[32] = 0);
-    check("an unknown flag", value(), &|body| body[72] = 2);
+    check("an unknown flag", value(), &|body| body[72] = 4);
+    check("lists that are not there", WireError::Short.into(), &|body| body[72] = 2);
+    check("no lists under the flag", value(), &|body| {
+        body[72] = 2;
+        body.push(0);
+    });
     check("presents a certificate that is not there", value(), &|body| body[73] = 1);
     check("threshold 2", value(), &|body| body[74] = 2);
     check("another trust domain", BundleInvalid::Certificate("a root"), &|body| body[76] = b'q');

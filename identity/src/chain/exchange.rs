@@ -1,19 +1,32 @@
-//! What `starling-trust/1` carries: who missed updates says what it holds, and gets what follows.
+//! What `starling-trust/1` carries. Who missed updates says what it holds, and gets what follows; who knows the hash of a
+//! node's issuing key gets its renewed certificates, and who knows the hash of a list gets the list.
 //!
 //! ```text
 //! request := "STQ1" | mesh id [32] | hashes u8 { [32] }          newest first, then 1, 2, 4, … before it
 //! answer  := "STA1" | updates u8 { len u16 | bundle without its armour }          ascending
+//! request := "STQ2" | mesh id [32] | issuing key hash [32]
+//! answer  := "STA2" | certificates u8 { len u16 | DER }          the newest first, at most 4
+//! request := "STQ3" | mesh id [32] | list hash [32]
+//! answer  := "STA3" | list, or nothing when it is not held
 //! ```
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use rustls_pki_types::CertificateDer;
 use starling_model::MeshId;
 
 use super::{BundleChain, Head};
-use crate::limits::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_HASHES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
+use crate::certificates::{CertificateList, NodeCertificates};
+use crate::limits::{
+    ANSWER_BYTES_MAX, CERTIFICATES_PER_KEY_MAX, REQUEST_BYTES_MAX, REQUEST_HASHES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX,
+};
 use crate::wire::{Reader, WireError, Writer};
 
 const REQUEST: [u8; 4] = *b"STQ1";
 const ANSWER: [u8; 4] = *b"STA1";
+const KEY_REQUEST: [u8; 4] = *b"STQ2";
+const KEY_ANSWER: [u8; 4] = *b"STA2";
+const LIST_REQUEST: [u8; 4] = *b"STQ3";
+const LIST_ANSWER: [u8; 4] = *b"STA3";
 
 /// The bytes are no request or no answer: longer than may be, or of another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -115,12 +128,136 @@ impl<'a> Answer<'a> {
     }
 }
 
+/// Anything that is asked over `starling-trust/1`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Updates of the bundle.
+    Updates(Request),
+    /// Renewed certificates of one issuing key.
+    Key {
+        /// Of which mesh.
+        mesh_id: MeshId,
+        /// SHA-256 of its SPKI.
+        hash: [u8; 32],
+    },
+    /// A list of renewed certificates.
+    List {
+        /// Of which mesh.
+        mesh_id: MeshId,
+        /// As a bundle names it.
+        hash: [u8; 32],
+    },
+}
+
+impl Question {
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, ExchangeInvalid> {
+        let two = |magic: &[u8; 4], mesh_id: &MeshId, hash: &[u8; 32]| {
+            let mut out = Writer::default();
+            out.raw(magic).raw(&mesh_id.0).raw(hash);
+            out.into_bytes()
+        };
+        match self {
+            Self::Updates(request) => request.encode(),
+            Self::Key { mesh_id, hash } => Ok(two(&KEY_REQUEST, mesh_id, hash)),
+            Self::List { mesh_id, hash } => Ok(two(&LIST_REQUEST, mesh_id, hash)),
+        }
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`ExchangeInvalid`] when it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ExchangeInvalid> {
+        let mut reader = Reader::new(bytes);
+        let magic: [u8; 4] = reader.array()?;
+        if magic == REQUEST {
+            return Request::decode(bytes).map(Self::Updates);
+        }
+        let (mesh_id, hash) = (MeshId(reader.array()?), reader.array()?);
+        reader.finish()?;
+        match magic {
+            KEY_REQUEST => Ok(Self::Key { mesh_id, hash }),
+            LIST_REQUEST => Ok(Self::List { mesh_id, hash }),
+            _ => Err(ExchangeInvalid),
+        }
+    }
+}
+
+/// Answers any question out of what is public here; for another mesh with nothing.
+///
+/// # Errors
+/// [`ExchangeInvalid`] when the bytes are no question.
+pub fn reply(
+    chain: &BundleChain,
+    certificates: &NodeCertificates,
+    question: &[u8],
+) -> Result<Vec<u8>, ExchangeInvalid> {
+    let ours = |mesh_id: &MeshId| *mesh_id == chain.newest().mesh_id;
+    let mut out = Writer::default();
+    match Question::decode(question)? {
+        Question::Updates(request) => return answer(chain, &request).encode(),
+        Question::Key { mesh_id, hash } => {
+            let held = if ours(&mesh_id) { certificates.of_key(&hash) } else { &[] };
+            out.raw(&KEY_ANSWER).count(held.len())?;
+            for der in held {
+                out.bytes(der)?;
+            }
+        }
+        Question::List { mesh_id, hash } => {
+            let list = certificates.list(&hash).filter(|_| ours(&mesh_id));
+            out.raw(&LIST_ANSWER).raw(list.map(CertificateList::raw).unwrap_or_default());
+        }
+    }
+    Ok(out.into_bytes())
+}
+
+/// Reads the answer to [`Question::Key`] as a list; nothing when there is none.
+///
+/// # Errors
+/// [`ExchangeInvalid`] when it is no such answer.
+pub fn read_key_answer(bytes: &[u8]) -> Result<Option<CertificateList>, ExchangeInvalid> {
+    let mut reader = Reader::new(bytes);
+    if bytes.len() > ANSWER_BYTES_MAX || reader.array()? != KEY_ANSWER {
+        return Err(ExchangeInvalid);
+    }
+    let count = usize::from(reader.u8()?);
+    if count > CERTIFICATES_PER_KEY_MAX {
+        return Err(ExchangeInvalid);
+    }
+    let held = (0..count).map(|_| reader.bytes().map(CertificateDer::from)).collect::<Result<Vec<_>, _>>()?;
+    reader.finish()?;
+    let mut lists = CertificateList::pack(&held).map_err(|_| ExchangeInvalid)?;
+    Ok(lists.pop())
+}
+
+/// Reads the answer to [`Question::List`]; nothing when it is not held there.
+///
+/// # Errors
+/// [`ExchangeInvalid`] when it is no such answer.
+pub fn read_list_answer(bytes: &[u8]) -> Result<Option<CertificateList>, ExchangeInvalid> {
+    let raw = bytes.strip_prefix(&LIST_ANSWER).ok_or(ExchangeInvalid)?;
+    if raw.is_empty() {
+        return Ok(None);
+    }
+    CertificateList::decode(raw).map(Some).map_err(|_| ExchangeInvalid)
+}
+
 /// What to ask of a member whose chain ends at `theirs`; nothing when we hold that bundle.
 #[must_use]
 pub fn missing(chain: &BundleChain, theirs: &Head) -> Option<Request> {
     if chain.place(&theirs.hash).is_some() {
         return None;
     }
+    Some(whatever_follows(chain))
+}
+
+/// What to ask of somebody of whose chain nothing is known.
+#[must_use]
+pub fn whatever_follows(chain: &BundleChain) -> Request {
     let hashes: Vec<[u8; 32]> = chain.links().rev().map(|link| link.hash).collect();
     let doubling = std::iter::successors(Some(1_usize), |back| back.checked_mul(2));
     let mut held: Vec<_> = std::iter::once(0)
@@ -134,7 +271,7 @@ pub fn missing(chain: &BundleChain, theirs: &Head) -> Option<Request> {
         held.truncate(REQUEST_HASHES_MAX.saturating_sub(1));
         held.push(oldest);
     }
-    Some(Request { mesh_id: chain.newest().mesh_id, held })
+    Request { mesh_id: chain.newest().mesh_id, held }
 }
 
 /// Our updates after the newest bundle that the asker holds too; all of them when we know none of these, and none for

@@ -144,12 +144,14 @@ fn foreign_meshes_do_not_meet_in_either_direction() {
     assert!(refusals.contains(&("not-chained", 2)) && refusals.contains(&("other-mesh", 2)), "{refusals:?}");
 }
 
+/// Of traffic in the handshake; of gossip by who looks at the protocol, because questions about trust come on the same
+/// port.
 #[test]
-fn a_client_without_certificate_is_turned_away() {
+fn a_client_without_certificate_is_turned_away_or_proves_nothing() {
     let mesh = Mesh::new("prod.internal");
     let (web, db) = (identity(&mesh, "web-1"), identity(&mesh, "db-1"));
-    for (alpn, server) in [(ALPN_MUX, data_server(&db, clock)), (ALPN_GOSSIP, gossip_server(&db, clock))] {
-        let verifier = PeerVerifier { current: web.clone(), expected: None };
+    let bare = |alpn: &[u8]| {
+        let verifier = PeerVerifier { current: web.clone(), expected: None, clients: Clients::Proven };
         let mut config = ClientConfig::builder_with_details(provider(), Arc::new(FromClock(clock)))
             .with_protocol_versions(&[&TLS13])
             .unwrap()
@@ -157,10 +159,30 @@ fn a_client_without_certificate_is_turned_away() {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
-        let met = meet(Arc::new(config), server);
-        assert_eq!(met.server_said, Err(rustls::Error::NoCertificatesPresented));
-        assert!(met.server.is_handshaking());
+        Arc::new(config)
+    };
+    let met = meet(bare(ALPN_MUX), data_server(&db, clock));
+    assert_eq!(met.server_said, Err(rustls::Error::NoCertificatesPresented));
+    assert!(met.server.is_handshaking());
+    let met = meet(bare(ALPN_GOSSIP), gossip_server(&db, clock));
+    assert_eq!((&met.server_said, met.server.alpn_protocol()), (&Ok(()), Some(ALPN_GOSSIP)));
+    assert!(met.server.peer_certificates().is_none());
+    assert_eq!(peer_of(&[], &db, clock).unwrap_err().reason(), "chain-size");
+}
+
+/// It is asked by who is refused everywhere, and of who cannot be believed otherwise.
+#[test]
+fn questions_about_trust_need_no_certificate_and_believe_none() {
+    let (ours, theirs) = (Mesh::new("prod.internal"), Mesh::new("other.internal"));
+    for server in [identity(&ours, "db-1"), identity(&theirs, "db-1")] {
+        let met = meet(trust_client(clock), gossip_server(&server, clock));
+        assert_eq!((met.server_said, met.client_said), (Ok(()), Ok(())));
+        assert_eq!(met.server.alpn_protocol(), Some(ALPN_TRUST));
+        assert!(met.server.peer_certificates().is_none());
     }
+    let met = meet(trust_client(clock), data_server(&identity(&ours, "db-1"), clock));
+    assert!(met.server_said.is_err(), "traffic has its own port and knows no such protocol");
+    assert_eq!(own_name(&identity(&ours, "db-1")), Some(name("db-1")));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use starling_gossip::{DocumentView, RevocationView, SubmitProblem, SubmitRefused, Submitted, Void};
+use starling_identity::CertificateList;
 use starling_identity::chain::{Merged, UpdateRefused};
 use starling_model::{Code, DocumentKey, Generation, KeyId, codes};
 use tokio::sync::oneshot;
@@ -39,6 +40,7 @@ const SIGNATURE_BYTES: usize = 64;
 const DOCUMENT_FORMAT: &str = "starling-document/1";
 const REVOCATION_FORMAT: &str = "starling-revocation/1";
 const BUNDLE_FORMAT: &str = "starling-bundle/1";
+const CERTIFICATES_FORMAT: &str = "starling-certificates/1";
 
 /// Which part of the documents an answer shows: those after a cursor, which is `Kind/namespace/name`.
 #[derive(Clone, Debug)]
@@ -234,22 +236,20 @@ pub async fn trust(
     Ok(read(&state, &headers, kind::TRUST, show_trust(&state)))
 }
 
-/// Takes a revocation or an update of the trust bundle.
+/// Takes a revocation, an update of the trust bundle, or renewed certificates for one that follows.
 ///
 /// # Errors
 /// As [`apply`].
 pub async fn put_trust(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
-    let form =
-        r#"{"revocation": {"format": "starling-revocation/1", …}} or {"bundle": {"format": "starling-bundle/1", …}}"#;
+    let form = r#"{"revocation": {"format": "starling-revocation/1", …}} or {"bundle": {"format": "starling-bundle/1", …}} or {"certificates": {"format": "starling-certificates/1", …}}"#;
     let request: TrustRequest = read_object(body, form).await?;
-    match (&request.revocation, &request.bundle) {
-        (Some(revocation), None) => {
+    match (&request.revocation, &request.bundle, &request.certificates) {
+        (Some(revocation), None, None) => {
             submit(&state, Submission::Revocation(sealed_revocation(revocation)?)).await?;
         }
-        (None, Some(bundle)) => update_bundle(&state, bundle).await?,
-        (Some(_), Some(_)) | (None, None) => {
-            return Err(Refusal::malformed(format!("the body holds one of two: {form}")));
-        }
+        (None, Some(bundle), None) => update_bundle(&state, bundle).await?,
+        (None, None, Some(certificates)) => take_certificates(&state, certificates).await?,
+        _ => return Err(Refusal::malformed(format!("the body holds one of three: {form}"))),
     }
     let envelope = Envelope::new(kind::TRUST, answer::view(&state, &Clocks::read()), show_trust(&state));
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
@@ -274,15 +274,57 @@ async fn update_bundle(state: &Shared, form: &BundleForm) -> Result<(), Refusal>
         )),
         Err(refused) => {
             let status = match refused {
-                UpdateRefused::Unattached { .. } => StatusCode::CONFLICT,
+                UpdateRefused::Unattached { .. } | UpdateRefused::Lists { .. } => StatusCode::CONFLICT,
                 UpdateRefused::Unsigned { .. } => StatusCode::FORBIDDEN,
                 UpdateRefused::TooMany(_)
                 | UpdateRefused::TooLarge(_)
                 | UpdateRefused::Invalid(_)
                 | UpdateRefused::NotNext { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             };
-            Err(Refusal::new(status, refused.code(), refused.to_string()))
+            let help = match refused {
+                UpdateRefused::Unattached { .. } => Some(
+                    "this agent lacks what comes before: hand over the updates of the folder that made it, one after the other (starling trust update)",
+                ),
+                UpdateRefused::Lists { .. } => {
+                    Some("hand the lists over first: starling trust update does it from the folder that made them")
+                }
+                UpdateRefused::Unsigned { .. }
+                | UpdateRefused::TooMany(_)
+                | UpdateRefused::TooLarge(_)
+                | UpdateRefused::Invalid(_)
+                | UpdateRefused::NotNext { .. } => None,
+            };
+            let refusal = Refusal::new(status, refused.code(), refused.to_string());
+            Err(match help {
+                Some(help) => refusal.with_help(help),
+                None => refusal,
+            })
         }
+    }
+}
+
+/// Hands a list of renewed node certificates to the mesh task; it counts once a bundle names it.
+async fn take_certificates(state: &Shared, form: &BundleForm) -> Result<(), Refusal> {
+    if form.format != CERTIFICATES_FORMAT {
+        return Err(Refusal::malformed(format!("format {:?}: {CERTIFICATES_FORMAT} is known", form.format)));
+    }
+    let bytes = BASE64.decode(&form.payload);
+    let bytes = bytes.map_err(|error| Refusal::malformed(format!("payload is no base64: {error}")))?;
+    let list = CertificateList::decode(&bytes);
+    let list = list.map_err(|invalid| {
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, codes::BUNDLE_INVALID, invalid.to_string())
+    })?;
+    let (reply, outcome) = oneshot::channel();
+    if !state.mesh.offer(MeshCommand::Certificates { list, reply }) {
+        return Err(silent());
+    }
+    match timeout(DEADLINE, outcome).await.map_err(|_| silent())?.map_err(|_| silent())? {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            codes::API_LIMIT,
+            "too many lists of certificates wait for a trust bundle that names them",
+        )),
     }
 }
 

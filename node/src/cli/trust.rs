@@ -5,6 +5,7 @@
 
 mod operator;
 mod revoke;
+mod rotate;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use starling_model::{NodeName, SpiffeId, TrustDomain, codes};
 
 use self::operator::{IssueOperatorArgs, UpdateArgs};
 use self::revoke::RevokeCommand;
+use self::rotate::RotateArgs;
 use crate::api::views::{API_VERSION, kind};
 use crate::cli::AgentPlace;
 use crate::cli::client::Client;
@@ -54,6 +56,8 @@ pub(crate) enum TrustCommand {
     Revoke(RevokeCommand),
     /// Hands the trust bundle of the operator's folder to the mesh
     Update(UpdateArgs),
+    /// Replaces the root in three signed steps
+    Rotate(RotateArgs),
     /// Shows a bundle, join file or certificates, or this host's own identity
     Inspect(InspectArgs),
 }
@@ -63,6 +67,7 @@ impl TrustCommand {
     pub(crate) fn headers(&self) -> bool {
         match self {
             Self::Inspect(args) => !args.show.no_headers,
+            Self::Rotate(args) => !args.no_headers,
             Self::Init(_) | Self::Issue(_) | Self::Revoke(_) | Self::Update(_) => true,
         }
     }
@@ -179,6 +184,7 @@ pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Resu
         TrustCommand::Revoke(RevokeCommand::Node(args)) => revoke::node(&asked(&args.place)?, args),
         TrustCommand::Revoke(RevokeCommand::Operator(args)) => operator::revoke(&asked(&args.hand.place)?, args),
         TrustCommand::Update(args) => operator::update(&asked(&args.hand.place)?, args),
+        TrustCommand::Rotate(args) => rotate::run(&asked(&args.hand.place)?, args, look),
         TrustCommand::Inspect(args) => inspect_file(args, look),
     }
 }
@@ -186,7 +192,12 @@ pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Resu
 fn issue_error(error: &IssueError) -> CliError {
     let exit = match error {
         IssueError::OperatorName(_) | IssueError::Days(_) => Exit::Usage,
-        IssueError::OperatorTaken(_) | IssueError::ForeignRoot | IssueError::NotAdmin => Exit::Refused,
+        IssueError::OperatorTaken(_)
+        | IssueError::ForeignRoot
+        | IssueError::NotAdmin
+        | IssueError::Rotation(_)
+        | IssueError::ForeignNode
+        | IssueError::TooManyNodes(_) => Exit::Refused,
         IssueError::Key(_)
         | IssueError::ForeignKey
         | IssueError::IssuerDates { .. }
@@ -304,6 +315,18 @@ fn operator_bundle(dir: &Path) -> Result<(TrustBundle, Vec<u8>), CliError> {
     Ok((bundle, file))
 }
 
+/// The newest issuing CA of the bundle whose key lies in the folder.
+fn newest_issuer(dir: &Path, bundle: &TrustBundle) -> Result<IssuingCa, CliError> {
+    let later = (2..=operator::KEY_NUMBER_MAX).rev().map(|number| dir.join(format!("operator/issuer-{number}.key")));
+    for path in later.filter(|path| path.symlink_metadata().is_ok()) {
+        if let Ok(issuer) = IssuingCa::load(bundle, &files::read_secret_text(&path)?) {
+            return Ok(issuer);
+        }
+    }
+    let key = files::read_secret_text(&dir.join("operator/issuer.key"))?;
+    IssuingCa::load(bundle, &key).map_err(|error| issue_error(&error))
+}
+
 /// The operator's folder, as far as issuing needs it.
 struct Operator {
     dir: PathBuf,
@@ -315,8 +338,7 @@ struct Operator {
 impl Operator {
     fn open(dir: &Path) -> Result<Self, CliError> {
         let (bundle, bundle_file) = operator_bundle(dir)?;
-        let key = files::read_secret_text(&dir.join("operator/issuer.key"))?;
-        let issuer = IssuingCa::load(&bundle, &key).map_err(|error| issue_error(&error))?;
+        let issuer = newest_issuer(dir, &bundle)?;
         Ok(Self { dir: dir.to_owned(), bundle, bundle_file, issuer })
     }
 
@@ -336,6 +358,8 @@ impl Operator {
     fn record(&self, issued: &IssuedNode) -> Result<(), CliError> {
         let mut text = self.log()?;
         text.push_str(&log_line(issued));
+        // Public; a rotation renews it.
+        rotate::keep_issued(&self.dir, issued)?;
         Ok(files::replace_secret(&self.log_path(), text.as_bytes())?)
     }
 }

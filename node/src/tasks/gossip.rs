@@ -8,8 +8,10 @@
 //! started again under a new boot epoch, so it never speaks with an older life than the mesh remembers.
 
 mod bundles;
+mod catching_up;
 mod events;
 mod history;
+mod lists;
 mod names;
 mod persist;
 mod revocations;
@@ -17,6 +19,7 @@ mod rulings;
 mod seeds;
 mod story;
 mod submissions;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,17 +29,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::{
-    Action, BundleCommand, BundleEvent, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event,
-    ExchangeId, LocalMember, PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
+    Action, BundleCommand, Change, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, ExchangeId,
+    LocalMember, PingAnswer, PingId, Rejected, Seed, Submitted, Swim, SwimConfig, Ticket, Verdict, Wake,
 };
-use starling_identity::chain::{Fork, Merged, UpdateRefused};
-use starling_identity::{Revoked, TrustView};
+use starling_identity::chain::{Merged, UpdateRefused};
+use starling_identity::{CertificateList, Revoked};
 use starling_model::{BootEpoch, MemberState, NodeName};
 use starling_transport::quic::{self, GossipNet, NetEvent};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, trace};
 
-use self::bundles::{Heard, TrustChain};
+use self::bundles::TrustChain;
+use self::catching_up::{Answered, CatchingUp};
 use self::events::News;
 use self::persist::{Flushed, Persister};
 use self::seeds::{Resolved, Seeds};
@@ -52,7 +56,7 @@ use crate::shutdown::Lifecycle;
 use crate::store::{Durability, StoreHandle};
 use crate::telemetry::notify;
 
-pub use self::bundles::in_force as bundle_in_force;
+pub use self::bundles::in_force as trust_in_force;
 pub use self::history::{AnyCase, History};
 pub use self::names::resolve;
 pub use self::revocations::on_disk as revocations_on_disk;
@@ -97,6 +101,13 @@ pub enum MeshCommand {
         file: Bytes,
         /// Who waits for its fate, and for what it is worth on disk.
         reply: oneshot::Sender<Result<(Merged, Durability), UpdateRefused>>,
+    },
+    /// Take a list of renewed node certificates, for an update that follows.
+    Certificates {
+        /// What.
+        list: CertificateList,
+        /// Who waits; false when too many wait already.
+        reply: oneshot::Sender<bool>,
     },
     /// Take what an operator signed: the documents of one `apply`, or a revocation.
     Submit {
@@ -174,6 +185,7 @@ enum Input {
     Command(MeshCommand),
     Verdict(Ticket, Verdict),
     Resolved(Resolved),
+    Trust(Answered),
 }
 
 /// The world as the loop sees it.
@@ -194,6 +206,8 @@ struct World {
     known_at: Instant,
     known_stale: bool,
     trust: TrustChain,
+    catching_up: CatchingUp,
+    answered: mpsc::Receiver<Answered>,
     /// When the machine was last told how full the network's queues are.
     pressed_at: Instant,
     watchdog: Option<Duration>,
@@ -213,6 +227,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         }
     };
     let (resolved_queue, resolved) = Queue::new("resolved", COMMANDS_LEN_MAX);
+    let (answers, answered) = Queue::new("trust answers", 1);
     let mut swim = Swim::new(local_member(&context, epoch), context.settings.swim.clone(), random_seed(), now);
     let mut world = World {
         judge,
@@ -229,6 +244,8 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
         trust: TrustChain::open(context.store.state(), &context.identity.bundle()),
+        catching_up: CatchingUp::new(answers, random_seed()),
+        answered,
         pressed_at: now,
         watchdog: notify::watchdog_interval(),
         watchdog_at: now,
@@ -285,56 +302,13 @@ impl World {
         debug!(restored = restored.len(), "view restored from the store");
         swim.handle_command(Command::Restore(restored), now);
         swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
+        self.context.net.set_trust_answers(self.trust.answers());
         self.context.own.forget_taken();
         for record in self.context.own.take_changed() {
             swim.handle_command(Command::Put(record), now);
         }
         swim.handle_command(Command::Join { seeds: self.context.settings.seeds.clone() }, now);
         self.drain(swim, now);
-    }
-
-    /// A peer has another trust bundle, asks for ours, or brings updates.
-    fn bundle_event(&mut self, swim: &mut Swim, event: BundleEvent, now: Instant) {
-        match self.trust.hears(event) {
-            Heard::Nothing => {}
-            Heard::Say(command) => swim.handle_command(Command::Bundle(command), now),
-            Heard::Judged(peer, Ok(merged)) => {
-                self.bundle_merged(swim, &format!("brought by {peer}"), &merged, now);
-            }
-            Heard::Judged(peer, Err(refused)) => {
-                let code = refused.code();
-                if self.trust.may_warn(now) {
-                    warn!(%peer, %refused, %code, "a peer's updates of the trust bundle are refused");
-                }
-            }
-        }
-    }
-
-    /// Updates were judged: a bundle that is new in force is used from the next handshake on.
-    fn bundle_merged(&mut self, swim: &mut Swim, whence: &str, merged: &Merged, now: Instant) -> Durability {
-        match merged {
-            Merged::Known | Merged::Extended => {}
-            Merged::Kept(fork) if self.trust.may_warn(now) => self.tell_fork(fork),
-            Merged::Kept(_) => {}
-            Merged::Switched(fork) => self.tell_fork(fork),
-        }
-        let bundle = self.trust.newest();
-        // A root's signature that a known update got counts in forks, and changes nothing that is in force.
-        if bundle.hash() != self.context.identity.bundle().hash() {
-            let sequence = bundle.sequence;
-            info!(sequence, "another trust bundle is in force, {whence}: what was judged is judged again");
-            self.news.record(rulings::of_bundle(&self.me(), bundle, whence));
-            self.context.identity.current.swap_trust(TrustView::new(bundle.clone()));
-            self.context.identity.publish(&self.context.own);
-            swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
-        }
-        // A write that failed before is tried again with each word about bundles.
-        tokio::task::block_in_place(|| self.trust.flush())
-    }
-
-    fn tell_fork(&self, fork: &Fork) {
-        warn!(%fork, code = %fork.code(), "two operators signed updates of the trust bundle side by side");
-        self.news.record(rulings::of_fork(&self.me(), fork));
     }
 
     fn me(&self) -> NodeName {
@@ -354,6 +328,7 @@ impl World {
             Some(command) = inbox.commands.recv() => inputs.push(Input::Command(command)),
             Some((ticket, verdict)) = self.verdicts.recv() => inputs.push(Input::Verdict(ticket, verdict)),
             Some(resolved) = self.resolved.recv() => inputs.push(Input::Resolved(resolved)),
+            Some(answered) = self.answered.recv() => inputs.push(Input::Trust(answered)),
             () = self.context.own.wait() => {}
             () = tokio::time::sleep_until(deadline.into()) => {
                 if let Some((_, why)) = wake {
@@ -396,18 +371,20 @@ impl World {
                 let _ = reply.send(History::of(swim, &wanted));
             }
             Input::Command(MeshCommand::Update { file, reply }) => {
-                let taken = self.trust.take(&file);
-                let taken = taken.map(|merged| {
-                    let durability = self.bundle_merged(swim, "handed in here", &merged, now);
-                    (merged, durability)
-                });
                 // Who asked may have gone.
-                let _ = reply.send(taken);
+                let _ = reply.send(self.bundle_handed_in(swim, &file, now));
             }
+            Input::Command(MeshCommand::Certificates { list, reply }) => {
+                let _ = reply.send(self.list_handed_in(swim, list, now));
+            }
+            Input::Trust(answered) => self.trust_answered(swim, &answered, now),
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),
             Input::Verdict(ticket, verdict) => swim.handle_verdict(ticket, verdict, now),
             Input::Resolved(Resolved { seed, addresses }) => match addresses {
-                Ok(addresses) => self.context.net.dial(None, self.seeds.tag(&seed), addresses),
+                Ok(addresses) => {
+                    self.catching_up.seed_is_at(&seed, &addresses);
+                    self.context.net.dial(None, self.seeds.tag(&seed), addresses);
+                }
                 Err(error) => {
                     self.seeds.explain_name(&seed, &error);
                     swim.handle_command(Command::SeedFailed { seed }, now);
@@ -438,6 +415,7 @@ impl World {
                 swim.handle_connection(&peer, ConnectionChange::Down { reason: down_reason(reason) }, now);
             }
             NetEvent::DialFailed { tag, expected, reason } => {
+                self.note_refusal(swim, &tag, expected.as_ref(), &reason, now);
                 if let Some(seed) = self.seeds.of(&tag) {
                     self.seeds.explain(&seed, &reason);
                     swim.handle_command(Command::SeedFailed { seed }, now);
@@ -463,6 +441,7 @@ impl World {
             self.perform(action, swim, now); // Never awaits, so the machine cannot stall.
         }
         self.persister.flush();
+        self.catch_up(swim, now);
     }
 
     fn perform(&mut self, action: Action, swim: &mut Swim, now: Instant) {

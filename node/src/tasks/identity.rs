@@ -14,7 +14,8 @@ use std::time::Duration;
 use starling_config::AgentConfig;
 use starling_identity::issue::NODE_DAYS;
 use starling_identity::{
-    CurrentIdentity, IdentityInvalid, IssuingCa, NodeIdentity, TrustBundle, TrustView, UnixTime, new_record_key,
+    CurrentIdentity, IdentityInvalid, IssuingCa, NodeIdentity, PeerRefused, TrustBundle, TrustView, UnixTime,
+    new_record_key,
 };
 use starling_model::{Code, NodeName, codes, mesh};
 use tracing::{debug, error, info, warn};
@@ -100,6 +101,19 @@ impl Identity {
         });
     }
 
+    /// Judges by this trust from now on, and shows the chain that its bundle wants shown; true when that is another one
+    /// than before.
+    pub fn believe(&self, trust: TrustView, own: &OwnRecords) -> bool {
+        let now = wall_clock();
+        let shows_another = self.node.show(&trust, now);
+        self.current.swap_trust(trust);
+        if shows_another {
+            self.rekey(now);
+        }
+        self.publish(own);
+        shows_another
+    }
+
     fn rekey(&self, now: UnixTime) -> bool {
         match self.node.mint_leaf(now) {
             Ok(leaf) => {
@@ -153,14 +167,16 @@ pub async fn run(identity: Arc<Identity>, own: OwnRecords, spread: f64) {
 /// [`AgentError`] with the code of what is missing, foreign, expired or unsafe.
 pub fn load(config: &AgentConfig) -> Result<Identity, AgentError> {
     let now = wall_clock();
-    let bundle = load_bundle(&config.trust)?;
+    let installed = load_bundle(&config.trust)?;
     let folder = config.state.join("identity");
     files::make_dir(&config.state, 0o700).map_err(|error| unreadable(&error))?;
     files::make_dir(&folder, 0o700).map_err(|error| unreadable(&error))?;
     let record_key = load_or_create(&folder.join("record.key"), || Ok(new_record_key()))?;
     let quic = load_quic(&folder.join("quic.key"))?;
-    let issuer = load_shared_issuer(config, &bundle)?;
-    let node = load_node(config, &bundle, &folder, &record_key, issuer.as_ref(), now)?;
+    let issuer = load_shared_issuer(config, &installed)?;
+    // What was rotated stays rotated, from the first handshake on.
+    let trust = super::gossip::trust_in_force(&config.state, &installed);
+    let node = load_node(config, (&trust, &installed), &folder, &record_key, issuer.as_ref(), now)?;
     if *node.node() != config.node_name {
         return Err(AgentError {
             code: codes::IDENTITY_MISSING,
@@ -184,7 +200,7 @@ pub fn load(config: &AgentConfig) -> Result<Identity, AgentError> {
         cause: Some(chain_of(&failure)),
         help: codes::CERTIFICATE_EXPIRED.help.to_owned(),
     })?;
-    let current = CurrentIdentity::new(leaf, TrustView::new(bundle));
+    let current = CurrentIdentity::new(leaf, trust);
     let identity = Identity {
         node: Arc::new(node),
         current,
@@ -241,7 +257,7 @@ fn load_shared_issuer(config: &AgentConfig, bundle: &TrustBundle) -> Result<Opti
 
 fn load_node(
     config: &AgentConfig,
-    bundle: &TrustBundle,
+    (trust, bundle): (&TrustView, &TrustBundle),
     folder: &Path,
     record_key: &[u8],
     issuer: Option<&IssuingCa>,
@@ -251,7 +267,14 @@ fn load_node(
     let read = || -> Result<NodeIdentity, LoadFailure> {
         let chain = files::read_public_text(&chain_path)?;
         let key = files::read_secret_text(&key_path)?;
-        Ok(NodeIdentity::load(bundle, &chain, &key, record_key, now)?)
+        match NodeIdentity::load_renewed(trust, &chain, &key, record_key, now) {
+            // Trust went on without a certificate for us. With the old one we are refused, and ask for what we missed.
+            Err(IdentityInvalid::Refused(PeerRefused::NotChained)) if trust.bundle().hash() != bundle.hash() => {
+                warn!(sequence = trust.bundle().sequence, "no certificate of this node leads to a root in force");
+                Ok(NodeIdentity::load(bundle, &chain, &key, record_key, now)?)
+            }
+            loaded => Ok(loaded?),
+        }
     };
     let found = read();
     let Some(issuer) = issuer else { return found.map_err(|failure| failure.explain(&chain_path, bundle)) };
@@ -270,7 +293,7 @@ fn load_node(
 }
 
 fn is_chain_ending(node: &NodeIdentity, now: UnixTime) -> bool {
-    let rows = starling_identity::inspect::describe_chain(node.issuers());
+    let rows = starling_identity::inspect::describe_chain(&node.issuers());
     let own = rows.iter().find(|row| row.what == "node CA");
     own.is_some_and(|row| is_ending(row.not_before, row.not_after, now))
 }

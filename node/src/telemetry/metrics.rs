@@ -253,6 +253,12 @@ fn network(encoder: &mut DescriptorEncoder<'_>, stats: &NetStats) -> fmt::Result
         ("dial", stats.dials),
         ("dial_failed", stats.dials_failed),
         ("report_dropped", stats.reports_dropped),
+        ("trust_answered", stats.trust_answered),
+        ("trust_refused", stats.trust_refused),
+        ("trust_busy", stats.trust_busy),
+        ("trust_asked", stats.trust_asked),
+        ("trust_unanswered", stats.trust_unanswered),
+        ("swept", stats.swept),
     ] {
         events.counter(&[("event", event)], count)?;
     }

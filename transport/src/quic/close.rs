@@ -127,6 +127,10 @@ close_codes! {
     Malformed = 9, "malformed";
     /// The peer's key is revoked.
     Revoked = 10, "revoked";
+    /// A question about trust has its answer.
+    Answered = 11, "answered";
+    /// What the peer showed leads to no root any more.
+    Untrusted = 12, "untrusted";
 }
 
 /// What the end of a connection means for the pair.
@@ -137,8 +141,10 @@ pub(super) fn end_of(error: &ConnectionError) -> End {
             Some(CloseCode::Leaving) => DownReason::Left,
             Some(CloseCode::Evicted) => DownReason::Evicted,
             Some(CloseCode::OtherMesh | CloseCode::NoCommonVersion) => DownReason::Foreign,
-            Some(CloseCode::Busy | CloseCode::Revoked) => DownReason::Refused,
-            Some(CloseCode::Stale | CloseCode::Shutdown | CloseCode::Malformed) | None => DownReason::Other,
+            Some(CloseCode::Busy | CloseCode::Revoked | CloseCode::Untrusted) => DownReason::Refused,
+            Some(CloseCode::Stale | CloseCode::Shutdown | CloseCode::Malformed | CloseCode::Answered) | None => {
+                DownReason::Other
+            }
         },
         ConnectionError::Reset => DownReason::Reset,
         ConnectionError::TimedOut => DownReason::TimedOut,

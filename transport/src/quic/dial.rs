@@ -70,7 +70,7 @@ async fn reach(
         Err(DialError::Closed(why)) if why == CloseCode::Duplicate.text() => {
             // The peer's own dial crossed ours and stays: it is up here in a moment.
             let peer = peer::prove(inner, &connection)?;
-            return crossed(inner, &peer, tag).await;
+            return crossed(inner, &peer.node, tag).await;
         }
         Err(error) => return Err(error),
     };
@@ -78,6 +78,7 @@ async fn reach(
     match peer::join(inner, &peer, connection, &hello, Origin::Dialled(tag.clone())) {
         Registered::Kept(_) | Registered::Duplicate => Ok(()),
         Registered::Busy => Err(DialError::NotDialled("too many connections are open")),
+        Registered::Untrusted => Err(DialError::NotDialled("trust changed meanwhile")),
     }
 }
 
@@ -103,12 +104,12 @@ pub(super) async fn renew(inner: Arc<Inner>, peer: NodeName, old: Number, addres
     }
     let fresh = async {
         let connection = connect(&inner, Some(&peer), vec![address]).await?;
-        let (_, hello) = peer::meet(&inner, &connection).await?;
-        Ok::<_, DialError>((connection, hello))
+        let (proven, hello) = peer::meet(&inner, &connection).await?;
+        Ok::<_, DialError>((connection, proven, hello))
     };
     match fresh.await {
-        Ok((connection, hello)) => {
-            let registered = peer::join(&inner, &peer, connection, &hello, Origin::Renewed);
+        Ok((connection, proven, hello)) => {
+            let registered = peer::join(&inner, &proven, connection, &hello, Origin::Renewed);
             if matches!(registered, Registered::Kept(_)) {
                 inner.counters.renewals.add(1);
                 tokio::time::sleep(REPLACED_LIFE).await;

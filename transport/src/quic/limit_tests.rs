@@ -10,7 +10,7 @@ use super::limits::{
     ADDRESSES_MAX, CHANGES_MAX, CONNECTIONS_MAX, EXCHANGES_MAX, KEEP_ALIVE, LINKS_PER_PEER_MAX, QUEUE_BYTES_MAX,
     QUEUE_LEN_MAX, STRANGERS_MAX,
 };
-use super::table::{Dialled, Link, LinkFacts, Registered, Table};
+use super::table::{Dialled, Link, LinkFacts, Registered, Shown, Table};
 use super::tests::End;
 use super::{DialError, DialTag, FRAME_BYTES_MAX, KeepAlive, NetEvent, tuning};
 use crate::testing::{TestMesh, name};
@@ -88,7 +88,14 @@ async fn one_stranger_more_than_are_logged_is_counted_only() {
 fn link(end: &End, peer: &End, number: u64) -> Link {
     let connection = end.net.inner.table().current(&peer.me).unwrap().connection.clone();
     let since = Instant::now();
-    let facts = LinkFacts { number, dialled: Dialled::ByPeer, instance: 1, since, peer_holds_another: false };
+    let facts = LinkFacts {
+        number,
+        dialled: Dialled::ByPeer,
+        instance: 1,
+        since,
+        peer_holds_another: false,
+        shown: Shown::default(),
+    };
     Link { connection, facts }
 }
 

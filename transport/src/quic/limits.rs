@@ -116,5 +116,19 @@ pub const DIALS_MAX: usize = 64;
 /// Addresses tried of one dial.
 pub const ADDRESSES_MAX: usize = 8;
 
+/// Longest question about trust, and longest answer: what `starling_identity::limits` says of both.
+pub const TRUST_QUESTION_BYTES_MAX: usize = starling_identity::limits::REQUEST_BYTES_MAX;
+/// See [`TRUST_QUESTION_BYTES_MAX`].
+pub const TRUST_ANSWER_BYTES_MAX: usize = starling_identity::limits::ANSWER_BYTES_MAX;
+
+/// Questions about trust that are answered at once: 8 MiB of answers at most wait for slow askers.
+pub const TRUST_PLACES_MAX: usize = 8;
+
+/// Time between two answers to one source.
+pub const TRUST_SOURCE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Deadline of a question with its answer: a mebibyte over a path of 2 Mbit/s.
+pub const TRUST_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Strangers that were logged; after that only the counter speaks.
 pub const STRANGERS_MAX: usize = 256;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
-use starling_identity::tls;
+use starling_identity::{PeerIdentity, tls};
 use starling_model::NodeName;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
@@ -16,8 +16,8 @@ use super::accept::Pending;
 use super::close::end_of;
 use super::hello::{Hello, PROTOCOL_MAX, PROTOCOL_MIN};
 use super::limits::{DUPLICATE_LIFE, HANDSHAKE_DEADLINE, HELLO_BYTES_MAX};
-use super::table::{Dialled, Link, LinkFacts, REPLACEMENT_WAIT, Registered, canonical};
-use super::{CloseCode, DialTag, Inner, NetEvent, dial, exchange};
+use super::table::{Dialled, Link, LinkFacts, REPLACEMENT_WAIT, Registered, Shown, canonical};
+use super::{CloseCode, DialTag, Inner, NetEvent, dial, exchange, trust};
 use crate::error::{CertificateRefusal, DialError, refusal_of_alert};
 
 /// TLS alerts in QUIC's error codes (RFC 9001, 4.8).
@@ -38,6 +38,10 @@ pub(super) async fn accepted(inner: Arc<Inner>, connecting: quinn::Connecting, p
             return;
         }
     };
+    if trust::is_asked(&connection) {
+        drop(pending);
+        return trust::serve(&inner, &connection).await;
+    }
     let met = meet(&inner, &connection).await;
     drop(pending);
     match met {
@@ -48,7 +52,7 @@ pub(super) async fn accepted(inner: Arc<Inner>, connecting: quinn::Connecting, p
         Err(error) => {
             inner.counters.handshakes_refused.add(1);
             // What it said was wrong, but who it is may be proven all the same.
-            tell_stranger(&inner, prove(&inner, &connection).ok().as_ref(), &connection, &error);
+            tell_stranger(&inner, prove(&inner, &connection).ok().map(|peer| peer.node).as_ref(), &connection, &error);
         }
     }
 }
@@ -62,9 +66,9 @@ pub(super) enum Origin {
 }
 
 /// Proves the peer and exchanges hellos. On an error the connection is closed with a code that says why.
-pub(super) async fn meet(inner: &Inner, connection: &Connection) -> Result<(NodeName, Hello), DialError> {
+pub(super) async fn meet(inner: &Inner, connection: &Connection) -> Result<(PeerIdentity, Hello), DialError> {
     let met = match prove(inner, connection) {
-        Ok(peer) => match timeout(HANDSHAKE_DEADLINE, exchange_hellos(inner, &peer, connection)).await {
+        Ok(peer) => match timeout(HANDSHAKE_DEADLINE, exchange_hellos(inner, &peer.node, connection)).await {
             Ok(hello) => hello.map(|hello| (peer, hello)),
             Err(_) => Err(DialError::Timeout),
         },
@@ -90,7 +94,7 @@ pub(super) async fn meet(inner: &Inner, connection: &Connection) -> Result<(Node
 }
 
 /// Who is at the other end, by protocol and certificate.
-pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<NodeName, DialError> {
+pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<PeerIdentity, DialError> {
     let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     if protocol.and_then(|data| data.protocol).as_deref() != Some(tls::ALPN_GOSSIP) {
         return Err(DialError::OtherProtocol);
@@ -101,7 +105,7 @@ pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<NodeName, 
     if peer.node == inner.me {
         return Err(DialError::OurOwnName(peer.node));
     }
-    Ok(peer.node)
+    Ok(peer)
 }
 
 async fn exchange_hellos(inner: &Inner, peer: &NodeName, connection: &Connection) -> Result<Hello, DialError> {
@@ -137,7 +141,7 @@ async fn exchange_hellos(inner: &Inner, peer: &NodeName, connection: &Connection
 /// Puts a connection into the table and starts its task.
 pub(super) fn join(
     inner: &Arc<Inner>,
-    peer: &NodeName,
+    proven: &PeerIdentity,
     connection: Connection,
     hello: &Hello,
     origin: Origin,
@@ -147,7 +151,13 @@ pub(super) fn join(
         Origin::Dialled(tag) => (Dialled::ByUs, Some(tag)),
         Origin::Renewed => (Dialled::Renewed, None),
     };
+    let (peer, shown) = (&proven.node, Shown { issuing_key_hash: proven.issuing_key_hash, root: proven.root });
     let mut table = inner.table();
+    // Who changes trust sweeps the table afterwards, so either that or this sees a connection that came meanwhile.
+    if !inner.current.trust().stands(peer, &shown.issuing_key_hash, shown.root) {
+        connection.close(CloseCode::Untrusted.number(), CloseCode::Untrusted.word());
+        return Registered::Untrusted;
+    }
     let number = table.next_number();
     let facts = LinkFacts {
         number,
@@ -155,6 +165,7 @@ pub(super) fn join(
         instance: hello.instance,
         since: Instant::now(),
         peer_holds_another: hello.holds_another,
+        shown,
     };
     let registered = table.register(peer, Link { connection: connection.clone(), facts }, tag);
     drop(table);
@@ -162,7 +173,7 @@ pub(super) fn join(
     let duplicates = match &registered {
         Registered::Kept(replaced) => replaced.clone(),
         Registered::Duplicate => vec![number],
-        Registered::Busy => return registered,
+        Registered::Busy | Registered::Untrusted => return registered,
     };
     tokio::spawn(live(Arc::clone(inner), peer.clone(), facts, connection));
     if !duplicates.is_empty() {

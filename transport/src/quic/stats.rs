@@ -109,6 +109,18 @@ counters! {
     dials,
     /// Dials that came to nothing.
     dials_failed,
+    /// Questions about trust that were answered.
+    trust_answered,
+    /// Questions about trust that were none, or not whole in time.
+    trust_refused,
+    /// Questions about trust that were not read: too many at once, or of their source.
+    trust_busy,
+    /// Answers to our questions about trust.
+    trust_asked,
+    /// Our questions about trust that got no answer.
+    trust_unanswered,
+    /// Connections closed because trust changed.
+    swept,
     /// Reports of failed dials that nobody had room for.
     reports_dropped,
 }

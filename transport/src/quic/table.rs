@@ -39,6 +39,14 @@ pub(super) struct LinkFacts {
     pub(super) since: Instant,
     /// The peer says that it holds another connection with us.
     pub(super) peer_holds_another: bool,
+    pub(super) shown: Shown,
+}
+
+/// What the peer's certificates proved, for who sweeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) issuing_key_hash: [u8; 32],
+    pub(super) root: [u8; 4],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +105,8 @@ pub(super) enum Registered {
     Duplicate,
     /// No room.
     Busy,
+    /// Trust has changed since its handshake.
+    Untrusted,
 }
 
 #[derive(Debug, Default)]
@@ -251,6 +261,30 @@ impl Table {
         }
     }
 
+    /// Closes the connections that may not stand; returns how many they were.
+    pub(super) fn close_unless(&mut self, keep: impl Fn(&NodeName, &Shown) -> bool) -> u64 {
+        let (mut closed, mut gone) = (0, Vec::new());
+        for (peer, slot) in &mut self.slots {
+            let before = slot.links.len();
+            slot.links.retain(|link| {
+                let keeps = keep(peer, &link.facts.shown);
+                if !keeps {
+                    close(link, CloseCode::Untrusted);
+                }
+                keeps
+            });
+            closed += (before - slot.links.len()) as u64;
+            if before > 0 && slot.links.is_empty() {
+                gone.push(peer.clone());
+            }
+        }
+        for peer in gone {
+            self.slots.remove(&peer);
+            self.report_down(&peer, DownReason::Local);
+        }
+        closed
+    }
+
     /// Closes every connection with `peer`.
     pub(super) fn close(&mut self, peer: &NodeName, code: CloseCode) {
         if let Some(slot) = self.slots.remove(peer) {
@@ -282,7 +316,7 @@ mod tests {
     use super::*;
 
     fn facts(dialled: Dialled, instance: u64, since: Instant) -> LinkFacts {
-        LinkFacts { number: 0, dialled, instance, since, peer_holds_another: false }
+        LinkFacts { number: 0, dialled, instance, since, peer_holds_another: false, shown: Shown::default() }
     }
 
     fn name(text: &str) -> NodeName {

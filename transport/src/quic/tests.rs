@@ -66,7 +66,7 @@ impl End {
         }
     }
 
-    async fn expect_down(&mut self, other: &NodeName, reason: DownReason) {
+    pub(super) async fn expect_down(&mut self, other: &NodeName, reason: DownReason) {
         assert_eq!(self.next().await, NetEvent::Down { peer: other.clone(), reason });
     }
 

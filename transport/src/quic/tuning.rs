@@ -73,13 +73,23 @@ pub(super) fn server(
     Ok(config)
 }
 
+pub(super) fn trust_client(clock: Clock, transport: &Arc<TransportConfig>) -> Result<quinn::ClientConfig, NetError> {
+    quic_client(tls::trust_client(clock), transport)
+}
+
 pub(super) fn client(
     current: &CurrentIdentity,
     expected: Option<NodeName>,
     clock: Clock,
     transport: &Arc<TransportConfig>,
 ) -> Result<quinn::ClientConfig, NetError> {
-    let crypto = tls::gossip_client(current, expected, clock);
+    quic_client(tls::gossip_client(current, expected, clock), transport)
+}
+
+fn quic_client(
+    crypto: Arc<rustls::ClientConfig>,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, NetError> {
     let crypto = QuicClientConfig::try_from(crypto).map_err(|_| NetError::NoInitialSuite)?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::clone(transport)).token_store(Arc::new(NoneTokenStore));

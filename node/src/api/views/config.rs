@@ -25,7 +25,7 @@ pub struct ApplyRequest {
 }
 
 /// Body of `PUT /v1/trust`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustRequest {
     /// A revocation of a node.
@@ -34,15 +34,18 @@ pub struct TrustRequest {
     /// An update of the trust bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleForm>,
+    /// A list of renewed node certificates, for an update that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<BundleForm>,
 }
 
-/// A trust bundle, which carries its signatures itself.
+/// Something that carries its signatures itself: a trust bundle, or certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BundleForm {
-    /// `starling-bundle/1`.
+    /// `starling-bundle/1` or `starling-certificates/1`.
     pub format: String,
-    /// The file in base64, its armour included.
+    /// The bundle's file with its armour, or the list, in base64.
     pub payload: String,
 }
 

@@ -12,6 +12,7 @@ use http::Method;
 use starling_identity::issue::{issue_operator, update_by_root};
 use starling_identity::{Role, Roles, TrustBundle};
 use starling_model::codes;
+use starling_model::mesh::hex;
 
 use super::revoke::{LOOK_PAUSE, not_understood};
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operator_bundle};
@@ -20,6 +21,9 @@ use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::{AgentPlace, duration, output};
 use crate::files;
+
+/// Rotations whose keys one folder tells apart.
+pub(super) const KEY_NUMBER_MAX: u32 = 99;
 
 /// Flags of `trust issue operator`.
 #[derive(Args, Clone, Debug)]
@@ -69,9 +73,9 @@ pub(crate) struct RootDesk {
 
 impl RootDesk {
     /// Bundle of the folder and key of a root.
-    fn open(&self) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
+    pub(super) fn open(&self) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
         let (bundle, _) = operator_bundle(&self.dir)?;
-        let path = self.root_key.clone().unwrap_or_else(|| self.dir.join("operator/root.key"));
+        let path = self.root_key.clone().unwrap_or_else(|| root_key_file(&self.dir, &bundle));
         let key = files::read_secret_text(&path).map_err(|error| {
             let missing = error.is_missing();
             let cli = CliError::from(error);
@@ -81,7 +85,7 @@ impl RootDesk {
     }
 
     /// The bundle of the folder is this one from now on. Each update is kept beside: members take one after the other.
-    fn replace(&self, bundle: &TrustBundle) -> Result<(), CliError> {
+    pub(super) fn replace(&self, bundle: &TrustBundle) -> Result<(), CliError> {
         let folder = updates(&self.dir);
         files::make_dir(&folder, SECRET_DIR_MODE)?;
         let file = bundle.to_file();
@@ -101,6 +105,25 @@ pub(crate) struct Hand {
     pub(super) timeout: Duration,
     #[command(flatten)]
     pub(super) place: AgentPlace,
+}
+
+/// The key of the newest root of the bundle whose key lies in the folder; where the first one's lies if there is none.
+pub(super) fn root_key_file(dir: &Path, bundle: &TrustBundle) -> PathBuf {
+    let first = dir.join("operator/root.key");
+    let later = (2..=KEY_NUMBER_MAX).map(|number| dir.join(format!("operator/root-{number}.key")));
+    let roots = bundle.roots_short();
+    let place = |path: &PathBuf| {
+        let text = path.symlink_metadata().ok().and_then(|_| files::read_secret_text(path).ok())?;
+        let short = starling_identity::rotate::root_short(&text)?;
+        roots.iter().position(|root| *root == short)
+    };
+    let found = std::iter::once(first.clone()).chain(later).filter_map(|path| Some((place(&path)?, path)));
+    found.max_by_key(|(place, _)| *place).map_or(first, |(_, path)| path)
+}
+
+/// Where an operator's folder keeps the lists of renewed certificates that its bundles name.
+pub(super) fn lists(dir: &Path) -> PathBuf {
+    dir.join("operator/lists")
 }
 
 /// Where an operator's folder keeps the updates that were made in it.
@@ -192,12 +215,17 @@ pub(super) fn update(client: &Client, args: &UpdateArgs) -> Result<Exit, CliErro
 }
 
 /// Gives the agent what it lacks of the folder's updates, this one the last, and waits if that is asked for.
-fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &TrustBundle) -> Result<String, CliError> {
+pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &TrustBundle) -> Result<String, CliError> {
     let held = client.ask(Ask::get("/v1/trust"))?;
     let held: Envelope<Trust> = serde_json::from_slice(&held.body).map_err(|error| not_understood(&error))?;
     let began = Instant::now();
-    for update in updates_after(dir, held.body.bundle_sequence, bundle)? {
+    let sequence = held.body.bundle_sequence;
+    for update in updates_after(dir, sequence, bundle)? {
+        put_lists(client, dir, &update)?;
         put(client, &update)?;
+    }
+    if sequence < bundle.sequence {
+        put_lists(client, dir, bundle)?;
     }
     let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
@@ -218,7 +246,21 @@ fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &TrustBundle) -> 
 
 fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliError> {
     let form = BundleForm { format: "starling-bundle/1".to_owned(), payload: BASE64.encode(bundle.to_file()) };
-    let json = output::to_json(&TrustRequest { revocation: None, bundle: Some(form) })?;
+    put_form(client, &TrustRequest { bundle: Some(form), ..TrustRequest::default() })
+}
+
+/// The lists that a bundle names, before the bundle.
+fn put_lists(client: &Client, dir: &Path, bundle: &TrustBundle) -> Result<(), CliError> {
+    for hash in &bundle.lists {
+        let raw = files::read_public(&lists(dir).join(hex(hash)))?;
+        let form = BundleForm { format: "starling-certificates/1".to_owned(), payload: BASE64.encode(raw) };
+        put_form(client, &TrustRequest { certificates: Some(form), ..TrustRequest::default() })?;
+    }
+    Ok(())
+}
+
+fn put_form(client: &Client, request: &TrustRequest) -> Result<Envelope<Trust>, CliError> {
+    let json = output::to_json(request)?;
     let answer =
         client.ask(Ask { method: Method::PUT, path: "/v1/trust", body: Some(json), timeout: ANSWER_TIMEOUT })?;
     serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))
@@ -262,7 +304,7 @@ fn older(client: &Client, sequence: u64) -> Result<Vec<String>, CliError> {
     Ok(alive.filter(is_older).map(|member| member.name).collect())
 }
 
-fn dir_flag(dir: &Path) -> String {
+pub(super) fn dir_flag(dir: &Path) -> String {
     if dir == Path::new(".") { String::new() } else { format!(" --dir {}", dir.display()) }
 }
 

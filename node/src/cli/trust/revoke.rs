@@ -137,7 +137,7 @@ impl Desk {
             key_id: self.id.to_string(),
             signature: BASE64.encode(signature),
         };
-        Ok(TrustRequest { revocation: Some(form), bundle: None })
+        Ok(TrustRequest { revocation: Some(form), ..TrustRequest::default() })
     }
 }
 

@@ -2,24 +2,30 @@
 //! what becomes of it all. Members carry updates among themselves; here they are judged and put in force.
 //!
 //! The chain lies in `trust/chain` under the state folder, beside the revocations and for the same reason: a damaged store
-//! never brings an old bundle back.
+//! never brings an old bundle back. Renewed certificates that the newest bundle names are held beside it (`lists.rs`).
 //!
 //! ```text
 //! chain := { len u32le | bundle without its armour }*          the oldest first; what is damaged ends it
 //! ```
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::limits::{UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX};
 use starling_gossip::{BundleCommand, BundleEvent, BundleHead};
-use starling_identity::TrustBundle;
-use starling_identity::chain::{Answer, BundleChain, Head, Merged, Request, UpdateRefused, answer, missing};
+use starling_identity::chain::{
+    Answer, BundleChain, Head, Merged, Question, Request, UpdateRefused, answer, missing, read_key_answer,
+    read_list_answer, reply, whatever_follows,
+};
 use starling_identity::limits::{ANCESTORS_MAX, ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
-use starling_model::NodeName;
+use starling_identity::{CertificateList, TrustBundle, TrustView};
+use starling_transport::quic::TrustAnswers;
 use tracing::{debug, error};
 
+use super::lists::Lists;
 use crate::files;
 use crate::store::Durability;
 
@@ -34,10 +40,11 @@ const _: () = assert!(4 + 1 + UPDATES_MAX * (2 + UPDATE_BYTES_MAX) <= UPDATES_BY
 const _: () = assert!(UPDATES_BYTES_MAX <= ANSWER_BYTES_MAX);
 const _: () = assert!(((1 + ANCESTORS_MAX) * (4 + UPDATE_BYTES_MAX)) as u64 <= files::PUBLIC_BYTES_MAX);
 
-/// The bundle in force: the newest of the chain that this state folder holds, unless the installed one is newer.
+/// The trust in force: the newest bundle of the chain that this state folder holds, unless the installed one is newer, with
+/// its renewed certificates. Revocations are read beside it.
 #[must_use]
-pub fn in_force(state: &Path, installed: &TrustBundle) -> TrustBundle {
-    TrustChain::open(state, installed).chain.newest().clone()
+pub fn in_force(state: &Path, installed: &TrustBundle) -> TrustView {
+    TrustChain::open(state, installed).view()
 }
 
 /// What a word about bundles led to.
@@ -48,7 +55,9 @@ pub(super) enum Heard {
     /// The machine is to say this.
     Say(BundleCommand),
     /// A peer's updates were judged.
-    Judged(NodeName, Result<Merged, UpdateRefused>),
+    Judged(String, Result<Merged, UpdateRefused>),
+    /// Renewed certificates came.
+    Certificates,
 }
 
 /// The chain with its file.
@@ -58,6 +67,7 @@ pub(super) struct TrustChain {
     path: PathBuf,
     /// The chain as the file holds it.
     written: Vec<Vec<u8>>,
+    lists: Lists,
     warned: Option<Instant>,
 }
 
@@ -71,7 +81,53 @@ impl TrustChain {
             let sequence = chain.newest().sequence;
             error!(%refused, file = %path.display(), sequence, "the stored trust bundles are damaged; what is before that counts, and peers tell the rest");
         }
-        Self { chain, path, written, warned: None }
+        let lists = Lists::open(state, chain.newest());
+        Self { chain, path, written, lists, warned: None }
+    }
+
+    /// What is believed by the newest bundle, but for revocations.
+    pub(super) fn view(&self) -> TrustView {
+        let bundle = self.newest();
+        TrustView::new(bundle.clone()).with_certificates(self.lists.certificates(bundle))
+    }
+
+    /// The lists that the newest bundle names and nobody has brought yet.
+    pub(super) fn lacking(&self) -> Vec<[u8; 32]> {
+        self.lists.lacking(self.newest()).copied().collect()
+    }
+
+    /// The newest bundle is in force: what only earlier ones named is over.
+    pub(super) fn settle(&mut self, own_key: &[u8; 32]) {
+        let bundle = self.chain.newest();
+        self.lists.settle(bundle, own_key);
+    }
+
+    /// Questions of anybody are answered by this, as things stand now.
+    pub(super) fn answers(&self) -> TrustAnswers {
+        let (chain, held) = (self.chain.clone(), self.lists.certificates(self.newest()));
+        Arc::new(move |question| reply(&chain, &held, question).ok().map(Bytes::from))
+    }
+
+    /// Takes the answer to a question of ours.
+    pub(super) fn answered(&mut self, question: &Question, answer: &[u8], by: SocketAddr) -> Heard {
+        let taken = match question {
+            Question::Updates(_) => {
+                return Answer::decode(answer).map_or(Heard::Nothing, |Answer(updates)| {
+                    Heard::Judged(format!("the agent at {by}"), self.chain.merge(&updates))
+                });
+            }
+            Question::Key { .. } => read_key_answer(answer).ok().flatten().map(|list| self.lists.take_own(list)),
+            Question::List { hash, .. } => {
+                let list = read_list_answer(answer).ok().flatten().filter(|list| list.hash() == *hash);
+                list.filter(|list| self.lists.take(list.clone(), self.chain.newest())).map(|_| ())
+            }
+        };
+        taken.map_or(Heard::Nothing, |()| Heard::Certificates)
+    }
+
+    /// What to ask of somebody who may know more.
+    pub(super) fn whatever_follows(&self) -> Question {
+        Question::Updates(whatever_follows(&self.chain))
     }
 
     /// The bundle in force.
@@ -103,7 +159,7 @@ impl TrustChain {
                 Heard::Say(BundleCommand::Answer { peer, exchange, updates })
             }
             BundleEvent::Updates { peer, updates } => match Answer::decode(&updates) {
-                Ok(Answer(updates)) => Heard::Judged(peer, self.chain.merge(&updates)),
+                Ok(Answer(updates)) => Heard::Judged(peer.to_string(), self.chain.merge(&updates)),
                 Err(invalid) => {
                     debug!(%peer, %invalid, "an answer about trust bundles");
                     Heard::Nothing
@@ -117,7 +173,21 @@ impl TrustChain {
     /// # Errors
     /// Why it changes nothing.
     pub(super) fn take(&mut self, file: &[u8]) -> Result<Merged, UpdateRefused> {
-        self.chain.merge_file(file)
+        let mut chain = self.chain.clone();
+        let merged = chain.merge_file(file)?;
+        let newest = chain.newest();
+        let missing = self.lists.lacking(newest).count();
+        // Those of a bundle that is known already are on their way.
+        if missing > 0 && newest.hash() != self.newest().hash() {
+            return Err(UpdateRefused::Lists { sequence: newest.sequence, missing });
+        }
+        self.chain = chain;
+        Ok(merged)
+    }
+
+    /// An operator hands in a list of renewed certificates for a bundle that follows; false when too many wait already.
+    pub(super) fn take_list(&mut self, list: CertificateList) -> bool {
+        self.lists.take(list, self.chain.newest())
     }
 
     /// Refusals and forks that change nothing are told now and then: a peer may bring the same ever again.
@@ -131,6 +201,17 @@ impl TrustChain {
 
     /// Writes the chain unless the file holds it: a new file beside, synchronised, in the place of the old one.
     pub(super) fn flush(&mut self) -> Durability {
+        // The lists first: a bundle on disk never names what is not.
+        match self.lists.flush(self.chain.newest()) {
+            Durability::Durable => self.flush_chain(),
+            Durability::Memory => {
+                self.flush_chain();
+                Durability::Memory
+            }
+        }
+    }
+
+    fn flush_chain(&mut self) -> Durability {
         let stored = self.chain.to_stored();
         if stored == self.written || (self.written.is_empty() && stored.len() == 1) {
             return Durability::Durable;
@@ -180,6 +261,7 @@ fn read(path: &Path) -> Vec<Vec<u8>> {
 mod tests {
     use starling_gossip::ExchangeId;
     use starling_identity::{NewTrustDomain, OperatorKey, create_trust_domain};
+    use starling_model::NodeName;
 
     use super::*;
 
@@ -221,8 +303,8 @@ mod tests {
         assert_eq!([theirs.flush(), theirs.flush()], [Durability::Memory; 2]);
         std::fs::remove_file(&blocked).unwrap();
         assert_eq!([theirs.flush(), theirs.flush()], [Durability::Durable; 2]);
-        assert_eq!(in_force(b.path(), &made.bundle).hash(), newest.hash());
-        assert_eq!(in_force(a.path(), &made.bundle).hash(), made.bundle.hash(), "it was not written");
+        assert_eq!(in_force(b.path(), &made.bundle).bundle().hash(), newest.hash());
+        assert_eq!(in_force(a.path(), &made.bundle).bundle().hash(), made.bundle.hash(), "it was not written");
     }
 
     #[test]
@@ -243,7 +325,7 @@ mod tests {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         for damage in [&b"damaged"[..], b"\xff\xff\xff\xff", b"\0\0\0\0\0\0\0\0", b"\x01", b""] {
             std::fs::write(&path, damage).unwrap();
-            assert_eq!(in_force(folder.path(), &made.bundle).hash(), made.bundle.hash(), "{damage:?}");
+            assert_eq!(in_force(folder.path(), &made.bundle).bundle().hash(), made.bundle.hash(), "{damage:?}");
         }
     }
 }

@@ -1,0 +1,192 @@
+//! Asking for what was missed over `starling-trust/1`: updates of the trust bundle and our own certificate where dials end
+//! because a certificate is believed no more, and the lists of renewed certificates that the newest bundle names.
+//!
+//! One question is under way at a time. While answers bring something the next one follows at once, to the next address;
+//! else the pause doubles from one second to a minute, half of it by chance. Who answers is believed nothing: what the
+//! answers hold is judged like everything else.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use starling_gossip::Seed;
+use starling_identity::chain::Question;
+use starling_transport::quic::DialError;
+use tracing::{debug, info};
+
+use super::Context;
+use super::bundles::TrustChain;
+use crate::channel::Queue;
+
+/// Addresses that are asked because of refusals, and seeds whose addresses are remembered.
+const ADDRESSES_MAX: usize = 64;
+/// A refusal is a reason to ask for this long.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// Shortest and longest pause after a question that brought nothing.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What became of a question.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) question: Question,
+    pub(super) by: SocketAddr,
+    pub(super) answer: Result<Bytes, DialError>,
+}
+
+/// What the next question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// We are refused, or refuse.
+    Refused,
+    /// Lists are lacking.
+    Lists,
+}
+
+/// When to ask whom.
+#[derive(Debug)]
+pub(super) struct CatchingUp {
+    answers: Queue<Answered>,
+    /// Of seeds, as last looked up.
+    seeds: BTreeMap<Seed, Vec<SocketAddr>>,
+    /// Of those who refused us or whom we refused, the last one last.
+    refusing: Vec<SocketAddr>,
+    refused: Option<Instant>,
+    /// Since when the newest bundle waits for its lists.
+    waiting: Option<Instant>,
+    is_asking: bool,
+    due: Option<Instant>,
+    pause: Duration,
+    asked: u64,
+    seed: [u8; 32],
+}
+
+impl CatchingUp {
+    pub(super) fn new(answers: Queue<Answered>, seed: [u8; 32]) -> Self {
+        Self {
+            answers,
+            seeds: BTreeMap::new(),
+            refusing: Vec::new(),
+            refused: None,
+            waiting: None,
+            is_asking: false,
+            due: None,
+            pause: PAUSE_MIN,
+            asked: 0,
+            seed,
+        }
+    }
+
+    /// A seed was looked up.
+    pub(super) fn seed_is_at(&mut self, seed: &Seed, addresses: &[SocketAddr]) {
+        if self.seeds.len() < ADDRESSES_MAX || self.seeds.contains_key(seed) {
+            self.seeds.insert(seed.clone(), addresses.to_vec());
+        }
+    }
+
+    pub(super) fn addresses_of(&self, seed: &Seed) -> Vec<SocketAddr> {
+        self.seeds.get(seed).cloned().unwrap_or_default()
+    }
+
+    /// Somebody at one of these refused us, or we them.
+    pub(super) fn refused(&mut self, addresses: Vec<SocketAddr>, now: Instant) {
+        if addresses.is_empty() {
+            return;
+        }
+        self.refusing.retain(|held| !addresses.contains(held));
+        self.refusing.extend(addresses);
+        let over = self.refusing.len().saturating_sub(ADDRESSES_MAX);
+        self.refusing.drain(..over);
+        if self.refused.replace(now).is_none_or(|at| now.saturating_duration_since(at) > REFUSED_FOR) {
+            (self.due, self.pause) = (None, PAUSE_MIN);
+        }
+    }
+
+    /// True when the newest bundle has waited for its lists for this long; its wait begins with the first call.
+    pub(super) fn waited(&mut self, patience: Duration, now: Instant) -> bool {
+        let since = *self.waiting.get_or_insert(now);
+        now.saturating_duration_since(since) >= patience
+    }
+
+    /// The newest bundle is in force.
+    pub(super) fn in_force(&mut self) {
+        self.waiting = None;
+    }
+
+    /// What to ask about now, if anything.
+    pub(super) fn due(&mut self, lacks_lists: bool, now: Instant) -> Option<Turn> {
+        let refused = self.refused.is_some_and(|at| now.saturating_duration_since(at) <= REFUSED_FOR);
+        if !refused {
+            self.refusing.clear();
+        }
+        if self.is_asking || self.due.is_some_and(|due| now < due) || !(refused || lacks_lists) {
+            return None;
+        }
+        // In turns, so that neither keeps the other waiting.
+        Some(if refused && (!lacks_lists || self.asked.is_multiple_of(2)) { Turn::Refused } else { Turn::Lists })
+    }
+
+    /// Asks the next of those who may know. `peers` are the addresses of open connections.
+    pub(super) fn ask(
+        &mut self,
+        turn: Turn,
+        context: &Context,
+        trust: &TrustChain,
+        peers: Vec<SocketAddr>,
+        now: Instant,
+    ) {
+        let round = usize::try_from(self.asked).unwrap_or_default();
+        self.asked = self.asked.wrapping_add(1);
+        let node = &context.identity.node;
+        let mesh_id = node.mesh_id();
+        let question = match turn {
+            Turn::Refused if round % 4 >= 2 && !node.is_under(&trust.view()) => {
+                Question::Key { mesh_id, hash: node.issuing_key_hash() }
+            }
+            Turn::Refused => trust.whatever_follows(),
+            Turn::Lists => match trust.lacking().first() {
+                Some(hash) => Question::List { mesh_id, hash: *hash },
+                None => return,
+            },
+        };
+        let mut whom = match turn {
+            Turn::Refused => self.refusing.clone(),
+            Turn::Lists => peers,
+        };
+        if whom.is_empty() {
+            whom.extend(self.refusing.iter().chain(self.seeds.values().flatten()));
+        }
+        let Some(by) = whom.get(self.chance(round).checked_rem(whom.len()).unwrap_or_default()).copied() else {
+            return self.answered(false, now);
+        };
+        let Ok(bytes) = question.encode() else { return };
+        debug!(%by, ?turn, "asking about trust");
+        self.is_asking = true;
+        let (asked, queue) = (context.net.ask_trust(by, bytes.into()), self.answers.clone());
+        tokio::spawn(async move {
+            let answer = asked.await;
+            queue.send(Answered { question, by, answer }).await;
+        });
+    }
+
+    /// The answer came, or none did; `brought` when it told something new.
+    pub(super) fn answered(&mut self, brought: bool, now: Instant) {
+        self.is_asking = false;
+        if brought {
+            info!("what was missed about trust came from who was asked");
+            (self.due, self.pause) = (Some(now), PAUSE_MIN);
+            return;
+        }
+        let round = usize::try_from(self.asked).unwrap_or_default();
+        let spread = u32::try_from(self.chance(round) % 256).unwrap_or_default();
+        self.due = Some(now + self.pause / 2 + self.pause / 256 * spread);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// Some number: another one for each round and each agent.
+    fn chance(&self, round: usize) -> usize {
+        let byte = |at: usize| usize::from(self.seed.get(at % self.seed.len()).copied().unwrap_or_default());
+        round.wrapping_mul(7).wrapping_add(byte(round)).wrapping_add(byte(round / self.seed.len()) << 8)
+    }
+}
