@@ -9,6 +9,7 @@
 //! Not here: reading files or the environment, clocks, sockets. Callers hand in texts and get values.
 
 pub mod agent;
+pub mod documents;
 pub mod duration;
 pub mod instances;
 pub mod problem;

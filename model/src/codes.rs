@@ -68,6 +68,7 @@ codes! {
     NOT_FOUND = 306, Error, "no such thing", "list what there is: /v1/members, /v1/services, /v1/instances";
     READ_ONLY = 307, Error, "this door is read-only", "writes go over the Unix socket";
     API_LIMIT = 308, Error, "over a limit of the local API", "bodies are at most 1 MiB, 64 connections at a time";
+    BAD_DOCUMENT = 401, Error, "a document is not valid", "correct the named place; every problem of all documents is listed in one run";
     SIGNATURE_INVALID = 411, Error, "a signature is bad or its key is unknown", "sign again with a key that the trust bundle names: starling trust inspect shows them";
     DOCUMENT_STALE = 412, Error, "a later generation of the document is in use", "fetch the one in use, edit it, and apply that";
     DOCUMENT_CONFLICT = 413, Warning, "two contents of one generation were signed", "the greater one is in use everywhere; agree with the other signer and apply the next generation";
