@@ -27,6 +27,8 @@ pub struct Problem {
     pub note: Option<String>,
     /// What to write instead.
     pub help: Option<String>,
+    /// Which value of a document, as a JSON pointer (RFC 6901).
+    pub pointer: Option<String>,
 }
 
 /// Where a problem is.
@@ -58,7 +60,7 @@ pub struct FilePlace {
 impl Problem {
     /// A problem without a place.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), place: None, note: None, help: None }
+        Self { code, message: message.into(), place: None, note: None, help: None, pointer: None }
     }
 
     /// The file's path, when it is in a file.
@@ -216,12 +218,10 @@ pub fn render(problems: &[Problem]) -> String {
     text
 }
 
-/// Keeps the order files, lines, columns, and no more than [`PROBLEMS_MAX`].
-pub(crate) fn finish(problems: &mut Vec<Problem>) {
+/// Keeps the first [`PROBLEMS_MAX`]; `code` is that of the line which says that there are more.
+pub(crate) fn finish(problems: &mut Vec<Problem>, code: Code) {
     if problems.len() > PROBLEMS_MAX {
-        let more = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
-        problems
-            .push(Problem::new(starling_model::codes::BAD_SETTING, format!("{more} further problems are not listed")));
+        problems.push(Problem::new(code, "further problems are not listed"));
     }
 }

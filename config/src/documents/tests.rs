@@ -1,54 +1,45 @@
-use proptest::prelude::*;
+mod accepted;
+mod bounds;
+mod portable;
+mod refused;
+mod split;
 
-use super::limits::{DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_MAX};
-use super::split;
+use super::{Document, parse};
+use crate::problem::render;
 
-fn check(text: &str, want: &[&str]) {
-    let got: Vec<&str> = split("a.yaml", text).unwrap().into_iter().map(|span| &text[span]).collect();
-    assert_eq!(got, want, "{text:?}");
+/// The documents of the interface contract and those of the standards, as files.
+const SAMPLES: &[(&str, &str)] = &[
+    ("service.yaml", include_str!("samples/service.yaml")),
+    ("canary.yaml", include_str!("samples/canary.yaml")),
+    ("header-routing.yaml", include_str!("samples/header-routing.yaml")),
+    ("resilience.yaml", include_str!("samples/resilience.yaml")),
+    ("authorization.yaml", include_str!("samples/authorization.yaml")),
+    ("ratelimit.yaml", include_str!("samples/ratelimit.yaml")),
+    ("grants.yaml", include_str!("samples/grants.yaml")),
+    ("standard.yaml", include_str!("samples/standard.yaml")),
+];
+
+fn all(text: &str) -> Vec<Document> {
+    parse("a.yaml", text).unwrap_or_else(|told| panic!("{text}\n{}", render(&told)))
 }
 
-#[test]
-fn markers_at_the_start_of_a_line_separate_documents() {
-    check("a: 1\n---\nb: 2\n", &["a: 1", "b: 2"]);
-    check("--- {a: 1}\n...\nb: 2", &[" {a: 1}", "b: 2"]);
-    check("a: 1\r\n---\r\nb: 2\r\n", &["a: 1", "b: 2"]);
-    check("a: |\n  ---\n  x\n", &["a: |\n  ---\n  x"]);
-    check("a: 1\n---b: 2\n", &["a: 1\n---b: 2"]);
+fn one(text: &str) -> Document {
+    let mut documents = all(text);
+    assert_eq!(documents.len(), 1, "{text}");
+    documents.remove(0)
 }
 
-#[test]
-fn documents_that_say_nothing_are_left_out() {
-    check("", &[]);
-    check("---\n---\n# only this\n---\n\n", &[]);
-    check("# head\n---\na: 1\n", &["a: 1"]);
+fn sample(name: &str) -> Vec<Document> {
+    let (_, text) = SAMPLES.iter().find(|(file, _)| *file == name).unwrap_or_else(|| panic!("{name}"));
+    all(text)
 }
 
-#[test]
-fn a_document_one_byte_too_large_is_refused_at_its_line() {
-    let fits = format!("a: {}", "x".repeat(DOCUMENT_TEXT_BYTES_MAX - 3));
-    check(&fits, &[&fits]);
-    let problems = split("a.yaml", &format!("b: 1\n---\n{fits}x\n")).unwrap_err();
-    assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].code.to_string(), "ST0401");
-    assert_eq!((problems[0].line(), problems[0].column()), (Some(3), Some(1)));
-}
-
-#[test]
-fn one_document_too_many_is_refused_at_its_line() {
-    let text = "a: 1\n---\n".repeat(DOCUMENTS_MAX);
-    assert_eq!(split("a.yaml", &text).unwrap().len(), DOCUMENTS_MAX);
-    let problems = split("a.yaml", &format!("{text}a: 1\n")).unwrap_err();
-    assert_eq!((problems.len(), problems[0].line()), (1, Some(2 * DOCUMENTS_MAX + 1)));
-}
-
-proptest! {
-    #[test]
-    fn no_text_panics_and_stretches_are_in_order(text in "(\\PC|\n|\r|---|\\.\\.\\.|#|%){0,60}") {
-        let mut end = 0;
-        for span in split("a.yaml", &text).unwrap_or_default() {
-            prop_assert!(end <= span.start && span.start < span.end && text.get(span.clone()).is_some());
-            end = span.end;
-        }
-    }
+/// An HTTPRoute of `starling/v1` with one rule; `rule` begins in line 7, column 7.
+fn route(rule: &str) -> String {
+    let lines: Vec<String> = rule.lines().map(|line| format!("      {line}\n")).collect();
+    let lines = lines.concat();
+    format!(
+        "apiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {{name: a}}\nspec:\n  parentRefs: [{{kind: Service, name: b}}]\n  rules:\n    - {}",
+        lines.trim_start()
+    )
 }
