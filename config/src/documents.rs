@@ -60,6 +60,8 @@ pub struct Document {
     pub spec: Spec,
     /// The document as it stands in its file, byte for byte, comments included: what is signed and spread.
     pub text: String,
+    /// The file, as its path was given.
+    pub file: String,
     /// The line of its file at which the text begins, from 1.
     pub line: usize,
     /// What is right and yet hardly meant.
@@ -90,15 +92,55 @@ pub enum Spec {
 /// Reads one file; `path` is only shown.
 ///
 /// # Errors
-/// Every problem of the file, in the order of its lines, warnings included; then nothing of the file counts.
+/// As [`parse_all`].
 pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    parse_all(&[(path.to_owned(), text.to_owned())])
+}
+
+/// Reads files that are given together, as path and text; a document may stand in one of them only.
+///
+/// # Errors
+/// Every problem of all files, in the order of files and lines, warnings included; then nothing of them counts.
+pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Document>, Vec<Problem>> {
+    let mut documents = Vec::new();
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for (path, text) in files {
+        let mut told = parse_file(path, text, &mut documents);
+        // What has no line says something of the whole file and stands last.
+        told.sort_by_key(|problem| (problem.line().unwrap_or(usize::MAX), problem.column()));
+        let (bad, hardly_meant): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|problem| problem.code.level == Level::Error);
+        errors.extend(bad);
+        warnings.extend(hardly_meant);
+        if errors.len() > PROBLEMS_MAX {
+            break;
+        }
+    }
+    if errors.is_empty() {
+        return Ok(documents);
+    }
+    warnings.extend(documents.into_iter().flat_map(|document| document.warnings));
+    finish(&mut errors, codes::BAD_DOCUMENT);
+    // No number of warnings hides an error.
+    warnings.truncate(PROBLEMS_MAX.saturating_sub(errors.len()));
+    errors.append(&mut warnings);
+    let file =
+        |problem: &Problem| files.iter().position(|(path, _)| problem.file() == Some(path)).unwrap_or(usize::MAX);
+    errors.sort_by_key(|problem| (file(problem), problem.line().unwrap_or(usize::MAX), problem.column()));
+    Err(errors)
+}
+
+/// Adds the documents of one file to those of the files before it; returns what is wrong in it.
+fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>) -> Vec<Problem> {
     if text.len() > FILE_BYTES_MAX {
         let message = format!("{path} has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
-        return Err(vec![Problem::new(codes::BAD_DOCUMENT, message)]);
+        return vec![Problem::new(codes::BAD_DOCUMENT, message)];
     }
-    let stretches = split(path, text)?;
+    let stretches = match split(path, text) {
+        Ok(stretches) => stretches,
+        Err(problems) => return problems,
+    };
     let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
-    let mut documents: Vec<Document> = Vec::with_capacity(stretches.len());
     let mut problems = Vec::new();
     for span in stretches {
         match document(&source, text, &span) {
@@ -107,11 +149,11 @@ pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
                     let at = At { source: Arc::clone(&source), span: span.start..span.start };
                     Problem {
                         place: at.place(),
-                        note: Some(format!("the first one begins in line {}", held.line)),
-                        ..Problem::new(codes::DOCUMENT_TWICE, format!("{} stands twice in this file", document.key))
+                        note: Some(format!("the first one begins at {}:{}", held.file, held.line)),
+                        ..Problem::new(codes::DOCUMENT_TWICE, format!("{} stands here twice", document.key))
                     }
                 }));
-                documents.push(document);
+                documents.push(Document { file: path.to_owned(), ..document });
             }
             Err(told) => problems.extend(told),
         }
@@ -120,19 +162,7 @@ pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
             break;
         }
     }
-    if problems.is_empty() {
-        return Ok(documents);
-    }
-    let (mut errors, mut warnings): (Vec<_>, Vec<_>) =
-        problems.into_iter().partition(|problem| problem.code.level == Level::Error);
-    warnings.extend(documents.into_iter().flat_map(|document| document.warnings));
-    finish(&mut errors, codes::BAD_DOCUMENT);
-    // No number of warnings hides an error.
-    warnings.truncate(PROBLEMS_MAX.saturating_sub(errors.len()));
-    errors.append(&mut warnings);
-    // What has no line says that there is more, and stands last.
-    errors.sort_by_key(|problem| (problem.line().unwrap_or(usize::MAX), problem.column()));
-    Err(errors)
+    problems
 }
 
 fn document(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Result<Document, Vec<Problem>> {
@@ -148,7 +178,7 @@ fn document(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Result<Doc
             let meta::Read { version, key, labels, annotations, spec } = read;
             let body = text.get(span.clone()).unwrap_or_default().to_owned();
             let line = At { source: Arc::clone(source), span: span.clone() }.line();
-            Ok(Document { key, version, labels, annotations, spec, text: body, line, warnings })
+            Ok(Document { key, version, labels, annotations, spec, text: body, file: String::new(), line, warnings })
         }
         Some(_) | None => {
             if errors.is_empty() {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use starling_model::codes::{Code, Level};
 
 /// Most problems that one run lists; more of them have one cause that the first ones show.
@@ -102,7 +103,9 @@ impl Problem {
         }
     }
 
-    fn level(&self) -> &'static str {
+    /// `error` or `warning`.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
         match self.code.level {
             Level::Error => "error",
             Level::Warning => "warning",
@@ -132,6 +135,27 @@ impl fmt::Display for Problem {
             write!(f, "\n  {} {line}", if at == 0 { "help: " } else { "      " })?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for Problem {
+    /// For programs: `code`, `level`, `detail`, and what is known of `file`, `line`, `column`, `pointer`, `note`, `help`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("code", &self.code.to_string())?;
+        map.serialize_entry("level", self.level())?;
+        map.serialize_entry("detail", &self.message)?;
+        if let Some(place) = self.in_file() {
+            map.serialize_entry("file", &place.file)?;
+            map.serialize_entry("line", &place.line)?;
+            map.serialize_entry("column", &place.column)?;
+        }
+        for (key, text) in [("pointer", &self.pointer), ("note", &self.note), ("help", &self.help)] {
+            if let Some(text) = text {
+                map.serialize_entry(key, text)?;
+            }
+        }
+        map.end()
     }
 }
 

@@ -17,8 +17,8 @@ pub const YAML_NODES_MAX: usize = 16_384;
 /// Most aliases, and most anchors, of one document.
 pub const YAML_ALIASES_MAX: usize = 64;
 
-/// Largest file of documents: a batch that a person can still review.
-pub const FILE_BYTES_MAX: usize = 4 << 20;
+/// Largest file of documents: a batch that a person can still review, and as much as one request to an agent may carry.
+pub const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of one compiled regular expression: room for any pattern that a person writes by hand; counted repetitions of
 /// counted repetitions, which grow without being long, end here.

@@ -133,7 +133,7 @@ fn services() {
 
 #[test]
 fn a_file_one_byte_too_large_is_not_read() {
-    bound(FILE_BYTES_MAX, "bytes, at most 4194304", |n| {
+    bound(FILE_BYTES_MAX, "bytes, at most 1048576", |n| {
         let text = route(TO);
         format!("{text}---\n{}", " ".repeat(n - text.len() - 4))
     });

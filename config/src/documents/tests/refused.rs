@@ -89,7 +89,7 @@ fn the_top_of_a_document() {
 fn the_same_document_twice() {
     let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: []}\n";
     let second = text.replace("v1\n", "starling/v1\n");
-    check(&format!("{text}---\n{second}"), DOCUMENT_TWICE, (6, 1), "begins in line 1");
+    check(&format!("{text}---\n{second}"), DOCUMENT_TWICE, (6, 1), "begins at a.yaml:1");
 }
 
 #[test]
