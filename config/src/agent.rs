@@ -383,7 +383,7 @@ pub fn load(sources: Sources) -> Result<Loaded, Vec<Problem>> {
 
     let mut problems = checker.problems;
     let config = typed::config(dir, &merged, &mut problems);
-    finish(&mut problems);
+    finish(&mut problems, codes::BAD_SETTING);
     match config {
         Some(config) if problems.is_empty() => {
             let warnings = typed::warnings(&merged, &defaults);

@@ -345,7 +345,7 @@ pub fn parse_services(files: &[(String, String)]) -> ServicesD {
             Err(problems) => all.problems.extend(problems),
         }
     }
-    finish(&mut all.problems);
+    finish(&mut all.problems, codes::BAD_SETTING);
     all
 }
 

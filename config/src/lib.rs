@@ -9,14 +9,17 @@
 //! Not here: reading files or the environment, clocks, sockets. Callers hand in texts and get values.
 
 pub mod agent;
+pub mod documents;
 pub mod duration;
 pub mod instances;
+mod pattern;
 pub mod problem;
 mod schema;
 mod source;
 pub mod suggest;
 mod tree;
 mod values;
+mod yaml;
 
 pub use agent::{
     AgentConfig, ApiSettings, ConfigDir, DataSettings, DnsSettings, ListenAddress, Loaded, LogFormat, LogSettings,
@@ -27,5 +30,6 @@ pub use instances::{
     HealthProbe, HealthSpec, InstanceForm, InstanceSpec, LoadedInstance, RunAs, ServicesD, parse_instances,
     parse_services,
 };
+pub use pattern::Pattern;
 pub use problem::{FilePlace, Place, Problem, render};
 pub use suggest::suggest;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use starling_model::codes::{Code, Level};
 
 /// Most problems that one run lists; more of them have one cause that the first ones show.
@@ -27,6 +28,8 @@ pub struct Problem {
     pub note: Option<String>,
     /// What to write instead.
     pub help: Option<String>,
+    /// Which value of a document, as a JSON pointer (RFC 6901).
+    pub pointer: Option<String>,
 }
 
 /// Where a problem is.
@@ -58,7 +61,7 @@ pub struct FilePlace {
 impl Problem {
     /// A problem without a place.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), place: None, note: None, help: None }
+        Self { code, message: message.into(), place: None, note: None, help: None, pointer: None }
     }
 
     /// The file's path, when it is in a file.
@@ -100,7 +103,9 @@ impl Problem {
         }
     }
 
-    fn level(&self) -> &'static str {
+    /// `error` or `warning`.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
         match self.code.level {
             Level::Error => "error",
             Level::Warning => "warning",
@@ -130,6 +135,27 @@ impl fmt::Display for Problem {
             write!(f, "\n  {} {line}", if at == 0 { "help: " } else { "      " })?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for Problem {
+    /// For programs: `code`, `level`, `detail`, and what is known of `file`, `line`, `column`, `pointer`, `note`, `help`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("code", &self.code.to_string())?;
+        map.serialize_entry("level", self.level())?;
+        map.serialize_entry("detail", &self.message)?;
+        if let Some(place) = self.in_file() {
+            map.serialize_entry("file", &place.file)?;
+            map.serialize_entry("line", &place.line)?;
+            map.serialize_entry("column", &place.column)?;
+        }
+        for (key, text) in [("pointer", &self.pointer), ("note", &self.note), ("help", &self.help)] {
+            if let Some(text) = text {
+                map.serialize_entry(key, text)?;
+            }
+        }
+        map.end()
     }
 }
 
@@ -216,12 +242,10 @@ pub fn render(problems: &[Problem]) -> String {
     text
 }
 
-/// Keeps the order files, lines, columns, and no more than [`PROBLEMS_MAX`].
-pub(crate) fn finish(problems: &mut Vec<Problem>) {
+/// Keeps the first [`PROBLEMS_MAX`]; `code` is that of the line which says that there are more.
+pub(crate) fn finish(problems: &mut Vec<Problem>, code: Code) {
     if problems.len() > PROBLEMS_MAX {
-        let more = problems.len().saturating_sub(PROBLEMS_MAX);
         problems.truncate(PROBLEMS_MAX);
-        problems
-            .push(Problem::new(starling_model::codes::BAD_SETTING, format!("{more} further problems are not listed")));
+        problems.push(Problem::new(code, "further problems are not listed"));
     }
 }

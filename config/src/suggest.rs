@@ -12,10 +12,9 @@ pub fn suggest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     if name.is_empty() || name.chars().nth(COMPARED_CHARS_MAX).is_some() {
         return None;
     }
-    let name = fold(name);
     candidates
         .into_iter()
-        .filter_map(|candidate| distance(&name, &fold(candidate)).map(|distance| (distance, candidate)))
+        .filter_map(|candidate| distance(name, candidate).map(|distance| (distance, candidate)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
@@ -24,17 +23,32 @@ fn fold(name: &str) -> String {
     name.to_lowercase().replace('-', "_")
 }
 
-/// How far apart two folded names are, or `None` when they are too far apart to suggest one for the other.
+/// The words of `ready_timeout`, `mesh.listen` and `backendRequest`, folded.
+fn words(name: &str) -> impl Iterator<Item = String> {
+    let mut parted = String::with_capacity(name.len());
+    let mut before_lower = false;
+    for c in name.chars() {
+        if c.is_uppercase() && before_lower {
+            parted.push('_');
+        }
+        before_lower = c.is_lowercase();
+        parted.push(c);
+    }
+    fold(&parted).split(['_', '.']).map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+/// How far apart two names are, or `None` when they are too far apart to suggest one for the other.
 fn distance(name: &str, candidate: &str) -> Option<usize> {
-    let letters = name.chars().count().max(candidate.chars().count());
-    let edits = strsim::damerau_levenshtein(name, candidate);
+    let (folded, known) = (fold(name), fold(candidate));
+    let letters = folded.chars().count().max(known.chars().count());
+    let edits = strsim::damerau_levenshtein(&folded, &known);
     // A third of the letters, but always at least one: `ap` for `api`.
     if edits <= (letters / 3).max(1) && edits < letters {
         return Some(edits);
     }
-    let has_word = |whole: &str, word: &str| word.len() >= 4 && whole.split(['_', '.']).any(|part| part == word);
+    let has_word = |whole: &str, word: &str| word.len() >= 4 && words(whole).any(|part| part == word);
     // Behind every true typing error, whatever its distance.
-    (has_word(candidate, name) || has_word(name, candidate)).then_some(COMPARED_CHARS_MAX)
+    (has_word(candidate, &folded) || has_word(name, &known)).then_some(COMPARED_CHARS_MAX)
 }
 
 #[cfg(test)]
@@ -57,6 +71,7 @@ mod tests {
         check("timeout", Some("ready_timeout"));
         check("advertize", Some("advertise"));
         check("htpt", Some("http"));
+        assert_eq!(suggest("Prefix", ["Exact", "PathPrefix"]), Some("PathPrefix"));
     }
 
     #[test]

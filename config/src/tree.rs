@@ -21,6 +21,9 @@ const SYNTAX_ERRORS_MAX: usize = 5;
 /// One table, by key.
 pub(crate) type Table = BTreeMap<String, Entry>;
 
+/// How sentences name the value of a key that has none (`key:` or `key: null`).
+pub(crate) const NOTHING: &str = "nothing";
+
 /// A value and the place of its key.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -35,12 +38,12 @@ pub(crate) struct Node {
     pub(crate) at: At,
 }
 
-/// What TOML can hold.
+/// What TOML and YAML can hold.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     String(String),
     Integer(i64),
-    /// An integer too large, a float, a date: known, never wanted, kept as written.
+    /// An integer too large, a float, a date, YAML's null: known, never wanted, kept as written.
     Other(&'static str, String),
     Boolean(bool),
     Array(Vec<Node>),
@@ -66,6 +69,11 @@ impl Value {
             Self::Table(table) => Some(table),
             Self::String(_) | Self::Integer(_) | Self::Other(..) | Self::Boolean(_) | Self::Array(_) => None,
         }
+    }
+
+    /// True for YAML's null.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Other(NOTHING, _))
     }
 
     /// As TOML on one line.

@@ -29,10 +29,15 @@ const RANGE_ADDRESSES_MIN: u64 = 256;
 const HOST_BYTES_MAX: usize = 253;
 
 pub(crate) fn text(node: &Node) -> Result<&str, Bad> {
-    match &node.value {
+    bounded(TEXT_BYTES_MAX)(node)
+}
+
+/// A text of 1 to `max` bytes.
+pub(crate) fn bounded(max: usize) -> impl Fn(&Node) -> Result<&str, Bad> {
+    move |node| match &node.value {
         Value::String(text) if text.is_empty() => Err(Bad::new("is empty")),
-        Value::String(text) if text.len() > TEXT_BYTES_MAX => {
-            Err(Bad::new(format!("has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len())))
+        Value::String(text) if text.len() > max => {
+            Err(Bad::new(format!("has {} bytes, at most {max} are allowed", text.len())))
         }
         Value::String(text) if text.chars().any(char::is_control) => Err(Bad::new("holds a control character")),
         Value::String(text) => Ok(text),
@@ -41,7 +46,7 @@ pub(crate) fn text(node: &Node) -> Result<&str, Bad> {
     }
 }
 
-fn wrong(node: &Node, want: &str) -> Bad {
+pub(crate) fn wrong(node: &Node, want: &str) -> Bad {
     Bad::new(format!("must be {want}, not {}", node.value.kind()))
 }
 

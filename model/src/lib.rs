@@ -26,6 +26,8 @@ pub use envelope::{Document, EnvelopeInvalid, Revocation};
 pub use life::{BootEpoch, Incarnation, Life};
 pub use member::MemberState;
 pub use mesh::{Digest, MeshId};
-pub use names::{DocumentName, InstanceName, NameInvalid, Namespace, NodeName, PortName, ServiceKey, ServiceName};
+pub use names::{
+    DocumentName, InstanceName, NameInvalid, Namespace, NodeName, PortName, ServiceKey, ServiceName, SubsetName,
+};
 pub use record::{Announcement, HealthEntry, HealthRecord, RecordKind, RecordVersion, ServicesRecord, StatusRecord};
 pub use spiffe::{SpiffeId, SpiffeInvalid, TrustDomain};

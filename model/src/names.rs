@@ -137,6 +137,10 @@ label!(
     PortName, "port name", reserved: []
 );
 label!(
+    /// A named part of a service's instances.
+    SubsetName, "subset name", reserved: []
+);
+label!(
     /// A document of one kind within its namespace.
     DocumentName, "document name", reserved: []
 );

@@ -14,6 +14,7 @@ mod help;
 mod install;
 mod join;
 mod leave;
+mod lint;
 mod load;
 mod look;
 mod output;
@@ -128,6 +129,8 @@ enum Command {
     Services(ServicesArgs),
     /// The route table in use
     Routes(RoutesArgs),
+    /// Check documents before anybody signs them; asks no agent
+    Lint(lint::LintArgs),
     /// Completions for a shell
     Completions {
         /// Which
@@ -334,6 +337,7 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
             let read = Read::Routes { key, namespace: global.namespace.clone() };
             show(&args.place, read, &args.show, None)
         }
+        Some(Command::Lint(args)) => lint::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Starling::command(), "starling", &mut script);

@@ -9,6 +9,7 @@ use crate::cli::output;
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Get started", &["demo", "trust", "join", "agent", "leave"]),
     ("See", &["status", "members", "services", "routes", "events"]),
+    ("Change", &["lint"]),
     ("Debug", &["ping"]),
     ("Shell", &["completions", "version", "help"]),
 ];

@@ -1,0 +1,264 @@
+//! The texts in which operators steer traffic: one YAML file holds several documents, separated by `---`.
+//!
+//! [`split`] cuts a file into its documents and bounds each of them, before any YAML is read. A marker at the start of
+//! a line ends a document wherever it stands: no scalar may hold one there (YAML 1.2.2, 9.1.2), so cutting by lines is
+//! exact. [`parse`] makes typed documents of a file, or lists everything that is wrong in it; a file is accepted whole or
+//! not at all. The types have the field's own names: routes are Gateway API v1, Services those of Kubernetes, and
+//! `starling/v1` adds what neither has.
+//!
+//! Each document is checked by itself. What needs others (attachment, references, precedence) is for who compiles them.
+#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use starling_model::DocumentKey;
+use starling_model::codes::{self, Level};
+
+use crate::problem::{PROBLEMS_MAX, Problem, finish};
+use crate::source::{At, Source};
+use crate::yaml;
+use fields::Reading;
+use limits::{DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX};
+
+pub mod cors;
+mod fields;
+pub mod filter;
+pub mod grpc_route;
+pub mod http_route;
+pub mod l4_route;
+pub mod limits;
+mod meta;
+pub mod route;
+pub mod rule_policy;
+pub mod service;
+pub mod starling_service;
+mod text;
+pub mod traffic_policy;
+
+pub use grpc_route::GrpcRoute;
+pub use http_route::HttpRoute;
+pub use l4_route::{TcpRoute, TlsRoute};
+pub use meta::ApiVersion;
+pub use service::CoreService;
+pub use starling_service::StarlingService;
+pub use traffic_policy::BackendTrafficPolicy;
+
+/// One document that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Names it for ever; `apiVersion` is not part of it.
+    pub key: DocumentKey,
+    /// Whose rules it follows.
+    pub version: ApiVersion,
+    /// The operator's own, kept and not looked at.
+    pub labels: BTreeMap<String, String>,
+    /// The operator's own, kept and not looked at.
+    pub annotations: BTreeMap<String, String>,
+    /// What it says.
+    pub spec: Spec,
+    /// The document as it stands in its file, byte for byte, comments included: what is signed and spread.
+    pub text: String,
+    /// The file, as its path was given.
+    pub file: String,
+    /// The line of its file at which the text begins, from 1.
+    pub line: usize,
+    /// What is right and yet hardly meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// What a document says, by kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// HTTP requests.
+    HttpRoute(HttpRoute),
+    /// gRPC calls.
+    GrpcRoute(GrpcRoute),
+    /// TCP connections.
+    TcpRoute(TcpRoute),
+    /// TLS connections, passed on as they are.
+    TlsRoute(TlsRoute),
+    /// A Service as Kubernetes writes it.
+    CoreService(CoreService),
+    /// A Service with what only we have.
+    StarlingService(StarlingService),
+    /// What holds for all requests to a service.
+    BackendTrafficPolicy(BackendTrafficPolicy),
+    /// Of a kind of `starling/v1` that a later release reads: kept, without effect.
+    Unread,
+}
+
+/// Reads one file; `path` is only shown.
+///
+/// # Errors
+/// As [`parse_all`].
+pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+    parse_all(&[(path.to_owned(), text.to_owned())])
+}
+
+/// Reads files that are given together, as path and text; a document may stand in one of them only.
+///
+/// # Errors
+/// Every problem of all files, in the order of files and lines, warnings included; then nothing of them counts.
+pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Document>, Vec<Problem>> {
+    let mut documents = Vec::new();
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for (path, text) in files {
+        let mut told = parse_file(path, text, &mut documents);
+        // What has no line says something of the whole file and stands last.
+        told.sort_by_key(|problem| (problem.line().unwrap_or(usize::MAX), problem.column()));
+        let (bad, hardly_meant): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|problem| problem.code.level == Level::Error);
+        errors.extend(bad);
+        warnings.extend(hardly_meant);
+        if errors.len() > PROBLEMS_MAX {
+            break;
+        }
+    }
+    if errors.is_empty() {
+        return Ok(documents);
+    }
+    warnings.extend(documents.into_iter().flat_map(|document| document.warnings));
+    finish(&mut errors, codes::BAD_DOCUMENT);
+    // No number of warnings hides an error.
+    warnings.truncate(PROBLEMS_MAX.saturating_sub(errors.len()));
+    errors.append(&mut warnings);
+    let file =
+        |problem: &Problem| files.iter().position(|(path, _)| problem.file() == Some(path)).unwrap_or(usize::MAX);
+    errors.sort_by_key(|problem| (file(problem), problem.line().unwrap_or(usize::MAX), problem.column()));
+    Err(errors)
+}
+
+/// Adds the documents of one file to those of the files before it; returns what is wrong in it.
+fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>) -> Vec<Problem> {
+    if text.len() > FILE_BYTES_MAX {
+        let message = format!("{path} has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
+        return vec![Problem::new(codes::BAD_DOCUMENT, message)];
+    }
+    let stretches = match split(path, text) {
+        Ok(stretches) => stretches,
+        Err(problems) => return problems,
+    };
+    let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
+    let mut problems = Vec::new();
+    for span in stretches {
+        match document(&source, text, &span) {
+            Ok(document) => {
+                problems.extend(documents.iter().find(|held| held.key == document.key).map(|held| {
+                    let at = At { source: Arc::clone(&source), span: span.start..span.start };
+                    Problem {
+                        place: at.place(),
+                        note: Some(format!("the first one begins at {}:{}", held.file, held.line)),
+                        ..Problem::new(codes::DOCUMENT_TWICE, format!("{} stands here twice", document.key))
+                    }
+                }));
+                documents.push(Document { file: path.to_owned(), ..document });
+            }
+            Err(told) => problems.extend(told),
+        }
+        // Finding the line of each problem costs, and more of them have a cause that the first ones show.
+        if problems.len() > PROBLEMS_MAX {
+            break;
+        }
+    }
+    problems
+}
+
+fn document(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Result<Document, Vec<Problem>> {
+    let node = yaml::parse(source, text, span)?;
+    let mut reading = Reading::new();
+    let read = fields::read(&mut reading, &node, meta::document);
+    let Reading { mut errors, mut warnings, .. } = reading;
+    let in_order = |problems: &mut Vec<Problem>| problems.sort_by_key(|problem| (problem.line(), problem.column()));
+    match read {
+        Some(read) if errors.is_empty() => {
+            in_order(&mut warnings);
+            finish(&mut warnings, codes::DOCUMENT_IDLE);
+            let meta::Read { version, key, labels, annotations, spec } = read;
+            let body = text.get(span.clone()).unwrap_or_default().to_owned();
+            let line = At { source: Arc::clone(source), span: span.clone() }.line();
+            Ok(Document { key, version, labels, annotations, spec, text: body, file: String::new(), line, warnings })
+        }
+        Some(_) | None => {
+            if errors.is_empty() {
+                // Whoever gives up tells why; should one forget, the document is refused all the same.
+                errors.push(Problem::new(codes::BAD_DOCUMENT, "the document lacks something that its kind needs"));
+            }
+            errors.append(&mut warnings);
+            Err(errors)
+        }
+    }
+}
+
+/// The stretch of each document in `text`, in bytes and in order, without the markers; documents with nothing but blank
+/// lines, comments and directives are left out.
+///
+/// # Errors
+/// Every document over [`DOCUMENT_TEXT_BYTES_MAX`], with its first line; or one problem when there are more than
+/// [`DOCUMENTS_MAX`].
+pub fn split(path: &str, text: &str) -> Result<Vec<Range<usize>>, Vec<Problem>> {
+    let stretches = stretches(text);
+    let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
+    let told = |span: &Range<usize>, message: String, help: &str| Problem {
+        place: At { source: Arc::clone(&source), span: span.clone() }.place(),
+        help: Some(help.to_owned()),
+        ..Problem::new(codes::BAD_DOCUMENT, message)
+    };
+    if let Some(first_over) = stretches.get(DOCUMENTS_MAX) {
+        let message = format!("{} documents stand in one file, at most {DOCUMENTS_MAX} are read", stretches.len());
+        return Err(vec![told(first_over, message, "put the rest into another file")]);
+    }
+    let too_large = stretches.iter().filter(|span| span.len() > DOCUMENT_TEXT_BYTES_MAX).map(|span| {
+        let message = format!("the document has {} bytes, at most {DOCUMENT_TEXT_BYTES_MAX} are allowed", span.len());
+        told(span, message, "split its rules over several documents")
+    });
+    let mut problems: Vec<Problem> = too_large.collect();
+    finish(&mut problems, codes::BAD_DOCUMENT);
+    if problems.is_empty() { Ok(stretches) } else { Err(problems) }
+}
+
+fn stretches(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut start = 0_usize;
+    let mut at = 0_usize;
+    for line in text.split_inclusive('\n') {
+        let after = at.saturating_add(line.len());
+        if is_marker(line) {
+            push(&mut found, text, start..at);
+            start = at.saturating_add(MARKER_BYTES);
+        }
+        at = after;
+    }
+    push(&mut found, text, start..at);
+    found
+}
+
+/// Both markers, `---` and `...`, are as long.
+const MARKER_BYTES: usize = 3;
+
+fn is_marker(line: &str) -> bool {
+    let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// Keeps a stretch that says something, from its first comment or value to its last character: comments above a document
+/// are part of it, directives are not.
+fn push(found: &mut Vec<Range<usize>>, text: &str, span: Range<usize>) {
+    let Some(body) = text.get(span.clone()) else { return };
+    let first = |line: &str| line.trim_start().trim_start_matches('\u{feff}').chars().next();
+    let lines = || body.split_inclusive('\n');
+    if !lines().any(|line| !matches!(first(line), None | Some('#' | '%'))) {
+        return;
+    }
+    let blank: usize = lines().take_while(|line| matches!(first(line), None | Some('%'))).map(str::len).sum();
+    let start = span.start.saturating_add(blank);
+    let end = span.start.saturating_add(body.trim_end().len());
+    if start < end {
+        found.push(start..end);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "numbers of tests are small")]
+mod tests;
