@@ -33,10 +33,6 @@ pub const PICK_DRAWS_MAX: u32 = 8;
 /// Endpoints of one service; more are left out and reported, so that one table row cannot eat the memory.
 pub const ENDPOINTS_PER_SERVICE_MAX: usize = 10_000;
 
-/// Bytes of one compiled pattern of a route: room for any pattern that a person writes by hand; counted repetitions of
-/// counted repetitions, which grow without being long, end here.
-pub const PATTERN_BYTES_MAX: usize = 256 * 1024;
-
 /// Retries that every service has in each second, however few its requests are (GEP-3388, `minRetryRate`).
 pub const RETRY_FLOOR_PER_SECOND: u32 = 10;
 

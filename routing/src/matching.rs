@@ -8,9 +8,7 @@ use std::borrow::Cow;
 
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
-use regex::bytes::{Regex, RegexBuilder};
-
-use crate::limits::PATTERN_BYTES_MAX;
+use starling_config::Pattern;
 
 mod index;
 
@@ -31,38 +29,6 @@ pub struct HttpFacts<'a> {
     pub query: Option<&'a str>,
     /// All of them.
     pub headers: &'a HeaderMap,
-}
-
-/// A compiled regular expression (the `regex` crate: linear time, bounded size). It may hold anywhere in the text;
-/// `^` and `$` anchor it.
-#[derive(Clone, Debug)]
-pub struct Pattern(Regex);
-
-impl Pattern {
-    /// Compiles `text`.
-    ///
-    /// # Errors
-    /// A sentence: the syntax is wrong, or the compiled form is over [`PATTERN_BYTES_MAX`].
-    pub fn new(text: &str) -> Result<Self, String> {
-        let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX).build();
-        built.map(Self).map_err(|error| error.to_string())
-    }
-
-    /// The pattern as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    fn holds(&self, text: &[u8]) -> bool {
-        self.0.is_match(text)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
 }
 
 /// A condition on one text.
@@ -101,7 +67,7 @@ pub enum PathMatch {
     Exact(String),
     /// Whole path elements: `/v2` holds for `/v2`, `/v2/` and `/v2/x`, never for `/v2example`.
     Prefix(PathPrefix),
-    /// By pattern.
+    /// The whole path, by pattern.
     Pattern(Pattern),
     /// A gRPC call `/service/method`; an absent part holds for every one.
     Grpc {

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-
 use crate::agent::{Host, Mesh, eventually, starling_in, three};
 
 /// Runs `starling trust …` in the operator's folder: exit code and all that was said.

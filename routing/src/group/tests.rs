@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::matching::{HeaderMatch, PathMatch, PathPrefix, Pattern, QueryMatch, TextMatch};
+use crate::matching::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, TextMatch};
+use starling_config::Pattern;
 
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/b", "/p.S/M", "*"];
 
@@ -18,7 +19,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     let path = prop_oneof![
         select(&PATHS[..8]).prop_map(|path| PathMatch::Exact(path.to_owned())),
         select(&PATHS[..8]).prop_map(|path| PathMatch::Prefix(PathPrefix::new(path))),
-        select(&["^/a", "b$", "^/a/.*c"][..]).prop_map(|text| PathMatch::Pattern(Pattern::new(text).unwrap())),
+        select(&["/a.*", ".*b", "/a/.*c"][..]).prop_map(|text| PathMatch::Pattern(Pattern::whole(text).unwrap())),
     ];
     let method = proptest::option::of(select(&[Method::GET, Method::POST][..]));
     (path, method, 0..3usize, 0..3usize).prop_map(|(path, method, headers, query)| Conditions {
@@ -41,7 +42,7 @@ fn grpc() -> impl Strategy<Value = Conditions> {
     let text = || {
         proptest::option::of(prop_oneof![
             select(&["p.S", "M", "p.Other"][..]).prop_map(|text| TextMatch::Exact(text.to_owned())),
-            select(&["S$", "^M", "."][..]).prop_map(|text| TextMatch::Pattern(Pattern::new(text).unwrap())),
+            select(&["S$", "^M", "."][..]).prop_map(|text| TextMatch::Pattern(Pattern::anywhere(text).unwrap())),
         ])
     };
     (text(), text(), 0..3usize).prop_map(|(service, method, headers)| Conditions {

@@ -21,6 +21,7 @@ use starling_identity::chain::{
     read_list_answer, reply, whatever_follows,
 };
 use starling_identity::limits::{ANCESTORS_MAX, ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
+use starling_identity::rotate::node_of;
 use starling_identity::{CertificateList, TrustBundle, TrustView};
 use starling_transport::quic::TrustAnswers;
 use tracing::{debug, error};
@@ -110,19 +111,25 @@ impl TrustChain {
 
     /// Takes the answer to a question of ours.
     pub(super) fn answered(&mut self, question: &Question, answer: &[u8], by: SocketAddr) -> Heard {
-        let taken = match question {
+        let is_taken = match question {
             Question::Updates(_) => {
                 return Answer::decode(answer).map_or(Heard::Nothing, |Answer(updates)| {
                     Heard::Judged(format!("the agent at {by}"), self.chain.merge(&updates))
                 });
             }
-            Question::Key { .. } => read_key_answer(answer).ok().flatten().map(|list| self.lists.take_own(list)),
+            Question::Key { hash, .. } => {
+                // Whoever answers may make them up, and must not put what we hold out of its place.
+                let proves = |der: &_| node_of(self.newest(), der).is_some_and(|(_, key)| key == *hash);
+                let list = read_key_answer(answer).ok().flatten();
+                let list = list.filter(|list| list.certificates().iter().any(proves));
+                list.is_some_and(|list| self.lists.take_own(list))
+            }
             Question::List { hash, .. } => {
                 let list = read_list_answer(answer).ok().flatten().filter(|list| list.hash() == *hash);
-                list.filter(|list| self.lists.take(list.clone(), self.chain.newest())).map(|_| ())
+                list.is_some_and(|list| self.lists.take(list, self.chain.newest()))
             }
         };
-        taken.map_or(Heard::Nothing, |()| Heard::Certificates)
+        if is_taken { Heard::Certificates } else { Heard::Nothing }
     }
 
     /// What to ask of somebody who may know more.
@@ -260,7 +267,10 @@ fn read(path: &Path) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use starling_gossip::ExchangeId;
-    use starling_identity::{NewTrustDomain, OperatorKey, create_trust_domain};
+    use starling_identity::rotate::read_issued;
+    use starling_identity::{
+        IssuedNode, IssuingCa, NewTrustDomain, NodeCertificates, OperatorKey, create_trust_domain,
+    };
     use starling_model::NodeName;
 
     use super::*;
@@ -305,6 +315,30 @@ mod tests {
         assert_eq!([theirs.flush(), theirs.flush()], [Durability::Durable; 2]);
         assert_eq!(in_force(b.path(), &made.bundle).bundle().hash(), newest.hash());
         assert_eq!(in_force(a.path(), &made.bundle).bundle().hash(), made.bundle.hash(), "it was not written");
+    }
+
+    /// Anybody can answer a question about our key: what proves nothing is dropped, and the same again is no news.
+    #[test]
+    fn only_proven_certificates_of_our_key_are_taken() {
+        let (ours, foreign, folder) = (made(), made(), tempfile::tempdir().unwrap());
+        let issued = |made: &NewTrustDomain| {
+            let issuer = IssuingCa::load(&made.bundle, &made.issuer_key_pem).unwrap();
+            issuer.issue_node(&NodeName::new("vm-1").unwrap(), 30, crate::crypto::wall_clock()).unwrap()
+        };
+        let (own, other) = (issued(&ours), issued(&foreign));
+        let mut chain = TrustChain::open(folder.path(), &ours.bundle);
+        let mut told = |of: &IssuedNode, asked: [u8; 32]| {
+            let der = read_issued(of.chain_pem.as_bytes()).unwrap();
+            let held = NodeCertificates::new(CertificateList::pack(&[der]).unwrap());
+            let question = |hash| Question::Key { mesh_id: ours.bundle.mesh_id, hash };
+            let bytes = question(of.key_hash).encode().unwrap();
+            let answer = reply(&BundleChain::new(ours.bundle.clone()), &held, &bytes).unwrap();
+            chain.answered(&question(asked), &answer, "127.0.0.1:1".parse().unwrap())
+        };
+        assert!(matches!(told(&other, own.key_hash), Heard::Nothing), "another key");
+        assert!(matches!(told(&other, other.key_hash), Heard::Nothing), "another mesh's issuer");
+        assert!(matches!(told(&own, own.key_hash), Heard::Certificates));
+        assert!(matches!(told(&own, own.key_hash), Heard::Nothing), "it is held");
     }
 
     #[test]

@@ -55,12 +55,13 @@ impl Lists {
         true
     }
 
-    /// Keeps what a peer said about this node's own key.
-    pub(super) fn take_own(&mut self, list: CertificateList) {
-        if self.own.as_ref() != Some(&list) {
-            self.own = Some(list);
-            self.changed = true;
+    /// Keeps these certificates of this node's own key; false when they are held already.
+    pub(super) fn take_own(&mut self, list: CertificateList) -> bool {
+        if self.own.as_ref() == Some(&list) {
+            return false;
         }
+        (self.own, self.changed) = (Some(list), true);
+        true
     }
 
     /// Forgets what the bundle in force does not name, and keeps our own certificates of what it does.
