@@ -294,7 +294,9 @@ fn identity() -> io::Result<()> {
     seed("identity_chain", "request", request)?;
     seed("identity_chain", "answer", [&[1][..], b"STA1", &[1], &length, raw.contents()].concat())?;
     seed("identity_chain", "update", [&[2][..], raw.contents()].concat())?;
-    seed("identity_chain", "damaged-update", [3, 60, 0, 2, 1])?;
+    seed("identity_chain", "damaged-update", [5, 60, 0, 2, 1])?;
+    seed("identity_chain", "key-question", [&[3][..], b"STQ2", &[7; 64]].concat())?;
+    seed("identity_chain", "list-answer", [&[4][..], b"STA3"].concat())?;
 
     let header = [&[1, 2][..], b"n1", &[1, 13], b"10.0.0.1:7740"].concat();
     let length = u8::try_from(header.len()).expect("short");
@@ -403,6 +405,10 @@ fn texts() -> io::Result<()> {
         health = { http = \"/healthz\", interval = \"5s\", timeout = \"1s\", unhealthy = 3, healthy = 2 }\n";
     let small =
         "[[instance]]\nservice = \"db\"\nprotocol = \"tcp\"\naddress = \"[::1]:5432\"\nhealth = { tcp = true }\n";
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: orders}\nspec:\n  parentRefs:\n  - {kind: Service, name: orders, port: 80}\n  rules:\n  - matches:\n    - path: {type: PathPrefix, value: /v2}\n      headers: [{name: x, type: RegularExpression, value: 'a+'}]\n    backendRefs:\n    - {name: orders, port: 80, weight: 9}\n    timeouts: {request: 2s}\n";
+    seed("config_documents", "route", route)?;
+    seed("config_documents", "two", format!("# first\n{route}---\n{}", route.replace("orders}", "other}")))?;
+    seed("config_documents", "slip", route.replace("weight: 9", "wieght: -9").replace("2s", "2 s"))?;
     seed("config_services", "whole", instance)?;
     seed("config_services", "small", small)?;
     seed("config_services", "two", format!("{small}\0{small}{instance}"))?;
