@@ -154,12 +154,16 @@ pub fn verify_credential(
     if node != *owner {
         return Err(CredentialRefused::OtherNode { found: node });
     }
-    let renewed = renewed(&issuers, trust);
-    let ca = path::verify_issuers(&issuers, trust, When::At(now)).or_else(|refused| {
-        // What it carries may be under a root that is gone: the same key may have a certificate under one that stands.
-        let chain = renewed.iter().find_map(|chain| path::verify_issuers(chain, trust, When::At(now)).ok());
-        chain.ok_or(CredentialRefused::Chain(refused))
-    })?;
+    let other_chains;
+    let ca = match path::verify_issuers(&issuers, trust, When::At(now)) {
+        Ok(ca) => ca,
+        Err(refused) => {
+            // What it carries may be under a root that is gone: the same key may have a certificate under one that stands.
+            other_chains = renewed(&issuers, trust);
+            let chain = other_chains.iter().find_map(|chain| path::verify_issuers(chain, trust, When::At(now)).ok());
+            chain.ok_or(CredentialRefused::Chain(refused))?
+        }
+    };
     if ca.node != node {
         return Err(CredentialRefused::OtherNode { found: ca.node });
     }

@@ -106,8 +106,8 @@ pub enum MeshCommand {
     Certificates {
         /// What.
         list: CertificateList,
-        /// Who waits; false when too many wait already.
-        reply: oneshot::Sender<bool>,
+        /// Who waits.
+        reply: oneshot::Sender<()>,
     },
     /// Take what an operator signed: the documents of one `apply`, or a revocation.
     Submit {
@@ -206,6 +206,8 @@ struct World {
     known_at: Instant,
     known_stale: bool,
     trust: TrustChain,
+    /// Hash of the bundle in force: the newest, unless that waits for its lists.
+    in_force: [u8; 32],
     catching_up: CatchingUp,
     answered: mpsc::Receiver<Answered>,
     /// When the machine was last told how full the network's queues are.
@@ -244,6 +246,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
         trust: TrustChain::open(context.store.state(), &context.identity.bundle()),
+        in_force: context.identity.bundle().hash(),
         catching_up: CatchingUp::new(answers, random_seed()),
         answered,
         pressed_at: now,
@@ -302,6 +305,7 @@ impl World {
         debug!(restored = restored.len(), "view restored from the store");
         swim.handle_command(Command::Restore(restored), now);
         swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
+        self.trust.keep_own(&self.context.identity.node.issuing_key_hash());
         self.context.net.set_trust_answers(self.trust.answers());
         self.context.own.forget_taken();
         for record in self.context.own.take_changed() {
@@ -375,7 +379,8 @@ impl World {
                 let _ = reply.send(self.bundle_handed_in(swim, &file, now));
             }
             Input::Command(MeshCommand::Certificates { list, reply }) => {
-                let _ = reply.send(self.list_handed_in(swim, list, now));
+                self.list_handed_in(swim, list, now);
+                let _ = reply.send(());
             }
             Input::Trust(answered) => self.trust_answered(swim, &answered, now),
             Input::Command(MeshCommand::Leave) => swim.handle_command(Command::Leave, now),

@@ -7,8 +7,8 @@
 //! nothing across its only `.await` and may be dropped there.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use starling_config::AgentConfig;
@@ -44,6 +44,8 @@ pub struct Identity {
     pub current: CurrentIdentity,
     /// Keys of the QUIC endpoint: stateless reset, connection ids.
     pub quic: QuicSecrets,
+    /// One leaf is made and shown at a time, so that none of an older chain comes after one of a newer.
+    rekeying: Mutex<()>,
     leaf_since: AtomicU64,
     refreshed: AtomicU64,
     refresh_failed: AtomicU64,
@@ -114,7 +116,13 @@ impl Identity {
         shows_another
     }
 
+    /// True when the leaf that we show hangs from the chain that is to be shown.
+    fn shows_its_chain(&self) -> bool {
+        self.current.leaf_chain().get(1..).is_some_and(|shown| shown == self.node.issuers())
+    }
+
     fn rekey(&self, now: UnixTime) -> bool {
+        let _one = self.rekeying.lock().unwrap_or_else(PoisonError::into_inner);
         match self.node.mint_leaf(now) {
             Ok(leaf) => {
                 self.current.swap_leaf(leaf);
@@ -146,7 +154,9 @@ pub async fn run(identity: Arc<Identity>, own: OwnRecords, spread: f64) {
     loop {
         tokio::time::sleep(TICK).await;
         let now = wall_clock();
-        if now < due {
+        // A chain that ended while a renewed one is held, or a leaf that could not be made when trust changed.
+        identity.node.show(&identity.current.trust(), now);
+        if now < due && identity.shows_its_chain() {
             continue;
         }
         if identity.rekey(now) {
@@ -205,6 +215,7 @@ pub fn load(config: &AgentConfig) -> Result<Identity, AgentError> {
         node: Arc::new(node),
         current,
         quic,
+        rekeying: Mutex::default(),
         leaf_since: AtomicU64::new(now.0),
         refreshed: AtomicU64::new(1),
         refresh_failed: AtomicU64::new(0),

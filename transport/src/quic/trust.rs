@@ -6,7 +6,7 @@
 //! and each for a short while; whatever else comes ends the connection and is counted. What a question means is known to
 //! who gave [`TrustAnswers`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -55,24 +55,32 @@ impl Desk {
     }
 }
 
-/// When sources were served last.
+/// When sources were served last, and which are being served.
 #[derive(Debug, Default)]
-struct Served(BTreeMap<IpAddr, Instant>);
+struct Served {
+    last: BTreeMap<IpAddr, Instant>,
+    now: BTreeSet<IpAddr>,
+}
 
 impl Served {
-    /// True when this source may ask now; it counts as served then.
+    /// True when this source may ask now; it counts as being served until [`Self::done`]. One source has one place at a
+    /// time, however slowly it asks and reads.
     fn admits(&mut self, from: SocketAddr, now: Instant) -> bool {
         let source = source_of(from);
         let soon = |at: &Instant| now.saturating_duration_since(*at) < TRUST_SOURCE_PAUSE;
-        if self.0.len() >= SOURCES_MAX && !self.0.contains_key(&source) {
-            self.0.retain(|_, at| soon(at));
+        if self.last.len() >= SOURCES_MAX && !self.last.contains_key(&source) {
+            self.last.retain(|_, at| soon(at));
         }
-        let full = self.0.len() >= SOURCES_MAX && !self.0.contains_key(&source);
-        if full || self.0.get(&source).is_some_and(soon) {
+        let full = self.last.len() >= SOURCES_MAX && !self.last.contains_key(&source);
+        if full || self.last.get(&source).is_some_and(soon) || !self.now.insert(source) {
             return false;
         }
-        self.0.insert(source, now);
+        self.last.insert(source, now);
         true
+    }
+
+    fn done(&mut self, from: SocketAddr) {
+        self.now.remove(&source_of(from));
     }
 }
 
@@ -103,7 +111,9 @@ pub(super) async fn serve(inner: &Inner, connection: &Connection) {
     if !lock(&inner.trust.served).admits(from, Instant::now()) {
         return refuse(connection, CloseCode::Busy, &inner.counters.trust_busy);
     }
-    match timeout(TRUST_DEADLINE, answer(inner, connection)).await {
+    let served = timeout(TRUST_DEADLINE, answer(inner, connection)).await;
+    lock(&inner.trust.served).done(from);
+    match served {
         Ok(Some(())) => inner.counters.trust_answered.add(1),
         Ok(None) | Err(_) => {
             debug!(%from, "a question about trust that is none");
@@ -173,6 +183,8 @@ mod tests {
         let at = |n: usize| SocketAddr::from((u32::try_from(0x0a00_0000 + n).unwrap().to_be_bytes(), 1));
         assert!(served.admits(at(0), now));
         assert!(!served.admits(at(0), now + TRUST_SOURCE_PAUSE - Duration::from_millis(1)));
+        assert!(!served.admits(at(0), now + TRUST_SOURCE_PAUSE), "it is still being served");
+        served.done(at(0));
         assert!(served.admits(at(0), now + TRUST_SOURCE_PAUSE), "who was refused is not put off further");
         let now = now + TRUST_SOURCE_PAUSE;
         assert!((1..SOURCES_MAX).all(|n| served.admits(at(n), now)));

@@ -142,7 +142,7 @@ async fn bad_bytes_end_the_connection_and_are_counted() {
     send.write_all(&too_long[1..]).await.unwrap();
     send.finish().unwrap();
     assert_eq!(receive.read_to_end(usize::MAX).await.unwrap().len(), 2 * TRUST_QUESTION_BYTES_MAX);
-    drop(connection);
+    connection.close(0_u8.into(), b"");
     // Who says nothing is closed at the deadline.
     pause().await;
     assert_eq!(closed_with(&bare(&a).await).await, Some(CloseCode::Malformed));

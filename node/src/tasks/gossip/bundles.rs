@@ -21,7 +21,6 @@ use starling_identity::chain::{
     read_list_answer, reply, whatever_follows,
 };
 use starling_identity::limits::{ANCESTORS_MAX, ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
-use starling_identity::rotate::node_of;
 use starling_identity::{CertificateList, TrustBundle, TrustView};
 use starling_transport::quic::TrustAnswers;
 use tracing::{debug, error};
@@ -87,8 +86,8 @@ impl TrustChain {
     }
 
     /// What is believed by the newest bundle, but for revocations.
-    pub(super) fn view(&self) -> TrustView {
-        let bundle = self.newest();
+    pub(super) fn view(&mut self) -> TrustView {
+        let bundle = self.chain.newest();
         TrustView::new(bundle.clone()).with_certificates(self.lists.certificates(bundle))
     }
 
@@ -97,15 +96,19 @@ impl TrustChain {
         self.lists.lacking(self.newest()).copied().collect()
     }
 
+    /// Keeps what the lists of the newest bundle say of this node's own key.
+    pub(super) fn keep_own(&mut self, own_key: &[u8; 32]) {
+        self.lists.keep_own(self.chain.newest(), own_key);
+    }
+
     /// The newest bundle is in force: what only earlier ones named is over.
-    pub(super) fn settle(&mut self, own_key: &[u8; 32]) {
-        let bundle = self.chain.newest();
-        self.lists.settle(bundle, own_key);
+    pub(super) fn settle(&mut self) {
+        self.lists.settle(self.chain.newest());
     }
 
     /// Questions of anybody are answered by this, as things stand now.
-    pub(super) fn answers(&self) -> TrustAnswers {
-        let (chain, held) = (self.chain.clone(), self.lists.certificates(self.newest()));
+    pub(super) fn answers(&mut self) -> TrustAnswers {
+        let (chain, held) = (self.chain.clone(), self.lists.certificates(self.chain.newest()));
         Arc::new(move |question| reply(&chain, &held, question).ok().map(Bytes::from))
     }
 
@@ -118,11 +121,8 @@ impl TrustChain {
                 });
             }
             Question::Key { hash, .. } => {
-                // Whoever answers may make them up, and must not put what we hold out of its place.
-                let proves = |der: &_| node_of(self.newest(), der).is_some_and(|(_, key)| key == *hash);
                 let list = read_key_answer(answer).ok().flatten();
-                let list = list.filter(|list| list.certificates().iter().any(proves));
-                list.is_some_and(|list| self.lists.take_own(list))
+                list.is_some_and(|list| self.lists.take_own(&list, self.chain.newest(), hash))
             }
             Question::List { hash, .. } => {
                 let list = read_list_answer(answer).ok().flatten().filter(|list| list.hash() == *hash);
@@ -192,9 +192,9 @@ impl TrustChain {
         Ok(merged)
     }
 
-    /// An operator hands in a list of renewed certificates for a bundle that follows; false when too many wait already.
-    pub(super) fn take_list(&mut self, list: CertificateList) -> bool {
-        self.lists.take(list, self.chain.newest())
+    /// An operator hands in a list of renewed certificates for a bundle that follows.
+    pub(super) fn take_list(&mut self, list: CertificateList) {
+        self.lists.take(list, self.chain.newest());
     }
 
     /// Refusals and forks that change nothing are told now and then: a peer may bring the same ever again.
@@ -208,14 +208,13 @@ impl TrustChain {
 
     /// Writes the chain unless the file holds it: a new file beside, synchronised, in the place of the old one.
     pub(super) fn flush(&mut self) -> Durability {
-        // The lists first: a bundle on disk never names what is not.
-        match self.lists.flush(self.chain.newest()) {
-            Durability::Durable => self.flush_chain(),
-            Durability::Memory => {
-                self.flush_chain();
-                Durability::Memory
-            }
+        // A bundle on disk never names what is not: new lists are there before it, old ones go after it came.
+        let (lists, chain) = (self.lists.flush(), self.flush_chain());
+        if lists == Durability::Durable && chain == Durability::Durable {
+            self.lists.prune(self.chain.newest());
+            return Durability::Durable;
         }
+        Durability::Memory
     }
 
     fn flush_chain(&mut self) -> Durability {

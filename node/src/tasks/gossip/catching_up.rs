@@ -105,12 +105,16 @@ impl CatchingUp {
 
     /// True when the newest bundle has waited for its lists for this long; its wait begins with the first call.
     pub(super) fn waited(&mut self, patience: Duration, now: Instant) -> bool {
+        if self.waiting.is_none() {
+            // What others refused us before does not put this off.
+            (self.due, self.pause) = (None, PAUSE_MIN);
+        }
         let since = *self.waiting.get_or_insert(now);
         now.saturating_duration_since(since) >= patience
     }
 
-    /// The newest bundle is in force.
-    pub(super) fn in_force(&mut self) {
+    /// The newest bundle waits no longer.
+    pub(super) fn has_lists(&mut self) {
         self.waiting = None;
     }
 
@@ -141,7 +145,7 @@ impl CatchingUp {
         let node = &context.identity.node;
         let mesh_id = node.mesh_id();
         let question = match turn {
-            Turn::Refused if round % 4 >= 2 && !node.is_under(&trust.view()) => {
+            Turn::Refused if round % 4 >= 2 && !node.is_under(&context.identity.current.trust()) => {
                 Question::Key { mesh_id, hash: node.issuing_key_hash() }
             }
             Turn::Refused => trust.whatever_follows(),
@@ -188,5 +192,42 @@ impl CatchingUp {
     fn chance(&self, round: usize) -> usize {
         let byte = |at: usize| usize::from(self.seed.get(at % self.seed.len()).copied().unwrap_or_default());
         round.wrapping_mul(7).wrapping_add(byte(round)).wrapping_add(byte(round / self.seed.len()) << 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(number: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], u16::try_from(number).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn refusals_are_a_reason_for_a_while_and_few_addresses_are_kept() {
+        let (queue, _answers) = Queue::new("trust answers", 1);
+        let (mut catching, now) = (CatchingUp::new(queue, [7; 32]), Instant::now());
+        assert_eq!(catching.due(false, now), None);
+        (1..=ADDRESSES_MAX + 1).for_each(|number| catching.refused(vec![at(number)], now));
+        assert_eq!(catching.refusing.len(), ADDRESSES_MAX);
+        assert!(!catching.refusing.contains(&at(1)) && catching.refusing.contains(&at(2)));
+        for number in 0..=ADDRESSES_MAX {
+            catching.seed_is_at(&Seed(format!("seed-{number}")), &[at(1)]);
+        }
+        assert_eq!(catching.seeds.len(), ADDRESSES_MAX);
+        assert_eq!(catching.due(false, now), Some(Turn::Refused));
+        // Nothing came of it: the pause doubles to its end, and no further.
+        for _ in 0..20 {
+            catching.answered(false, now);
+        }
+        let due = catching.due.unwrap();
+        assert!((PAUSE_MAX / 2..=PAUSE_MAX).contains(&(due - now)), "{:?}", due - now);
+        assert_eq!(catching.due(false, now), None);
+        // A bundle that waits for lists is not put off by that.
+        assert!(!catching.waited(Duration::from_secs(10), now));
+        assert!(catching.due(true, now).is_some());
+        assert!(catching.waited(Duration::from_secs(10), now + Duration::from_secs(10)));
+        assert_eq!(catching.due(false, now + REFUSED_FOR + Duration::from_secs(1)), None);
+        assert!(catching.refusing.is_empty());
     }
 }

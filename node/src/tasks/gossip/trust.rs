@@ -1,12 +1,13 @@
 //! What the driver does about trust: bundles and certificates that come, from peers, operators and whoever was asked, and
 //! the moment in which they are in force.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::{BundleCommand, BundleEvent, Command, Swim};
-use starling_identity::CertificateList;
 use starling_identity::chain::{Fork, Merged, UpdateRefused};
+use starling_identity::{CertificateList, TrustView};
 use starling_model::NodeName;
 use starling_transport::quic::{DialError, DialTag};
 use tracing::{info, warn};
@@ -58,13 +59,10 @@ impl World {
         Ok((merged, durability))
     }
 
-    /// An operator hands in a list; false when too many wait already.
-    pub(super) fn list_handed_in(&mut self, swim: &mut Swim, list: CertificateList, now: Instant) -> bool {
-        let taken = self.trust.take_list(list);
-        if taken {
-            self.trust_moved(swim, "with its lists", now);
-        }
-        taken
+    /// An operator hands in a list.
+    pub(super) fn list_handed_in(&mut self, swim: &mut Swim, list: CertificateList, now: Instant) {
+        self.trust.take_list(list);
+        self.trust_moved(swim, "with its lists", now);
     }
 
     /// The answer to a question of ours.
@@ -96,20 +94,33 @@ impl World {
     fn trust_moved(&mut self, swim: &mut Swim, whence: &str, now: Instant) -> Durability {
         let identity = &self.context.identity;
         // A root's signature that a known update got counts in forks, and changes nothing that is in force.
-        let other = self.trust.newest().hash() != identity.bundle().hash();
+        let other = self.trust.head().hash != self.in_force;
         let complete = self.trust.lacking().is_empty();
         if other && !complete && !self.catching_up.waited(LISTS_PATIENCE, now) {
             self.context.net.set_trust_answers(self.trust.answers());
             return self.store_trust();
         }
-        self.catching_up.in_force();
+        self.catching_up.has_lists();
+        self.trust.keep_own(&identity.node.issuing_key_hash());
         if other {
-            self.trust.settle(&identity.node.issuing_key_hash());
+            self.trust.settle();
         }
         let view = self.trust.view();
+        // What peers say ever again must not set all workers to judge their connections anew.
+        if other || !Arc::ptr_eq(view.certificates(), identity.current.trust().certificates()) {
+            self.believe(swim, view, other, whence, now);
+        }
+        self.context.net.set_trust_answers(self.trust.answers());
+        self.store_trust()
+    }
+
+    /// This is in force from the next handshake on; `other` where it is another bundle, not only more lists.
+    fn believe(&mut self, swim: &mut Swim, view: TrustView, other: bool, whence: &str, now: Instant) {
+        let identity = &self.context.identity;
         let sequence = view.bundle().sequence;
         if other {
-            info!(sequence, complete, "another trust bundle is in force, {whence}: what was judged is judged again");
+            let lacking = self.trust.lacking().len();
+            info!(sequence, lacking, "another trust bundle is in force, {whence}: what was judged is judged again");
             self.news.record(rulings::of_bundle(&self.me(), view.bundle(), whence));
         }
         if identity.believe(view, &self.context.own) {
@@ -121,10 +132,10 @@ impl World {
             if closed > 0 {
                 info!(closed, "connections whose peers showed what leads to no root any more are closed");
             }
-            swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
+            let head = self.trust.head();
+            self.in_force = head.hash;
+            swim.handle_command(Command::Bundle(BundleCommand::InForce(head)), now);
         }
-        self.context.net.set_trust_answers(self.trust.answers());
-        self.store_trust()
     }
 
     /// A write that failed before is tried again with each word about bundles.
@@ -135,8 +146,7 @@ impl World {
     /// Asks somebody, when we lack something or are refused.
     pub(super) fn catch_up(&mut self, swim: &mut Swim, now: Instant) {
         let lacking = self.trust.lacking();
-        let other = self.trust.newest().hash() != self.context.identity.bundle().hash();
-        if other && self.catching_up.waited(LISTS_PATIENCE, now) {
+        if self.trust.head().hash != self.in_force && self.catching_up.waited(LISTS_PATIENCE, now) {
             self.trust_moved(swim, "without its lists", now);
         }
         let Some(turn) = self.catching_up.due(!lacking.is_empty(), now) else { return };

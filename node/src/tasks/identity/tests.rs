@@ -183,7 +183,9 @@ fn a_new_leaf_is_made_and_published() {
     let folder = shared_folder();
     let identity = load(&config(folder.path(), "vm-1")).unwrap();
     let before = identity.current.leaf_chain();
+    assert!(identity.shows_its_chain());
     assert!(identity.rekey(wall_clock().plus(60)));
+    assert!(identity.shows_its_chain());
     assert_ne!(identity.current.leaf_chain()[0], before[0]);
     assert_eq!(identity.refreshes(), (2, 0));
     // Beyond the issuing certificate's life nothing can be made; the leaf in use stays.
