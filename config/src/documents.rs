@@ -19,7 +19,7 @@ use starling_model::codes::{self, Level};
 use crate::problem::{PROBLEMS_MAX, Problem, finish};
 use crate::source::{At, Source};
 use crate::yaml;
-use fields::Reading;
+use fields::{Budget, Reading};
 use limits::{DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX};
 
 pub mod cors;
@@ -104,8 +104,9 @@ pub fn parse(path: &str, text: &str) -> Result<Vec<Document>, Vec<Problem>> {
 pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Document>, Vec<Problem>> {
     let mut documents = Vec::new();
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    let mut budget = Budget::default();
     for (path, text) in files {
-        let mut told = parse_file(path, text, &mut documents);
+        let mut told = parse_file(path, text, &mut documents, &mut budget);
         // What has no line says something of the whole file and stands last.
         told.sort_by_key(|problem| (problem.line().unwrap_or(usize::MAX), problem.column()));
         let (bad, hardly_meant): (Vec<_>, Vec<_>) =
@@ -122,7 +123,11 @@ pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Document>, Vec<Proble
     warnings.extend(documents.into_iter().flat_map(|document| document.warnings));
     finish(&mut errors, codes::BAD_DOCUMENT);
     // No number of warnings hides an error.
-    warnings.truncate(PROBLEMS_MAX.saturating_sub(errors.len()));
+    let room = PROBLEMS_MAX.saturating_sub(errors.len());
+    if warnings.len() > room {
+        warnings.truncate(room);
+        warnings.push(Problem::new(codes::DOCUMENT_IDLE, "further warnings are not listed"));
+    }
     errors.append(&mut warnings);
     let file =
         |problem: &Problem| files.iter().position(|(path, _)| problem.file() == Some(path)).unwrap_or(usize::MAX);
@@ -131,7 +136,7 @@ pub fn parse_all(files: &[(String, String)]) -> Result<Vec<Document>, Vec<Proble
 }
 
 /// Adds the documents of one file to those of the files before it; returns what is wrong in it.
-fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>) -> Vec<Problem> {
+fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>, budget: &mut Budget) -> Vec<Problem> {
     if text.len() > FILE_BYTES_MAX {
         let message = format!("{path} has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
         return vec![Problem::new(codes::BAD_DOCUMENT, message)];
@@ -140,10 +145,10 @@ fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>) -> Vec<Prob
         Ok(stretches) => stretches,
         Err(problems) => return problems,
     };
-    let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::file(path, text));
     let mut problems = Vec::new();
     for span in stretches {
-        match document(&source, text, &span) {
+        match document(&source, text, &span, budget) {
             Ok(document) => {
                 problems.extend(documents.iter().find(|held| held.key == document.key).map(|held| {
                     let at = At { source: Arc::clone(&source), span: span.start..span.start };
@@ -158,23 +163,28 @@ fn parse_file(path: &str, text: &str, documents: &mut Vec<Document>) -> Vec<Prob
             Err(told) => problems.extend(told),
         }
         // Finding the line of each problem costs, and more of them have a cause that the first ones show.
-        if problems.len() > PROBLEMS_MAX {
+        if problems.iter().filter(|problem| problem.code.level == Level::Error).count() > PROBLEMS_MAX {
             break;
         }
     }
     problems
 }
 
-fn document(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Result<Document, Vec<Problem>> {
+fn document(
+    source: &Arc<Source>,
+    text: &str,
+    span: &Range<usize>,
+    budget: &mut Budget,
+) -> Result<Document, Vec<Problem>> {
     let node = yaml::parse(source, text, span)?;
-    let mut reading = Reading::new();
+    let mut reading = Reading::new(std::mem::take(budget));
     let read = fields::read(&mut reading, &node, meta::document);
-    let Reading { mut errors, mut warnings, .. } = reading;
+    let Reading { mut errors, mut warnings, budget: left, .. } = reading;
+    *budget = left;
     let in_order = |problems: &mut Vec<Problem>| problems.sort_by_key(|problem| (problem.line(), problem.column()));
     match read {
         Some(read) if errors.is_empty() => {
             in_order(&mut warnings);
-            finish(&mut warnings, codes::DOCUMENT_IDLE);
             let meta::Read { version, key, labels, annotations, spec } = read;
             let body = text.get(span.clone()).unwrap_or_default().to_owned();
             let line = At { source: Arc::clone(source), span: span.clone() }.line();
@@ -199,7 +209,7 @@ fn document(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Result<Doc
 /// [`DOCUMENTS_MAX`].
 pub fn split(path: &str, text: &str) -> Result<Vec<Range<usize>>, Vec<Problem>> {
     let stretches = stretches(text);
-    let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::file(path, text));
     let told = |span: &Range<usize>, message: String, help: &str| Problem {
         place: At { source: Arc::clone(&source), span: span.clone() }.place(),
         help: Some(help.to_owned()),
@@ -208,6 +218,14 @@ pub fn split(path: &str, text: &str) -> Result<Vec<Range<usize>>, Vec<Problem>> 
     if let Some(first_over) = stretches.get(DOCUMENTS_MAX) {
         let message = format!("{} documents stand in one file, at most {DOCUMENTS_MAX} are read", stretches.len());
         return Err(vec![told(first_over, message, "put the rest into another file")]);
+    }
+    let alone = text
+        .match_indices('\r')
+        .map(|(at, _)| at)
+        .find(|at| !text.get(at.saturating_add(1)..).is_some_and(|rest| rest.starts_with('\n')));
+    if let Some(at) = alone {
+        let message = "a carriage return stands without a line feed".to_owned();
+        return Err(vec![told(&(at..at), message, "end each line with a line feed")]);
     }
     let too_large = stretches.iter().filter(|span| span.len() > DOCUMENT_TEXT_BYTES_MAX).map(|span| {
         let message = format!("the document has {} bytes, at most {DOCUMENT_TEXT_BYTES_MAX} are allowed", span.len());
@@ -246,14 +264,18 @@ fn is_marker(line: &str) -> bool {
 /// are part of it, directives are not.
 fn push(found: &mut Vec<Range<usize>>, text: &str, span: Range<usize>) {
     let Some(body) = text.get(span.clone()) else { return };
-    let first = |line: &str| line.trim_start().trim_start_matches('\u{feff}').chars().next();
+    // What YAML calls white space and breaks, no more.
+    let white = [' ', '\t', '\r', '\n'];
+    let first = |line: &str| line.trim_start_matches('\u{feff}').trim_start_matches(white).chars().next();
+    let says_nothing = |line: &str| matches!(first(line), None | Some('#')) || line.starts_with('%');
     let lines = || body.split_inclusive('\n');
-    if !lines().any(|line| !matches!(first(line), None | Some('#' | '%'))) {
+    if lines().all(says_nothing) {
         return;
     }
-    let blank: usize = lines().take_while(|line| matches!(first(line), None | Some('%'))).map(str::len).sum();
+    // Directives end with a marker; one that stands before a value is left to the reader, which refuses it.
+    let blank: usize = lines().take_while(|line| first(line).is_none()).map(str::len).sum();
     let start = span.start.saturating_add(blank);
-    let end = span.start.saturating_add(body.trim_end().len());
+    let end = span.start.saturating_add(body.trim_end_matches(white).len());
     if start < end {
         found.push(start..end);
     }

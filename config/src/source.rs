@@ -11,12 +11,21 @@ use crate::problem::{FilePlace, Place};
 pub(crate) enum Source {
     /// Built in.
     Default,
-    /// A file, kept whole so that its lines can be shown.
-    File { path: String, text: String },
+    /// A file, kept whole so that its lines can be shown; `starts` is the first byte of each line.
+    File { path: String, text: String, starts: Vec<usize> },
     /// One environment variable.
     Environment(String),
     /// One flag, as it would be written.
     Flag(String),
+}
+
+impl Source {
+    /// A file with this text.
+    pub(crate) fn file(path: &str, text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at.saturating_add(1));
+        let starts = std::iter::once(0).chain(ends).collect();
+        Self::File { path: path.to_owned(), text: text.to_owned(), starts }
+    }
 }
 
 /// A stretch of one source.
@@ -36,7 +45,9 @@ impl At {
     pub(crate) fn place(&self) -> Option<Place> {
         match &*self.source {
             Source::Default => None,
-            Source::File { path, text } => Some(Place::File(file_place(path, text, &self.span))),
+            Source::File { path, text, starts } => {
+                Some(Place::File(file_place(path, &Lines { text, starts }, &self.span)))
+            }
             Source::Environment(name) => Some(Place::Outside(format!("environment variable {name}"))),
             Source::Flag(flag) => Some(Place::Outside(format!("flag {flag}"))),
         }
@@ -45,34 +56,51 @@ impl At {
     /// The line in a file, from 1; 0 elsewhere.
     pub(crate) fn line(&self) -> usize {
         match &*self.source {
-            Source::File { text, .. } => position(text, self.span.start).0,
+            Source::File { text, starts, .. } => Lines { text, starts }.position(self.span.start).0,
             Source::Default | Source::Environment(_) | Source::Flag(_) => 0,
         }
     }
 }
 
-/// Line and column of a byte, both from 1; the column counts characters. A byte past the end is the end.
-fn position(text: &str, byte: usize) -> (usize, usize) {
-    let head = text.get(..floor_boundary(text, byte)).unwrap_or(text);
-    let line = head.bytes().filter(|b| *b == b'\n').count().saturating_add(1);
-    let column = head.rsplit('\n').next().unwrap_or("").chars().filter(|c| *c != '\u{feff}').count();
-    (line, column.saturating_add(1))
+/// A text with the first byte of each line, so that a problem costs its own line however long the text is.
+struct Lines<'a> {
+    text: &'a str,
+    starts: &'a [usize],
+}
+
+impl Lines<'_> {
+    /// Line and column of a byte, both from 1; the column counts characters. A byte past the end is the end.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let line = self.starts.partition_point(|start| *start <= byte.min(self.text.len()));
+        let start = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
+        let head = self.text.get(start..floor_boundary(self.text, byte)).unwrap_or_default();
+        (line, head.chars().filter(|c| *c != '\u{feff}').count().saturating_add(1))
+    }
+
+    /// A line by its number from 1, without its end.
+    fn line(&self, number: usize) -> &str {
+        let start = number.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(self.text.len());
+        let end = self.starts.get(number).copied().unwrap_or(self.text.len());
+        let line = self.text.get(start..end).unwrap_or_default();
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}')
+    }
 }
 
 fn floor_boundary(text: &str, byte: usize) -> usize {
     (0..=byte.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-fn file_place(path: &str, text: &str, span: &Range<usize>) -> FilePlace {
+fn file_place(path: &str, lines: &Lines<'_>, span: &Range<usize>) -> FilePlace {
     // An error at the end of the text belongs to its last line with something on it, where it can be seen.
-    let end = text.trim_end().len();
-    let start = if span.start >= text.len() { end } else { span.start };
-    let (line, column) = position(text, start);
-    let (end_line, end_column) = position(text, span.end);
-    let shown = line_at(text, line);
+    let end = lines.text.trim_end().len();
+    let start = if span.start >= lines.text.len() { end } else { span.start };
+    let (line, column) = lines.position(start);
+    let (end_line, end_column) = lines.position(span.end);
+    let shown = lines.line(line);
     let rest = shown.chars().count().saturating_add(1).saturating_sub(column);
     let width = if end_line == line { end_column.saturating_sub(column) } else { rest };
-    let before = line.checked_sub(1).filter(|line| *line > 0).map(|line| line_at(text, line)).unwrap_or_default();
+    let before = line.checked_sub(1).filter(|line| *line > 0).map(|line| lines.line(line)).unwrap_or_default();
     FilePlace {
         file: path.to_owned(),
         line,
@@ -81,9 +109,4 @@ fn file_place(path: &str, text: &str, span: &Range<usize>) -> FilePlace {
         text: shown.to_owned(),
         before: Some(before).filter(|before| !before.trim().is_empty()).map(str::to_owned),
     }
-}
-
-fn line_at(text: &str, line: usize) -> &str {
-    let line = text.split('\n').nth(line.saturating_sub(1)).unwrap_or("");
-    line.strip_suffix('\r').unwrap_or(line).trim_start_matches('\u{feff}')
 }

@@ -125,7 +125,7 @@ pub(crate) fn parse_file(path: &str, text: &str) -> Result<(Arc<Source>, Table),
         let message = format!("{path} has {} bytes, at most {FILE_BYTES_MAX} are read", text.len());
         return Err(vec![Problem::new(codes::BAD_SETTING, message)]);
     }
-    let source = Arc::new(Source::File { path: path.to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::file(path, text));
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok((Arc::clone(&source), convert_table(table.get_ref(), &source)));

@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Options, Spanned};
 use starling_model::codes;
 
-use crate::documents::limits::{YAML_ALIASES_MAX, YAML_DEPTH_MAX, YAML_NODES_MAX};
+use crate::documents::limits::{YAML_ALIASES_MAX, YAML_DEPTH_MAX, YAML_NODES_MAX, YAML_TEXT_BYTES_MAX};
 use crate::problem::Problem;
 use crate::source::{At, Source};
 use crate::tree::{Entry, NOTHING, Node, Table, Value};
@@ -35,6 +35,7 @@ pub(crate) fn parse(source: &Arc<Source>, text: &str, span: &Range<usize>) -> Re
             let message = error.without_snippet().to_string();
             // The place is told in our own form, once.
             let message = message.split(" at line ").next().unwrap_or_default().lines().next().unwrap_or_default();
+            let message = crate::schema::clip(message);
             Err(vec![Problem {
                 place,
                 help: Some("YAML is `key: value`, lists as `- value`, two blanks for each level".to_owned()),
@@ -55,6 +56,8 @@ fn options() -> Options {
             max_anchors: YAML_ALIASES_MAX,
             max_recorded_anchor_events: YAML_NODES_MAX,
             max_documents: 1,
+            max_total_scalar_bytes: YAML_TEXT_BYTES_MAX,
+            max_recorded_anchor_bytes: YAML_TEXT_BYTES_MAX,
         },
         // Both values arrive, so that every doubled key of a document is told, not the first alone.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,

@@ -8,7 +8,7 @@
 use starling_model::Namespace;
 use starling_model::codes::{self, Code, Level};
 
-use super::limits::PATTERNS_MAX;
+use super::limits::{DOCUMENT_PATTERN_BYTES_MAX, INPUT_PATTERN_BYTES_MAX, PATTERNS_MAX};
 use super::meta::Dialect;
 use crate::pattern::Pattern;
 use crate::problem::{PROBLEMS_MAX, Problem};
@@ -42,6 +42,20 @@ impl Path {
     }
 }
 
+/// What the documents of one input may cost together: each warning is found in its line and kept, each pattern compiled.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    warnings: usize,
+    pattern_bytes: usize,
+    is_told: bool,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { warnings: PROBLEMS_MAX, pattern_bytes: INPUT_PATTERN_BYTES_MAX, is_told: false }
+    }
+}
+
 /// What is wrong with one document, and what it may hold.
 #[derive(Debug)]
 pub(crate) struct Reading {
@@ -50,28 +64,42 @@ pub(crate) struct Reading {
     pub(crate) namespace: Namespace,
     pub(crate) errors: Vec<Problem>,
     pub(crate) warnings: Vec<Problem>,
+    /// What is left of it.
+    pub(crate) budget: Budget,
     patterns: usize,
+    pattern_bytes: usize,
 }
 
 impl Reading {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         Self {
             dialect: Dialect::Standard,
             namespace: Namespace::default(),
             errors: Vec::new(),
             warnings: Vec::new(),
+            budget,
             patterns: 0,
+            pattern_bytes: 0,
         }
     }
 
     /// Adds a problem; of very many the first are enough, and finding the line of each costs.
     fn tell(&mut self, path: &Path, at: &At, problem: Problem) {
-        let list = match problem.code.level {
-            Level::Error => &mut self.errors,
-            Level::Warning => &mut self.warnings,
-        };
-        if list.len() <= PROBLEMS_MAX {
-            list.push(Problem { place: at.place(), pointer: Some(path.pointer.clone()), ..problem });
+        let placed = |problem| Problem { place: at.place(), pointer: Some(path.pointer.clone()), ..problem };
+        match problem.code.level {
+            Level::Error if self.errors.len() <= PROBLEMS_MAX => self.errors.push(placed(problem)),
+            Level::Error => {}
+            Level::Warning => match self.budget.warnings.checked_sub(1) {
+                Some(left) => {
+                    self.budget.warnings = left;
+                    self.warnings.push(placed(problem));
+                }
+                None if self.budget.is_told => {}
+                None => {
+                    self.budget.is_told = true;
+                    self.warnings.push(Problem::new(problem.code, "further warnings are not listed"));
+                }
+            },
         }
     }
 
@@ -186,15 +214,43 @@ impl<'n> Fields<'_, 'n> {
         self.optional(key, parse)
     }
 
-    /// Tells where a field that must be there is absent.
+    /// How many elements a list has, right or wrong; none where there is no list.
+    pub(crate) fn len(&self, key: &str) -> usize {
+        match self.table.get(key).map(|entry| &entry.node.value) {
+            Some(Value::Array(nodes)) => nodes.len(),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Tells where a field that must be there is absent, or an empty list.
     pub(crate) fn demand(&mut self, key: &'static str) {
-        if !self.has(key) {
+        if self.table.get(key).is_some_and(|entry| matches!(&entry.node.value, Value::Array(nodes) if nodes.is_empty()))
+        {
+            self.bad(key, Bad::new("is empty: at least one is needed"));
+        } else if !self.has(key) {
             let owner = if self.path.dotted.is_empty() { "the document" } else { &self.path.dotted };
             let problem = Problem {
                 note: Some(format!("`{key}` is missing")),
                 ..Problem::new(codes::BAD_DOCUMENT, format!("{owner} needs `{key}`"))
             };
             self.reading.tell(&self.path, &self.node.at, problem);
+        }
+    }
+
+    /// Takes the bytes of a pattern from what is left, each use of an alias anew, since each is compiled.
+    fn pays_for_pattern(&mut self, key: &str) -> bool {
+        let bytes = match self.table.get(key).map(|entry| &entry.node.value) {
+            Some(Value::String(text)) => text.len(),
+            Some(_) | None => 0,
+        };
+        let reading = &mut *self.reading;
+        let used = reading.pattern_bytes.saturating_add(bytes);
+        match reading.budget.pattern_bytes.checked_sub(bytes) {
+            Some(left) if used <= DOCUMENT_PATTERN_BYTES_MAX => {
+                (reading.budget.pattern_bytes, reading.pattern_bytes) = (left, used);
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
@@ -207,10 +263,18 @@ impl<'n> Fields<'_, 'n> {
     ) -> Option<Pattern> {
         self.reading.patterns = self.reading.patterns.saturating_add(1);
         let number = self.reading.patterns;
+        let fits = self.pays_for_pattern(key);
         self.required(key, |node| {
             let text = values::bounded(bytes_max)(node)?;
             if number > PATTERNS_MAX {
                 let message = format!("is regular expression {number}, at most {PATTERNS_MAX} fit into a document");
+                return Err(Bad::new(message));
+            }
+            if !fits {
+                let message = format!(
+                    "is too much: {DOCUMENT_PATTERN_BYTES_MAX} bytes of regular expressions fit into a document, \
+                     {INPUT_PATTERN_BYTES_MAX} into one input"
+                );
                 return Err(Bad::new(message));
             }
             compile(text).map_err(|why| Bad::new(format!("is no regular expression that is read here: {why}")))

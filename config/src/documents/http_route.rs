@@ -162,8 +162,14 @@ fn rule(fields: &mut Fields<'_, '_>) -> Option<HttpRule> {
         fields.bad_key("backendRefs", Bad::new("stand beside a RequestRedirect, which answers every request itself"));
     }
     let edits_prefix = filters.replaces_prefix() || backends.iter().any(|backend| backend.filters.replaces_prefix());
-    if edits_prefix && !matches!(matches.as_slice(), [HttpMatch { path: PathMatch::Prefix(_), .. }]) {
-        let bad = Bad::new("replaces a prefix, so it needs exactly one match, with a path of type PathPrefix");
+    // Without matches the rule holds for the prefix `/`. What could not be read is told already.
+    let has_one_prefix = match matches.as_slice() {
+        [] => fields.len("matches") == 0,
+        [HttpMatch { path, .. }] => matches!(path, PathMatch::Prefix(_)),
+        _ => false,
+    };
+    if edits_prefix && !has_one_prefix && fields.len("matches") == matches.len() {
+        let bad = Bad::new("replaces a prefix, so it needs one match at most, with a path of type PathPrefix");
         fields.bad_table(bad.note("ReplaceFullPath needs no match"));
     }
     if !redirects && !fields.has_errors() {

@@ -7,7 +7,6 @@ use super::fields::Fields;
 use super::meta::Dialect;
 use super::route::{self, BackendRef, ParentRef};
 use super::text;
-use crate::schema::Bad;
 
 /// The `spec` of a TCPRoute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +63,5 @@ fn only_rule(fields: &mut Fields<'_, '_>) -> Option<Rule> {
         }
         Some((name, backends))
     });
-    if fields.has("rules") && rules.is_empty() && !fields.has_errors() {
-        fields.bad("rules", Bad::new("are empty: one rule is needed"));
-    }
     rules.pop()
 }

@@ -27,6 +27,15 @@ pub const PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// Most regular expressions in one document; with [`PATTERN_BYTES_MAX`] they bound its compiled form to 32 MiB.
 pub const PATTERNS_MAX: usize = 128;
 
+/// Most bytes of all regular expressions of one document, each use of an alias counted: what is refused for its compiled
+/// size has been compiled before, at up to a third of a millisecond a byte.
+pub const DOCUMENT_PATTERN_BYTES_MAX: usize = 16 * 1024;
+/// The same of all documents that are read together.
+pub const INPUT_PATTERN_BYTES_MAX: usize = 64 * 1024;
+
+/// Most bytes of all texts of one document, each repetition of an alias counted.
+pub const YAML_TEXT_BYTES_MAX: usize = 4 * DOCUMENT_TEXT_BYTES_MAX;
+
 /// Most rules of a route (Gateway API v1).
 pub const RULES_MAX: usize = 16;
 /// Most matches of one rule (Gateway API v1).

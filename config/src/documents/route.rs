@@ -4,7 +4,7 @@
 use std::num::NonZeroU16;
 
 use starling_model::codes;
-use starling_model::{Labels, Namespace, PortName, ServiceKey, ServiceName, SubsetName, Weight};
+use starling_model::{Labels, Namespace, ServiceKey, ServiceName, SubsetName, Weight};
 
 use super::fields::Fields;
 use super::limits::{BACKENDS_MAX, HOSTNAMES_MAX, PARENTS_MAX};
@@ -28,7 +28,7 @@ pub struct ParentRef {
     /// Only this port of it (a Gateway: of its listeners); `None`: all.
     pub port: Option<NonZeroU16>,
     /// Only the port (a Gateway: the listener) of this name; `None`: all.
-    pub section: Option<PortName>,
+    pub section: Option<String>,
 }
 
 /// Which kinds can be parents.
@@ -90,7 +90,10 @@ pub(super) fn parents(fields: &mut Fields<'_, '_>) -> Vec<ParentRef> {
     let parents = fields.tables("parentRefs", PARENTS_MAX, parent);
     fields.later("useDefaultGateways");
     let again = |(at, parent): &(usize, &ParentRef)| parents.iter().take(*at).any(|earlier| earlier == *parent);
-    if let Some((at, _)) = parents.iter().enumerate().find(again) {
+    // Places are those of the document only while each of its parents could be read.
+    if parents.len() == fields.len("parentRefs")
+        && let Some((at, _)) = parents.iter().enumerate().find(again)
+    {
         let bad = Bad::new("names a parent that an earlier one names");
         fields.bad("parentRefs", Bad { part: Some(at.to_string()), ..bad });
     }
@@ -129,7 +132,7 @@ fn parent(fields: &mut Fields<'_, '_>) -> Option<ParentRef> {
     let namespace = fields.optional("namespace", values::name(Namespace::new)).unwrap_or(own);
     let name = fields.required("name", values::name(ServiceName::new));
     let port = fields.optional("port", text::port);
-    let section = fields.optional("sectionName", values::name(PortName::new));
+    let section = fields.optional("sectionName", text::rule_name);
     Some(ParentRef { kind: kind?, namespace, name: name?, port, section })
 }
 

@@ -89,7 +89,10 @@ pub(super) fn retry(fields: &mut Fields<'_, '_>) -> Option<Retry> {
     let attempts = fields.optional("attempts", number(1, RETRIES_MAX)).and_then(NonZeroU32::new);
     let codes: Vec<u32> = fields.values("codes", RETRY_CODES_MAX, number(400, 599));
     let again = |(at, code): &(usize, &u32)| codes.iter().take(*at).any(|earlier| earlier == *code);
-    if let Some((at, _)) = codes.iter().enumerate().find(again) {
+    // Places are those of the document only while each of its codes could be read.
+    if codes.len() == fields.len("codes")
+        && let Some((at, _)) = codes.iter().enumerate().find(again)
+    {
         fields.bad("codes", Bad { part: Some(at.to_string()), ..Bad::new("stands here twice") });
     }
     let backoff = fields.optional("backoff", text::some_period);

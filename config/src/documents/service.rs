@@ -89,7 +89,6 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<CoreService> {
         fields.bad("type", Bad::new("is a kind of Service that this release does not have"));
     }
     let selector = fields.optional("selector", text::labels);
-    fields.demand("ports");
     let ports = fields.tables("ports", SERVICE_PORTS_MAX, port);
     fields.unique("ports", "name");
     let nameless = ports.len() > 1 && ports.iter().any(|port| port.as_ref().is_some_and(|port| port.name.is_none()));

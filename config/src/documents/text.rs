@@ -162,11 +162,11 @@ pub(super) fn written_path(node: &Node) -> Result<String, Bad> {
     if !text.starts_with('/') {
         return Err(Bad::new("does not begin with `/`").note(format!("did you mean `/{}`?", crate::schema::clip(text))));
     }
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let escape = byte == b'%' && [rest.next(), rest.next()].iter().flatten().all(u8::is_ascii_hexdigit);
-        if !escape && !is_path_byte(byte) {
-            return Err(Bad::new(format!("holds {:?}, which stands in no path", char::from(byte))));
+    let mut rest = text.chars();
+    while let Some(letter) = rest.next() {
+        let escape = letter == '%' && [rest.next(), rest.next()].iter().flatten().all(char::is_ascii_hexdigit);
+        if !escape && !u8::try_from(letter).is_ok_and(is_path_byte) {
+            return Err(Bad::new(format!("holds {letter:?}, which stands in no path")));
         }
     }
     if text.rfind('%').is_some_and(|at| text.len().saturating_sub(at) < 3) {

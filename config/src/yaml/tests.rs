@@ -4,7 +4,7 @@ use super::*;
 use crate::documents::limits::DOCUMENT_TEXT_BYTES_MAX;
 
 fn read(text: &str) -> Result<Node, Vec<Problem>> {
-    let source = Arc::new(Source::File { path: "a.yaml".to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::file("a.yaml", text));
     parse(&source, text, &(0..text.len()))
 }
 
@@ -37,7 +37,7 @@ fn values_are_what_yaml_1_2_says() {
 #[test]
 fn places_are_in_the_file() {
     let text = "ä: 1\n---\nspec:\n  rules:\n    - name: x\n      weight: 7\n";
-    let source = Arc::new(Source::File { path: "a.yaml".to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source::file("a.yaml", text));
     let start = text.find("spec").unwrap();
     let node = parse(&source, text, &(start..text.len())).unwrap();
     let place = |node: &Node| match node.at.place() {
@@ -79,6 +79,16 @@ fn one_past_each_bound_is_refused() {
     let aliases = |count: usize| format!("a: &x 1\nb: [{}]", "*x,".repeat(count));
     assert!(read(&aliases(YAML_ALIASES_MAX)).is_ok());
     assert!(read(&aliases(YAML_ALIASES_MAX + 1)).is_err());
+}
+
+#[test]
+fn texts_are_bounded_with_their_repetitions() {
+    // An alias repeats its text: one of 32 KiB stands for a part of the bound in few bytes.
+    let bytes = 32 * 1024;
+    let repeated = |times: usize| format!("a: &x {}\nb: [{}]", "x".repeat(bytes), "*x,".repeat(times));
+    let most = YAML_TEXT_BYTES_MAX / bytes;
+    assert!(read(&repeated(most - 2)).is_ok());
+    assert!(read(&repeated(most)).is_err());
 }
 
 #[test]

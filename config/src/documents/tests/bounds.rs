@@ -2,14 +2,14 @@
 
 use super::route;
 use crate::documents::limits::{
-    BACKENDS_MAX, CORS_ENTRIES_MAX, COUNT_MAX, DOCUMENT_TEXT_BYTES_MAX, FILE_BYTES_MAX, FILTERS_MAX,
-    HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, HOSTNAMES_MAX, MATCH_VALUE_BYTES_MAX,
-    MATCHES_PER_ROUTE_MAX, MATCHES_PER_RULE_MAX, METADATA_ENTRIES_MAX, ORIGIN_BYTES_MAX, PARENTS_MAX, PATH_BYTES_MAX,
-    PATTERNS_MAX, RETRIES_MAX, RETRY_CODES_MAX, RULE_NAME_BYTES_MAX, RULES_MAX, SERVICE_PORTS_MAX,
-    SESSION_NAME_BYTES_MAX, SLOW_START_MAX, SUBSETS_MAX,
+    BACKENDS_MAX, CORS_ENTRIES_MAX, COUNT_MAX, DOCUMENT_PATTERN_BYTES_MAX, DOCUMENT_TEXT_BYTES_MAX, FILE_BYTES_MAX,
+    FILTERS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, HOSTNAMES_MAX, INPUT_PATTERN_BYTES_MAX,
+    MATCH_VALUE_BYTES_MAX, MATCHES_PER_ROUTE_MAX, MATCHES_PER_RULE_MAX, METADATA_ENTRIES_MAX, ORIGIN_BYTES_MAX,
+    PARENTS_MAX, PATH_BYTES_MAX, PATTERNS_MAX, RETRIES_MAX, RETRY_CODES_MAX, RULE_NAME_BYTES_MAX, RULES_MAX,
+    SERVICE_PORTS_MAX, SESSION_NAME_BYTES_MAX, SLOW_START_MAX, SUBSETS_MAX,
 };
-use crate::documents::parse;
-use crate::problem::{PROBLEMS_MAX, render};
+use crate::documents::{parse, parse_all};
+use crate::problem::{PROBLEMS_MAX, Problem, render};
 
 /// `text(n)` is accepted for `max` and refused for one more, where the message has `part`.
 fn bound(max: usize, part: &str, text: impl Fn(usize) -> String) {
@@ -99,6 +99,46 @@ fn texts() {
         let text = route(TO);
         format!("{text}# {}", x(n - text.len() - 2))
     });
+}
+
+/// A route whose regular expressions have so many bytes in all.
+fn patterns(bytes: usize) -> String {
+    let one = |bytes: usize| format!("{{name: h, value: {}, type: RegularExpression}}", "x".repeat(bytes));
+    let whole = format!("{{headers: [{}]}}, ", one(512)).repeat(bytes / 512);
+    let rest = if bytes % 512 == 0 { String::new() } else { format!("{{headers: [{}]}}", one(bytes % 512)) };
+    route(&format!("{TO}matches: [{whole}{rest}]"))
+}
+
+#[test]
+fn regular_expressions_of_a_document_and_of_an_input() {
+    bound(DOCUMENT_PATTERN_BYTES_MAX, "16384 bytes of regular expressions fit into a document", patterns);
+    let files = |last: usize| -> Vec<(String, String)> {
+        let whole = INPUT_PATTERN_BYTES_MAX / DOCUMENT_PATTERN_BYTES_MAX;
+        let named =
+            |at: usize, text: String| (format!("{at}.yaml"), text.replacen("name: a", &format!("name: a{at}"), 1));
+        let mut files: Vec<_> = (0..whole).map(|at| named(at, patterns(DOCUMENT_PATTERN_BYTES_MAX))).collect();
+        if last > 0 {
+            files.push(named(whole, patterns(last)));
+        }
+        files
+    };
+    assert!(parse_all(&files(0)).is_ok(), "{}", render(&parse_all(&files(0)).unwrap_err()));
+    let told = parse_all(&files(1)).unwrap_err();
+    assert!(told.iter().any(|problem| problem.message.contains("65536 into one input")), "{}", render(&told));
+}
+
+#[test]
+fn of_very_many_warnings_the_first_are_kept() {
+    let idle = |at: usize| route("name: r").replacen("name: a", &format!("name: a{at}"), 1);
+    let all: Vec<_> = (0..=PROBLEMS_MAX).map(|at| (format!("{at}.yaml"), idle(at))).collect();
+    let warnings = |count: usize| -> Vec<Problem> {
+        let read = parse_all(all.get(..count).unwrap_or_default());
+        read.unwrap().into_iter().flat_map(|document| document.warnings).collect()
+    };
+    assert_eq!(warnings(PROBLEMS_MAX).len(), PROBLEMS_MAX);
+    let told = warnings(PROBLEMS_MAX + 1);
+    assert_eq!(told.len(), PROBLEMS_MAX + 1);
+    assert_eq!(told.last().map(|problem| problem.message.as_str()), Some("further warnings are not listed"));
 }
 
 #[test]
