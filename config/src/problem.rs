@@ -60,7 +60,8 @@ pub struct FilePlace {
 
 impl Problem {
     /// A problem without a place.
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), place: None, note: None, help: None, pointer: None }
     }
 

@@ -257,7 +257,8 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<(), FileError> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(io_error("create the directory", path))
+    DirBuilder::new().recursive(true).mode(mode).create(path).map_err(io_error("create the directory", path))?;
+    sync_parent(path)
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub struct HttpRoute {
     pub parents: Vec<ParentRef>,
     /// Count for Gateways only: in the mesh the route follows from the destination.
     pub hostnames: Vec<String>,
-    /// At least one.
+    /// At least one. Gateway API lets a route without `rules` stand for one that answers every request with 404; here it is
+    /// refused, since it is hardly meant.
     pub rules: Vec<HttpRule>,
 }
 

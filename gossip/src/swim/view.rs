@@ -1,5 +1,6 @@
 //! What others may know of the machine, at little cost or in whole.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use starling_model::{Life, MemberState, NodeName};
@@ -54,6 +55,12 @@ impl Swim {
             connected: true,
         });
         self.members.iter().map(|(name, member)| self.view_of(name, member)).chain(joining)
+    }
+
+    /// Where a member is reached, in its order of preference; empty for one that is not known.
+    #[must_use]
+    pub fn addresses_of(&self, name: &NodeName) -> Vec<SocketAddr> {
+        self.members.get(name).map(Member::addresses).unwrap_or_default()
     }
 
     /// This node, in the same form.

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use starling_config::documents::{self, limits::FILE_BYTES_MAX};
 use starling_config::{Problem, problem};
-use starling_model::codes::Level;
+use starling_model::codes::{self, Level};
 
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
@@ -17,6 +17,9 @@ use crate::files;
 
 /// Most files of one run: more than one input are a mistaken folder.
 const FILES_MAX: usize = 1_024;
+
+/// Most bytes of one run.
+const INPUT_BYTES_MAX: usize = 32 * FILE_BYTES_MAX;
 
 /// What a file of documents is called.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -51,8 +54,18 @@ struct Report {
     problems: Vec<Problem>,
 }
 
+/// What is to be checked.
+#[derive(Debug, Default)]
+struct Input {
+    /// Path and text of each file.
+    files: Vec<(String, String)>,
+    bytes: usize,
+    /// Of files that could not be read.
+    unread: Vec<Problem>,
+}
+
 pub(crate) fn run(args: &LintArgs) -> Result<Exit, CliError> {
-    let report = check(&read(&args.file)?);
+    let report = check(read(&args.file)?);
     let text = match args.format {
         LintFormat::Text => text(&report),
         LintFormat::Json => String::from_utf8_lossy(&output::to_json(&report)?).into_owned(),
@@ -62,13 +75,15 @@ pub(crate) fn run(args: &LintArgs) -> Result<Exit, CliError> {
     Ok(if report.errors > 0 { Exit::Bad } else { written })
 }
 
-fn check(files: &[(String, String)]) -> Report {
+fn check(input: Input) -> Report {
+    let Input { files, unread, .. } = input;
     let stretches = |(path, text): &(String, String)| documents::split(path, text).map_or(1, |found| found.len());
     let documents = files.iter().map(stretches).sum();
-    let problems = match documents::parse_all(files) {
+    let mut problems = match documents::parse_all(&files) {
         Ok(documents) => documents.into_iter().flat_map(|document| document.warnings).collect(),
         Err(problems) => problems,
     };
+    problems.extend(unread);
     let errors = problems.iter().filter(|problem| problem.code.level == Level::Error).count();
     Report { documents, errors, warnings: problems.len().saturating_sub(errors), problems }
 }
@@ -98,24 +113,51 @@ fn annotation(problem: &Problem) -> String {
     format!("::{} {place}title={}::{}\n", problem.level(), problem.code, data(&format!("{}{note}", problem.message)))
 }
 
-/// Every file, as path and text.
-fn read(named: &[PathBuf]) -> Result<Vec<(String, String)>, CliError> {
-    let mut all = Vec::new();
-    for path in named {
-        if path == Path::new("-") {
-            all.push(("-".to_owned(), standard_input()?));
-        } else if path.is_dir() {
-            for path in inside(path)? {
-                all.push((path.display().to_string(), files::read_public_text(&path)?));
+impl Input {
+    /// Takes a file; one that cannot be read is a problem like those in it, so that one run tells all.
+    fn take(&mut self, name: String, text: Result<String, String>) -> Result<(), CliError> {
+        match text {
+            Ok(text) => {
+                self.bytes = self.bytes.saturating_add(text.len());
+                self.files.push((name, text));
             }
-        } else {
-            all.push((path.display().to_string(), files::read_public_text(path)?));
+            Err(cause) => self.unread.push(Problem::new(codes::BAD_DOCUMENT, format!("cannot read {name}: {cause}"))),
         }
-        if all.len() > FILES_MAX {
+        if self.files.len().saturating_add(self.unread.len()) > FILES_MAX {
             return Err(CliError::plain(Exit::Usage, format!("over {FILES_MAX} files are named")));
         }
+        if self.bytes > INPUT_BYTES_MAX {
+            return Err(CliError::plain(Exit::Usage, format!("the files hold over {INPUT_BYTES_MAX} bytes")));
+        }
+        Ok(())
     }
-    Ok(all)
+
+    fn take_file(&mut self, path: &Path) -> Result<(), CliError> {
+        let text = files::read_public_text(path).map_err(|error| chain(&error));
+        self.take(path.display().to_string(), text)
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source()).map(|cause| format!(": {cause}"));
+    std::iter::once(error.to_string()).chain(causes).collect()
+}
+
+fn read(named: &[PathBuf]) -> Result<Input, CliError> {
+    let mut input = Input::default();
+    for path in named {
+        if path == Path::new("-") {
+            input.take("-".to_owned(), standard_input())?;
+        } else if path.is_dir() {
+            for path in inside(path)? {
+                input.take_file(&path)?;
+            }
+        } else {
+            input.take_file(path)?;
+        }
+    }
+    Ok(input)
 }
 
 /// The files of a folder that hold documents, by name; not those of folders in it.
@@ -127,7 +169,7 @@ fn inside(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let fits = path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| ENDINGS.contains(&ending));
-        if fits && path.is_file() {
+        if fits && !path.is_dir() {
             paths.push(path);
         }
         if paths.len() > FILES_MAX {
@@ -142,15 +184,14 @@ fn inside(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(paths)
 }
 
-fn standard_input() -> Result<String, CliError> {
-    let failed = |cause: String| CliError::plain(Exit::Bad, "cannot read standard input").cause(cause);
+fn standard_input() -> Result<String, String> {
     let bound = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    let mut text = String::new();
-    std::io::stdin().lock().take(bound).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-    if text.len() > FILE_BYTES_MAX {
-        return Err(failed(format!("it holds over {FILE_BYTES_MAX} bytes")));
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(bound).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("it holds over {FILE_BYTES_MAX} bytes"));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
 #[cfg(test)]
@@ -160,7 +201,7 @@ mod tests {
     const RIGHT: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
 
     fn checked(text: &str) -> Report {
-        check(&[("canary.yaml".to_owned(), text.to_owned())])
+        check(Input { files: vec![("canary.yaml".to_owned(), text.to_owned())], ..Input::default() })
     }
 
     #[test]
@@ -198,7 +239,7 @@ mod tests {
     #[test]
     fn one_document_in_two_files_is_told() {
         let files = ["a.yaml", "b.yaml"].map(|path| (path.to_owned(), RIGHT.to_owned()));
-        let report = check(&files);
+        let report = check(Input { files: files.to_vec(), ..Input::default() });
         assert_eq!((report.errors, report.documents), (1, 2));
         assert!(text(&report).contains("b.yaml:1:1") && text(&report).contains("a.yaml:1"), "{}", text(&report));
     }
@@ -212,8 +253,35 @@ mod tests {
         }
         std::fs::create_dir(folder.path().join("e.yaml")).unwrap();
         let all = read(&[folder.path().to_owned()]).unwrap();
-        let names: Vec<&str> = all.iter().filter_map(|(path, _)| path.rsplit('/').next()).collect();
-        assert_eq!(names, ["a.json", "b.yaml", "c.yml"]);
-        assert!(read(&[folder.path().join("none.yaml")]).is_err());
+        let names: Vec<&str> = all.files.iter().filter_map(|(path, _)| path.rsplit('/').next()).collect();
+        assert_eq!((names, all.unread.len()), (vec!["a.json", "b.yaml", "c.yml"], 0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_with_what_is_wrong_in_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let wrong = RIGHT.replace("port: 80", "prt: 80, port: 80");
+        files::create(&folder.path().join("a.yaml"), wrong.as_bytes(), 0o644).unwrap();
+        files::create(&folder.path().join("b.yaml"), &[0xff], 0o644).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("c.yaml")).unwrap();
+        nix::unistd::mkfifo(&folder.path().join("d.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let report = check(read(&[folder.path().to_owned(), folder.path().join("e.yaml")]).unwrap());
+        let told = text(&report);
+        assert_eq!(report.errors, 5, "{told}");
+        for name in ["a.yaml:4:17", "b.yaml: ", "c.yaml: ", "d.yaml: ", "e.yaml: "] {
+            assert!(told.contains(name), "{name} is not in {told}");
+        }
+    }
+
+    #[test]
+    fn one_file_and_one_byte_past_the_bounds_end_the_run() {
+        let mut input = Input::default();
+        for _ in 0..FILES_MAX {
+            input.take("a.yaml".to_owned(), Ok(String::new())).unwrap();
+        }
+        assert_eq!(input.take("a.yaml".to_owned(), Err("gone".to_owned())).unwrap_err().exit(), Exit::Usage);
+        let mut input = Input::default();
+        input.take("a.yaml".to_owned(), Ok("x".repeat(INPUT_BYTES_MAX))).unwrap();
+        assert_eq!(input.take("b.yaml".to_owned(), Ok("x".to_owned())).unwrap_err().exit(), Exit::Usage);
     }
 }

@@ -105,7 +105,7 @@ fn texts() {
 fn patterns(bytes: usize) -> String {
     let one = |bytes: usize| format!("{{name: h, value: {}, type: RegularExpression}}", "x".repeat(bytes));
     let whole = format!("{{headers: [{}]}}, ", one(512)).repeat(bytes / 512);
-    let rest = if bytes % 512 == 0 { String::new() } else { format!("{{headers: [{}]}}", one(bytes % 512)) };
+    let rest = if bytes.is_multiple_of(512) { String::new() } else { format!("{{headers: [{}]}}", one(bytes % 512)) };
     route(&format!("{TO}matches: [{whole}{rest}]"))
 }
 

@@ -75,7 +75,10 @@ impl RootDesk {
     /// Bundle of the folder and key of a root.
     pub(super) fn open(&self) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
         let (bundle, _) = operator_bundle(&self.dir)?;
-        let path = self.root_key.clone().unwrap_or_else(|| root_key_file(&self.dir, &bundle));
+        let path = match &self.root_key {
+            Some(path) => path.clone(),
+            None => root_key_file(&self.dir, &bundle)?,
+        };
         let key = files::read_secret_text(&path).map_err(|error| {
             let missing = error.is_missing();
             let cli = CliError::from(error);
@@ -84,12 +87,18 @@ impl RootDesk {
         Ok((bundle, key))
     }
 
-    /// The bundle of the folder is this one from now on. Each update is kept beside: members take one after the other.
+    /// The bundle of the folder is this one from now on. Each update is kept beside, and so is the bundle that it follows
+    /// where that came from elsewhere: members take one after the other.
     pub(super) fn replace(&self, bundle: &TrustBundle) -> Result<(), CliError> {
         let folder = updates(&self.dir);
         files::make_dir(&folder, SECRET_DIR_MODE)?;
+        let kept = |bundle: &TrustBundle| folder.join(format!("{}.trust", bundle.sequence));
+        let (before, _) = operator_bundle(&self.dir)?;
+        if kept(&before).symlink_metadata().is_err() {
+            files::create(&kept(&before), &before.to_file(), PUBLIC_FILE_MODE)?;
+        }
         let file = bundle.to_file();
-        files::replace(&folder.join(format!("{}.trust", bundle.sequence)), &file, PUBLIC_FILE_MODE)?;
+        files::replace(&kept(bundle), &file, PUBLIC_FILE_MODE)?;
         Ok(files::replace(&self.dir.join("trust/bundle.trust"), &file, PUBLIC_FILE_MODE)?)
     }
 }
@@ -108,17 +117,25 @@ pub(crate) struct Hand {
 }
 
 /// The key of the newest root of the bundle whose key lies in the folder; where the first one's lies if there is none.
-pub(super) fn root_key_file(dir: &Path, bundle: &TrustBundle) -> PathBuf {
+///
+/// # Errors
+/// A key that lies there and cannot be read: it may be the one that is wanted.
+fn root_key_file(dir: &Path, bundle: &TrustBundle) -> Result<PathBuf, CliError> {
     let first = dir.join("operator/root.key");
     let later = (2..=KEY_NUMBER_MAX).map(|number| dir.join(format!("operator/root-{number}.key")));
     let roots = bundle.roots_short();
-    let place = |path: &PathBuf| {
-        let text = path.symlink_metadata().ok().and_then(|_| files::read_secret_text(path).ok())?;
-        let short = starling_identity::rotate::root_short(&text)?;
-        roots.iter().position(|root| *root == short)
-    };
-    let found = std::iter::once(first.clone()).chain(later).filter_map(|path| Some((place(&path)?, path)));
-    found.max_by_key(|(place, _)| *place).map_or(first, |(_, path)| path)
+    let mut newest = None;
+    for path in std::iter::once(first.clone()).chain(later) {
+        let text = match files::read_secret_text(&path) {
+            Ok(text) => text,
+            Err(error) if error.is_missing() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let short = starling_identity::rotate::root_short(&text);
+        let place = roots.iter().position(|root| Some(*root) == short);
+        newest = newest.max(place.map(|place| (place, path)));
+    }
+    Ok(newest.map_or(first, |(_, path)| path))
 }
 
 /// Where an operator's folder keeps the lists of renewed certificates that its bundles name.

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use starling_identity::rotate::{NodeCertificate, begin, finish, node_of, read_issued, switch};
-use starling_identity::{CertificateList, IssuedNode, TrustBundle};
+use starling_identity::{CertificateList, IssueError, IssuedNode, TrustBundle};
 use starling_model::codes;
 use starling_model::mesh::hex;
 
-use super::operator::{Hand, KEY_NUMBER_MAX, RootDesk, dir_flag, hand_over, lists, root_key_file};
+use super::operator::{Hand, KEY_NUMBER_MAX, RootDesk, dir_flag, hand_over, lists};
 use super::revoke::not_understood;
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, issue_error, now};
 use crate::api::views::{Member, MemberList};
@@ -136,9 +136,13 @@ fn switch_over(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
 fn finish_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
     let (before, root) = args.desk.open()?;
     let bundle = finish(&before, &root).map_err(|error| {
-        issue_error(&error).help([format!(
-            "the root that stays signs this step: --root-key {}",
-            root_key_file(&args.desk.dir, &before).display()
+        let cli = issue_error(&error);
+        if !matches!(error, IssueError::ForeignRoot) {
+            return cli;
+        }
+        let stays = before.roots_short().last().map(|root| hex(root)).unwrap_or_default();
+        cli.help([format!(
+            "root {stays}, which stays, signs this step; --begin wrote its key as root-N.key, and it lies offline: --root-key FILE"
         )])
     })?;
     refuse_laggards(client, args, "--finish", |member| {
@@ -167,8 +171,9 @@ fn refuse_laggards(
     step: &str,
     is_ready: impl Fn(&Member) -> bool,
 ) -> Result<(), CliError> {
+    let members = members(client)?;
     let behind: Vec<String> =
-        members(client)?.iter().filter(|member| !is_ready(member)).map(|member| member.name.clone()).collect();
+        members.iter().filter(|member| !is_ready(member)).map(|member| member.name.clone()).collect();
     if behind.is_empty() {
         return Ok(());
     }
@@ -177,8 +182,13 @@ fn refuse_laggards(
         output::message(&format!("going on without {names} (--force)\n"));
         return Ok(());
     }
-    Err(CliError::coded(Exit::Refused, codes::MEMBERS_BEHIND, format!("{step} waits for {names}"))
-        .help([codes::MEMBERS_BEHIND.help.to_owned(), "who is where:  starling trust rotate --status".to_owned()]))
+    let mut help =
+        vec![codes::MEMBERS_BEHIND.help.to_owned(), "who is where:  starling trust rotate --status".to_owned()];
+    if behind.len() == members.len() {
+        let again = format!("starling trust update{} --wait", dir_flag(&args.desk.dir));
+        help.insert(0, format!("the step before may not have been handed over:  {again}"));
+    }
+    Err(CliError::coded(Exit::Refused, codes::MEMBERS_BEHIND, format!("{step} waits for {names}")).help(help))
 }
 
 fn status(client: &Client, args: &RotateArgs, look: &Look) -> Result<Exit, CliError> {

@@ -179,8 +179,7 @@ impl World {
         if !distrusts {
             return;
         }
-        let member = expected.and_then(|expected| swim.members().find(|member| member.name == *expected));
-        let mut addresses = member.map(|member| member.addresses).unwrap_or_default();
+        let mut addresses = expected.map(|expected| swim.addresses_of(expected)).unwrap_or_default();
         addresses.extend(self.seeds.of(tag).map(|seed| self.catching_up.addresses_of(&seed)).unwrap_or_default());
         self.catching_up.refused(addresses, now);
     }
