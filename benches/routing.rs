@@ -7,9 +7,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use fixtures::{registry, service_key, settings, table};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use starling_config::documents::http_route::{HeaderMatch, TextMatch};
 use starling_model::{HealthEntry, HealthRecord, InstanceName, NodeName, Readiness};
 use starling_routing::group::{RouteGroup, RuleId};
-use starling_routing::matching::{Conditions, HeaderMatch, HttpFacts, PathMatch, PathPrefix, TextMatch};
+use starling_routing::matching::{Conditions, HttpFacts, PathCondition, PathPrefix};
 use starling_routing::{Draws, EndpointIndex, Load, PeakEwma, RequestFacts, compile};
 
 fn load(index: EndpointIndex) -> Load {
@@ -63,7 +64,7 @@ fn group(len: u16, by_path: bool) -> RouteGroup {
     RouteGroup::new((0..len).map(|at| {
         let mut conditions = Conditions::everything();
         if by_path {
-            conditions.path = PathMatch::Prefix(PathPrefix::new(&format!("/service-{at}/v1")));
+            conditions.path = PathCondition::Prefix(PathPrefix::new(&format!("/service-{at}/v1")));
         } else {
             let value = TextMatch::Exact(at.to_string());
             conditions.headers.push(HeaderMatch { name: HeaderName::from_static("x-tenant"), value });

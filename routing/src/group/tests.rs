@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::matching::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, TextMatch};
+use crate::matching::{PathCondition, PathPrefix};
 use starling_config::Pattern;
+use starling_config::documents::http_route::{HeaderMatch, QueryMatch, TextMatch};
 
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/b", "/p.S/M", "*"];
 
@@ -17,9 +18,9 @@ type Rules = Vec<(RuleId, Vec<Conditions>)>;
 
 fn conditions() -> impl Strategy<Value = Conditions> {
     let path = prop_oneof![
-        select(&PATHS[..8]).prop_map(|path| PathMatch::Exact(path.to_owned())),
-        select(&PATHS[..8]).prop_map(|path| PathMatch::Prefix(PathPrefix::new(path))),
-        select(&["/a.*", ".*b", "/a/.*c"][..]).prop_map(|text| PathMatch::Pattern(Pattern::whole(text).unwrap())),
+        select(&PATHS[..8]).prop_map(|path| PathCondition::Exact(path.to_owned())),
+        select(&PATHS[..8]).prop_map(|path| PathCondition::Prefix(PathPrefix::new(path))),
+        select(&["/a.*", ".*b", "/a/.*c"][..]).prop_map(|text| PathCondition::Pattern(Pattern::whole(text).unwrap())),
     ];
     let method = proptest::option::of(select(&[Method::GET, Method::POST][..]));
     (path, method, 0..3usize, 0..3usize).prop_map(|(path, method, headers, query)| Conditions {
@@ -46,7 +47,7 @@ fn grpc() -> impl Strategy<Value = Conditions> {
         ])
     };
     (text(), text(), 0..3usize).prop_map(|(service, method, headers)| Conditions {
-        path: PathMatch::Grpc { service, method },
+        path: PathCondition::Grpc { service, method },
         method: None,
         headers: ["x-a", "x-b"].iter().take(headers).map(|name| header(name)).collect(),
         query: Vec::new(),
@@ -95,17 +96,19 @@ impl Request {
 /// The standard's sentences one after the other; `Less` is the better one.
 fn better(a: &Conditions, b: &Conditions) -> Ordering {
     let kind = |c: &Conditions| match &c.path {
-        PathMatch::Exact(_) => (0, 0),
-        PathMatch::Pattern(pattern) => (1, pattern.as_str().chars().count()),
-        PathMatch::Prefix(prefix) => (2, prefix.as_str().chars().count()),
-        PathMatch::Grpc { .. } => (3, 0),
+        PathCondition::Exact(_) => (0, 0),
+        PathCondition::Pattern(pattern) => (1, pattern.as_str().chars().count()),
+        PathCondition::Prefix(prefix) => (2, prefix.as_str().chars().count()),
+        PathCondition::Grpc { .. } => (3, 0),
     };
     let text = |text: &Option<TextMatch>| match text {
         None => 0,
         Some(TextMatch::Exact(text)) => text.chars().count(),
         Some(TextMatch::Pattern(pattern)) => pattern.as_str().chars().count(),
     };
-    if let (PathMatch::Grpc { service: s, method: m }, PathMatch::Grpc { service: t, method: n }) = (&a.path, &b.path) {
+    if let (PathCondition::Grpc { service: s, method: m }, PathCondition::Grpc { service: t, method: n }) =
+        (&a.path, &b.path)
+    {
         return text(t).cmp(&text(s)).then(text(n).cmp(&text(m))).then(b.headers.len().cmp(&a.headers.len()));
     }
     let (a_kind, b_kind) = (kind(a), kind(b));
@@ -187,7 +190,7 @@ proptest! {
     fn a_prefix_holds_with_a_slash_or_an_element_more_and_with_nothing_else(path in "(/[a-z]{1,5}){1,4}", tail in "[a-z]{1,4}") {
         let rule = RuleId { route: "a/x".to_owned(), rule: 0 };
         let mut one = Conditions::everything();
-        one.path = PathMatch::Prefix(PathPrefix::new(&path));
+        one.path = PathCondition::Prefix(PathPrefix::new(&path));
         let group = RouteGroup::new([(rule, vec![one])]);
         let hit = |path: &str| {
             let headers = HeaderMap::new();
@@ -207,7 +210,7 @@ fn the_nearest_miss_is_the_one_that_failed_last() {
     let mut by_header = Conditions::everything();
     by_header.headers.push(header("x-a"));
     let mut by_path = Conditions::everything();
-    by_path.path = PathMatch::Exact("/other".to_owned());
+    by_path.path = PathCondition::Exact("/other".to_owned());
     let rule = |rule| RuleId { route: "a/x".to_owned(), rule };
     let group = RouteGroup::new([(rule(0), vec![by_path]), (rule(1), vec![by_header])]);
     let request = Request { method: Method::GET, path: "/a", query: None, headers: HeaderMap::new() };

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Conditions, PathMatch, TextMatch, grpc_call};
+use starling_config::documents::http_route::TextMatch;
+
+use super::{Conditions, PathCondition, grpc_call};
 
 /// Places in the group's sorted list, by what their path condition asks for. Each list rises.
 #[derive(Clone, Debug, Default)]
@@ -22,15 +24,15 @@ impl PathIndex {
         let mut index = Self::default();
         for (at, conditions) in (0u32..).zip(sorted) {
             match &conditions.path {
-                PathMatch::Exact(path) => index.exact.entry(path.clone()).or_default().push(at),
-                PathMatch::Prefix(prefix) => {
+                PathCondition::Exact(path) => index.exact.entry(path.clone()).or_default().push(at),
+                PathCondition::Prefix(prefix) => {
                     index.prefixes.entry(prefix.as_str().to_owned()).or_default().push(at);
                     index.prefix_lens.push(prefix.as_str().len());
                 }
-                PathMatch::Grpc { service: Some(TextMatch::Exact(service)), .. } => {
+                PathCondition::Grpc { service: Some(TextMatch::Exact(service)), .. } => {
                     index.services.entry(service.clone()).or_default().push(at);
                 }
-                PathMatch::Pattern(_) | PathMatch::Grpc { .. } => index.others.push(at),
+                PathCondition::Pattern(_) | PathCondition::Grpc { .. } => index.others.push(at),
             }
         }
         index.prefix_lens.sort_unstable_by(|a, b| b.cmp(a));
