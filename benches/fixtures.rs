@@ -9,7 +9,7 @@ use starling_model::{
     Announcement, HealthEntry, HealthRecord, InstanceName, Labels, MemberState, Namespace, NodeName, PortName,
     Protocol, Readiness, ServiceKey, ServiceName, ServicesRecord, Weight,
 };
-use starling_routing::{MemberFact, Registry, RouteTable, TableSettings, compile};
+use starling_routing::{Documents, MemberFact, Registry, RouteTable, TableSettings, compile};
 
 /// The key of service number `at` in [`registry`].
 ///
@@ -62,5 +62,5 @@ pub fn settings() -> TableSettings {
 /// The table of [`registry`].
 #[must_use]
 pub fn table(services: usize, nodes: usize) -> RouteTable {
-    compile(&registry(services, nodes), &settings(), None)
+    compile(&Documents::default(), &registry(services, nodes), &settings(), None)
 }

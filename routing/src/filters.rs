@@ -104,6 +104,12 @@ impl FilterChain {
         u32::try_from(self.said.mirrors.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether requests are redirected.
+    #[must_use]
+    pub fn redirects(&self) -> bool {
+        matches!(self.said.path, Some(PathFilter::Redirect(_)))
+    }
+
     /// Status and `Location` where the request is redirected.
     ///
     /// # Errors

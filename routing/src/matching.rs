@@ -257,6 +257,35 @@ impl Conditions {
         }
     }
 
+    /// What the condition that failed asks for, for people.
+    #[must_use]
+    pub fn describe(&self, miss: Miss) -> String {
+        let text = |want: &TextMatch| match want {
+            TextMatch::Exact(text) => format!("\"{text}\""),
+            TextMatch::Pattern(pattern) => format!("pattern {}", pattern.as_str()),
+        };
+        match miss {
+            Miss::Path => match &self.path {
+                PathCondition::Exact(path) => format!("path is {path}"),
+                PathCondition::Prefix(prefix) => format!("path begins with {}/", prefix.as_str()),
+                PathCondition::Pattern(pattern) => format!("path is pattern {}", pattern.as_str()),
+                PathCondition::Grpc { service, method } => {
+                    let part = |part: &Option<TextMatch>| part.as_ref().map_or_else(|| "any".to_owned(), text);
+                    format!("call of service {} and method {}", part(service), part(method))
+                }
+            },
+            Miss::Method => format!("method is {}", self.method.as_ref().map_or("any", Method::as_str)),
+            Miss::Header(at) => self
+                .headers
+                .get(at)
+                .map_or_else(String::new, |one| format!("header {} is {}", one.name, text(&one.value))),
+            Miss::Query(at) => self
+                .query
+                .get(at)
+                .map_or_else(String::new, |one| format!("query parameter {} is {}", one.name, text(&one.value))),
+        }
+    }
+
     /// Where this match stands among all of its group.
     #[must_use]
     pub fn rank(&self) -> Rank {

@@ -9,6 +9,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::matching::{PathCondition, PathPrefix};
+use crate::rules::RuleId;
 use starling_config::Pattern;
 use starling_config::documents::http_route::{HeaderMatch, QueryMatch, TextMatch};
 
@@ -59,7 +60,7 @@ fn rules(conditions: impl Strategy<Value = Conditions>) -> impl Strategy<Value =
     let matches = proptest::collection::vec(conditions, 0..4);
     proptest::collection::vec((select(&["a/x", "a-b/x", "a/y"][..]), matches), 0..12).prop_map(|rules| {
         let named = (0u16..).zip(rules);
-        named.map(|(rule, (route, matches))| (RuleId { route: route.to_owned(), rule }, matches)).collect()
+        named.map(|(rule, (route, matches))| (id(route, rule), matches)).collect()
     })
 }
 
@@ -144,7 +145,15 @@ fn slow(rules: &Rules, request: &HttpFacts<'_>) -> Option<(RuleId, u16)> {
 }
 
 fn found(group: &RouteGroup, request: &HttpFacts<'_>) -> Option<(RuleId, u16)> {
-    group.find(request).map(|won| (won.rule.clone(), won.at))
+    group.find(request).map(|won| (won.rule.id.clone(), won.at))
+}
+
+fn compiled(rules: Rules) -> RouteGroup {
+    RouteGroup::new(rules.into_iter().map(|(id, matches)| (Arc::new(Rule::bare(id)), matches)))
+}
+
+fn id(route: &str, rule: u16) -> RuleId {
+    RuleId { route: Arc::from(route), rule }
 }
 
 /// 256 sets of rules and 40 requests each: 10,240 requests.
@@ -157,21 +166,21 @@ proptest! {
         requests in proptest::collection::vec(request(), REQUESTS),
         turn in any::<prop::sample::Index>(),
     ) {
-        let group = RouteGroup::new(rules.clone());
+        let group = compiled(rules.clone());
         let mut other = rules.clone();
         other.reverse();
         if !other.is_empty() {
             let by = turn.index(other.len());
             other.rotate_left(by);
         }
-        let other = RouteGroup::new(other);
+        let other = compiled(other);
         for request in &requests {
             let facts = request.facts();
             let want = slow(&rules, &facts);
             prop_assert_eq!(&found(&group, &facts), &want);
             prop_assert_eq!(&found(&other, &facts), &want);
             // Explanations walk the whole list: the first that does not lose is the winner.
-            prop_assert_eq!(group.entries.get(group.losers(&facts).count()).map(|e| (e.rule.clone(), e.at)), want);
+            prop_assert_eq!(group.entries.get(group.losers(&facts).count()).map(|e| (e.rule.id.clone(), e.at)), want);
         }
     }
 
@@ -180,7 +189,7 @@ proptest! {
         rules in rules(grpc()).prop_map(|rules| rules.into_iter().filter(|(_, m)| !m.is_empty()).collect::<Rules>()),
         requests in proptest::collection::vec(request(), REQUESTS),
     ) {
-        let group = RouteGroup::new(rules.clone());
+        let group = compiled(rules.clone());
         for request in &requests {
             prop_assert_eq!(found(&group, &request.facts()), slow(&rules, &request.facts()));
         }
@@ -188,10 +197,9 @@ proptest! {
 
     #[test]
     fn a_prefix_holds_with_a_slash_or_an_element_more_and_with_nothing_else(path in "(/[a-z]{1,5}){1,4}", tail in "[a-z]{1,4}") {
-        let rule = RuleId { route: "a/x".to_owned(), rule: 0 };
         let mut one = Conditions::everything();
         one.path = PathCondition::Prefix(PathPrefix::new(&path));
-        let group = RouteGroup::new([(rule, vec![one])]);
+        let group = compiled(vec![(id("a/x", 0), vec![one])]);
         let hit = |path: &str| {
             let headers = HeaderMap::new();
             let facts =
@@ -211,11 +219,20 @@ fn the_nearest_miss_is_the_one_that_failed_last() {
     by_header.headers.push(header("x-a"));
     let mut by_path = Conditions::everything();
     by_path.path = PathCondition::Exact("/other".to_owned());
-    let rule = |rule| RuleId { route: "a/x".to_owned(), rule };
-    let group = RouteGroup::new([(rule(0), vec![by_path]), (rule(1), vec![by_header])]);
+    let group = compiled(vec![(id("a/x", 0), vec![by_path]), (id("a/x", 1), vec![by_header])]);
     let request = Request { method: Method::GET, path: "/a", query: None, headers: HeaderMap::new() };
     assert!(group.find(&request.facts()).is_none());
     let facts = request.facts();
     let (nearest, miss) = group.nearest_miss(&facts).unwrap();
-    assert_eq!((nearest.rule.rule, miss), (1, Miss::Header(0)));
+    assert_eq!((nearest.rule.id.rule, miss), (1, Miss::Header(0)));
+}
+
+#[test]
+fn a_match_that_another_route_hides_is_told() {
+    let (mut one, mut two) = (Conditions::everything(), Conditions::everything());
+    one.headers.push(header("x-a"));
+    two.headers.push(header("x-b"));
+    let group = compiled(vec![(id("a/y", 0), vec![one.clone(), two.clone()]), (id("a/x", 0), vec![one.clone(), one])]);
+    let told: Vec<_> = group.overlaps().iter().map(|(won, lost, at)| (won.id.clone(), lost.id.clone(), *at)).collect();
+    assert_eq!(told, [(id("a/x", 0), id("a/y", 0), 0)], "a route that repeats itself is not told");
 }
