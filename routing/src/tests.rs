@@ -14,6 +14,15 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod properties;
+mod routes;
+mod services;
+mod world;
+
+fn settings() -> TableSettings {
+    TableSettings { domain: "mesh.internal".to_owned() }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
 fn base() -> Instant {
     Instant::now()
@@ -67,7 +76,7 @@ impl Mesh {
     }
 
     fn table(&self) -> RouteTable {
-        compile(&Documents::default(), &self.registry, &TableSettings { domain: "mesh.internal".to_owned() }, None)
+        compile(&Documents::default(), &self.registry, &settings(), None)
     }
 }
 
@@ -238,10 +247,9 @@ fn hosts_resolve_in_both_forms_and_any_case() {
 #[test]
 fn pools_that_did_not_change_are_shared_with_the_table_before() {
     let mut mesh = two_nodes().node("vm-3", &[("db-1", "db", 100)]);
-    let settings = TableSettings { domain: "mesh.internal".to_owned() };
     let before = mesh.table();
     mesh.ready("vm-3", Readiness::Unready);
-    let after = compile(&Documents::default(), &mesh.registry, &settings, Some(&before));
+    let after = compile(&Documents::default(), &mesh.registry, &settings(), Some(&before));
     let same =
         |name: &str| std::sync::Arc::ptr_eq(before.service(&key(name)).unwrap(), after.service(&key(name)).unwrap());
     assert!(same("orders"));
@@ -290,7 +298,7 @@ proptest! {
                 registry.services(&node, &ServicesRecord { instances: vec![announcement] });
             }
         }
-        let table = compile(&Documents::default(), &registry, &TableSettings { domain: "mesh.internal".to_owned() }, None);
+        let table = compile(&Documents::default(), &registry, &settings(), None);
         let service = table.service(&key("orders")).unwrap();
         let ids: Vec<String> = service.endpoints.iter().map(|e| e.id.to_string()).collect();
         prop_assert_eq!(ids, ["vm-1/default/one", "vm-2/default/one", "vm-3/default/one"]);

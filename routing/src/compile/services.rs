@@ -6,7 +6,7 @@ use starling_config::documents::Spec;
 use starling_config::documents::service::{CorePort, CoreService, TargetPort};
 use starling_config::documents::starling_service::{LoadBalancing, StarlingPort, StarlingService};
 use starling_config::documents::traffic_policy::BackendTrafficPolicy;
-use starling_model::{DocumentKey, Labels, PortName, Protocol, ServiceKey, ServiceName, codes};
+use starling_model::{DocumentKey, PortName, Protocol, ServiceKey, ServiceName, codes};
 
 use crate::documents::Documents;
 use crate::policy::ServicePolicy;
@@ -57,11 +57,6 @@ fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Ru
     }
 }
 
-/// As in Kubernetes an empty selector selects nothing; here it is as good as none.
-fn selector(labels: Option<&Labels>) -> Option<Labels> {
-    labels.filter(|labels| !labels.is_empty()).cloned()
-}
-
 fn core(document: &DocumentKey, service: &CoreService) -> ServiceSpec {
     let alone = service.ports.len() == 1;
     let port = |port: &CorePort| {
@@ -77,7 +72,7 @@ fn core(document: &DocumentKey, service: &CoreService) -> ServiceSpec {
     };
     ServiceSpec {
         document: document.clone(),
-        selector: selector(service.selector.as_ref()),
+        selector: service.selector.clone(),
         ports: service.ports.iter().filter_map(port).collect(),
         load_balancing: LoadBalancing::default(),
         slow_start: None,
@@ -94,7 +89,7 @@ fn starling(document: &DocumentKey, service: &StarlingService) -> ServiceSpec {
     };
     ServiceSpec {
         document: document.clone(),
-        selector: selector(service.selector.as_ref()),
+        selector: service.selector.clone(),
         ports: service.ports.iter().map(port).collect(),
         load_balancing: service.load_balancing.clone(),
         slow_start: service.slow_start,
