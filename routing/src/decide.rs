@@ -12,7 +12,7 @@ use crate::matching::HttpFacts;
 use crate::pick::{self, Field, Load};
 use crate::rules::{Attached, Rule};
 use crate::split::{Backend, Target};
-use crate::table::{EndpointIndex, Part, RouteTable, Service};
+use crate::table::{EndpointIndex, Part, RouteTable, Service, ServicePort};
 
 /// What a decision is made from, besides the request.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ impl<'a> Frontend<'a> {
         declared.or_else(|| http.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()))
     }
 
-    fn port(&self) -> Option<&'a crate::table::ServicePort> {
+    fn port(&self) -> Option<&'a ServicePort> {
         self.port.and_then(|at| self.service.ports.get(usize::from(at)))
     }
 }
@@ -145,7 +145,11 @@ fn by_rule(
         rule: Some(Arc::clone(rule)),
         backend: Some(at),
         service_policy: view.table.policy_at(place).cloned(),
-        mirrors: mirrors(view, frontend, &rule.filters, filters),
+        // A request is copied once, however often it is tried.
+        mirrors: match request.avoid {
+            [] => mirrors(view, frontend, &rule.filters, filters),
+            _ => Vec::new(),
+        },
     };
     if let Some(record) = record {
         record.mirrors = choice.mirrors.iter().map(|mirror| mirror.endpoint().id.clone()).collect();
@@ -200,8 +204,8 @@ fn locate<'a>(table: &'a RouteTable, frontend: Frontend<'a>, target: &Target) ->
                 // A service that no document gives numbers takes any with its only port.
                 [only] if only.number.is_none() => Some(0),
                 ports => {
-                    let text = number.to_string();
-                    ports.iter().position(|port| port.number.is_none() && port.name.as_str() == text)
+                    let named = |port: &ServicePort| port.name.as_str().parse() == Ok(number.get());
+                    ports.iter().position(|port| port.number.is_none() && named(port))
                 }
             })?;
             Some(u16::try_from(found).ok()?)

@@ -111,7 +111,7 @@ pub struct Choice {
     pub backend: Option<usize>,
     /// What holds for all requests to the service; `None`: what is built in.
     pub service_policy: Option<Arc<ServicePolicy>>,
-    /// Where copies go. They belong to the first try.
+    /// Where copies go; none of a further try.
     pub mirrors: Vec<MirrorTo>,
 }
 

@@ -89,7 +89,7 @@ pub struct ServicePort {
 impl ServicePort {
     /// Whether a configuration that names a port means this one.
     fn is(&self, name: &PortName) -> bool {
-        self.name == *name || self.number.is_some_and(|number| number.to_string() == name.as_str())
+        self.name == *name || self.number.is_some_and(|number| name.as_str().parse() == Ok(number.get()))
     }
 }
 
@@ -172,11 +172,11 @@ impl Service {
     /// What the service speaks: the named port's protocol, or its only or first port's.
     #[must_use]
     pub fn protocol(&self, port: Option<&PortName>) -> Protocol {
-        let found = match port {
-            Some(name) => self.ports.iter().find(|p| p.is(name)),
-            None => self.ports.first(),
+        let at = match port {
+            Some(name) => self.port_named(name),
+            None => Some(0),
         };
-        found.map_or(Protocol::Tcp, |p| p.protocol)
+        at.and_then(|at| self.ports.get(usize::from(at))).map_or(Protocol::Tcp, |port| port.protocol)
     }
 
     /// What its document says; `None` for a service that exists by announcement alone.
@@ -208,9 +208,12 @@ impl Service {
         self.pools.get(place(part.port) * columns + place(part.subset))
     }
 
-    /// The place of the port of this name or number.
+    /// The place of the port of this name or number, else of the one that instances announce by this name: a document
+    /// that comes later must not take the port from whoever named it so.
     pub(crate) fn port_named(&self, name: &PortName) -> Option<u16> {
-        self.ports.iter().position(|port| port.is(name)).and_then(|at| u16::try_from(at).ok())
+        let announced = || self.spec()?.ports.iter().position(|port| port.announced.contains(name));
+        let found = self.ports.iter().position(|port| port.is(name)).or_else(announced)?;
+        u16::try_from(found).ok()
     }
 }
 

@@ -14,6 +14,7 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod increments;
 mod properties;
 mod routes;
 mod services;

@@ -53,6 +53,7 @@ fn an_instance_serves_a_port_by_its_name_its_number_or_its_target() {
     check("80", &["a", "b", "c"]);
     check("admin", &["d"]);
     check("same", &["b"]);
+    check("manage", &["d"]);
     assert_eq!(Ask::new("orders", "GET /").port("elsewhere").told(&table), "NoPort 404");
     assert_eq!(table.service(&key("orders")).unwrap().admissible_len(), 4, "what no port lists is not offered");
 }
@@ -68,6 +69,8 @@ fn a_service_with_one_port_takes_instances_that_name_none() {
         (1, starling_model::Protocol::Grpc),
         "as the document says"
     );
+    let by_announced = Ask::new("orders", "GET /").port("http").told(&table);
+    assert_eq!(by_announced, "-> vm-1/default/a", "a configuration that names it so still finds it");
 }
 
 #[test]
