@@ -31,13 +31,15 @@ pub enum ErrorType {
     HttpRequestDenied,
     /// The request is malformed, ambiguous or asks for what is not served.
     HttpRequestError,
+    /// What documents say of this request cannot be done.
+    ProxyConfigurationError,
     /// The agent's own fault.
     ProxyInternalError,
 }
 
 impl ErrorType {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::ConnectionRefused,
@@ -48,6 +50,7 @@ impl ErrorType {
         Self::HttpResponseTimeout,
         Self::HttpRequestDenied,
         Self::HttpRequestError,
+        Self::ProxyConfigurationError,
         Self::ProxyInternalError,
     ];
 
@@ -65,6 +68,7 @@ impl ErrorType {
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::HttpRequestDenied => "http_request_denied",
             Self::HttpRequestError => "http_request_error",
+            Self::ProxyConfigurationError => "proxy_configuration_error",
             Self::ProxyInternalError => "proxy_internal_error",
         }
     }
@@ -89,7 +93,7 @@ impl ErrorType {
             Self::HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::HttpRequestDenied => StatusCode::FORBIDDEN,
             Self::HttpRequestError => StatusCode::BAD_REQUEST,
-            Self::ProxyInternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ProxyConfigurationError | Self::ProxyInternalError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -97,7 +101,7 @@ impl ErrorType {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Self::DestinationNotFound => codes::NO_ROUTE,
+            Self::DestinationNotFound | Self::ProxyConfigurationError => codes::NO_ROUTE,
             Self::DestinationUnavailable => codes::NO_ENDPOINT,
             Self::ConnectionRefused | Self::ConnectionTerminated | Self::ConnectionTimeout => codes::UPSTREAM_FAILED,
             Self::ConnectionLimitReached | Self::ProxyInternalError => codes::UPSTREAM_FAILED,

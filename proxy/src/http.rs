@@ -2,7 +2,7 @@
 //! owner's (`inbound.rs`).
 //!
 //! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), `outbound.rs`,
-//! `inbound.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
+//! `routed.rs` and `mirror.rs` (what a rule adds), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
 pub mod harden;
 pub mod scan;
@@ -10,7 +10,10 @@ pub mod scan;
 pub(crate) mod body;
 pub(crate) mod exchange;
 pub(crate) mod guard;
+pub(crate) mod head;
 pub(crate) mod inbound;
+pub(crate) mod mirror;
 pub(crate) mod outbound;
 pub(crate) mod pool;
+pub(crate) mod routed;
 pub(crate) mod watched;

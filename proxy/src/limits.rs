@@ -43,6 +43,18 @@ pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
 /// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest wait before a retry, unless a rule asks for a longer one from the first on.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Services whose retries one data thread counts; beyond it all are counted anew.
+pub const BUDGETS_MAX: usize = 4_096;
+
+/// Copies of requests that one data thread has under way; what is drawn beyond is not sent.
+pub const MIRRORS_MAX: usize = 256;
+
+/// How long a copy may take with its answer.
+pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Bytes of a connection that are kept until its endpoint answered, so that a refused one can go elsewhere.
 pub const REPLAY_TUNNEL_BYTES_MAX: usize = 16 * 1024;
 

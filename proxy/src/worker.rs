@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::ServiceKey;
-use starling_routing::{Choice, Decision, Draws, EndpointIndex, Refusal, RequestFacts};
+use starling_routing::{Decision, Draws, EndpointIndex, RequestFacts};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +19,7 @@ use tracing::{debug, error, info};
 use crate::config::ProxyConfig;
 use crate::http::outbound;
 use crate::http::pool::Pool;
+use crate::http::routed::Budgets;
 use crate::l4;
 use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
 use crate::listen::{Entry, Handover, Permit, Socket};
@@ -87,6 +88,10 @@ pub(crate) struct Worker {
     pub(crate) server: hyper::server::conn::http1::Builder,
     pub(crate) upstream: hyper::client::conn::http1::Builder,
     pub(crate) handshakes: Rc<Handshakes>,
+    /// Retries that services may still cost.
+    pub(crate) budgets: Budgets,
+    /// Copies of requests under way.
+    pub(crate) mirroring: Cell<usize>,
     under_way: Arc<UnderWay>,
     draw: Cell<u64>,
 }
@@ -123,6 +128,8 @@ impl Worker {
             server,
             upstream,
             handshakes: Rc::default(),
+            budgets: Budgets::default(),
+            mirroring: Cell::new(0),
             under_way: seed.under_way,
             // The standard library's own entropy; draws need to differ, not to be secret.
             draw: Cell::new(RandomState::new().hash_one(0u8)),
@@ -146,14 +153,9 @@ impl Worker {
     }
 
     /// One decision by the table of this moment.
-    pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Result<Choice, Refusal> {
+    pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
         let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
-        match self.shared.table.load().decide(request, now, draws, &loads) {
-            Decision::Forward(choice) => Ok(choice),
-            Decision::Refuse { why, .. } => Err(why),
-            // A rule answers only what a request's head asks for, and no caller tells one here.
-            Decision::Answer(_) => Err(Refusal::InvalidBackend),
-        }
+        self.shared.table.load().decide(request, now, draws, &loads)
     }
 
     /// True if the table knows the service, so that its name may stand in a label.

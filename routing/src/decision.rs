@@ -1,6 +1,7 @@
 //! The vocabulary of one decision: what is asked, what is drawn, what comes out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
@@ -76,6 +77,13 @@ impl Draws {
     #[must_use]
     pub(crate) fn mirror_pick(self, copy: u32, n: u32) -> u64 {
         self.purpose(3).purpose(copy).number(n)
+    }
+
+    /// A wait of at most `most`, for what follows try number `tries`.
+    #[must_use]
+    pub fn jitter(self, tries: u32, most: Duration) -> Duration {
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(Self::below(self.purpose(4).number(tries), nanos.saturating_add(1)))
     }
 
     /// A seed of its own for each purpose.

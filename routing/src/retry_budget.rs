@@ -53,6 +53,12 @@ impl RetryBudget {
         Self { settings, began: now, parts: [Part::default(); PARTS as usize] }
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn settings(&self) -> BudgetSettings {
+        self.settings
+    }
+
     /// Counts a first try.
     pub fn request(&mut self, now: Instant) {
         if let Some(part) = self.part(now) {

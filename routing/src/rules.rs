@@ -4,6 +4,7 @@
 //! in the other half at the moment of the decision.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,17 @@ pub struct Rule {
     pub policy: Policy,
     /// Keeps a client at one endpoint.
     pub session_persistence: Option<SessionPersistence>,
+}
+
+impl fmt::Display for Rule {
+    /// `HTTPRoute default/orders rule 2`, or its name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rule ", self.route)?;
+        match &self.name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.id.rule),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Bodies on their way through: request bodies that a refused try can repeat, response bodies that tell when they end.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -9,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use crate::http::exchange::Exchange;
 use crate::limits::REPLAY_BYTES_MAX;
@@ -71,11 +73,11 @@ impl Upload {
     /// The body of the next try; every earlier one ends with an error where it still is.
     pub(crate) fn next_try(&self) -> RequestBody {
         match self {
-            Self::Empty => RequestBody { source: None, turn: 0, at: 0 },
+            Self::Empty => RequestBody::copied(Vec::new()),
             Self::Stream(UploadStream(source)) => {
                 let mut held = source.borrow_mut();
                 held.turn += 1;
-                RequestBody { turn: held.turn, source: Some(source.clone()), at: 0 }
+                RequestBody { turn: held.turn, source: Some(source.clone()), at: 0, copied: VecDeque::new() }
             }
         }
     }
@@ -84,6 +86,17 @@ impl Upload {
         match self {
             Self::Empty => true,
             Self::Stream(_) => false,
+        }
+    }
+
+    /// All of the body, if it has come to its end and is kept.
+    pub(crate) fn whole(&self) -> Option<Vec<Bytes>> {
+        match self {
+            Self::Empty => Some(Vec::new()),
+            Self::Stream(UploadStream(source)) => {
+                let source = source.borrow();
+                (source.incoming.is_end_stream() && !source.lost && !source.broken).then(|| source.kept.clone())
+            }
         }
     }
 
@@ -118,6 +131,15 @@ pub(crate) struct RequestBody {
     source: Option<Rc<RefCell<Source>>>,
     turn: u32,
     at: usize,
+    /// What a body without a source has.
+    copied: VecDeque<Bytes>,
+}
+
+impl RequestBody {
+    /// A body that is there already.
+    pub(crate) fn copied(body: Vec<Bytes>) -> Self {
+        Self { source: None, turn: 0, at: 0, copied: body.into() }
+    }
 }
 
 impl Body for RequestBody {
@@ -126,7 +148,9 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Some(source) = &this.source else { return Poll::Ready(None) };
+        let Some(source) = &this.source else {
+            return Poll::Ready(this.copied.pop_front().map(|data| Ok(Frame::data(data))));
+        };
         let mut source = source.borrow_mut();
         if source.turn != this.turn {
             return Poll::Ready(Some(Err("the request is being tried elsewhere".into())));
@@ -157,7 +181,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            None => true,
+            None => self.copied.is_empty(),
             Some(source) => {
                 let source = source.borrow();
                 self.at >= source.kept.len() && source.incoming.is_end_stream()
@@ -167,7 +191,7 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            None => SizeHint::with_exact(0),
+            None => SizeHint::with_exact(self.copied.iter().map(|data| data.len() as u64).sum()),
             // Asked before the first frame only, when all of it is still to come.
             Some(source) => source.borrow().size,
         }
@@ -185,6 +209,8 @@ pub(crate) enum ResponseBody {
         incoming: Incoming,
         /// Told when it ends, however it ends.
         exchange: Exchange,
+        /// When it must be over, if a rule says so.
+        end: Option<Pin<Box<Sleep>>>,
     },
 }
 
@@ -195,7 +221,11 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Relayed { incoming, exchange } => {
+            Self::Relayed { incoming, exchange, end } => {
+                if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+                    exchange.broke_off();
+                    return Poll::Ready(Some(Err("the request took longer than its rule allows".into())));
+                }
                 let polled = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
                 Poll::Ready(match polled {
                     None => {

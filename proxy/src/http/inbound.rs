@@ -81,7 +81,7 @@ async fn answer(stream: Rc<Stream>, request: Request<Incoming>) -> Response<Resp
             if answer.body().is_end_stream() {
                 exchange.completed();
             }
-            answer.map(|incoming| ResponseBody::Relayed { incoming, exchange })
+            answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end: None })
         }
         Err(answer) => {
             exchange.answered(answer.status.as_u16(), Some(answer.error));

@@ -9,14 +9,16 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
-use starling_routing::{Choice, EndpointIndex, NextTry, Refusal, RequestFacts, TryOutcome, next_try};
+use starling_routing::{
+    Choice, Decision, Endpoint, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, TryOutcome, next_try,
+};
 use starling_transport::data::Lane;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout_at;
@@ -25,12 +27,14 @@ use tracing::debug;
 use crate::answers::{Answer, Connection, ErrorType};
 use crate::config::Upstream;
 use crate::header::{Carry, OpenHeader};
-use crate::http::body::{RequestBody, ResponseBody, Upload};
+use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
 use crate::http::guard::{Door, Guard};
 use crate::http::harden::{self, STARLING_ERROR, STARLING_UNPROCESSED};
+use crate::http::head::{Copies, Head};
 use crate::http::pool::{Client, PoolKey};
 use crate::http::watched::Watched;
+use crate::http::{mirror, routed};
 use crate::loads::Failure;
 use crate::metrics::Direction;
 use crate::peers;
@@ -155,70 +159,10 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     Err(Answer::new(ErrorType::DestinationNotFound, detail))
 }
 
-/// The head as it goes out. Copied for a try only when another one may follow.
-struct Head {
-    /// `None` when the last try has it.
-    parts: Option<(Method, Uri, HeaderMap)>,
-    /// RFC 9110, 9.2.1: a second run changes nothing.
-    safe: bool,
-}
-
-/// Whether a head is wanted once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copies {
-    Keep,
-    GiveAway,
-}
-
-impl Head {
-    /// Strips what ends here; what was approved is otherwise forwarded byte for byte.
-    fn new(worker: &Worker, wanted: &Wanted, request: &mut Request<Incoming>) -> Result<Self, Answer> {
-        let mut headers = std::mem::take(request.headers_mut());
-        harden::strip_hop_by_hop(&mut headers);
-        harden::strip_ours(&mut headers);
-        // This hop answers `100 Continue` itself, when the body is first asked for.
-        headers.remove(header::EXPECT);
-        let uri = std::mem::take(request.uri_mut());
-        if let Some(authority) = uri.authority() {
-            // RFC 9112, 3.2.2; the door has seen that an own Host agrees.
-            let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| Answer::new(ErrorType::HttpRequestError, "the target's host is no header value"))?;
-            headers.insert(header::HOST, host);
-        } else if !headers.contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(&wanted.service.host(&worker.config.domain))
-        {
-            headers.insert(header::HOST, host);
-        }
-        let uri = match uri.into_parts().path_and_query {
-            Some(path) => Uri::from(path),
-            None => Uri::from_static("/"),
-        };
-        if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
-            // Said aloud, since hyper would otherwise take a GET's body away.
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-        let method = std::mem::take(request.method_mut());
-        let safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        Ok(Self { parts: Some((method, uri, headers)), safe })
-    }
-
-    fn request(&mut self, body: RequestBody, copies: Copies) -> Option<Request<RequestBody>> {
-        let (method, uri, headers) = match copies {
-            Copies::Keep => self.parts.clone()?,
-            Copies::GiveAway => self.parts.take()?,
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        *request.version_mut() = Version::HTTP_11;
-        Some(request)
-    }
-
-    /// Takes back what was not sent.
-    fn restore(&mut self, request: Request<RequestBody>) {
-        let (parts, _) = request.into_parts();
-        self.parts = Some((parts.method, parts.uri, parts.headers));
+impl Failed {
+    /// Another endpoint would change nothing.
+    fn for_good(error: ErrorType) -> Self {
+        Self { outcome: TryOutcome::Begun, error, endpoint: None }
     }
 }
 
@@ -237,53 +181,83 @@ async fn forward(
     mut exchange: Exchange,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut head = match Head::new(worker, wanted, &mut request) {
+    let mut head = match Head::new(&worker.config.domain, &wanted.service, &mut request) {
         Ok(head) => head,
         Err(answer) => return own(worker, exchange, &answer),
     };
     let upload = Upload::new(request.into_body(), exchange.edge());
     let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
+    let mut tries = 0_u32;
     let mut last: Option<Answer> = None;
     loop {
+        let facts = head.facts();
         let facts = RequestFacts {
             destination: &wanted.service,
             port: wanted.port.as_ref(),
             source: wanted.source.as_ref(),
-            // Routes hold once their filters are applied here: half a rule would be worse than none.
-            http: None,
+            http: facts.as_ref(),
             avoid: &tried,
         };
         let choice = match worker.decide(&facts, Instant::now(), draws) {
-            Ok(choice) => choice,
+            Decision::Forward(choice) => choice,
+            Decision::Answer(answer) => return routed::direct(exchange, answer),
             // With every endpoint tried, the reason of the last try says more than that none is left.
-            Err(refusal) => return own(worker, exchange, &last.unwrap_or_else(|| refused(refusal, wanted))),
+            Decision::Refuse { why, rule } => {
+                let answer = last.unwrap_or_else(|| refused(why, wanted, rule.as_deref()));
+                return own(worker, exchange, &answer);
+            }
         };
         exchange.at(choice.endpoint());
         let others = choice.candidates_len() > tried.len() + 1;
-        let copies = if others { Copies::Keep } else { Copies::GiveAway };
-        match attempt(worker, &choice, wanted, (&mut head, copies, &upload), exchange.began()).await {
+        let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
+        let back = routed::Back::new(&choice, &head);
+        let first = tries == 0;
+        tries += 1;
+        if first {
+            worker.budgets.request(&choice, Instant::now());
+        }
+        let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
+        let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
+        if first {
+            mirror::copy(worker, &choice, &head, &upload, wanted.source.as_ref());
+        }
+        let endpoint = choice.endpoint();
+        match tried_now {
             Ok((answer, client, key)) => {
-                if !tried.is_empty() {
+                let again = head.is_kept() && upload.can_repeat() && routed::retries(&choice, answer.status(), tries);
+                let now = Instant::now();
+                let wait = routed::backoff(&choice, tries, draws);
+                let in_time = exchange.began().elapsed() + wait < choice.policy().head_timeout();
+                if again && in_time && worker.budgets.try_spend(&choice, now) {
+                    debug!(endpoint = %endpoint.id, status = answer.status().as_u16(), "answer is tried again");
+                    drop((answer, client, key));
+                    tokio::time::sleep(wait).await;
+                    tried.push(endpoint.index);
+                    if tried.len() >= choice.candidates_len() {
+                        // All had their turn: the rule asks for more tries than there are endpoints.
+                        tried.clear();
+                    }
+                    continue;
+                }
+                if tries > 1 {
                     exchange.edge().retried("success");
                 }
-                return relay(worker, &choice, exchange, answer, client, key);
+                return relay(worker, &choice, exchange, answer, (client, key), &back);
             }
             Err(failed) => {
-                let endpoint = choice.endpoint();
                 debug!(endpoint = %endpoint.id, reason = failed.error.as_str(), outcome = ?failed.outcome, "try failed");
                 if let Some(failure) = failed.endpoint {
                     worker.shared.loads.failed(endpoint, failure, Instant::now());
                 }
-                if !tried.is_empty() {
+                if tries > 1 {
                     exchange.edge().retried("failure");
                 }
                 tried.push(endpoint.index);
-                let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
                 let answer = Answer::new(failed.error, endpoint.id.to_string());
                 let again = next_try(failed.outcome, tries, choice.policy()) == NextTry::Elsewhere;
                 if !again
-                    || head.parts.is_none()
+                    || !head.is_kept()
                     || !upload.can_repeat()
                     || exchange.began().elapsed() >= choice.policy().head_timeout()
                 {
@@ -301,61 +275,92 @@ async fn forward(
     }
 }
 
-fn refused(refusal: Refusal, wanted: &Wanted) -> Answer {
+fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
     let error = match refusal {
         Refusal::NoService | Refusal::NoPort | Refusal::NoRule => ErrorType::DestinationNotFound,
-        Refusal::NoBackend | Refusal::InvalidBackend => ErrorType::ProxyInternalError,
+        Refusal::NoBackend | Refusal::InvalidBackend => ErrorType::ProxyConfigurationError,
         Refusal::NoLocation => ErrorType::HttpRequestError,
         Refusal::NoEndpoint => ErrorType::DestinationUnavailable,
     };
+    let service = &wanted.service;
     let detail = match (refusal, &wanted.port) {
-        (Refusal::NoPort, Some(port)) => format!("{} has no port {port}", wanted.service),
-        (_, _) => wanted.service.to_string(),
+        (Refusal::NoPort, Some(port)) => format!("{service} has no port {port}"),
+        (Refusal::NoRule, _) => format!("no rule of the routes of {service} matches"),
+        (Refusal::NoBackend, _) => format!("{service}: the rule has no backend with a weight"),
+        (Refusal::InvalidBackend, _) => format!("{service}: the backend that was drawn is none"),
+        (Refusal::NoService | Refusal::NoPort | Refusal::NoLocation | Refusal::NoEndpoint, _) => service.to_string(),
     };
-    Answer::new(error, detail)
+    Answer::new(
+        error,
+        match rule {
+            Some(rule) => format!("{detail} ({rule})"),
+            None => detail,
+        },
+    )
+}
+
+/// What one try is made of.
+struct Try<'a> {
+    choice: &'a Choice,
+    wanted: &'a Wanted,
+    copies: Copies,
+    /// There are endpoints that were not tried.
+    others: bool,
+    began: Instant,
 }
 
 /// One try at one endpoint, up to the head of an answer.
 async fn attempt(
     worker: &Rc<Worker>,
-    choice: &Choice,
-    wanted: &Wanted,
-    (head, copies, upload): (&mut Head, Copies, &Upload),
-    began: Instant,
+    Try { choice, wanted, copies, others, began }: Try<'_>,
+    (head, upload): (&mut Head, &Upload),
 ) -> Result<(Response<Incoming>, Client, PoolKey), Failed> {
-    let request_timeout = choice.policy().head_timeout();
-    let deadline = began + request_timeout;
+    let policy = choice.policy();
+    let patience = policy.head_timeout();
+    let whole = began + patience;
     let endpoint = choice.endpoint();
     let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
     loop {
         let mut client = match worker.pool.take(&key) {
             Some(client) => client,
-            None => timeout_at(deadline.into(), open(worker, choice, wanted)).await.unwrap_or(Err(Failed {
-                outcome: TryOutcome::NotSent,
-                error: ErrorType::ConnectionTimeout,
-                endpoint: Some(Failure::TimedOut),
-            }))?,
+            None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref())).await.unwrap_or(Err(
+                Failed {
+                    outcome: TryOutcome::NotSent,
+                    error: ErrorType::ConnectionTimeout,
+                    endpoint: Some(Failure::TimedOut),
+                },
+            ))?,
         };
         let sent = Instant::now();
-        let Some(request) = head.request(upload.next_try(), copies) else {
+        let request = match head.request(upload.next_try(), copies, choice) {
+            Ok(Some(request)) => request,
             // Only after a give-away, which is the last try.
-            let (outcome, error) = (TryOutcome::Begun, ErrorType::ProxyInternalError);
-            return Err(Failed { outcome, error, endpoint: None });
+            Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
+            // The request's own bytes make no target under this rule.
+            Err(_) => return Err(Failed::for_good(ErrorType::HttpRequestError)),
         };
+        let one = policy.backend_request.value.map(|period| sent + period);
+        let deadline = one.map_or(whole, |one| one.min(whole));
         let sending = client.sender.try_send_request(request);
         // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
-        let leaves = head.safe && upload.is_empty() && copies == Copies::Keep;
+        let leaves = head.safe && upload.is_empty() && others;
         let lane = client.lane().filter(|_| leaves);
         let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
-        let outcome = match in_time(sending, deadline, (request_timeout, || upload.moved()), stalled).await {
+        // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
+        let strict = one.is_some() || policy.request.origin == Origin::Rule;
+        let moved = || upload.moved().filter(|_| !strict);
+        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
                 let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
                 return Err(Failed { outcome, error, endpoint: Some(Failure::TimedOut) });
             }
             Waited::TooLong => {
-                let (outcome, error) = (TryOutcome::TimedOut, ErrorType::HttpResponseTimeout);
-                return Err(Failed { outcome, error, endpoint: None });
+                let timed_out = StatusCode::GATEWAY_TIMEOUT.as_u16();
+                // Of one try, and the rule wants such tried again: as if the endpoint had refused.
+                let again = one == Some(deadline) && deadline < whole && policy.retry_codes.contains(&timed_out);
+                let outcome = if again { TryOutcome::Refused } else { TryOutcome::TimedOut };
+                return Err(Failed { outcome, error: ErrorType::HttpResponseTimeout, endpoint: None });
             }
         };
         let mut error = match outcome {
@@ -377,8 +382,7 @@ async fn attempt(
             Err(error) => error,
         };
         if upload.is_broken() {
-            let (outcome, error) = (TryOutcome::Begun, ErrorType::HttpRequestError);
-            return Err(Failed { outcome, error, endpoint: None });
+            return Err(Failed::for_good(ErrorType::HttpRequestError));
         }
         if let Some(unsent) = error.take_message() {
             head.restore(unsent);
@@ -454,11 +458,14 @@ fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
 }
 
 /// A fresh stream with hyper on it.
-async fn open(worker: &Rc<Worker>, choice: &Choice, wanted: &Wanted) -> Result<Client, Failed> {
-    let endpoint = choice.endpoint();
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    source: Option<&ServiceKey>,
+) -> Result<Client, Failed> {
     let header = OpenHeader {
         carry: Carry::Http1,
-        source: wanted.source.clone(),
+        source: source.cloned(),
         destination: endpoint.service.clone(),
         instance: endpoint.instance().clone(),
         port: endpoint.port.clone(),
@@ -487,8 +494,8 @@ fn relay(
     choice: &Choice,
     mut exchange: Exchange,
     mut answer: Response<Incoming>,
-    client: Client,
-    key: PoolKey,
+    (client, key): (Client, PoolKey),
+    back: &routed::Back,
 ) -> Response<ResponseBody> {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
     if error.is_some() {
@@ -497,10 +504,12 @@ fn relay(
     exchange.answered(answer.status().as_u16(), error);
     exchange.carried_by(key, client);
     pass_on(&mut answer);
+    back.edit(choice, answer.headers_mut());
     if answer.body().is_end_stream() {
         exchange.completed();
     }
-    answer.map(|incoming| ResponseBody::Relayed { incoming, exchange })
+    let end = routed::whole_deadline(choice, exchange.began());
+    answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end })
 }
 
 /// What ends at this hop is taken off an answer.

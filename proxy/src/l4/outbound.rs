@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use starling_model::EndpointId;
-use starling_routing::{Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, next_try};
+use starling_routing::{Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, next_try};
 use starling_transport::data::fault_of;
 use tracing::debug;
 
@@ -98,7 +98,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
             http: None,
             avoid: &tried,
         };
-        let Ok(choice) = worker.decide(&facts, Instant::now(), draws) else {
+        let Decision::Forward(choice) = worker.decide(&facts, Instant::now(), draws) else {
             return fail(&mut account, &client, last);
         };
         let endpoint = choice.endpoint();

@@ -1,0 +1,62 @@
+//! Copies of requests: nobody waits for them, and whatever becomes of one, the request does not notice.
+//!
+//! A copy goes out once the request itself has its answer, since only then its body is known to be whole. A body over
+//! [`REPLAY_BYTES_MAX`](crate::limits::REPLAY_BYTES_MAX) is not kept, so such a request is not copied.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::Request;
+use http_body_util::BodyExt as _;
+use starling_model::ServiceKey;
+use starling_routing::{Choice, MirrorTo};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::http::body::{RequestBody, Upload};
+use crate::http::head::Head;
+use crate::http::outbound::open;
+use crate::limits::{MIRROR_TIMEOUT, MIRRORS_MAX};
+use crate::worker::Worker;
+
+/// Sends the copies that were drawn, in tasks of their own, each of which ends within [`MIRROR_TIMEOUT`].
+pub(crate) fn copy(worker: &Rc<Worker>, choice: &Choice, head: &Head, upload: &Upload, source: Option<&ServiceKey>) {
+    for to in &choice.mirrors {
+        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice));
+        let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
+            debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");
+            continue;
+        };
+        worker.mirroring.set(worker.mirroring.get() + 1);
+        let (worker, to, source) = (worker.clone(), to.clone(), source.cloned());
+        drop(tokio::task::spawn_local(async move {
+            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, request)).await;
+            worker.mirroring.set(worker.mirroring.get().saturating_sub(1));
+            if !matches!(sent, Ok(true)) {
+                debug!(endpoint = %to.endpoint().id, "a copy was not answered");
+            }
+        }));
+    }
+}
+
+/// One copy, up to the end of its answer, which is thrown away.
+async fn send(worker: &Rc<Worker>, to: &MirrorTo, source: Option<ServiceKey>, request: Request<RequestBody>) -> bool {
+    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref()).await else { return false };
+    worker.shared.loads.begin(to.endpoint());
+    let answered = match client.sender.send_request(request).await {
+        Ok(answer) => {
+            worker.shared.loads.reached(to.endpoint(), Instant::now());
+            let mut body = answer.into_body();
+            loop {
+                match body.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => break false,
+                    None => break true,
+                }
+            }
+        }
+        Err(_) => false,
+    };
+    worker.shared.loads.end(to.endpoint().index, to.endpoint().birth);
+    answered
+}

@@ -1,0 +1,110 @@
+//! What a rule adds to a request's way through: its own answers, what it does to responses, and when it tries again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderMap;
+use http::{Response, StatusCode};
+use starling_model::ServiceKey;
+use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
+use starling_routing::{Choice, Deadline, DirectResponse, Draws};
+use tokio::time::Sleep;
+
+use crate::http::body::ResponseBody;
+use crate::http::exchange::Exchange;
+use crate::http::head::Head;
+use crate::limits::{BACKOFF_MAX, BUDGETS_MAX};
+
+/// A redirect, or what a preflight is told: it has no body and comes from nobody else.
+pub(crate) fn direct(mut exchange: Exchange, answer: DirectResponse) -> Response<ResponseBody> {
+    exchange.answered(answer.status.as_u16(), None);
+    exchange.completed();
+    let mut response = Response::new(ResponseBody::Own(None));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+/// Whether the head as it came is wanted after this try: to be tried again, copied, or because filters changed it.
+pub(crate) fn wants_head(choice: &Choice) -> bool {
+    !choice.policy().retry_codes.is_empty() || choice.filters().any(|chain| !chain.is_empty())
+}
+
+/// What goes onto the response, known before the request is sent.
+pub(crate) struct Back {
+    cors: HeaderMap,
+}
+
+impl Back {
+    pub(crate) fn new(choice: &Choice, head: &Head) -> Self {
+        let mut cors = HeaderMap::new();
+        if let Some(request) = head.facts() {
+            choice.filters().for_each(|chain| cors.extend(chain.cors_response(request.headers)));
+        }
+        Self { cors }
+    }
+
+    /// In the order of the standard: CORS, then the changes of rule and backend.
+    pub(crate) fn edit(&self, choice: &Choice, headers: &mut HeaderMap) {
+        for (name, value) in &self.cors {
+            headers.insert(name.clone(), value.clone());
+        }
+        choice.filters().for_each(|chain| chain.edit_response(headers));
+    }
+}
+
+/// Whether a response with this status is no answer yet, after so many tries.
+pub(crate) fn retries(choice: &Choice, status: StatusCode, tries: u32) -> bool {
+    let policy = choice.policy();
+    tries < policy.tries_max.value && policy.retry_codes.contains(&status.as_u16())
+}
+
+/// How long to wait before try number `tries` + 1: at least what the rule says, twice that after each further try, and up
+/// to half as much again by the request's seed.
+pub(crate) fn backoff(choice: &Choice, tries: u32, draws: Draws) -> Duration {
+    let least = choice.policy().backoff.value;
+    let grown = least.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(BACKOFF_MAX.max(least));
+    grown + draws.jitter(tries, grown / 2)
+}
+
+/// When the response must be over; `None`: streams live on.
+pub(crate) fn whole_deadline(choice: &Choice, began: Instant) -> Option<Pin<Box<Sleep>>> {
+    match choice.policy().request.value {
+        Deadline::Whole(period) => Some(Box::pin(tokio::time::sleep_until((began + period).into()))),
+        Deadline::Head(_) | Deadline::Off => None,
+    }
+}
+
+/// The retry budgets of one data thread, by service. A service has so many budgets as there are threads, each counting its
+/// own requests: shares are the same, and the floor holds for each.
+#[derive(Debug, Default)]
+pub(crate) struct Budgets(RefCell<HashMap<ServiceKey, RetryBudget>>);
+
+impl Budgets {
+    /// Counts a first try, where tries may follow.
+    pub(crate) fn request(&self, choice: &Choice, now: Instant) {
+        if !choice.policy().retry_codes.is_empty() {
+            self.of(choice, now, |budget| budget.request(now));
+        }
+    }
+
+    /// Takes a retry out of the budget; false when it is spent.
+    pub(crate) fn try_spend(&self, choice: &Choice, now: Instant) -> bool {
+        self.of(choice, now, |budget| budget.try_spend(now))
+    }
+
+    fn of<T>(&self, choice: &Choice, now: Instant, run: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        let settings = choice.service_policy.as_ref().map_or(BudgetSettings::BUILT_IN, |policy| policy.retry_budget);
+        let mut budgets = self.0.borrow_mut();
+        if budgets.len() >= BUDGETS_MAX && !budgets.contains_key(&choice.service.key) {
+            budgets.clear();
+        }
+        let budget = budgets.entry(choice.service.key.clone()).or_insert_with(|| RetryBudget::new(settings, now));
+        if budget.settings() != settings {
+            *budget = RetryBudget::new(settings, now);
+        }
+        run(budget)
+    }
+}
