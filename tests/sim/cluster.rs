@@ -20,7 +20,7 @@ use crate::lifeguard::detection::Ladder;
 use crate::names::{NameId, Names};
 use crate::network::{Link, Network};
 use crate::shell::{Connection, Dial, DialId, Happening};
-use crate::slots::Workers;
+use crate::slots::{SLOT, Workers};
 use crate::trace::{Trace, TraceHash};
 use crate::turn::{Input, Process};
 
@@ -85,9 +85,6 @@ impl Host {
         self.process.is_some() && !self.paused
     }
 }
-
-/// How often the driver of a large run looks at its socket: a hundredth of what is measured there.
-const SLOT: Duration = Duration::from_millis(1);
 
 /// What a run begins with.
 #[derive(Clone, Debug)]
