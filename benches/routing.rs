@@ -4,13 +4,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use fixtures::{registry, service_key, settings, table};
+use fixtures::{documents, registry, route, selecting, service_key, settings, table};
 use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use starling_model::{HealthEntry, HealthRecord, InstanceName, NodeName, Readiness};
-use starling_routing::group::{RouteGroup, RuleId};
-use starling_routing::matching::{Conditions, HeaderMatch, HttpFacts, PathMatch, PathPrefix, TextMatch};
-use starling_routing::{Draws, EndpointIndex, Load, PeakEwma, RequestFacts, compile};
+use starling_routing::{
+    Decision, Documents, Draws, EndpointIndex, HttpFacts, Load, PeakEwma, Reason, Registry, RequestFacts, RouteTable,
+    compile,
+};
 
 fn load(index: EndpointIndex) -> Load {
     Load { latency: Some(Duration::from_micros(100 + u64::from(index.0 % 7))), ..Load::default() }
@@ -29,7 +30,7 @@ fn decisions(c: &mut Criterion) {
         c.bench_function(&format!("decide/{services}_services_{nodes}_endpoints"), |b| {
             b.iter(|| {
                 seed += 1;
-                let request = RequestFacts { destination: &key, port: None, source: None, avoid: &[] };
+                let request = RequestFacts { destination: &key, port: None, source: None, http: None, avoid: &[] };
                 black_box(table.decide(&request, now, Draws::from_seed(seed), &load));
             });
         });
@@ -40,10 +41,8 @@ fn decisions(c: &mut Criterion) {
     });
 }
 
-fn compiling(c: &mut Criterion) {
-    let mut registry = registry(1_000, 10);
-    let before = compile(&registry, &settings(), None);
-    c.bench_function("compile/1000_services_x_10_whole", |b| b.iter(|| compile(&registry, &settings(), None)));
+/// Takes readiness from one instance of one service.
+fn flap(registry: &mut Registry) {
     let node = NodeName::new("vm-3").expect("a label");
     let mut entries: Vec<HealthEntry> = (0..1_000)
         .map(|at| HealthEntry {
@@ -53,22 +52,39 @@ fn compiling(c: &mut Criterion) {
         .collect();
     entries[7].readiness = Readiness::Unready;
     registry.health(&node, &HealthRecord { entries });
-    c.bench_function("compile/1000_services_x_10_one_instance_changed", |b| {
-        b.iter(|| compile(&registry, &settings(), Some(&before)));
-    });
 }
 
-/// `len` rules whose prefix is `/service-N/v1`, or that all take every path and differ in one header.
-fn group(len: u16, by_path: bool) -> RouteGroup {
-    RouteGroup::new((0..len).map(|at| {
-        let mut conditions = Conditions::everything();
-        if by_path {
-            conditions.path = PathMatch::Prefix(PathPrefix::new(&format!("/service-{at}/v1")));
-        } else {
-            let value = TextMatch::Exact(at.to_string());
-            conditions.headers.push(HeaderMatch { name: HeaderName::from_static("x-tenant"), value });
-        }
-        (RuleId { route: format!("default/route-{at:04}"), rule: 0 }, vec![conditions])
+fn compiling(c: &mut Criterion) {
+    let by_path = |at: usize| route(at, at, "{path: {value: /v1}, method: GET}, {path: {value: /v2}}");
+    let sets = [
+        ("", Documents::default()),
+        ("_1000_routes", documents((0..1_000).map(by_path))),
+        ("_1000_selectors", documents((0..1_000).map(selecting))),
+    ];
+    for (what, documents) in sets {
+        let mut registry = registry(1_000, 10);
+        let compiled = |registry: &Registry, before: Option<&RouteTable>| {
+            compile(black_box(&documents), registry, &settings(), before)
+        };
+        let before = compiled(&registry, None);
+        let unknown = before.findings().iter().filter(|finding| finding.reason == Reason::BackendNotFound).count();
+        assert!(unknown <= 1, "only the last route leads to a service that is not there: {:?}", before.findings());
+        c.bench_function(&format!("compile/1000_services_x_10{what}_whole"), |b| b.iter(|| compiled(&registry, None)));
+        flap(&mut registry);
+        c.bench_function(&format!("compile/1000_services_x_10{what}_one_instance_changed"), |b| {
+            b.iter(|| compiled(&registry, Some(&before)));
+        });
+    }
+}
+
+/// `len` routes of one service: their prefix is `/route-N/v1`, or they take every path and differ in one header.
+fn routes(len: usize, by_path: bool) -> Documents {
+    documents((0..len).map(|at| {
+        let matches = match by_path {
+            true => format!("{{path: {{value: /route-{at}/v1}}}}"),
+            false => format!("{{headers: [{{name: x-tenant, value: \"{at}\"}}]}}"),
+        };
+        route(at, 0, &matches)
     }))
 }
 
@@ -78,26 +94,31 @@ fn matching(c: &mut Criterion) {
         let name = HeaderName::from_bytes(format!("x-header-{at}").as_bytes()).expect("a header name");
         headers.insert(name, HeaderValue::from_static("value"));
     }
+    let (registry, key, now) = (registry(2, 10), service_key(0), Instant::now());
     for len in [20, 1_000] {
-        let path = format!("/service-{}/v1/cart/items", len / 2);
+        let path = format!("/route-{}/v1/cart/items", len / 2);
         headers.insert("x-tenant", HeaderValue::from(len - 1));
         let facts = HttpFacts {
             method: &Method::GET,
             scheme: "http",
-            authority: "orders.mesh.internal",
+            authority: "service-0.mesh.internal",
             path: &path,
             query: Some("page=2"),
             headers: &headers,
         };
         for (what, by_path) in [("paths", true), ("headers_last_wins", false)] {
-            let group = group(len, by_path);
-            assert!(group.find(&facts).is_some(), "the bench would measure a miss");
-            c.bench_function(&format!("match/{len}_routes_by_{what}"), |b| {
-                b.iter(|| group.find(black_box(&facts)).is_some());
-            });
+            let table = compile(&routes(len, by_path), &registry, &settings(), None);
+            let request = RequestFacts { destination: &key, port: None, source: None, http: Some(&facts), avoid: &[] };
+            let mut seed = 0;
+            let mut decide = || {
+                seed += 1;
+                table.decide(black_box(&request), now, Draws::from_seed(seed), &load)
+            };
+            let Decision::Forward(choice) = decide() else { panic!("the bench would measure a miss") };
+            assert!(choice.rule.is_some(), "the bench would measure a request without a route");
+            c.bench_function(&format!("decide/{len}_routes_by_{what}"), |b| b.iter(|| black_box(decide())));
         }
     }
-    c.bench_function("compile/sort_1000_routes", |b| b.iter(|| group(1_000, true)));
 }
 
 criterion_group!(benches, decisions, compiling, matching);

@@ -76,6 +76,7 @@ codes! {
     DOCUMENT_STALE = 412, Error, "a later generation of the document is in use", "fetch the one in use, edit it, and apply that";
     DOCUMENT_CONFLICT = 413, Warning, "two contents of one generation were signed", "the greater one is in use everywhere; agree with the other signer and apply the next generation";
     BATCH_INCOMPLETE = 422, Warning, "a batch of documents is not complete", "it is used when the rest arrives; if it does not, apply the files again";
+    DOCUMENT_COVERED = 432, Warning, "another document comes before this one and leaves nothing to it", "see the detail: merge the two, or narrow what one of them holds for";
     UNKNOWN_REFERENCE = 433, Warning, "a document refers to something unknown", "check the name; what comes later than the document is found when it comes";
     STARLING_FIELD = 434, Error, "the field exists in starling/v1 only", "write apiVersion: starling/v1, or leave the field out and stay portable";
     RULE_ANSWERS_ERROR = 436, Warning, "a rule can only answer with an error", "give it a backend with a weight over 0, or a filter that answers";

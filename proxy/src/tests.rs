@@ -13,7 +13,7 @@ use starling_model::{
     Announcement, HealthEntry, HealthRecord, InstanceName, Labels, MemberState, Namespace, NodeName, PortName,
     Protocol, Readiness, ServiceKey, ServicesRecord, TrustDomain, Weight,
 };
-use starling_routing::{MemberFact, Registry, TableSettings, compile};
+use starling_routing::{Documents, MemberFact, Registry, TableSettings, compile};
 
 use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
@@ -158,7 +158,7 @@ impl Mesh {
 
     fn compile(&self) {
         let settings = TableSettings { domain: "mesh.internal".to_owned() };
-        let table = Arc::new(compile(&self.registry, &settings, None));
+        let table = Arc::new(compile(&Documents::default(), &self.registry, &settings, None));
         for node in &self.nodes {
             node.shared.publish(table.clone());
         }

@@ -150,7 +150,9 @@ impl Worker {
         let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
         match self.shared.table.load().decide(request, now, draws, &loads) {
             Decision::Forward(choice) => Ok(choice),
-            Decision::Refuse(refusal) => Err(refusal),
+            Decision::Refuse { why, .. } => Err(why),
+            // A rule answers only what a request's head asks for, and no caller tells one here.
+            Decision::Answer(_) => Err(Refusal::InvalidBackend),
         }
     }
 

@@ -1,13 +1,30 @@
-//! Registry to table. Pools of services that did not change are shared with the table before.
+//! Documents and registry to table, in two halves that are joined by `Arc`s.
+//!
+//! The *rules* ([`crate::rules`]) are made whole from all documents and shared as long as the digest of the documents is
+//! the same. A service's *pool* is made whole when a record of one of its instances changes, or its Service document, and
+//! shared otherwise. So an instance that flaps costs one pool, however many routes there are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use starling_model::{Digest, EndpointId, Protocol, ServiceKey};
+use starling_config::documents::Spec;
+use starling_model::{ServiceKey, codes};
 
-use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
+use crate::documents::Documents;
+use crate::problem::Finding;
 use crate::registry::Registry;
-use crate::table::{Endpoint, RouteTable, Service, ServicePort};
+use crate::rules::{RouteKind, Rules};
+use crate::table::{Directory, RouteTable, Service};
+
+mod attach;
+mod backends;
+mod grpc;
+mod http;
+mod l4;
+mod pools;
+mod services;
+
+pub(crate) use pools::{Selected, Source};
 
 /// What a table takes from this node's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,66 +33,93 @@ pub struct TableSettings {
     pub domain: String,
 }
 
-/// Builds the whole table. `previous` only saves work: the result is the same without it.
+/// Builds the whole table. `previous` only saves work: the result is the same without it. What of the documents does not
+/// come out as written is in [`RouteTable::findings`].
 #[must_use]
-pub fn compile(registry: &Registry, settings: &TableSettings, previous: Option<&RouteTable>) -> RouteTable {
-    let mut table = RouteTable {
-        services: Vec::new(),
-        by_key: HashMap::new(),
-        by_host: HashMap::new(),
-        digest: Digest::default(),
+pub fn compile(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    // Equal digests mean equal documents.
+    let same_rules = previous.filter(|table| table.digest == documents.digest());
+    let rules = same_rules.map_or_else(|| Arc::new(rules(documents)), |table| Arc::clone(&table.rules));
+    let (selected, sources) = pools::select(registry, &rules, same_rules.map(|table| &table.selected));
+    let services = pools::services(registry, &rules, &sources, previous);
+    let same_names = previous.filter(|table| {
+        table.domain == settings.domain
+            && table.services.len() == services.len()
+            && table.services.iter().zip(&services).all(|(a, b)| Arc::ptr_eq(a, b) || a.key == b.key)
+    });
+    let directory = match (same_names, same_rules) {
+        (Some(table), Some(_)) => Arc::clone(&table.directory),
+        _ => Arc::new(directory(&services, &rules, &settings.domain)),
+    };
+    let findings = match (same_names, same_rules) {
+        (Some(table), Some(_)) => Arc::clone(&table.findings),
+        _ => findings(&rules, &directory),
+    };
+    RouteTable {
+        services,
+        directory,
+        rules,
+        selected,
+        findings,
+        digest: documents.digest(),
         revision: registry.revision(),
         domain: settings.domain.clone(),
-    };
-    for key in registry.service_keys() {
-        let revision = registry.service_revision(key);
-        let shared = previous.and_then(|table| table.service(key)).filter(|held| held.revision == revision);
-        let service = shared.cloned().unwrap_or_else(|| Arc::new(compile_service(registry, key, revision)));
-        let Ok(at) = u32::try_from(table.services.len()) else { break };
-        table.by_host.insert(key.host(&settings.domain), at);
-        table.by_host.insert(format!("{}.{}.{}", key.name, key.namespace, settings.domain), at);
-        table.by_key.insert(key.clone(), at);
-        table.services.push(service);
     }
-    table
 }
 
-fn compile_service(registry: &Registry, key: &ServiceKey, revision: u64) -> Service {
-    let mut ports: Vec<ServicePort> = Vec::new();
-    let mut endpoints = Vec::new();
-    for facts in registry.endpoints(key).take(ENDPOINTS_PER_SERVICE_MAX) {
-        let announced = facts.announcement;
-        match ports.iter_mut().find(|p| p.name == announced.port) {
-            None => ports.push(ServicePort { name: announced.port.clone(), protocol: announced.protocol }),
-            // Instances disagree: only bytes are certain to be understood by both.
-            Some(port) if port.protocol != announced.protocol => port.protocol = Protocol::Tcp,
-            Some(_) => {}
-        }
-        endpoints.push(Endpoint {
-            id: EndpointId {
-                node: facts.node.clone(),
-                namespace: key.namespace.clone(),
-                instance: announced.instance.clone(),
-            },
-            index: facts.index,
-            birth: facts.birth,
-            address: facts.address,
-            port: announced.port.clone(),
-            protocol: announced.protocol,
-            labels: announced.labels.clone(),
-            weight: announced.weight,
-            readiness: facts.readiness,
-            member: facts.member,
+/// The half that documents make.
+fn rules(documents: &Documents) -> Rules {
+    let mut rules = Rules::default();
+    services::compile(documents, &mut rules);
+    let mut routes = Vec::new();
+    let mut resolver = backends::Resolver::new(documents, &mut rules);
+    for one in documents.iter() {
+        routes.push(match &one.document.spec {
+            Spec::HttpRoute(route) => http::compile(one, route, &mut resolver),
+            Spec::GrpcRoute(route) => grpc::compile(one, route, &mut resolver),
+            Spec::TcpRoute(route) => {
+                let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
+                l4::compile(one, l4::L4Route { kind: RouteKind::Tcp, parents, rule, backends }, &mut resolver)
+            }
+            Spec::TlsRoute(route) => {
+                let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
+                l4::compile(one, l4::L4Route { kind: RouteKind::Tls, parents, rule, backends }, &mut resolver)
+            }
+            Spec::CoreService(_) | Spec::StarlingService(_) | Spec::BackendTrafficPolicy(_) | Spec::Unread => continue,
         });
     }
-    ports.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut sum = 0;
-    let mut admissible = Vec::new();
-    for (position, endpoint) in (0u32..).zip(&endpoints) {
-        if endpoint.admissible() {
-            sum += u64::from(endpoint.weight.get());
-            admissible.push((position, sum));
-        }
+    resolver.finish();
+    attach::attach(&routes, &mut rules);
+    rules
+}
+
+fn directory(services: &[Arc<Service>], rules: &Rules, domain: &str) -> Directory {
+    let mut by_key: HashMap<ServiceKey, u32> = HashMap::with_capacity(services.len());
+    let mut by_host: HashMap<String, u32> = HashMap::with_capacity(2 * services.len());
+    for (at, service) in (0u32..).zip(services) {
+        let key = &service.key;
+        by_host.insert(key.host(domain), at);
+        by_host.insert(format!("{}.{}.{domain}", key.name, key.namespace), at);
+        by_key.insert(key.clone(), at);
     }
-    Service { key: key.clone(), ports, endpoints, admissible, revision }
+    let fronts = services.iter().map(|service| rules.fronts.get(&service.key).cloned()).collect();
+    let policies = services.iter().map(|service| rules.policies.get(&service.key).cloned()).collect();
+    Directory { by_key, by_host, fronts, policies }
+}
+
+/// Those of the documents alone, and references to services that neither a document nor an instance knows.
+fn findings(rules: &Rules, directory: &Directory) -> Arc<[Finding]> {
+    let unknown = rules.references.iter().filter(|one| !directory.by_key.contains_key(&one.service));
+    let unknown = unknown.map(|one| {
+        let message = format!("no document and no instance knows a service {}", one.service);
+        Finding::new(&one.document, (one.reason, codes::UNKNOWN_REFERENCE), one.pointer.clone(), message)
+    });
+    let mut all: Vec<Finding> = rules.findings.iter().cloned().chain(unknown).collect();
+    all.sort_by(|a, b| (&a.document, &a.problem.pointer, a.reason).cmp(&(&b.document, &b.problem.pointer, b.reason)));
+    Arc::from(all)
 }

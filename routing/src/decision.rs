@@ -1,24 +1,44 @@
 //! The vocabulary of one decision: what is asked, what is drawn, what comes out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use starling_model::{PortName, ServiceKey};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{HeaderValue, StatusCode};
+use starling_model::{PortName, Protocol, ServiceKey};
 
-use crate::limits::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, TRIES_MAX};
-use crate::table::{Endpoint, EndpointIndex, Service};
+use crate::filters::FilterChain;
+use crate::matching::HttpFacts;
+use crate::policy::{Policy, ServicePolicy};
+use crate::rules::Rule;
+use crate::split::Backend;
+use crate::table::{Endpoint, EndpointIndex, Part, Service};
 
 /// What a decision may depend on, besides the table.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
     /// The addressed service.
     pub destination: &'a ServiceKey,
-    /// Which of its ports; `None` takes any.
+    /// Which of its ports, by name or number; `None`: its only one, else any.
     pub port: Option<&'a PortName>,
-    /// The local service that calls, where it is known.
+    /// The local service that calls, where it is known. Its namespace tells which consumer routes hold.
     pub source: Option<&'a ServiceKey>,
+    /// What the request asks for; `None` for a connection whose bytes nobody reads.
+    pub http: Option<&'a HttpFacts<'a>>,
     /// Endpoints that were tried for this request already.
     pub avoid: &'a [EndpointIndex],
+}
+
+impl RequestFacts<'_> {
+    /// In whose words an error is answered: those of gRPC, HTTP, or none but the end of a TCP connection.
+    #[must_use]
+    pub fn answered_in(&self) -> Protocol {
+        let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+        match self.http {
+            None => Protocol::Tcp,
+            Some(http) if http.headers.get(CONTENT_TYPE).is_some_and(grpc) => Protocol::Grpc,
+            Some(_) => Protocol::Http,
+        }
+    }
 }
 
 /// Numbers drawn once per request and split by purpose, so that one choice never shifts another.
@@ -52,6 +72,12 @@ impl Draws {
         self.purpose(2).number(at)
     }
 
+    /// The `n`th number for picking the endpoint of the copy number `copy`.
+    #[must_use]
+    pub(crate) fn mirror_pick(self, copy: u32, n: u32) -> u64 {
+        self.purpose(3).purpose(copy).number(n)
+    }
+
     /// A seed of its own for each purpose.
     fn purpose(self, purpose: u32) -> Self {
         Self { seed: Self { seed: !self.seed }.number(purpose) }
@@ -72,32 +98,24 @@ impl Draws {
     }
 }
 
-/// Effective deadlines and tries of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// From the request's arrival to the response head.
-    pub request_timeout: Duration,
-    /// One connection attempt.
-    pub connect_timeout: Duration,
-    /// First try included.
-    pub tries_max: u32,
-}
-
-impl Policy {
-    /// What holds where no document says otherwise.
-    pub const BUILT_IN: Self =
-        Self { request_timeout: REQUEST_TIMEOUT, connect_timeout: CONNECT_TIMEOUT, tries_max: TRIES_MAX };
-}
-
 /// Where the request goes.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// The addressed service.
+    /// The service that takes it: the addressed one, or a backend of the rule.
     pub service: Arc<Service>,
     pub(crate) endpoint: u32,
-    /// Deadlines and tries.
-    pub policy: Policy,
+    pub(crate) part: Part,
+    /// The rule that sent it there; `None`: no route is attached.
+    pub rule: Option<Arc<Rule>>,
+    /// The place of the backend in the rule.
+    pub backend: Option<usize>,
+    /// What holds for all requests to the service; `None`: what is built in.
+    pub service_policy: Option<Arc<ServicePolicy>>,
+    /// Where copies go; none of a further try.
+    pub mirrors: Vec<MirrorTo>,
 }
+
+static BUILT_IN: Policy = Policy::BUILT_IN;
 
 impl Choice {
     /// The chosen endpoint.
@@ -109,15 +127,77 @@ impl Choice {
     pub fn endpoint(&self) -> &Endpoint {
         &self.service.endpoints[self.endpoint as usize]
     }
+
+    /// Endpoints that another try could go to, the chosen one included.
+    #[must_use]
+    pub fn candidates_len(&self) -> usize {
+        self.service.pool(self.part).map_or(0, crate::table::Pool::len)
+    }
+
+    /// Deadlines and tries.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        self.rule.as_ref().map_or(&BUILT_IN, |rule| &rule.policy)
+    }
+
+    /// What is done to the request and its response: the filters of the rule, then those of the backend.
+    pub fn filters(&self) -> impl Iterator<Item = &FilterChain> {
+        let rule = self.rule.as_deref();
+        let backend = rule.zip(self.backend).and_then(|(rule, at)| rule.split.backends().nth(at));
+        let own = backend.and_then(|backend| match backend {
+            Backend::To { filters, .. } => filters.as_deref(),
+            Backend::Invalid(_) => None,
+        });
+        rule.map(|rule| &rule.filters).into_iter().chain(own)
+    }
 }
 
-/// Why a request goes nowhere.
+/// Where a copy goes.
+#[derive(Clone, Debug)]
+pub struct MirrorTo {
+    /// The service.
+    pub service: Arc<Service>,
+    pub(crate) endpoint: u32,
+}
+
+impl MirrorTo {
+    /// The chosen endpoint.
+    ///
+    /// # Panics
+    /// Never: the position was taken from this very service.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "the position comes from a scan of this same vector")]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.service.endpoints[self.endpoint as usize]
+    }
+}
+
+/// What a rule answers by itself: a redirect, or 204 to a preflight. It has no body.
+#[derive(Clone, Debug)]
+pub struct DirectResponse {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The rule that answers.
+    pub rule: Arc<Rule>,
+}
+
+/// Why a request goes nowhere. On TCP each of these ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No node announces the service: 404.
+    /// No node announces the service and no document describes it: 404.
     NoService,
     /// The service has no such port: 404.
     NoPort,
+    /// Routes are attached and no rule matches: 404.
+    NoRule,
+    /// The rule has no backend, or only such of weight 0: 500.
+    NoBackend,
+    /// The share that was drawn belongs to a backend that cannot be used: 500.
+    InvalidBackend,
+    /// The request's own bytes make no `Location`: 400.
+    NoLocation,
     /// No endpoint may be used now, or all were tried: 503.
     NoEndpoint,
 }
@@ -127,7 +207,9 @@ impl Refusal {
     #[must_use]
     pub fn proxy_error(self) -> &'static str {
         match self {
-            Self::NoService | Self::NoPort => "destination_not_found",
+            Self::NoService | Self::NoPort | Self::NoRule => "destination_not_found",
+            Self::NoBackend | Self::InvalidBackend => "proxy_configuration_error",
+            Self::NoLocation => "http_request_error",
             Self::NoEndpoint => "destination_unavailable",
         }
     }
@@ -136,8 +218,20 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::NoService | Self::NoPort => 404,
+            Self::NoService | Self::NoPort | Self::NoRule => 404,
+            Self::NoBackend | Self::InvalidBackend => 500,
+            Self::NoLocation => 400,
             Self::NoEndpoint => 503,
+        }
+    }
+
+    /// The gRPC status: 12 UNIMPLEMENTED, 13 INTERNAL, 14 UNAVAILABLE.
+    #[must_use]
+    pub fn grpc_status(self) -> u8 {
+        match self {
+            Self::NoService | Self::NoPort | Self::NoRule => 12,
+            Self::NoLocation => 13,
+            Self::NoBackend | Self::InvalidBackend | Self::NoEndpoint => 14,
         }
     }
 }
@@ -147,6 +241,13 @@ impl Refusal {
 pub enum Decision {
     /// Send it there.
     Forward(Choice),
-    /// Answer it here.
-    Refuse(Refusal),
+    /// A rule answers it.
+    Answer(DirectResponse),
+    /// Refuse it.
+    Refuse {
+        /// Why.
+        why: Refusal,
+        /// The rule that took it, if one did.
+        rule: Option<Arc<Rule>>,
+    },
 }

@@ -1,36 +1,49 @@
 //! Chooses where a request goes, given a table, a clock reading and a few drawn numbers.
 //!
-//! Facts arrive in the [`registry::Registry`] (members and what they announce); [`compile::compile`] turns them into an
-//! immutable [`table::RouteTable`]; [`table::RouteTable::decide`] answers one request by it. A decision is a pure
-//! function of (table, request, seed, loads, now): the live path, tests and explanations call the same code.
+//! Facts arrive in the [`registry::Registry`] (members and what they announce) and as [`documents::Documents`] (what
+//! operators said); [`compile::compile`] turns them into an immutable [`table::RouteTable`];
+//! [`table::RouteTable::decide`] answers one request by it. A decision is a pure function of (table, request, seed,
+//! loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`table`], [`pick`], [`ewma`], [`retry`]; for routes [`matching`], [`group`],
-//! [`split`], [`filters`], [`retry_budget`], which no document reaches yet.
+//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
+//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
 pub mod authz;
 pub mod compile;
+mod decide;
 pub mod decision;
+pub mod documents;
 pub mod ewma;
+pub mod explain;
 pub mod filters;
 pub mod group;
 pub mod limits;
 pub mod matching;
 pub mod pick;
+pub mod policy;
+pub mod problem;
 pub mod registry;
 pub mod retry;
 pub mod retry_budget;
+pub mod rules;
 pub mod split;
 pub mod table;
 
 pub use authz::Caller;
 pub use compile::{TableSettings, compile};
-pub use decision::{Choice, Decision, Draws, Policy, Refusal, RequestFacts};
+pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
+pub use documents::{Documents, InUse};
 pub use ewma::PeakEwma;
+pub use explain::Explanation;
+pub use matching::HttpFacts;
 pub use pick::{Condition, Load, condition};
+pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};
+pub use problem::{Finding, Reason};
 pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
+pub use rules::{Rule, RuleId};
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 
 #[cfg(test)]

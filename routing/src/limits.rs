@@ -42,3 +42,15 @@ pub const RETRY_BUDGET_PERCENT: u32 = 20;
 
 /// What the retry budget looks back on.
 pub const RETRY_BUDGET_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Retries of a rule whose `retry` block does not say how many.
+pub const RETRIES_BUILT_IN: u32 = 2;
+
+/// Shortest wait before a retry where no rule says otherwise.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(25);
+
+/// Longest wait for a response head where a rule switches the deadline off: by then its caller is gone.
+pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// Matches that lost, and endpoints, that one explanation lists; more of them are counted.
+pub const EXPLAINED_MAX: usize = 64;

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
 use starling_config::Pattern;
+use starling_config::documents::grpc_route::GrpcMatch;
+use starling_config::documents::http_route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch};
 
 mod index;
 
@@ -31,28 +33,17 @@ pub struct HttpFacts<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// A condition on one text.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TextMatch {
-    /// Byte for byte.
-    Exact(String),
-    /// By pattern.
-    Pattern(Pattern),
+fn text_holds(want: &TextMatch, text: &[u8]) -> bool {
+    match want {
+        TextMatch::Exact(want) => want.as_bytes() == text,
+        TextMatch::Pattern(pattern) => pattern.holds(text),
+    }
 }
 
-impl TextMatch {
-    fn holds(&self, text: &[u8]) -> bool {
-        match self {
-            Self::Exact(want) => want.as_bytes() == text,
-            Self::Pattern(pattern) => pattern.holds(text),
-        }
-    }
-
-    fn chars(&self) -> u32 {
-        match self {
-            Self::Exact(text) => chars(text),
-            Self::Pattern(pattern) => chars(pattern.as_str()),
-        }
+fn text_chars(text: &TextMatch) -> u32 {
+    match text {
+        TextMatch::Exact(text) => chars(text),
+        TextMatch::Pattern(pattern) => chars(pattern.as_str()),
     }
 }
 
@@ -60,9 +51,9 @@ fn chars(text: &str) -> u32 {
     u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
 }
 
-/// A condition on the path.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PathMatch {
+/// What a match asks of the path, ready to be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathCondition {
     /// The whole path.
     Exact(String),
     /// Whole path elements: `/v2` holds for `/v2`, `/v2/` and `/v2/x`, never for `/v2example`.
@@ -103,7 +94,17 @@ impl PathPrefix {
     }
 }
 
-impl PathMatch {
+impl From<&PathMatch> for PathCondition {
+    fn from(path: &PathMatch) -> Self {
+        match path {
+            PathMatch::Exact(path) => Self::Exact(path.clone()),
+            PathMatch::Prefix(prefix) => Self::Prefix(PathPrefix::new(prefix)),
+            PathMatch::Pattern(pattern) => Self::Pattern(pattern.clone()),
+        }
+    }
+}
+
+impl PathCondition {
     fn holds(&self, path: &str) -> bool {
         match self {
             Self::Exact(want) => want == path,
@@ -111,8 +112,8 @@ impl PathMatch {
             Self::Pattern(pattern) => pattern.holds(path.as_bytes()),
             Self::Grpc { service, method } => {
                 let Some((called, name)) = grpc_call(path) else { return false };
-                service.as_ref().is_none_or(|want| want.holds(called.as_bytes()))
-                    && method.as_ref().is_none_or(|want| want.holds(name.as_bytes()))
+                service.as_ref().is_none_or(|want| text_holds(want, called.as_bytes()))
+                    && method.as_ref().is_none_or(|want| text_holds(want, name.as_bytes()))
             }
         }
     }
@@ -125,50 +126,32 @@ pub fn grpc_call(path: &str) -> Option<(&str, &str)> {
     (!service.is_empty() && !method.is_empty() && !method.contains('/')).then_some((service, method))
 }
 
-/// A condition on one header; a header given several times counts as its values joined by `", "` (RFC 9110, 5.3).
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeaderMatch {
-    /// In any case.
-    pub name: HeaderName,
-    /// What it must be.
-    pub value: TextMatch,
+fn header_holds(want: &HeaderMatch, headers: &HeaderMap) -> bool {
+    value_of(headers, &want.name).is_some_and(|value| text_holds(&want.value, &value))
 }
 
-impl HeaderMatch {
-    fn holds(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(&self.name).iter();
-        let Some(first) = values.next() else { return false };
-        match values.next() {
-            None => self.value.holds(first.as_bytes()),
-            Some(_) => self.value.holds(&joined(headers, &self.name)),
+/// A header's value; one given several times counts as its values joined by `", "` (RFC 9110, 5.3).
+fn value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = values.next()?;
+    match values.next() {
+        None => Some(Cow::Borrowed(first)),
+        Some(second) => {
+            let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+            Some(Cow::Owned(all.join(&b", "[..])))
         }
     }
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
-    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    values.join(&b", "[..])
-}
-
-/// A condition on one query parameter; of a repeated one the first counts. Names and values are compared decoded.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QueryMatch {
-    /// Exact.
-    pub name: String,
-    /// What it must be.
-    pub value: TextMatch,
-}
-
-impl QueryMatch {
-    fn holds(&self, query: Option<&str>) -> bool {
-        let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        for (name, value) in pairs {
-            if *decoded(name) == *self.name.as_bytes() {
-                return self.value.holds(&decoded(value));
-            }
+/// Of a repeated parameter the first counts. Names and values are compared decoded.
+fn query_holds(want: &QueryMatch, query: Option<&str>) -> bool {
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    for (name, value) in pairs {
+        if *decoded(name) == *want.name.as_bytes() {
+            return text_holds(&want.value, &decoded(value));
         }
-        false
     }
+    false
 }
 
 /// Undoes percent coding and `+`; allocates only where there is some. A broken escape stands for itself.
@@ -202,10 +185,10 @@ fn hex_digit(byte: u8) -> Option<u8> {
 }
 
 /// One match: all of it must hold.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     /// Always there: without one, the prefix `/`.
-    pub path: PathMatch,
+    pub path: PathCondition,
     /// Case-sensitive.
     pub method: Option<Method>,
     /// Of equal names only the first was kept.
@@ -231,7 +214,29 @@ impl Conditions {
     /// What a rule without `matches` asks for: everything.
     #[must_use]
     pub fn everything() -> Self {
-        Self { path: PathMatch::Prefix(PathPrefix::new("/")), method: None, headers: Vec::new(), query: Vec::new() }
+        Self { path: PathCondition::Prefix(PathPrefix::new("/")), method: None, headers: Vec::new(), query: Vec::new() }
+    }
+
+    /// One match of an HTTPRoute.
+    #[must_use]
+    pub fn http(one: &HttpMatch) -> Self {
+        let HttpMatch { path, headers, query, method } = one;
+        Self { path: path.into(), method: method.clone(), headers: headers.clone(), query: query.clone() }
+    }
+
+    /// One match of a GRPCRoute.
+    #[must_use]
+    pub fn grpc(one: &GrpcMatch) -> Self {
+        let GrpcMatch { service, method, headers } = one;
+        let path = PathCondition::Grpc { service: service.clone(), method: method.clone() };
+        Self { path, method: None, headers: headers.clone(), query: Vec::new() }
+    }
+
+    /// What a GRPCRoute's rule without `matches` asks for: any call.
+    #[must_use]
+    pub fn every_call() -> Self {
+        let path = PathCondition::Grpc { service: None, method: None };
+        Self { path, method: None, headers: Vec::new(), query: Vec::new() }
     }
 
     /// Judges one request.
@@ -245,12 +250,41 @@ impl Conditions {
         if self.method.as_ref().is_some_and(|method| method != request.method) {
             return Err(Miss::Method);
         }
-        if let Some(at) = self.headers.iter().position(|want| !want.holds(request.headers)) {
+        if let Some(at) = self.headers.iter().position(|want| !header_holds(want, request.headers)) {
             return Err(Miss::Header(at));
         }
-        match self.query.iter().position(|want| !want.holds(request.query)) {
+        match self.query.iter().position(|want| !query_holds(want, request.query)) {
             Some(at) => Err(Miss::Query(at)),
             None => Ok(()),
+        }
+    }
+
+    /// What the condition that failed asks for, for people.
+    #[must_use]
+    pub fn describe(&self, miss: Miss) -> String {
+        let text = |want: &TextMatch| match want {
+            TextMatch::Exact(text) => format!("\"{text}\""),
+            TextMatch::Pattern(pattern) => format!("pattern {}", pattern.as_str()),
+        };
+        match miss {
+            Miss::Path => match &self.path {
+                PathCondition::Exact(path) => format!("path is {path}"),
+                PathCondition::Prefix(prefix) => format!("path begins with {}/", prefix.as_str()),
+                PathCondition::Pattern(pattern) => format!("path is pattern {}", pattern.as_str()),
+                PathCondition::Grpc { service, method } => {
+                    let part = |part: &Option<TextMatch>| part.as_ref().map_or_else(|| "any".to_owned(), text);
+                    format!("call of service {} and method {}", part(service), part(method))
+                }
+            },
+            Miss::Method => format!("method is {}", self.method.as_ref().map_or("any", Method::as_str)),
+            Miss::Header(at) => self
+                .headers
+                .get(at)
+                .map_or_else(String::new, |one| format!("header {} is {}", one.name, text(&one.value))),
+            Miss::Query(at) => self
+                .query
+                .get(at)
+                .map_or_else(String::new, |one| format!("query parameter {} is {}", one.name, text(&one.value))),
         }
     }
 
@@ -262,11 +296,11 @@ impl Conditions {
         let method = u32::from(self.method.is_some());
         Rank(match &self.path {
             // Two exact paths that hold for one request are equal, so their length decides nothing.
-            PathMatch::Exact(_) => [3, 0, method, headers, query],
-            PathMatch::Pattern(pattern) => [2, chars(pattern.as_str()), method, headers, query],
-            PathMatch::Prefix(prefix) => [1, chars(&prefix.0), method, headers, query],
-            PathMatch::Grpc { service, method } => {
-                let chars = |text: &Option<TextMatch>| text.as_ref().map_or(0, TextMatch::chars);
+            PathCondition::Exact(_) => [3, 0, method, headers, query],
+            PathCondition::Pattern(pattern) => [2, chars(pattern.as_str()), method, headers, query],
+            PathCondition::Prefix(prefix) => [1, chars(&prefix.0), method, headers, query],
+            PathCondition::Grpc { service, method } => {
+                let chars = |text: &Option<TextMatch>| text.as_ref().map_or(0, text_chars);
                 [chars(service), chars(method), headers, 0, 0]
             }
         })

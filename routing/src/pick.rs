@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use starling_model::{MemberState, Readiness};
 
-use crate::decision::{Draws, RequestFacts};
+use crate::decision::Draws;
 use crate::limits::{COST_GRACE, COST_MARGIN, OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX};
-use crate::table::{Endpoint, EndpointIndex, Service};
+use crate::table::{Endpoint, EndpointIndex, Part, Pool, Service};
 
 /// What this node's own traffic knows of one endpoint, read at decision time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,42 +80,35 @@ fn surely_gone(endpoint: &Endpoint, load: &Load, now: Instant) -> bool {
     endpoint.member == MemberState::Dead && load.failing_until.is_some_and(|until| until > now)
 }
 
-/// Picks an endpoint of `service`: its position in `service.endpoints`, or `None` when none may be used.
-pub(crate) fn pick(
-    service: &Service,
-    request: &RequestFacts<'_>,
-    now: Instant,
-    draws: Draws,
-    loads: &dyn Fn(EndpointIndex) -> Load,
-) -> Option<u32> {
-    // The usual case touches two endpoints, however many there are: nothing tried yet, any port, both draws usable.
-    if request.avoid.is_empty()
-        && let Some(found) = quick(service, request, now, draws, loads)
+/// What a pick is made from.
+#[derive(Clone, Copy)]
+pub(crate) struct Field<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) pool: &'a Pool,
+    pub(crate) now: Instant,
+    pub(crate) loads: &'a dyn Fn(EndpointIndex) -> Load,
+}
+
+/// Picks an endpoint of the pool that is not to be avoided: its position in the service's endpoints, or `None` when none
+/// may be used. `number` gives the nth drawn number, uniform over 64 bits.
+pub(crate) fn pick(field: Field<'_>, avoid: &[EndpointIndex], number: impl Fn(u32) -> u64) -> Option<u32> {
+    // The usual case touches two endpoints, however many there are: nothing tried yet, both draws usable.
+    if avoid.is_empty()
+        && let Some(found) = quick(field, &number)
     {
         return Some(found);
     }
-    careful(service, request, now, draws, loads)
+    careful(field, avoid, &number)
 }
 
-fn serves(endpoint: &Endpoint, request: &RequestFacts<'_>) -> bool {
-    request.port.is_none_or(|port| endpoint.port == *port)
-}
-
-fn quick(
-    service: &Service,
-    request: &RequestFacts<'_>,
-    now: Instant,
-    draws: Draws,
-    loads: &dyn Fn(EndpointIndex) -> Load,
-) -> Option<u32> {
-    let total = service.admissible.last()?.1;
+fn quick(field: Field<'_>, number: &impl Fn(u32) -> u64) -> Option<u32> {
+    let Field { service, pool, now, loads } = field;
+    let total = pool.total();
     let mut first: Option<(u32, Load)> = None;
     for n in 0..PICK_DRAWS_MAX {
-        let point = Draws::below(draws.pick(n), total);
-        let at = service.admissible.partition_point(|(_, sum)| *sum <= point);
-        let (position, _) = *service.admissible.get(at)?;
+        let position = pool.at(Draws::below(number(n), total))?;
         let endpoint = service.endpoints.get(position as usize)?;
-        if first.is_some_and(|(held, _)| held == position) || !serves(endpoint, request) {
+        if first.is_some_and(|(held, _)| held == position) {
             continue;
         }
         let load = loads(endpoint.index);
@@ -124,7 +117,7 @@ fn quick(
             return None;
         }
         match first {
-            None if service.admissible.len() == 1 => return Some(position),
+            None if pool.len() == 1 => return Some(position),
             None => first = Some((position, load)),
             Some((held, held_load)) => return Some(lighter((held, held_load), (position, load))),
         }
@@ -132,22 +125,16 @@ fn quick(
     None
 }
 
-fn careful(
-    service: &Service,
-    request: &RequestFacts<'_>,
-    now: Instant,
-    draws: Draws,
-    loads: &dyn Fn(EndpointIndex) -> Load,
-) -> Option<u32> {
-    let candidates = candidates(service, request, now, loads);
-    let fresh: Vec<&Candidate> = candidates.iter().filter(|c| !request.avoid.contains(&c.index)).collect();
+fn careful(field: Field<'_>, avoid: &[EndpointIndex], number: &impl Fn(u32) -> u64) -> Option<u32> {
+    let candidates = candidates(field, avoid);
+    let fresh: Vec<&Candidate> = candidates.iter().filter(|c| !avoid.contains(&c.index)).collect();
     let total: u64 = fresh.iter().map(|c| c.weight).sum();
     if total == 0 {
         return None;
     }
     let draw = |n: u32, skip: Option<u32>| -> Option<&Candidate> {
         let total: u64 = fresh.iter().filter(|c| Some(c.position) != skip).map(|c| c.weight).sum();
-        let mut point = (total > 0).then(|| Draws::below(draws.pick(n), total))?;
+        let mut point = (total > 0).then(|| Draws::below(number(n), total))?;
         fresh.iter().copied().filter(|c| Some(c.position) != skip).find(|c| {
             let hit = point < c.weight;
             point = point.saturating_sub(c.weight);
@@ -167,23 +154,15 @@ struct Candidate {
     load: Load,
 }
 
-fn candidates(
-    service: &Service,
-    request: &RequestFacts<'_>,
-    now: Instant,
-    loads: &dyn Fn(EndpointIndex) -> Load,
-) -> Vec<Candidate> {
+fn candidates(field: Field<'_>, avoid: &[EndpointIndex]) -> Vec<Candidate> {
+    let Field { service, pool, now, loads } = field;
     let mut usable = Vec::new();
     let mut doubtful = Vec::new();
     let mut gone = Vec::new();
-    for (position, _) in &service.admissible {
-        let Some(endpoint) = service.endpoints.get(*position as usize) else { continue };
-        if !serves(endpoint, request) {
-            continue;
-        }
+    for position in pool.positions() {
+        let Some(endpoint) = service.endpoints.get(position as usize) else { continue };
         let load = loads(endpoint.index);
-        let candidate =
-            Candidate { position: *position, index: endpoint.index, weight: u64::from(endpoint.weight.get()), load };
+        let candidate = Candidate { position, index: endpoint.index, weight: u64::from(endpoint.weight.get()), load };
         if condition(endpoint, &load, now) == Condition::Usable {
             usable.push(candidate);
         } else if surely_gone(endpoint, &load, now) {
@@ -195,7 +174,7 @@ fn candidates(
     let all = usable.len() + doubtful.len() + gone.len();
     let panic = usable.len() * 2 < all;
     // A retry that has used up the usable ones may still try the doubtful ones.
-    let exhausted = usable.iter().all(|c| request.avoid.contains(&c.index));
+    let exhausted = usable.iter().all(|c| avoid.contains(&c.index));
     if panic || exhausted {
         usable.append(&mut doubtful);
     }
@@ -217,17 +196,20 @@ fn lighter(one: (u32, Load), two: (u32, Load)) -> u32 {
 
 /// See [`Service::shares`]: by weight among the candidates of now.
 pub(crate) fn shares(service: &Service, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Vec<f64> {
-    let request = RequestFacts { destination: &service.key, port: None, source: None, avoid: &[] };
-    let candidates = candidates(service, &request, now, loads);
-    let total: u64 = candidates.iter().map(|c| c.weight).sum();
     let mut shares = vec![0.0; service.endpoints.len()];
-    for candidate in candidates {
-        if let (Some(share), true) = (shares.get_mut(candidate.position as usize), total > 0) {
-            #[expect(clippy::cast_precision_loss, reason = "a share is shown with one digit after the point")]
-            {
-                *share = candidate.weight as f64 / total as f64;
-            }
+    let Some(pool) = service.pool(Part::default()) else { return shares };
+    for (position, share) in pool_shares(Field { service, pool, now, loads }) {
+        if let Some(place) = shares.get_mut(position as usize) {
+            *place = share;
         }
     }
     shares
+}
+
+/// Positions with their shares of new requests, of the candidates of now.
+#[expect(clippy::cast_precision_loss, reason = "a share is shown with one digit after the point")]
+pub(crate) fn pool_shares(field: Field<'_>) -> Vec<(u32, f64)> {
+    let candidates = candidates(field, &[]);
+    let total = candidates.iter().map(|c| c.weight).sum::<u64>().max(1) as f64;
+    candidates.iter().map(|c| (c.position, c.weight as f64 / total)).collect()
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use starling_model::{
-    Announcement, EndpointId, HealthRecord, InstanceName, MemberState, NodeName, Readiness, ServiceKey, ServicesRecord,
+    Announcement, EndpointId, HealthRecord, InstanceName, MemberState, Namespace, NodeName, Readiness, ServiceKey,
+    ServiceName, ServicesRecord,
 };
 
 use crate::table::EndpointIndex;
@@ -152,8 +153,17 @@ impl Registry {
         self.services.get(service).into_iter().flat_map(|entry| entry.endpoints.iter().map(|(node, _)| node))
     }
 
-    pub(crate) fn service_revision(&self, service: &ServiceKey) -> u64 {
-        self.services.get(service).map_or(0, |entry| entry.revision)
+    /// Every announced service with its revision, in order.
+    pub(crate) fn revisions(&self) -> impl Iterator<Item = (&ServiceKey, u64)> {
+        self.services.iter().map(|(key, entry)| (key, entry.revision))
+    }
+
+    /// Announced services of one namespace with their revisions, in order.
+    pub(crate) fn services_of<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = (&'a ServiceKey, u64)> {
+        // Of all keys of a namespace the one with the least name comes first.
+        let from = ServiceName::new("0").ok().map(|least| ServiceKey::new(namespace.clone(), least));
+        let all = from.into_iter().flat_map(|from| self.services.range(from..));
+        all.take_while(|(key, _)| key.namespace == *namespace).map(|(key, entry)| (key, entry.revision))
     }
 
     pub(crate) fn endpoints<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = EndpointFacts<'a>> {

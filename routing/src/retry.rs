@@ -1,6 +1,6 @@
 //! May this outcome be tried on another endpoint? One function, so that live traffic and explanations agree.
 
-use crate::decision::Policy;
+use crate::policy::{Origin, Policy};
 
 /// How one try ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +32,16 @@ pub enum NextTry {
 /// Judges try number `tries` (the first is 1).
 #[must_use]
 pub fn next_try(outcome: TryOutcome, tries: u32, policy: &Policy) -> NextTry {
+    let tries_max = policy.tries_max.value;
+    // After bytes were sent one further pick, unless a retry block says how many.
+    let broken_max = match policy.tries_max.origin {
+        Origin::BuiltIn => tries_max.min(2),
+        Origin::Rule => tries_max,
+    };
     let again = match outcome {
-        TryOutcome::NotSent | TryOutcome::Refused => tries < policy.tries_max,
-        // Without a retry block one further pick, and only where a second run is harmless.
-        TryOutcome::Broken { safe } => safe && tries < policy.tries_max.min(2),
+        TryOutcome::NotSent | TryOutcome::Refused => tries < tries_max,
+        // Only where a second run is harmless.
+        TryOutcome::Broken { safe } => safe && tries < broken_max,
         TryOutcome::TimedOut | TryOutcome::Begun => false,
     };
     if again { NextTry::Elsewhere } else { NextTry::GiveUp }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use starling_config::documents::traffic_policy::RetryRate;
+
 use crate::limits::{RETRY_BUDGET_INTERVAL, RETRY_BUDGET_PERCENT, RETRY_FLOOR_PER_SECOND};
 
 /// The interval is counted in so many parts; the oldest leaves as a new one begins.
@@ -15,8 +17,8 @@ pub struct BudgetSettings {
     pub percent: u32,
     /// Of how long.
     pub interval: Duration,
-    /// Retries per second that are always there.
-    pub floor_per_second: u32,
+    /// Retries that are always there.
+    pub floor: RetryRate,
 }
 
 impl BudgetSettings {
@@ -24,7 +26,7 @@ impl BudgetSettings {
     pub const BUILT_IN: Self = Self {
         percent: RETRY_BUDGET_PERCENT,
         interval: RETRY_BUDGET_INTERVAL,
-        floor_per_second: RETRY_FLOOR_PER_SECOND,
+        floor: RetryRate { count: RETRY_FLOOR_PER_SECOND, interval: Duration::from_secs(1) },
     };
 }
 
@@ -79,7 +81,8 @@ impl RetryBudget {
             .iter()
             .filter(in_interval)
             .fold((0, 0), |(requests, retries), part| (requests + part.requests, retries + part.retries));
-        let floor = u128::from(self.settings.floor_per_second) * self.settings.interval.as_millis() / 1_000;
+        let RetryRate { count, interval } = self.settings.floor;
+        let floor = u128::from(count) * self.settings.interval.as_millis() / interval.as_millis().max(1);
         let allowed = requests * u64::from(self.settings.percent) / 100 + u64::try_from(floor).unwrap_or(u64::MAX);
         allowed.saturating_sub(retries)
     }
@@ -122,14 +125,18 @@ mod tests {
         // One past each built-in limit: the 101st retry without requests, the 301st with a thousand.
         assert_eq!(spent(BudgetSettings::BUILT_IN, 0), RETRY_FLOOR_PER_SECOND * 10);
         assert_eq!(spent(BudgetSettings::BUILT_IN, 1_000), 1_000 * RETRY_BUDGET_PERCENT / 100 + 100);
-        let no_floor = BudgetSettings { floor_per_second: 0, ..BudgetSettings::BUILT_IN };
+        let floor = |count, seconds| RetryRate { count, interval: Duration::from_secs(seconds) };
+        let slow = BudgetSettings { floor: floor(3, 5), ..BudgetSettings::BUILT_IN };
+        assert_eq!(spent(slow, 0), 6, "a floor below one per second is kept");
+        let no_floor = BudgetSettings { floor: floor(0, 1), ..BudgetSettings::BUILT_IN };
         assert_eq!(spent(no_floor, 4), 0);
         assert_eq!(spent(no_floor, 5), 1);
     }
 
     #[test]
     fn what_is_older_than_the_interval_neither_pays_nor_counts() {
-        let (began, settings) = (base(), BudgetSettings { floor_per_second: 0, ..BudgetSettings::BUILT_IN });
+        let no_floor = RetryRate { count: 0, interval: Duration::from_secs(1) };
+        let (began, settings) = (base(), BudgetSettings { floor: no_floor, ..BudgetSettings::BUILT_IN });
         let mut budget = RetryBudget::new(settings, began);
         (0..100).for_each(|_| budget.request(began));
         assert_eq!(budget.left(began + RETRY_BUDGET_INTERVAL - Duration::from_millis(1)), 20);

@@ -3,28 +3,61 @@
 //! A backend that cannot be used keeps its share and answers it with an error (Gateway API), so that a mistake in one
 //! of two backends does not silently double the load of the other.
 
-use starling_model::{Labels, PortName, ServiceKey, Weight};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use starling_model::{ServiceKey, Weight};
 
 use crate::decision::Draws;
+use crate::filters::FilterChain;
+use crate::problem::Reason;
 
-/// Where a share or a copy goes, as far as documents say it.
+/// Where a share or a copy goes. Which endpoints that are is looked up in the table of the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Any namespace.
     pub service: ServiceKey,
-    /// `None` takes any.
-    pub port: Option<PortName>,
-    /// Only endpoints with all of these labels; empty takes all.
-    pub subset: Labels,
+    /// By the Service's number; `None`: its only one, or the one that is named like the frontend's.
+    pub port: Option<NonZeroU16>,
+    /// Only a part of its endpoints; `None` takes all.
+    pub subset: Option<SubsetAt>,
+}
+
+/// A subset of a service: its place among those that documents speak of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsetAt {
+    pub(crate) at: u16,
+    /// Its name, or `k=v`.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for Target {
+    /// `default/orders:80 {canary}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.service)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        match &self.subset {
+            Some(subset) => write!(f, " {{{}}}", subset.name),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What stands behind one share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// A service, or a subset of one.
-    To(Target),
-    /// Of an unknown kind, not permitted, or of a protocol that does not fit: 500 for its share.
-    Invalid,
+    To {
+        /// Which.
+        target: Target,
+        /// Of this backend alone; `None`: none.
+        filters: Option<Box<FilterChain>>,
+    },
+    /// Of an unknown kind, missing, or of a protocol that does not fit: 500 for its share.
+    Invalid(Reason),
 }
 
 /// Backends with the running sum of their weights.
@@ -58,6 +91,11 @@ impl Split {
         self.backends.get(at).map(|(backend, _)| (at, backend))
     }
 
+    /// The backends in the order of the document.
+    pub fn backends(&self) -> impl ExactSizeIterator<Item = &Backend> {
+        self.backends.iter().map(|(backend, _)| backend)
+    }
+
     /// Each backend's share of requests, in the order of the document; sums to 1, or all are 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "16 weights of at most a million each are exact in 53 bits")]
@@ -74,7 +112,7 @@ mod tests {
     use super::*;
 
     fn split(weights: &[u32]) -> Split {
-        Split::new(weights.iter().map(|weight| (Backend::Invalid, Weight::new(*weight).unwrap())))
+        Split::new(weights.iter().map(|weight| (Backend::Invalid(Reason::InvalidKind), Weight::new(*weight).unwrap())))
     }
 
     fn counts(split: &Split) -> Vec<u32> {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,8 +12,14 @@ use starling_model::{
 };
 
 use crate::authz::Caller;
-use crate::decision::{Choice, Decision, Draws, Policy, Refusal, RequestFacts};
+use crate::compile::{Selected, Source};
+use crate::decide::{self, View};
+use crate::decision::{Decision, Draws, RequestFacts};
+use crate::explain::Explanation;
 use crate::pick::{self, Load};
+use crate::policy::ServicePolicy;
+use crate::problem::Finding;
+use crate::rules::{Front, Rules, ServiceSpec, SubsetSpec};
 
 /// Number of an endpoint, stable as long as the endpoint exists; loads are kept by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,13 +30,15 @@ pub struct EndpointIndex(pub u32);
 pub struct Endpoint {
     /// `node/namespace/instance`.
     pub id: EndpointId,
+    /// What it announced itself as: streams to it name this, by whatever Service it was found.
+    pub service: ServiceKey,
     /// Where its loads are kept.
     pub index: EndpointIndex,
     /// Tells two endpoints that were given the same index one after the other apart.
     pub birth: u64,
     /// Its node's traffic address (7740/tcp); `None` until known.
     pub address: Option<SocketAddr>,
-    /// Which port of the service it serves.
+    /// The port that it announced.
     pub port: PortName,
     /// What it speaks.
     pub protocol: Protocol,
@@ -69,55 +78,163 @@ impl Endpoint {
 /// One port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
-    /// Its name, `http` say.
+    /// Its name, `http` say; where its document has none, its number.
     pub name: PortName,
-    /// What it speaks; where instances disagree, plain bytes.
+    /// What applications connect to; only documents say it.
+    pub number: Option<NonZeroU16>,
+    /// What it speaks; where no document says it and instances disagree, plain bytes.
     pub protocol: Protocol,
 }
 
-/// A service with its pool of endpoints.
+impl ServicePort {
+    /// Whether a configuration that names a port means this one.
+    fn is(&self, name: &PortName) -> bool {
+        self.name == *name || self.number.is_some_and(|number| name.as_str().parse() == Ok(number.get()))
+    }
+}
+
+/// Positions of endpoints that are admissible, and the running sum of their weights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pool {
+    entries: Vec<(u32, u64)>,
+}
+
+impl Pool {
+    pub(crate) fn push(&mut self, position: u32, weight: u64) {
+        let sum = self.total() + weight;
+        self.entries.push((position, sum));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Sum of all weights.
+    pub(crate) fn total(&self) -> u64 {
+        self.entries.last().map_or(0, |(_, sum)| *sum)
+    }
+
+    /// The endpoint that stands at this point of the sum.
+    pub(crate) fn at(&self, point: u64) -> Option<u32> {
+        let at = self.entries.partition_point(|(_, sum)| *sum <= point);
+        self.entries.get(at).map(|(position, _)| *position)
+    }
+
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().map(|(position, _)| *position)
+    }
+}
+
+/// What documents say of a service, as far as its pool depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) spec: Option<Arc<ServiceSpec>>,
+    pub(crate) subsets: Arc<[SubsetSpec]>,
+}
+
+impl Shape {
+    pub(crate) fn is(&self, spec: Option<&Arc<ServiceSpec>>, subsets: Option<&Arc<[SubsetSpec]>>) -> bool {
+        let same_spec = match (&self.spec, spec) {
+            (Some(held), Some(spec)) => Arc::ptr_eq(held, spec) || held == spec,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_spec
+            && subsets.map_or(self.subsets.is_empty(), |new| Arc::ptr_eq(&self.subsets, new) || self.subsets == *new)
+    }
+}
+
+/// Which endpoints of a service are meant: of one port or any, of a subset or all. Names a pool of its service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Place in the service's ports.
+    pub(crate) port: Option<u16>,
+    /// Place in the service's subsets.
+    pub(crate) subset: Option<u16>,
+}
+
+/// A service with its endpoints and who of them may be picked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Namespace and name.
     pub key: ServiceKey,
-    /// In order of their names.
+    /// As its document has them; without one, what instances announce, in order of names.
     pub ports: Vec<ServicePort>,
     /// In order of their ids.
     pub endpoints: Vec<Endpoint>,
-    /// Positions in `endpoints` that are admissible, and the running sum of their weights.
-    pub(crate) admissible: Vec<(u32, u64)>,
-    pub(crate) revision: u64,
+    /// For any port and each port, of all and of each subset.
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) shape: Shape,
 }
 
 impl Service {
     /// What the service speaks: the named port's protocol, or its only or first port's.
     #[must_use]
     pub fn protocol(&self, port: Option<&PortName>) -> Protocol {
-        let found = match port {
-            Some(name) => self.ports.iter().find(|p| p.name == *name),
-            None => self.ports.first(),
+        let at = match port {
+            Some(name) => self.port_named(name),
+            None => Some(0),
         };
-        found.map_or(Protocol::Tcp, |p| p.protocol)
+        at.and_then(|at| self.ports.get(usize::from(at))).map_or(Protocol::Tcp, |port| port.protocol)
+    }
+
+    /// What its document says; `None` for a service that exists by announcement alone.
+    #[must_use]
+    pub fn spec(&self) -> Option<&ServiceSpec> {
+        self.shape.spec.as_deref()
+    }
+
+    /// Parts of it that documents speak of.
+    #[must_use]
+    pub fn subsets(&self) -> &[SubsetSpec] {
+        &self.shape.subsets
     }
 
     /// Endpoints that may be used at all, before loads and membership are weighed.
     #[must_use]
     pub fn admissible_len(&self) -> usize {
-        self.admissible.len()
+        self.pool(Part::default()).map_or(0, Pool::len)
     }
 
     /// Share of new requests that each endpoint gets now, in the order of `endpoints`; sums to 1, or all are 0.
     pub fn shares(&self, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Vec<f64> {
         pick::shares(self, now, loads)
     }
+
+    pub(crate) fn pool(&self, part: Part) -> Option<&Pool> {
+        let place = |at: Option<u16>| at.map_or(0, |at| 1 + usize::from(at));
+        let columns = 1 + self.shape.subsets.len();
+        self.pools.get(place(part.port) * columns + place(part.subset))
+    }
+
+    /// The place of the port of this name or number, else of the one that instances announce by this name: a document
+    /// that comes later must not take the port from whoever named it so.
+    pub(crate) fn port_named(&self, name: &PortName) -> Option<u16> {
+        let announced = || self.spec()?.ports.iter().position(|port| port.announced.contains(name));
+        let found = self.ports.iter().position(|port| port.is(name)).or_else(announced)?;
+        u16::try_from(found).ok()
+    }
+}
+
+/// Where each service of a table stands, and what documents say of it. Shared while neither names nor rules change.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    pub(crate) by_key: HashMap<ServiceKey, u32>,
+    pub(crate) by_host: HashMap<String, u32>,
+    /// In the order of services, as are the policies.
+    pub(crate) fronts: Vec<Option<Arc<Front>>>,
+    pub(crate) policies: Vec<Option<Arc<ServicePolicy>>>,
 }
 
 /// Everything a request needs to be decided. Immutable; published whole.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     pub(crate) services: Vec<Arc<Service>>,
-    pub(crate) by_key: HashMap<ServiceKey, u32>,
-    pub(crate) by_host: HashMap<String, u32>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) selected: Selected,
+    pub(crate) findings: Arc<[Finding]>,
     pub(crate) digest: Digest,
     pub(crate) revision: u64,
     pub(crate) domain: String,
@@ -142,6 +259,12 @@ impl RouteTable {
         &self.domain
     }
 
+    /// What of the documents does not come out as written, in order of documents.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// All services in order of their keys.
     pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
         self.services.iter()
@@ -150,7 +273,13 @@ impl RouteTable {
     /// One service.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key.get(key).and_then(|at| self.services.get(*at as usize))
+        self.at(key).map(|(_, service)| service)
+    }
+
+    /// What a BackendTrafficPolicy says of a service.
+    #[must_use]
+    pub fn service_policy(&self, key: &ServiceKey) -> Option<&Arc<ServicePolicy>> {
+        self.at(key).and_then(|(at, _)| self.policy_at(at))
     }
 
     /// The service that a Host header names: any case, port and final dot ignored.
@@ -166,10 +295,10 @@ impl RouteTable {
         } else {
             Cow::Borrowed(name)
         };
-        self.by_host.get(&*name).and_then(|at| self.services.get(*at as usize))
+        self.directory.by_host.get(&*name).and_then(|at| self.services.get(*at as usize))
     }
 
-    /// Decides one request or connection: which endpoint, under which policy, or why none.
+    /// Decides one request or connection: which endpoint, under which policy, or what to answer instead.
     ///
     /// Pure: the same arguments give the same decision. `loads` is asked for the few candidates that are looked at.
     #[must_use]
@@ -180,18 +309,21 @@ impl RouteTable {
         draws: Draws,
         loads: &dyn Fn(EndpointIndex) -> Load,
     ) -> Decision {
-        let Some(service) = self.service(request.destination) else {
-            return Decision::Refuse(Refusal::NoService);
-        };
-        if request.port.is_some_and(|port| !service.ports.iter().any(|p| p.name == *port)) {
-            return Decision::Refuse(Refusal::NoPort);
-        }
-        match pick::pick(service, request, now, draws, loads) {
-            Some(endpoint) => {
-                Decision::Forward(Choice { service: service.clone(), endpoint, policy: Policy::BUILT_IN })
-            }
-            None => Decision::Refuse(Refusal::NoEndpoint),
-        }
+        decide::run(&View { table: self, now, draws, loads }, request, None)
+    }
+
+    /// Decides, and tells how: the same function with somebody listening.
+    #[must_use]
+    pub fn explain(
+        &self,
+        request: &RequestFacts<'_>,
+        now: Instant,
+        draws: Draws,
+        loads: &dyn Fn(EndpointIndex) -> Load,
+    ) -> (Decision, Explanation) {
+        let mut explanation = Explanation::default();
+        let decision = decide::run(&View { table: self, now, draws, loads }, request, Some(&mut explanation));
+        (decision, explanation)
     }
 
     /// Whom a stream's claim of a source service makes the caller: the workload where the claim is accepted, else the
@@ -199,5 +331,18 @@ impl RouteTable {
     #[must_use]
     pub fn accept_source(&self, node: &NodeName, source: Option<&ServiceKey>) -> Caller {
         Caller { node: node.clone(), service: source.cloned() }
+    }
+
+    pub(crate) fn at(&self, key: &ServiceKey) -> Option<(u32, &Arc<Service>)> {
+        let at = *self.directory.by_key.get(key)?;
+        self.services.get(at as usize).map(|service| (at, service))
+    }
+
+    pub(crate) fn front_at(&self, at: u32) -> Option<&Front> {
+        self.directory.fronts.get(at as usize)?.as_deref()
+    }
+
+    pub(crate) fn policy_at(&self, at: u32) -> Option<&Arc<ServicePolicy>> {
+        self.directory.policies.get(at as usize)?.as_ref()
     }
 }

@@ -14,6 +14,16 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod increments;
+mod properties;
+mod routes;
+mod services;
+mod world;
+
+fn settings() -> TableSettings {
+    TableSettings { domain: "mesh.internal".to_owned() }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a base for virtual time")]
 fn base() -> Instant {
     Instant::now()
@@ -67,7 +77,7 @@ impl Mesh {
     }
 
     fn table(&self) -> RouteTable {
-        compile(&self.registry, &TableSettings { domain: "mesh.internal".to_owned() }, None)
+        compile(&Documents::default(), &self.registry, &settings(), None)
     }
 }
 
@@ -81,10 +91,11 @@ fn spread(table: &RouteTable, now: Instant, load_of: impl Fn(&str) -> Load) -> B
     };
     let mut counts = BTreeMap::new();
     for seed in 0..2_000 {
-        let request = RequestFacts { destination: &orders, port: None, source: None, avoid: &[] };
+        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &[] };
         match table.decide(&request, now, Draws::from_seed(seed), &loads) {
             Decision::Forward(choice) => *counts.entry(choice.endpoint().node().to_string()).or_default() += 1,
-            Decision::Refuse(refusal) => *counts.entry(format!("{refusal:?}")).or_default() += 1,
+            Decision::Refuse { why, .. } => *counts.entry(format!("{why:?}")).or_default() += 1,
+            Decision::Answer(_) => panic!("no rule answers"),
         }
     }
     counts
@@ -194,7 +205,7 @@ fn a_retry_avoids_what_was_tried() {
     let service = table.service(&orders).unwrap().clone();
     let avoid = [service.endpoints[0].index];
     for seed in 0..100 {
-        let request = RequestFacts { destination: &orders, port: None, source: None, avoid: &avoid };
+        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid };
         let Decision::Forward(choice) = table.decide(&request, now, Draws::from_seed(seed), &|_| Load::default())
         else {
             panic!("one endpoint is left")
@@ -202,9 +213,9 @@ fn a_retry_avoids_what_was_tried() {
         assert_ne!(choice.endpoint().index, avoid[0]);
     }
     let all = [service.endpoints[0].index, service.endpoints[1].index];
-    let request = RequestFacts { destination: &orders, port: None, source: None, avoid: &all };
+    let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &all };
     let refused = table.decide(&request, now, Draws::from_seed(1), &|_| Load::default());
-    assert!(matches!(refused, Decision::Refuse(Refusal::NoEndpoint)), "{refused:?}");
+    assert!(matches!(refused, Decision::Refuse { why: Refusal::NoEndpoint, .. }), "{refused:?}");
 }
 
 #[test]
@@ -212,10 +223,10 @@ fn unknown_services_and_ports_are_refused_with_their_own_reason() {
     let table = two_nodes().table();
     let (nothing, orders, port) = (key("nothing"), key("orders"), PortName::new("admin").unwrap());
     let decide = |destination: &ServiceKey, port: Option<&PortName>| {
-        let request = RequestFacts { destination, port, source: None, avoid: &[] };
+        let request = RequestFacts { destination, port, source: None, http: None, avoid: &[] };
         match table.decide(&request, base(), Draws::from_seed(1), &|_| Load::default()) {
-            Decision::Refuse(refusal) => Some((refusal, refusal.status())),
-            Decision::Forward(_) => None,
+            Decision::Refuse { why, .. } => Some((why, why.status())),
+            Decision::Forward(_) | Decision::Answer(_) => None,
         }
     };
     assert_eq!(decide(&nothing, None), Some((Refusal::NoService, 404)));
@@ -237,10 +248,9 @@ fn hosts_resolve_in_both_forms_and_any_case() {
 #[test]
 fn pools_that_did_not_change_are_shared_with_the_table_before() {
     let mut mesh = two_nodes().node("vm-3", &[("db-1", "db", 100)]);
-    let settings = TableSettings { domain: "mesh.internal".to_owned() };
     let before = mesh.table();
     mesh.ready("vm-3", Readiness::Unready);
-    let after = compile(&mesh.registry, &settings, Some(&before));
+    let after = compile(&Documents::default(), &mesh.registry, &settings(), Some(&before));
     let same =
         |name: &str| std::sync::Arc::ptr_eq(before.service(&key(name)).unwrap(), after.service(&key(name)).unwrap());
     assert!(same("orders"));
@@ -289,7 +299,7 @@ proptest! {
                 registry.services(&node, &ServicesRecord { instances: vec![announcement] });
             }
         }
-        let table = compile(&registry, &TableSettings { domain: "mesh.internal".to_owned() }, None);
+        let table = compile(&Documents::default(), &registry, &settings(), None);
         let service = table.service(&key("orders")).unwrap();
         let ids: Vec<String> = service.endpoints.iter().map(|e| e.id.to_string()).collect();
         prop_assert_eq!(ids, ["vm-1/default/one", "vm-2/default/one", "vm-3/default/one"]);
@@ -313,7 +323,7 @@ proptest! {
         let table = mesh.table();
         let avoid: Vec<EndpointIndex> = tried.into_iter().map(EndpointIndex).collect();
         let orders = key("orders");
-        let request = RequestFacts { destination: &orders, port: None, source: None, avoid: &avoid };
+        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid };
         let loads = |index: EndpointIndex| Load {
             failing_until: failing[index.0 as usize].then(|| now + Duration::from_secs(1)), ..Load::default()
         };
@@ -322,7 +332,8 @@ proptest! {
                 prop_assert_eq!(choice.endpoint().readiness, Readiness::Ready);
                 prop_assert!(!avoid.contains(&choice.endpoint().index));
             }
-            Decision::Refuse(_) => {
+            Decision::Answer(_) => prop_assert!(false, "no rule answers"),
+            Decision::Refuse { .. } => {
                 let left = table.service(&orders).unwrap().endpoints.iter()
                     .filter(|e| e.admissible() && !avoid.contains(&e.index)).count();
                 // Refused only when nothing untried is admissible, or the untried ones are surely gone while others live.

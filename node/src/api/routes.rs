@@ -46,7 +46,7 @@ pub async fn get(
 
 /// What holds where no document says otherwise.
 fn built_in(service: &starling_routing::Service) -> RouteRow {
-    let Policy { request_timeout, connect_timeout: _, tries_max } = Policy::BUILT_IN;
+    let policy = Policy::BUILT_IN;
     let (namespace, name) = (service.key.namespace.to_string(), service.key.name.to_string());
     RouteRow {
         service: ServiceRef { namespace: namespace.clone(), name: name.clone() },
@@ -55,8 +55,8 @@ fn built_in(service: &starling_routing::Service) -> RouteRow {
         rule: None,
         matches: "everything".to_owned(),
         backends: vec![RouteBackend { namespace, name, subset: None, share: 1.0 }],
-        timeout: starling_config::duration::format(request_timeout),
-        retries: tries_max.saturating_sub(1),
+        timeout: starling_config::duration::format(policy.head_timeout()),
+        retries: policy.tries_max.value.saturating_sub(1),
         source: RouteSource { kind: "built in".to_owned(), generation: None, key_id: None },
     }
 }

@@ -146,7 +146,7 @@ fn ages(
 mod tests {
     use starling_model::{Announcement, HealthEntry, InstanceName, Labels, PortName, Protocol, ServiceKey, Weight};
 
-    use starling_routing::{Registry, compile};
+    use starling_routing::{Documents, Registry, compile};
 
     use super::intake::fold;
     use super::*;
@@ -185,14 +185,14 @@ mod tests {
         let mut registry = Registry::new();
         fold(&mut registry, inbox.take());
         let settings = TableSettings { domain: "mesh.internal".to_owned() };
-        let table = compile(&registry, &settings, None);
+        let table = compile(&Documents::default(), &registry, &settings, None);
         assert!(table.resolve_host("web.mesh.internal").unwrap().endpoints[0].admissible());
 
         // Forgotten and back at once: only what came after counts.
         inbox.merge(node("vm-1"), |news| *news = OwnerNews { forgotten: true, ..OwnerNews::default() });
         inbox.merge(node("vm-1"), |news| news.member = Some(member("vm-1", MemberState::Alive)));
         fold(&mut registry, inbox.take());
-        assert!(compile(&registry, &settings, None).resolve_host("web.mesh.internal").is_none());
+        assert!(compile(&Documents::default(), &registry, &settings, None).resolve_host("web.mesh.internal").is_none());
     }
 
     #[test]
@@ -203,12 +203,12 @@ mod tests {
         registry.services(&node("vm-1"), &services(&["web"]));
         registry.health(&node("vm-1"), &health(&["web"], Readiness::Ready));
         let (first, later) = (Instant::now(), Instant::now() + Duration::from_secs(5));
-        let table = compile(&registry, &settings, None);
+        let table = compile(&Documents::default(), &registry, &settings, None);
         let before = ages(&BTreeMap::new(), &table, first);
         let same = ages(&before, &table, later);
         assert_eq!(same.values().next().unwrap().since, first);
         registry.health(&node("vm-1"), &health(&["web"], Readiness::Draining));
-        let changed = ages(&before, &compile(&registry, &settings, None), later);
+        let changed = ages(&before, &compile(&Documents::default(), &registry, &settings, None), later);
         assert_eq!(changed.values().next().unwrap().since, later);
     }
 }

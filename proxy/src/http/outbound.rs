@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
-use starling_routing::{Choice, EndpointIndex, NextTry, Policy, Refusal, RequestFacts, TryOutcome, next_try};
+use starling_routing::{Choice, EndpointIndex, NextTry, Refusal, RequestFacts, TryOutcome, next_try};
 use starling_transport::data::Lane;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout_at;
@@ -250,6 +250,8 @@ async fn forward(
             destination: &wanted.service,
             port: wanted.port.as_ref(),
             source: wanted.source.as_ref(),
+            // Routes hold once their filters are applied here: half a rule would be worse than none.
+            http: None,
             avoid: &tried,
         };
         let choice = match worker.decide(&facts, Instant::now(), draws) {
@@ -258,7 +260,7 @@ async fn forward(
             Err(refusal) => return own(worker, exchange, &last.unwrap_or_else(|| refused(refusal, wanted))),
         };
         exchange.at(choice.endpoint());
-        let others = choice.service.admissible_len() > tried.len() + 1;
+        let others = choice.candidates_len() > tried.len() + 1;
         let copies = if others { Copies::Keep } else { Copies::GiveAway };
         match attempt(worker, &choice, wanted, (&mut head, copies, &upload), exchange.began()).await {
             Ok((answer, client, key)) => {
@@ -279,11 +281,11 @@ async fn forward(
                 tried.push(endpoint.index);
                 let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
                 let answer = Answer::new(failed.error, endpoint.id.to_string());
-                let again = next_try(failed.outcome, tries, &choice.policy) == NextTry::Elsewhere;
+                let again = next_try(failed.outcome, tries, choice.policy()) == NextTry::Elsewhere;
                 if !again
                     || head.parts.is_none()
                     || !upload.can_repeat()
-                    || exchange.began().elapsed() >= choice.policy.request_timeout
+                    || exchange.began().elapsed() >= choice.policy().head_timeout()
                 {
                     let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
                         answer
@@ -301,12 +303,14 @@ async fn forward(
 
 fn refused(refusal: Refusal, wanted: &Wanted) -> Answer {
     let error = match refusal {
-        Refusal::NoService | Refusal::NoPort => ErrorType::DestinationNotFound,
+        Refusal::NoService | Refusal::NoPort | Refusal::NoRule => ErrorType::DestinationNotFound,
+        Refusal::NoBackend | Refusal::InvalidBackend => ErrorType::ProxyInternalError,
+        Refusal::NoLocation => ErrorType::HttpRequestError,
         Refusal::NoEndpoint => ErrorType::DestinationUnavailable,
     };
     let detail = match (refusal, &wanted.port) {
         (Refusal::NoPort, Some(port)) => format!("{} has no port {port}", wanted.service),
-        (Refusal::NoService | Refusal::NoPort | Refusal::NoEndpoint, _) => wanted.service.to_string(),
+        (_, _) => wanted.service.to_string(),
     };
     Answer::new(error, detail)
 }
@@ -319,7 +323,7 @@ async fn attempt(
     (head, copies, upload): (&mut Head, Copies, &Upload),
     began: Instant,
 ) -> Result<(Response<Incoming>, Client, PoolKey), Failed> {
-    let Policy { request_timeout, .. } = choice.policy;
+    let request_timeout = choice.policy().head_timeout();
     let deadline = began + request_timeout;
     let endpoint = choice.endpoint();
     let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
@@ -455,7 +459,7 @@ async fn open(worker: &Rc<Worker>, choice: &Choice, wanted: &Wanted) -> Result<C
     let header = OpenHeader {
         carry: Carry::Http1,
         source: wanted.source.clone(),
-        destination: choice.service.key.clone(),
+        destination: endpoint.service.clone(),
         instance: endpoint.instance().clone(),
         port: endpoint.port.clone(),
     };

@@ -95,6 +95,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
             destination: &upstream.service,
             port: upstream.port.as_ref(),
             source: upstream.source.as_ref(),
+            http: None,
             avoid: &tried,
         };
         let Ok(choice) = worker.decide(&facts, Instant::now(), draws) else {
@@ -104,7 +105,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
         let header = OpenHeader {
             carry: Carry::Bytes,
             source: upstream.source.clone(),
-            destination: upstream.service.clone(),
+            destination: endpoint.service.clone(),
             instance: endpoint.instance().clone(),
             port: endpoint.port.clone(),
         };
@@ -139,7 +140,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
         tried.push(endpoint.index);
         last = failed.error;
         let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
-        if next_try(failed.outcome, tries, &choice.policy) == NextTry::GiveUp || !tunnel.can_repeat() {
+        if next_try(failed.outcome, tries, choice.policy()) == NextTry::GiveUp || !tunnel.can_repeat() {
             return fail(&mut account, &client, failed.error);
         }
         tunnel.rewind();

@@ -1,6 +1,8 @@
 //! Propositions about what own traffic remembers of endpoints.
 
-use starling_model::{EndpointId, InstanceName, Labels, Namespace, NodeName, PortName, Protocol, Readiness, Weight};
+use starling_model::{
+    EndpointId, InstanceName, Labels, Namespace, NodeName, PortName, Protocol, Readiness, ServiceKey, Weight,
+};
 
 use super::*;
 
@@ -11,6 +13,7 @@ fn endpoint(index: u32, birth: u64) -> Endpoint {
             namespace: Namespace::default(),
             instance: InstanceName::new("one").unwrap(),
         },
+        service: ServiceKey::parse("orders", &Namespace::default()).unwrap(),
         index: EndpointIndex(index),
         birth,
         address: None,

@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::matching::{HeaderMatch, PathMatch, PathPrefix, QueryMatch, TextMatch};
+use crate::matching::{PathCondition, PathPrefix};
+use crate::rules::RuleId;
 use starling_config::Pattern;
+use starling_config::documents::http_route::{HeaderMatch, QueryMatch, TextMatch};
 
 const PATHS: [&str; 9] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/b", "/p.S/M", "*"];
 
@@ -17,9 +19,9 @@ type Rules = Vec<(RuleId, Vec<Conditions>)>;
 
 fn conditions() -> impl Strategy<Value = Conditions> {
     let path = prop_oneof![
-        select(&PATHS[..8]).prop_map(|path| PathMatch::Exact(path.to_owned())),
-        select(&PATHS[..8]).prop_map(|path| PathMatch::Prefix(PathPrefix::new(path))),
-        select(&["/a.*", ".*b", "/a/.*c"][..]).prop_map(|text| PathMatch::Pattern(Pattern::whole(text).unwrap())),
+        select(&PATHS[..8]).prop_map(|path| PathCondition::Exact(path.to_owned())),
+        select(&PATHS[..8]).prop_map(|path| PathCondition::Prefix(PathPrefix::new(path))),
+        select(&["/a.*", ".*b", "/a/.*c"][..]).prop_map(|text| PathCondition::Pattern(Pattern::whole(text).unwrap())),
     ];
     let method = proptest::option::of(select(&[Method::GET, Method::POST][..]));
     (path, method, 0..3usize, 0..3usize).prop_map(|(path, method, headers, query)| Conditions {
@@ -46,10 +48,43 @@ fn grpc() -> impl Strategy<Value = Conditions> {
         ])
     };
     (text(), text(), 0..3usize).prop_map(|(service, method, headers)| Conditions {
-        path: PathMatch::Grpc { service, method },
+        path: PathCondition::Grpc { service, method },
         method: None,
         headers: ["x-a", "x-b"].iter().take(headers).map(|name| header(name)).collect(),
         query: Vec::new(),
+    })
+}
+
+/// Matches that share two paths and differ in headers.
+fn tenants() -> impl Strategy<Value = Conditions> {
+    let value = prop_oneof![
+        4 => select(&["1", "2", "1, 2", ""][..]).prop_map(|text| TextMatch::Exact(text.to_owned())),
+        1 => Just(TextMatch::Pattern(Pattern::anywhere("^1").unwrap())),
+    ];
+    let one = (select(&["x-a", "x-b"][..]), value);
+    let headers = one.prop_map(|(name, value)| HeaderMatch { name: HeaderName::from_static(name), value });
+    let path = prop_oneof![
+        4 => Just(PathCondition::Prefix(PathPrefix::new("/"))),
+        1 => Just(PathCondition::Pattern(Pattern::whole("/a.*").unwrap())),
+        1 => Just(PathCondition::Exact("/a".to_owned())),
+    ];
+    let method = proptest::option::of(Just(Method::GET));
+    (path, method, proptest::collection::vec(headers, 0..3)).prop_map(|(path, method, mut headers)| {
+        headers.dedup_by(|a, b| a.name == b.name);
+        Conditions { path, method, headers, query: Vec::new() }
+    })
+}
+
+fn tenant_request() -> impl Strategy<Value = Request> {
+    let header = (select(&["x-a", "x-b"][..]), select(&["1", "2", ""][..]));
+    let headers = proptest::collection::vec(header, 0..4);
+    let method = select(&[Method::GET, Method::POST][..]);
+    (method, select(&["/", "/a", "/b"][..]), headers).prop_map(|(method, path, pairs)| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        Request { method, path, query: None, headers }
     })
 }
 
@@ -58,7 +93,7 @@ fn rules(conditions: impl Strategy<Value = Conditions>) -> impl Strategy<Value =
     let matches = proptest::collection::vec(conditions, 0..4);
     proptest::collection::vec((select(&["a/x", "a-b/x", "a/y"][..]), matches), 0..12).prop_map(|rules| {
         let named = (0u16..).zip(rules);
-        named.map(|(rule, (route, matches))| (RuleId { route: route.to_owned(), rule }, matches)).collect()
+        named.map(|(rule, (route, matches))| (id(route, rule), matches)).collect()
     })
 }
 
@@ -95,17 +130,19 @@ impl Request {
 /// The standard's sentences one after the other; `Less` is the better one.
 fn better(a: &Conditions, b: &Conditions) -> Ordering {
     let kind = |c: &Conditions| match &c.path {
-        PathMatch::Exact(_) => (0, 0),
-        PathMatch::Pattern(pattern) => (1, pattern.as_str().chars().count()),
-        PathMatch::Prefix(prefix) => (2, prefix.as_str().chars().count()),
-        PathMatch::Grpc { .. } => (3, 0),
+        PathCondition::Exact(_) => (0, 0),
+        PathCondition::Pattern(pattern) => (1, pattern.as_str().chars().count()),
+        PathCondition::Prefix(prefix) => (2, prefix.as_str().chars().count()),
+        PathCondition::Grpc { .. } => (3, 0),
     };
     let text = |text: &Option<TextMatch>| match text {
         None => 0,
         Some(TextMatch::Exact(text)) => text.chars().count(),
         Some(TextMatch::Pattern(pattern)) => pattern.as_str().chars().count(),
     };
-    if let (PathMatch::Grpc { service: s, method: m }, PathMatch::Grpc { service: t, method: n }) = (&a.path, &b.path) {
+    if let (PathCondition::Grpc { service: s, method: m }, PathCondition::Grpc { service: t, method: n }) =
+        (&a.path, &b.path)
+    {
         return text(t).cmp(&text(s)).then(text(n).cmp(&text(m))).then(b.headers.len().cmp(&a.headers.len()));
     }
     let (a_kind, b_kind) = (kind(a), kind(b));
@@ -141,7 +178,15 @@ fn slow(rules: &Rules, request: &HttpFacts<'_>) -> Option<(RuleId, u16)> {
 }
 
 fn found(group: &RouteGroup, request: &HttpFacts<'_>) -> Option<(RuleId, u16)> {
-    group.find(request).map(|won| (won.rule.clone(), won.at))
+    group.find(request).map(|won| (won.rule.id.clone(), won.at))
+}
+
+fn compiled(rules: Rules) -> RouteGroup {
+    RouteGroup::new(rules.into_iter().map(|(id, matches)| (Arc::new(Rule::bare(id)), matches)))
+}
+
+fn id(route: &str, rule: u16) -> RuleId {
+    RuleId { route: Arc::from(route), rule }
 }
 
 /// 256 sets of rules and 40 requests each: 10,240 requests.
@@ -154,21 +199,34 @@ proptest! {
         requests in proptest::collection::vec(request(), REQUESTS),
         turn in any::<prop::sample::Index>(),
     ) {
-        let group = RouteGroup::new(rules.clone());
+        let group = compiled(rules.clone());
         let mut other = rules.clone();
         other.reverse();
         if !other.is_empty() {
             let by = turn.index(other.len());
             other.rotate_left(by);
         }
-        let other = RouteGroup::new(other);
+        let other = compiled(other);
         for request in &requests {
             let facts = request.facts();
             let want = slow(&rules, &facts);
             prop_assert_eq!(&found(&group, &facts), &want);
             prop_assert_eq!(&found(&other, &facts), &want);
             // Explanations walk the whole list: the first that does not lose is the winner.
-            prop_assert_eq!(group.entries.get(group.losers(&facts).count()).map(|e| (e.rule.clone(), e.at)), want);
+            prop_assert_eq!(group.entries.get(group.losers(&facts).count()).map(|e| (e.rule.id.clone(), e.at)), want);
+        }
+    }
+
+    #[test]
+    fn many_matches_of_one_path_agree_with_the_slow_matcher(
+        rules in rules(tenants()),
+        more in rules(tenants()),
+        requests in proptest::collection::vec(tenant_request(), REQUESTS),
+    ) {
+        let rules: Rules = rules.into_iter().chain(more.into_iter().map(|(rule, matches)| (id("b/z", rule.rule), matches))).collect();
+        let group = compiled(rules.clone());
+        for request in &requests {
+            prop_assert_eq!(found(&group, &request.facts()), slow(&rules, &request.facts()));
         }
     }
 
@@ -177,7 +235,7 @@ proptest! {
         rules in rules(grpc()).prop_map(|rules| rules.into_iter().filter(|(_, m)| !m.is_empty()).collect::<Rules>()),
         requests in proptest::collection::vec(request(), REQUESTS),
     ) {
-        let group = RouteGroup::new(rules.clone());
+        let group = compiled(rules.clone());
         for request in &requests {
             prop_assert_eq!(found(&group, &request.facts()), slow(&rules, &request.facts()));
         }
@@ -185,10 +243,9 @@ proptest! {
 
     #[test]
     fn a_prefix_holds_with_a_slash_or_an_element_more_and_with_nothing_else(path in "(/[a-z]{1,5}){1,4}", tail in "[a-z]{1,4}") {
-        let rule = RuleId { route: "a/x".to_owned(), rule: 0 };
         let mut one = Conditions::everything();
-        one.path = PathMatch::Prefix(PathPrefix::new(&path));
-        let group = RouteGroup::new([(rule, vec![one])]);
+        one.path = PathCondition::Prefix(PathPrefix::new(&path));
+        let group = compiled(vec![(id("a/x", 0), vec![one])]);
         let hit = |path: &str| {
             let headers = HeaderMap::new();
             let facts =
@@ -207,12 +264,21 @@ fn the_nearest_miss_is_the_one_that_failed_last() {
     let mut by_header = Conditions::everything();
     by_header.headers.push(header("x-a"));
     let mut by_path = Conditions::everything();
-    by_path.path = PathMatch::Exact("/other".to_owned());
-    let rule = |rule| RuleId { route: "a/x".to_owned(), rule };
-    let group = RouteGroup::new([(rule(0), vec![by_path]), (rule(1), vec![by_header])]);
+    by_path.path = PathCondition::Exact("/other".to_owned());
+    let group = compiled(vec![(id("a/x", 0), vec![by_path]), (id("a/x", 1), vec![by_header])]);
     let request = Request { method: Method::GET, path: "/a", query: None, headers: HeaderMap::new() };
     assert!(group.find(&request.facts()).is_none());
     let facts = request.facts();
     let (nearest, miss) = group.nearest_miss(&facts).unwrap();
-    assert_eq!((nearest.rule.rule, miss), (1, Miss::Header(0)));
+    assert_eq!((nearest.rule.id.rule, miss), (1, Miss::Header(0)));
+}
+
+#[test]
+fn a_match_that_another_route_hides_is_told() {
+    let (mut one, mut two) = (Conditions::everything(), Conditions::everything());
+    one.headers.push(header("x-a"));
+    two.headers.push(header("x-b"));
+    let group = compiled(vec![(id("a/y", 0), vec![one.clone(), two.clone()]), (id("a/x", 0), vec![one.clone(), one])]);
+    let told: Vec<_> = group.overlaps().iter().map(|(won, lost, at)| (won.id.clone(), lost.id.clone(), *at)).collect();
+    assert_eq!(told, [(id("a/x", 0), id("a/y", 0), 0)], "a route that repeats itself is not told");
 }

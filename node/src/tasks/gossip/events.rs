@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, SubmitProblem, Swim};
 use starling_model::{BootEpoch, Digest, DocumentKey, Generation, Life, MemberState, NodeName, codes};
 use starling_routing::MemberFact;
+use starling_routing::documents::digest_of;
 use tracing::{debug, info, warn};
 
 use super::{Context, Submission, rulings, story};
@@ -295,7 +296,7 @@ impl News {
         let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
         let documents_root = swim.roots().documents;
         if self.roots.note_own(documents_root, &documents) {
-            self.digest = digest_of(&documents);
+            self.digest = digest_of(documents.iter().map(|document| &document.version.hash));
             let (digest, count) = (self.digest, u32::try_from(documents.len()).unwrap_or(u32::MAX));
             self.context.own.change_status(|status| (status.digest, status.documents) = (digest, count));
         }
@@ -328,14 +329,4 @@ fn contents(swim: &Swim, key: &DocumentKey) -> Vec<DocumentView> {
     let versions: Vec<DocumentView> = swim.document_versions(key).collect();
     let newest = versions.first().map(|first| first.version.generation);
     versions.into_iter().filter(|one| Some(one.version.generation) == newest).collect()
-}
-
-/// Over the hashes of the documents in use, in the order of their keys; zero when there are none.
-fn digest_of(documents: &[DocumentView]) -> Digest {
-    if documents.is_empty() {
-        return Digest::default();
-    }
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    documents.iter().for_each(|document| context.update(&document.version.hash.0));
-    Digest(context.finish().as_ref().try_into().unwrap_or_default())
 }

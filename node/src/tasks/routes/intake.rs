@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use starling_model::NodeName;
-use starling_routing::{Registry, RouteTable, TableSettings, compile};
+use starling_routing::{Documents, Registry, RouteTable, TableSettings, compile};
 use tracing::error;
 
 use super::OwnerNews;
 
-/// How a table is made of a registry and of the table before.
-pub(super) type Compile = fn(&Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
+/// How a table is made of documents, a registry and the table before.
+pub(super) type Compile = fn(&Documents, &Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
 
-/// The registry, and what its owners said.
+/// The registry, and what its owners said. No document reaches it yet.
 #[derive(Debug)]
 pub(super) struct Intake {
     registry: Registry,
+    documents: Documents,
     settings: TableSettings,
     compile: Compile,
     /// The newest good news of each owner.
@@ -30,7 +31,14 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn new(settings: TableSettings) -> Self {
-        Self { registry: Registry::new(), settings, compile, good: BTreeMap::new(), quarantined: BTreeMap::new() }
+        Self {
+            registry: Registry::new(),
+            documents: Documents::default(),
+            settings,
+            compile,
+            good: BTreeMap::new(),
+            quarantined: BTreeMap::new(),
+        }
     }
 
     /// Owners whose newest records are left out.
@@ -49,7 +57,7 @@ impl Intake {
         let said = news.clone();
         let folded = catch_unwind(AssertUnwindSafe(|| {
             fold(&mut self.registry, said);
-            (self.compile)(&self.registry, &self.settings, Some(previous))
+            (self.compile)(&self.documents, &self.registry, &self.settings, Some(previous))
         }));
         if let Ok(table) = folded {
             self.keep(news);
@@ -70,7 +78,9 @@ impl Intake {
         // Whether it lives is told by membership, and counts.
         let rest = OwnerNews { member, ..OwnerNews::default() };
         fold(&mut self.registry, BTreeMap::from([(owner.clone(), rest.clone())]));
-        let table = catch_unwind(AssertUnwindSafe(|| (self.compile)(&self.registry, &self.settings, Some(previous))));
+        let table = catch_unwind(AssertUnwindSafe(|| {
+            (self.compile)(&self.documents, &self.registry, &self.settings, Some(previous))
+        }));
         if table.is_ok() {
             self.good.entry(owner).or_default().merge(rest);
         }
@@ -138,8 +148,13 @@ mod tests {
     use super::*;
 
     /// A compiler that cannot stand services of one name.
-    fn picky(registry: &Registry, settings: &TableSettings, previous: Option<&RouteTable>) -> RouteTable {
-        let table = compile(registry, settings, previous);
+    fn picky(
+        documents: &Documents,
+        registry: &Registry,
+        settings: &TableSettings,
+        previous: Option<&RouteTable>,
+    ) -> RouteTable {
+        let table = compile(documents, registry, settings, previous);
         assert!(table.resolve_host("poison.mesh.internal").is_none(), "on purpose");
         table
     }

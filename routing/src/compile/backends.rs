@@ -1,0 +1,164 @@
+//! What a document refers to, resolved as far as documents say it: backends, mirrors, subsets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use starling_config::documents::Spec;
+use starling_config::documents::filter::Filters;
+use starling_config::documents::route::{BackendRef, BackendTarget, ServiceTarget, Subset};
+use starling_model::{DocumentKey, Labels, Protocol, ServiceKey, SubsetName, Weight, codes};
+
+use crate::documents::Documents;
+use crate::filters::FilterChain;
+use crate::matching::PathPrefix;
+use crate::problem::{Finding, Reason};
+use crate::rules::{Reference, RouteKind, Rules, SubsetSpec};
+use crate::split::{Backend, Split, SubsetAt, Target};
+
+/// Resolves references and remembers which services and subsets documents speak of.
+#[derive(Debug)]
+pub(super) struct Resolver<'a> {
+    rules: &'a mut Rules,
+    /// Subsets by the names of Service documents.
+    named: BTreeMap<ServiceKey, &'a BTreeMap<SubsetName, Labels>>,
+    subsets: BTreeMap<ServiceKey, Vec<SubsetSpec>>,
+}
+
+/// Where in which route a reference stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub(super) document: &'a DocumentKey,
+    pub(super) kind: RouteKind,
+    pub(super) rule: usize,
+}
+
+impl<'a> Resolver<'a> {
+    /// After the Service documents: their subsets come first, in the order of their names.
+    pub(super) fn new(documents: &'a Documents, rules: &'a mut Rules) -> Self {
+        let mut named = BTreeMap::new();
+        let mut subsets = BTreeMap::new();
+        for one in documents.iter() {
+            let Spec::StarlingService(service) = &one.document.spec else { continue };
+            let Some(key) = super::services::key_of(&one.document.key) else { continue };
+            if !service.subsets.is_empty() {
+                let spec = |(name, labels): (&SubsetName, &Labels)| SubsetSpec {
+                    name: Arc::from(name.as_str()),
+                    labels: labels.clone(),
+                };
+                subsets.insert(key.clone(), service.subsets.iter().map(spec).collect());
+            }
+            named.insert(key, &service.subsets);
+        }
+        Self { rules, named, subsets }
+    }
+
+    /// Gives the subsets to the rules.
+    pub(super) fn finish(self) {
+        self.rules.subsets = self.subsets.into_iter().map(|(key, subsets)| (key, Arc::from(subsets))).collect();
+    }
+
+    /// The backends of a rule, each with the filters of its own.
+    pub(super) fn split<'b>(
+        &mut self,
+        at: At<'_>,
+        backends: impl IntoIterator<Item = (&'b BackendRef, Option<&'b Filters>)>,
+        prefix: &PathPrefix,
+    ) -> Split {
+        let mut all: Vec<(Backend, Weight)> = Vec::new();
+        for (place, (backend, filters)) in backends.into_iter().enumerate() {
+            let pointer = format!("/spec/rules/{}/backendRefs/{place}", at.rule);
+            let resolved = self.target(at, &backend.target, &pointer);
+            // Its mirrors are looked at even if nothing comes to it, so that all that is wrong is told.
+            let filters = filters.map(|filters| self.chain(at, filters, prefix, &pointer));
+            let to = resolved
+                .map(|target| Backend::To { target, filters: filters.filter(|chain| !chain.is_empty()).map(Box::new) });
+            all.push((to.unwrap_or_else(Backend::Invalid), backend.weight));
+        }
+        Split::new(all)
+    }
+
+    /// The filters that stand at `pointer`.
+    pub(super) fn chain(&mut self, at: At<'_>, filters: &Filters, prefix: &PathPrefix, pointer: &str) -> FilterChain {
+        let mut targets = Vec::with_capacity(filters.mirrors.len());
+        for mirror in &filters.mirrors {
+            let pointer = format!("{pointer}/filters");
+            targets.push(self.target(at, &mirror.target, &pointer).ok());
+        }
+        FilterChain::new(filters, prefix.clone(), targets)
+    }
+
+    fn target(&mut self, at: At<'_>, target: &BackendTarget, pointer: &str) -> Result<Target, Reason> {
+        let refused = |reason: Reason, message: String| {
+            Finding::new(at.document, (reason, codes::UNKNOWN_REFERENCE), pointer, message)
+        };
+        let found = match target {
+            BackendTarget::Unknown { kind, name, .. } => {
+                Err(refused(Reason::InvalidKind, format!("{kind} {name} is of a kind that is not known here")))
+            }
+            BackendTarget::Service(target) => {
+                self.rules.references.push(Reference {
+                    document: at.document.clone(),
+                    service: target.service.clone(),
+                    reason: Reason::BackendNotFound,
+                    pointer: pointer.to_owned(),
+                });
+                self.service(at.kind, target).map_err(|(reason, message)| refused(reason, message))
+            }
+        };
+        found.map_err(|finding| {
+            let reason = finding.reason;
+            self.rules.findings.push(finding);
+            reason
+        })
+    }
+
+    fn service(&mut self, kind: RouteKind, target: &ServiceTarget) -> Result<Target, (Reason, String)> {
+        let ServiceTarget { service, port, subset } = target;
+        let spec = self.rules.specs.get(service).filter(|spec| !spec.ports.is_empty());
+        if let Some(spec) = spec {
+            let found = match port {
+                Some(number) => spec.ports.iter().find(|one| one.number == *number),
+                None => spec.ports.first().filter(|_| spec.ports.len() == 1),
+            };
+            if let (None, Some(number)) = (found, port) {
+                return Err((Reason::BackendNotFound, format!("Service {service} has no port {number}")));
+            }
+            let speaks_bytes = found.is_some_and(|found| found.protocol == Some(Protocol::Tcp));
+            let needs_more = match kind {
+                RouteKind::Http | RouteKind::Grpc => true,
+                RouteKind::Tls | RouteKind::Tcp => false,
+            };
+            if speaks_bytes && needs_more {
+                let message = format!("the port of Service {service} speaks tcp, which {} cannot use", kind.as_str());
+                return Err((Reason::UnsupportedProtocol, message));
+            }
+        }
+        let subset = match subset {
+            None => None,
+            Some(subset) => Some(self.subset(service, subset)?),
+        };
+        Ok(Target { service: service.clone(), port: *port, subset })
+    }
+
+    fn subset(&mut self, service: &ServiceKey, subset: &Subset) -> Result<SubsetAt, (Reason, String)> {
+        let (name, labels) = match subset {
+            Subset::Labels(labels) => (Arc::from(labels.to_string()), labels.clone()),
+            Subset::Named(name) => {
+                let labels = self.named.get(service).and_then(|subsets| subsets.get(name));
+                let labels = labels.ok_or_else(|| {
+                    (Reason::BackendNotFound, format!("no Service document of {service} has a subset {name}"))
+                })?;
+                (Arc::from(name.as_str()), labels.clone())
+            }
+        };
+        let known = self.subsets.entry(service.clone()).or_default();
+        let at = known.iter().position(|held| held.labels == labels && held.name == name).unwrap_or_else(|| {
+            known.push(SubsetSpec { name: Arc::clone(&name), labels });
+            known.len() - 1
+        });
+        let at = u16::try_from(at).map_err(|_| {
+            (Reason::UnsupportedValue, format!("routes speak of over {} subsets of {service}", u16::MAX))
+        })?;
+        Ok(SubsetAt { at, name })
+    }
+}

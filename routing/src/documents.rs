@@ -1,0 +1,89 @@
+//! The operator documents in use: what the rules half of a table is compiled from.
+//!
+//! Order does not exist here: documents are held by key, and [`Documents::digest`] covers their content alone. Equal
+//! digests mean equal rules on every node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use starling_config::documents::Document;
+use starling_model::{Digest, DocumentKey, DocumentVersion};
+
+/// One document in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// What it says.
+    pub document: Arc<Document>,
+    /// Generation, signing key, and hash of the signed bytes.
+    pub version: DocumentVersion,
+    /// Name of the operator whose key signed it, for people.
+    pub signer: Arc<str>,
+}
+
+/// All documents in use, by key. Immutable: a change makes a new set, so that its digest always fits.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    by_key: BTreeMap<DocumentKey, InUse>,
+    digest: Digest,
+}
+
+impl Documents {
+    /// Takes them in any order; of two with one key the later version counts.
+    #[must_use]
+    pub fn new(documents: impl IntoIterator<Item = InUse>) -> Self {
+        let mut by_key: BTreeMap<DocumentKey, InUse> = BTreeMap::new();
+        for one in documents {
+            let key = &one.document.key;
+            if by_key.get(key).is_none_or(|held| held.version < one.version) {
+                by_key.insert(key.clone(), one);
+            }
+        }
+        let digest = digest_of(by_key.values().map(|one| &one.version.hash));
+        Self { by_key, digest }
+    }
+
+    /// Digest of the documents in use, see [`digest_of`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, key: &DocumentKey) -> Option<&InUse> {
+        self.by_key.get(key)
+    }
+
+    /// All of them, in the order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &InUse> {
+        self.by_key.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+/// SHA-256 over the hashes of documents, given in the order of their keys; zero for none.
+///
+/// A hash covers the signed bytes of a document, which hold its kind, namespace, name and generation, so the digest
+/// does, too.
+#[must_use]
+pub fn digest_of<'a>(hashes: impl IntoIterator<Item = &'a Digest>) -> Digest {
+    let mut hashes = hashes.into_iter().peekable();
+    if hashes.peek().is_none() {
+        return Digest::default();
+    }
+    let mut all = Sha256::new();
+    hashes.for_each(|hash| all.update(hash.0));
+    Digest(all.finalize().into())
+}
