@@ -59,7 +59,7 @@ pub struct Signer {
     pub name: Option<String>,
 }
 
-/// How many members hold the same documents and trust as this node.
+/// How many members are in the same state as this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InUse {
@@ -124,7 +124,7 @@ pub struct Document {
     pub signed_at: String,
     /// Its hash, shortened.
     pub digest: String,
-    /// Who holds the same documents.
+    /// How many live members are known to use this generation or a later one.
     pub in_use: InUse,
     /// All contents of this generation, the winner first; `null` unless it was written in more than one way (ST0413).
     pub conflict: Option<Vec<DocumentVersion>>,
@@ -150,6 +150,9 @@ pub struct TrustOperator {
     pub name: String,
     /// `admin, config, issue, revoke`.
     pub roles: String,
+    /// Its Ed25519 key, 64 hex digits: whoever holds the private half finds its number by it.
+    #[serde(default)]
+    pub public_key: String,
 }
 
 /// A revocation in force.
@@ -174,6 +177,9 @@ pub struct TrustRevocation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trust {
+    /// Which mesh; every signature is for one. 64 hex digits.
+    #[serde(default)]
+    pub mesh_id: String,
     /// Sequence of the bundle.
     pub bundle_sequence: u64,
     /// Keys that may sign.
