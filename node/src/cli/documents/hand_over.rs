@@ -5,13 +5,11 @@ use starling_model::{DocumentKey, codes};
 
 use super::wait::{self, Awaited};
 use super::{WaitArgs, Wanted, look_up, parse, signer_of};
+use crate::api::server::BODY_BYTES_MAX;
 use crate::api::views::{ApplyRequest, Document, DocumentPage, Envelope, Problem, SignedForm};
 use crate::cli::client::{ANSWER_TIMEOUT, Answer, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
-
-/// Largest request that an agent reads (`interface.md` 2.2).
-const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// Who took them.
 pub(super) struct Accepted {
@@ -25,8 +23,8 @@ pub(super) struct Accepted {
 /// What the agent refused them for; a generation that came too late with who was faster and what to do.
 pub(super) fn send(client: &Client, forms: Vec<SignedForm>, keys: &[DocumentKey]) -> Result<Accepted, CliError> {
     let json = output::to_json(&ApplyRequest { documents: forms })?;
-    if json.len() > REQUEST_BYTES_MAX {
-        let what = format!("the batch has {} bytes, an agent reads at most {REQUEST_BYTES_MAX}", json.len());
+    if json.len() > BODY_BYTES_MAX {
+        let what = format!("the batch has {} bytes, an agent reads at most {BODY_BYTES_MAX}", json.len());
         return Err(CliError::coded(Exit::Refused, codes::API_LIMIT, what)
             .help(["apply the documents in parts; those of one part are used together"]));
     }

@@ -1,7 +1,7 @@
 //! What commands make of an agent's answers; the agent is a thread that answers by path.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -27,9 +27,7 @@ impl Agent {
         let log = Arc::clone(&asked);
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let mut request = vec![0; 1 << 20];
-                let len = stream.read(&mut request).unwrap_or(0);
-                let text = String::from_utf8_lossy(&request[..len]).into_owned();
+                let text = whole(&mut stream);
                 let line = text.split(" HTTP/1.1").next().unwrap_or_default().to_owned();
                 let (status, body) = answer(&line);
                 log.lock().unwrap().push(line);
@@ -40,6 +38,24 @@ impl Agent {
         });
         let client = Client::new(Address::Unix(path)).unwrap();
         Self { _folder: folder, client, asked }
+    }
+}
+
+/// One request with its body.
+fn whole(stream: &mut UnixStream) -> String {
+    let (mut request, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        let len = stream.read(&mut part).unwrap_or(0);
+        request.extend_from_slice(&part[..len]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let expected = text.split_once("\r\n\r\n").map(|(head, _)| {
+            let length = head.to_lowercase().split_once("content-length: ").map(|(_, rest)| rest.to_owned());
+            let length = length.and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
+            head.len() + 4 + length.unwrap_or(0)
+        });
+        if len == 0 || expected.is_some_and(|expected| request.len() >= expected) {
+            return text;
+        }
     }
 }
 
@@ -139,8 +155,10 @@ fn one_byte_past_what_an_agent_reads_is_not_sent() {
     let around = crate::cli::to_json(&crate::api::views::ApplyRequest { documents: vec![form(0)] }).unwrap().len();
     let send =
         |len: usize| hand_over::send(&agent.client, vec![form(len)], &[]).map(|_| ()).map_err(|error| error.exit());
-    assert_eq!(send((1 << 20) - around + 1), Err(Exit::Refused));
+    assert_eq!(send(crate::api::server::BODY_BYTES_MAX - around + 1), Err(Exit::Refused));
     assert!(agent.asked.lock().unwrap().is_empty());
+    let longest = send(crate::api::server::BODY_BYTES_MAX - around);
+    assert!(longest.is_ok(), "{longest:?}");
 }
 
 #[test]
