@@ -147,7 +147,11 @@ pub async fn get(
         Some(generation) => history.versions.iter().find(|one| one.version.generation == generation),
     };
     match shown {
-        Some(shown) => Ok(read(&state, &headers, kind::DOCUMENT, Desk::of(&state).show(shown, Part::Whole(&history)))),
+        Some(shown) => {
+            let held_back = readable::held_back(shown).await;
+            let document = Desk::of(&state).show(shown, Part::Whole(&history));
+            Ok(read(&state, &headers, kind::DOCUMENT, Document { held_back, ..document }))
+        }
         None => Err(not_held(&wanted, generation, &history)),
     }
 }
@@ -507,6 +511,7 @@ impl<'a> Desk<'a> {
             signer: signer(state, document.version.signer),
             signed_at: signed_at(document.signed_at),
             digest: document.version.hash.to_string(),
+            held_back: None,
             in_use: self.behind.in_use(&document.key, generation),
             conflict,
             history,

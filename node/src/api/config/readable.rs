@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use starling_config::Problem;
 use starling_config::documents;
+use starling_gossip::DocumentView;
 use starling_model::codes::{self, Level};
 use starling_model::{Document, DocumentKey, envelope};
 
@@ -24,6 +25,21 @@ pub(super) async fn check(signed: &[Bytes]) -> Result<(), Refusal> {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, codes::BAD_DOCUMENT, "the documents cannot be read")
     })?;
     if problems.is_empty() { Ok(()) } else { Err(refusal(&problems, signed.len())) }
+}
+
+/// Why a document that the mesh brought cannot be read here; `None` where it can. A later release may write what this
+/// one does not know: it is kept and passed on all the same.
+pub(super) async fn held_back(document: &DocumentView) -> Option<String> {
+    if document.deleted {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&document.text).into_owned();
+    let texts = vec![(document.key.clone(), text)];
+    let problems = tokio::task::spawn_blocking(move || problems(&texts)).await.unwrap_or_default();
+    problems.first().map(|problem| match (problem.line(), problem.column()) {
+        (Some(line), Some(column)) => format!("line {line}, column {column}: {}", sentence(problem)),
+        _ => sentence(problem),
+    })
 }
 
 fn text_of(signed: &Bytes) -> Option<(DocumentKey, String)> {
@@ -58,14 +74,17 @@ fn problems(texts: &[(DocumentKey, String)]) -> Vec<Problem> {
     }
 }
 
+fn sentence(problem: &Problem) -> String {
+    match &problem.note {
+        Some(note) => format!("{}, {note}", problem.message),
+        None => problem.message.clone(),
+    }
+}
+
 /// The first problem decides the code; all are listed.
 fn refusal(problems: &[Problem], documents: usize) -> Refusal {
     let code = problems.first().map_or(codes::BAD_DOCUMENT, |problem| problem.code);
     let number = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
-    let sentence = |problem: &Problem| match &problem.note {
-        Some(note) => format!("{}, {note}", problem.message),
-        None => problem.message.clone(),
-    };
     // Of one document, the request says which; of several, each problem does.
     let told = |problem: &Problem| match problem.file().filter(|_| documents > 1) {
         Some(key) => format!("{key}: {}", sentence(problem)),

@@ -128,6 +128,10 @@ pub struct Document {
     pub in_use: InUse,
     /// All contents of this generation, the winner first; `null` unless it was written in more than one way (ST0413).
     pub conflict: Option<Vec<DocumentVersion>>,
+    /// Why this agent cannot read the document, which therefore has no effect here (ST0414). Left out where it can, and
+    /// of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// Versions that this node holds, the newest first: the last ten generations, and those that wait for their batch.
     /// Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use crate::cli::errors::{CliError, Exit};
 use crate::cli::look::{Look, Mark, Tone};
 use crate::cli::read::ShowArgs;
 use crate::cli::render::several_namespaces;
-use crate::cli::table::{Align, Cell, Table};
+use crate::cli::table::{Align, Cell, Table, clean};
 use crate::cli::{AgentPlace, Format, figures, output};
 
 /// Flags of `starling get`.
@@ -94,8 +94,9 @@ fn one(client: &Client, args: &GetArgs, key: &DocumentKey, look: &Look) -> Resul
         Format::Table | Format::Wide => {
             let Envelope { api_version, kind, view, body } = document;
             let page = Envelope { api_version, kind, view, body: DocumentPage { items: vec![body], next: None } };
-            let history = page.body.items.first().map(|one| history(one, look)).unwrap_or_default();
-            output::print(&format!("{}{history}", table(&page, args.show.output == Format::Wide, look)))
+            let more = page.body.items.first().map(|one| format!("{}{}", held_back(one, look), history(one, look)));
+            let table = table(&page, args.show.output == Format::Wide, look);
+            output::print(&format!("{table}{}", more.unwrap_or_default()))
         }
     }
 }
@@ -211,6 +212,16 @@ fn conflict(item: &Document, look: &Look) -> String {
         signers.first().map_or("-", String::as_str),
         codes::DOCUMENT_CONFLICT,
     )
+}
+
+/// `‼ held back here: line 6, column 3: unknown field `ruels` (ST0414)`
+fn held_back(document: &Document, look: &Look) -> String {
+    let why = document.held_back.as_ref();
+    why.map(|why| {
+        let code = codes::DOCUMENT_HELD_BACK;
+        format!("{} held back here: {} ({code})\n", look.mark(Mark::Warn), clean(why))
+    })
+    .unwrap_or_default()
 }
 
 /// The generations that are held, in one line.

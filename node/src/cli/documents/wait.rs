@@ -4,6 +4,7 @@
 //! waited for like a live member: it is cut off or slow, and nobody has found it dead. One that is found dead meanwhile
 //! counts no more, and that is said.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -63,10 +64,11 @@ impl fmt::Display for Done {
 /// Exit 6 with the names of the laggards; ST0413 when another content of the same generation won.
 pub(super) fn wait(client: &Client, awaited: &[Awaited], timeout: Duration) -> Result<Done, CliError> {
     let began = Instant::now();
+    let mut known = BTreeMap::new();
     loop {
         let convergence = converged(client)?;
         let members: MemberList = parse(&client.ask(Ask::get("/v1/members"))?.body)?;
-        let laggards = laggards(awaited, &convergence, &members);
+        let laggards = laggards(awaited, &convergence, &members, &mut known);
         let after = began.elapsed();
         if laggards.is_empty() {
             outvoted(client, awaited)?;
@@ -101,21 +103,36 @@ fn converged(client: &Client) -> Result<Convergence, CliError> {
     }
 }
 
-/// Who is not known to use what is awaited, each as a part of a sentence.
-fn laggards(awaited: &[Awaited], now: &Convergence, members: &MemberList) -> Vec<String> {
+/// What was last known of each laggard: lines without when it was seen.
+type Known = BTreeMap<String, Vec<String>>;
+
+/// Who is not known to use what is awaited, each as a part of a sentence. What a suspect uses is what was known of it
+/// before the doubt.
+fn laggards(awaited: &[Awaited], now: &Convergence, members: &MemberList, known: &mut Known) -> Vec<String> {
     let several = awaited.len() > 1;
     let mut told = Vec::new();
+    let suspects: Vec<&str> = members
+        .body
+        .items
+        .iter()
+        .filter(|member| member.state == "suspect")
+        .map(|member| member.name.as_str())
+        .collect();
+    known.retain(|node, _| suspects.contains(&node.as_str()));
     for one in awaited {
         let name = if several { format!("{}: ", label_of(&one.key)) } else { String::new() };
         for (node, what) in one.behind(now, &members.view.node) {
-            told.push(format!("{name}{node} {what}{}", seen(members, &node)));
+            let line = format!("{name}{node} {what}");
+            told.push(format!("{line}{}", seen(members, &node)));
+            if !suspects.contains(&node.as_str()) {
+                known.entry(node).or_default().push(line);
+            }
         }
     }
-    for suspect in members.body.items.iter().filter(|member| member.state == "suspect") {
-        let is_told = told.iter().any(|line| line.split(' ').any(|word| word == suspect.name));
-        if !is_told {
-            told.push(format!("{} does not answer{}", suspect.name, seen(members, &suspect.name)));
-        }
+    for node in suspects {
+        let silent = || vec![format!("{node} does not answer")];
+        let lines = known.get(node).cloned().unwrap_or_else(silent);
+        told.extend(lines.into_iter().map(|line| format!("{line}{}", seen(members, node))));
     }
     told
 }

@@ -159,6 +159,8 @@ async fn a_document_comes_with_its_history_and_a_conflict_is_shown() {
     let (status, first) = fixture.ask("GET", &format!("{PATH}?generation=1"), "").await;
     assert_eq!((status, &first["source"], &first["conflict"]), (200, &json!("first"), &Value::Null), "{first}");
     assert_eq!(first["envelope"]["format"], "starling-document/1");
+    let why = first["heldBack"].as_str().unwrap_or_default();
+    assert!(why.contains("this is not") || why.contains("a table"), "the mesh brought it, unread: {first}");
     let (status, gone) = fixture.ask("GET", &format!("{PATH}?generation=4"), "").await;
     assert_eq!((status, &gone["help"]), (404, &json!("held are 1, 2, 3")), "{gone}");
     for bad in ["generation=0", "generation=-1", "generation=x", "generation=99999999999999999999", "gen=1"] {

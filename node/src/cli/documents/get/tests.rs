@@ -73,6 +73,14 @@ fn a_source_comes_byte_for_byte_and_ends_its_line() {
 }
 
 #[test]
+fn what_is_held_back_says_why() {
+    let one = Document { held_back: Some("line 6, column 3: unknown field `ruels`".to_owned()), ..held(1, "") };
+    let want = "‼ held back here: line 6, column 3: unknown field `ruels` (ST0414)\n";
+    assert_eq!(held_back(&one, &Look::plain()), want);
+    assert_eq!(held_back(&held(1, ""), &Look::plain()), "");
+}
+
+#[test]
 fn the_history_is_one_line() {
     let mut one = held(14, "");
     one.history = Some(vec![version(14), version(14), DocumentVersion { deleted: true, ..version(13) }]);

@@ -26,6 +26,7 @@ pub(in crate::cli::documents) fn held(generation: u64, source: &str) -> Document
         digest: "c3e85b10".to_owned(),
         in_use: InUse { alive: 3, same: 3 },
         conflict: None,
+        held_back: None,
         history: Some(Vec::new()),
         source: Some(source.to_owned()),
         envelope: None,

@@ -51,7 +51,7 @@ fn item(generation: u64, behind: &[(&str, &str, Option<u64>)]) -> DocumentConver
 fn check(one: &Awaited, items: Vec<DocumentConvergence>, behind: &[&str], states: &[(&str, &str)]) -> Vec<String> {
     let behind: Vec<String> = behind.iter().map(|name| (*name).to_owned()).collect();
     let now = Convergence { items, behind, ..Convergence::default() };
-    laggards(std::slice::from_ref(one), &now, &members(states))
+    laggards(std::slice::from_ref(one), &now, &members(states), &mut Known::new())
 }
 
 const ALIVE: [(&str, &str); 3] = [("vm-1", "alive"), ("vm-2", "alive"), ("vm-3", "alive")];
@@ -92,6 +92,23 @@ fn a_suspect_is_waited_for_and_the_dead_are_not() {
     let states = [("vm-1", "alive"), ("vm-2", "suspect"), ("vm-3", "failed")];
     let told = check(&awaited(false), vec![item(14, &[])], &[], &states);
     assert_eq!(told, ["vm-2 does not answer, last seen 2 s ago"]);
+}
+
+#[test]
+fn what_a_suspect_uses_is_what_was_known_before_the_doubt() {
+    let mut known = Known::new();
+    let mut look = |behind: &[(&str, &str, Option<u64>)], states: &[(&str, &str)]| {
+        let now = Convergence { items: vec![item(14, behind)], ..Convergence::default() };
+        laggards(&[awaited(false)], &now, &members(states), &mut known)
+    };
+    let still = ["vm-3 still on generation 13, last seen 2 s ago"];
+    let suspect = [("vm-1", "alive"), ("vm-2", "alive"), ("vm-3", "suspect")];
+    assert_eq!(look(&[("vm-3", "behind", Some(13))], &ALIVE), still);
+    assert_eq!(look(&[("vm-3", "behind", Some(13))], &ALIVE), still, "each look counts once");
+    assert_eq!(look(&[], &suspect), still);
+    assert_eq!(look(&[], &suspect), still);
+    assert_eq!(look(&[], &ALIVE), NONE);
+    assert_eq!(look(&[], &suspect), ["vm-3 does not answer, last seen 2 s ago"], "it had followed");
 }
 
 #[test]
