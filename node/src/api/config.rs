@@ -3,6 +3,7 @@
 //! The agent holds no operator's key. What comes in is judged by the trust bundle in force, kept on disk before it is
 //! answered, and only then told to the mesh.
 
+pub mod dry_run;
 mod readable;
 
 use std::collections::BTreeSet;
@@ -137,11 +138,7 @@ pub async fn get(
         Some(other) => return Err(Refusal::malformed(format!("held={other}: true is known"))),
     };
     let wanted = AnyCase { kind: what, namespace, name };
-    let (reply, held) = oneshot::channel();
-    if !state.mesh.offer(MeshCommand::History { wanted: wanted.clone(), reply }) {
-        return Err(silent());
-    }
-    let history = timeout(DEADLINE, held).await.map_err(|_| silent())?.map_err(|_| silent())?;
+    let history = history(&state, wanted.clone()).await?;
     let shown = match generation {
         None => history.used.as_ref().filter(|used| held_too || !used.deleted),
         Some(generation) => history.versions.iter().find(|one| one.version.generation == generation),
@@ -154,6 +151,15 @@ pub async fn get(
         }
         None => Err(not_held(&wanted, generation, &history)),
     }
+}
+
+/// All that is held of one document.
+async fn history(state: &Shared, wanted: AnyCase) -> Result<History, Refusal> {
+    let (reply, held) = oneshot::channel();
+    if !state.mesh.offer(MeshCommand::History { wanted, reply }) {
+        return Err(silent());
+    }
+    timeout(DEADLINE, held).await.map_err(|_| silent())?.map_err(|_| silent())
 }
 
 fn not_held(wanted: &AnyCase, generation: Option<Generation>, history: &History) -> Refusal {

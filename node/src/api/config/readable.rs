@@ -74,7 +74,13 @@ fn problems(texts: &[(DocumentKey, String)]) -> Vec<Problem> {
     }
 }
 
-fn sentence(problem: &Problem) -> String {
+pub(super) fn part(problem: &Problem, detail: String) -> ProblemPart {
+    let number = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
+    let pointer = problem.pointer.as_ref().map(|pointer| format!("#{pointer}"));
+    ProblemPart { pointer, line: number(problem.line()), column: number(problem.column()), detail }
+}
+
+pub(super) fn sentence(problem: &Problem) -> String {
     match &problem.note {
         Some(note) => format!("{}, {note}", problem.message),
         None => problem.message.clone(),
@@ -82,9 +88,8 @@ fn sentence(problem: &Problem) -> String {
 }
 
 /// The first problem decides the code; all are listed.
-fn refusal(problems: &[Problem], documents: usize) -> Refusal {
+pub(super) fn refusal(problems: &[Problem], documents: usize) -> Refusal {
     let code = problems.first().map_or(codes::BAD_DOCUMENT, |problem| problem.code);
-    let number = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
     // Of one document, the request says which; of several, each problem does.
     let told = |problem: &Problem| match problem.file().filter(|_| documents > 1) {
         Some(key) => format!("{key}: {}", sentence(problem)),
@@ -93,15 +98,7 @@ fn refusal(problems: &[Problem], documents: usize) -> Refusal {
     let mut refusal =
         Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, code, problems.first().map(told).unwrap_or_default())
             .with_help("starling lint -f FILE shows each place");
-    refusal.errors = problems
-        .iter()
-        .map(|problem| ProblemPart {
-            pointer: problem.pointer.as_ref().map(|pointer| format!("#{pointer}")),
-            line: number(problem.line()),
-            column: number(problem.column()),
-            detail: told(problem),
-        })
-        .collect();
+    refusal.errors = problems.iter().map(|problem| part(problem, told(problem))).collect();
     refusal
 }
 

@@ -24,6 +24,56 @@ pub struct ApplyRequest {
     pub documents: Vec<SignedForm>,
 }
 
+/// Body of `POST /v1/config/dry-run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DryRunRequest {
+    /// Documents as a file holds them: YAML, several apart by `---`.
+    pub source: String,
+}
+
+/// What an `apply` of some documents would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    /// In the order of the source.
+    pub items: Vec<PlannedDocument>,
+    /// What is right and hardly meant.
+    pub warnings: Vec<super::ProblemPart>,
+}
+
+/// One document of a dry run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedDocument {
+    /// What it is: `HTTPRoute`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The generation in use, which may be a deletion; `null` when there is none.
+    pub generation: Option<u64>,
+    /// The generation that it would get; the one in use when it is unchanged.
+    pub next: u64,
+    /// True when the document in use has this very source: it would not be signed again.
+    pub unchanged: bool,
+    /// Values that would change; `null` when there is nothing in use to compare with, or this release cannot read it.
+    pub changes: Option<Vec<FieldChange>>,
+}
+
+/// One value that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldChange {
+    /// `spec.rules[1].backendRefs[0].weight`.
+    pub path: String,
+    /// What is in use, as people read it; `null` for nothing.
+    pub before: Option<String>,
+    /// What would be; `null` for nothing.
+    pub after: Option<String>,
+}
+
 /// Body of `PUT /v1/trust`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -31,7 +31,8 @@ Examples
   starling apply -f mesh/ --dry-run              # what would change; nothing is signed
   starling apply -f mesh/ --sign-only mesh.json  # then, on any member, without the key:
   starling apply -f mesh.json --wait
-  starling get httproute orders --generation 13 -o yaml | starling apply -f -    # back to generation 13")]
+  starling get httproute orders --generation 13 -o yaml | starling apply -f -
+All documents of one call are used together or not at all; what is unchanged is not signed again.")]
 pub(crate) struct ApplyArgs {
     /// A file, a folder (its .yaml, .yml and .json files) or - for standard input; may be given several times
     #[arg(short, long = "file", value_name = "FILE", required = true)]

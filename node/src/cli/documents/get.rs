@@ -20,7 +20,7 @@ Examples
   starling get                                   # all documents in use, and who uses them
   starling get httproutes -n shop
   starling get httproute orders -o yaml          # the source, comments included
-  starling get httproute orders --generation 13 -o yaml | starling apply -f -    # back to generation 13")]
+  starling get httproute orders --generation 13 -o yaml | starling apply -f -")]
 pub(crate) struct GetArgs {
     /// Only this kind, in any case
     #[arg(value_name = "KIND")]

@@ -231,3 +231,33 @@ async fn a_deletion_shows_its_generation_to_who_signs_the_next_one() {
     let hex = |value: &Value| value.as_str().is_some_and(|text| text.len() == 64);
     assert!(hex(&trust["meshId"]) && hex(&trust["operators"][0]["publicKey"]), "{trust}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_what_would_change_and_keeps_nothing() {
+    let mut fixture = Fixture::start().await;
+    let in_use = |text: &'static str| {
+        let used = DocumentView { text: text.into(), ..document("orders", 3) };
+        History { versions: vec![used.clone()], used: Some(used) }
+    };
+    fixture.mesh_answers(move |command| {
+        let MeshCommand::History { wanted, reply } = command else { panic!("{command:?}") };
+        let known = wanted.is(&document("orders", 1).key);
+        reply.send(if known { in_use(ROUTE.trim_end()) } else { History::default() }).unwrap();
+    });
+    let path = "/v1/config/dry-run";
+    let ask = |source: String| json!({"source": source}).to_string();
+    let weighted = ROUTE.replace("{name: orders}]}", "{name: orders, weight: 5}]}");
+    let both = format!("{weighted}---\n{}", ROUTE.replace("{name: orders}\nspec", "{name: web}\nspec"));
+    let (status, run) = fixture.ask("POST", path, &ask(both)).await;
+    assert_eq!((status, &run["kind"]), (200, &json!("DryRun")), "{run}");
+    let [orders, web] = &run["items"].as_array().unwrap()[..] else { panic!("{run}") };
+    assert_eq!((&orders["generation"], &orders["next"], &orders["unchanged"]), (&json!(3), &json!(4), &json!(false)));
+    let change = json!({"path": "spec.rules[0].backendRefs[0].weight", "before": null, "after": "5"});
+    assert_eq!(orders["changes"], json!([change]), "{run}");
+    assert_eq!((&web["generation"], &web["next"], &web["changes"]), (&Value::Null, &json!(1), &Value::Null));
+    let (_, same) = fixture.ask("POST", path, &ask(format!("{ROUTE}\n"))).await;
+    assert_eq!((&same["items"][0]["unchanged"], &same["items"][0]["next"]), (&json!(true), &json!(3)), "{same}");
+    let (status, problem) = fixture.ask("POST", path, &ask(ROUTE.replace("rules", "ruels"))).await;
+    assert_eq!((status, problem["errors"].as_array().map(Vec::len)), (422, Some(2)), "{problem}");
+    assert_eq!(fixture.ask("POST", path, "{\"sourec\": \"\"}").await.0, 400);
+}
