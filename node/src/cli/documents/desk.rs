@@ -16,6 +16,7 @@ use starling_model::{Batch, Document, DocumentKey, Generation, KeyId, MeshId, co
 
 use super::parse;
 use crate::api::views::{Envelope, SignedForm, Trust, TrustOperator};
+use crate::cli::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::files;
@@ -52,7 +53,7 @@ impl Desk {
     pub(super) fn open(client: &Client, named: Option<&Path>) -> Result<Self, CliError> {
         let path = match named {
             Some(path) => path.to_owned(),
-            None => default_key()?,
+            None => default_key(client.address())?,
         };
         let text = files::read_secret_text(&path).map_err(|error| {
             let missing = error.is_missing();
@@ -145,7 +146,14 @@ impl Desk {
     }
 }
 
-fn default_key() -> Result<PathBuf, CliError> {
+/// A key beside the agent's socket, which is that of a demo; else the one of this user.
+fn default_key(agent: &Address) -> Result<PathBuf, CliError> {
+    if let Address::Unix(socket) = agent {
+        let beside = socket.with_file_name("operator.key");
+        if beside.symlink_metadata().is_ok() {
+            return Ok(beside);
+        }
+    }
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     home.map(|home| Path::new(&home).join(KEY_DEFAULT)).ok_or_else(|| {
         CliError::plain(Exit::Usage, "no operator's key is named")

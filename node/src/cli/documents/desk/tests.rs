@@ -105,3 +105,14 @@ fn a_key_that_may_not_sign_for_this_mesh_is_refused_before_anything_is_signed() 
         assert_eq!(ours.refused(&trust).0, Exit::Bad, "{id}");
     }
 }
+
+#[test]
+fn a_key_beside_the_socket_comes_before_that_of_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Address::Unix(folder.path().join("api.sock"));
+    let of_user = |found: Result<PathBuf, CliError>| found.is_ok_and(|path| path.ends_with(KEY_DEFAULT));
+    assert!(of_user(default_key(&agent)));
+    std::fs::write(folder.path().join("operator.key"), "").unwrap();
+    assert_eq!(default_key(&agent), Ok(folder.path().join("operator.key")));
+    assert!(of_user(default_key(&Address::Http("127.0.0.1:7741".to_owned()))));
+}
