@@ -23,6 +23,7 @@ use fields::{Budget, Reading};
 use limits::{DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX};
 
 pub mod cors;
+pub mod diff;
 mod fields;
 pub mod filter;
 pub mod grpc_route;
@@ -40,7 +41,7 @@ pub mod traffic_policy;
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
 pub use l4_route::{TcpRoute, TlsRoute};
-pub use meta::ApiVersion;
+pub use meta::{ApiVersion, kinds};
 pub use service::CoreService;
 pub use starling_service::StarlingService;
 pub use traffic_policy::BackendTrafficPolicy;

@@ -104,25 +104,36 @@ pub(crate) struct Difference {
     pub(crate) want: bool,
 }
 
+/// What one side holds about a member, as far as comparing it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    pub(crate) claim: Claim,
+    /// Hash of what the member said.
+    pub(crate) proof: u64,
+}
+
+impl Holding {
+    /// As it was listed.
+    pub(crate) fn listed(digest: &MemberDigest) -> Self {
+        // "Joining" never travels; should a reader ever let it pass, it outranks nothing.
+        let state = if digest.state == MemberState::Joining { MemberState::Alive } else { digest.state };
+        Self { claim: Claim { life: digest.life, state }, proof: digest.proof }
+    }
+}
+
 /// Compares what we hold about a member with what they listed.
-pub(crate) fn compare_member(ours: Option<&MemberDigest>, theirs: Option<&MemberDigest>) -> Difference {
+pub(crate) fn compare_member(ours: Option<Holding>, theirs: Option<Holding>) -> Difference {
     match (ours, theirs) {
         (None, None) => Difference::default(),
-        (Some(ours), None) => Difference { send: is_present(ours.state), want: false },
-        (None, Some(theirs)) => Difference { send: false, want: is_present(theirs.state) },
+        (Some(ours), None) => Difference { send: is_present(ours.claim.state), want: false },
+        (None, Some(theirs)) => Difference { send: false, want: is_present(theirs.claim.state) },
         (Some(ours), Some(theirs)) => {
-            let (a, b) = (claim(ours), claim(theirs));
+            let (a, b) = (ours.claim, theirs.claim);
             // One life said in two ways: a cloned identity; both sides shall see both.
             let forked = a.life == b.life && ours.proof != theirs.proof;
             Difference { send: supersedes(a, b) || forked, want: supersedes(b, a) || forked }
         }
     }
-}
-
-fn claim(digest: &MemberDigest) -> Claim {
-    // "Joining" never travels; should a reader ever let it pass, it outranks nothing.
-    let state = if digest.state == MemberState::Joining { MemberState::Alive } else { digest.state };
-    Claim { life: digest.life, state }
 }
 
 #[cfg(test)]
@@ -132,23 +143,23 @@ mod tests {
     use super::*;
     use crate::testing::node;
 
-    fn digest(text: &str) -> Option<MemberDigest> {
+    fn holding(text: &str) -> Option<Holding> {
         let (state, life) = text.split_once('@')?;
         let (incarnation, proof) = life.split_once('#').unwrap_or((life, "0"));
-        Some(MemberDigest {
+        Some(Holding::listed(&MemberDigest {
             name: node("m"),
             life: Life { epoch: BootEpoch(1), incarnation: Incarnation(incarnation.parse().unwrap()) },
             state: MemberState::ALL.into_iter().find(|one| one.as_str() == state).unwrap(),
             proof: proof.parse().unwrap(),
             credential: 0,
-        })
+        }))
     }
 
     /// Ours, theirs, what is sent and wanted.
     #[test]
     fn only_the_difference_moves() {
         let check = |ours: &str, theirs: &str, send: bool, want: bool| {
-            let got = compare_member(digest(ours).as_ref(), digest(theirs).as_ref());
+            let got = compare_member(holding(ours), holding(theirs));
             assert_eq!(got, Difference { send, want }, "{ours} | {theirs}");
         };
         check("alive@3", "alive@3", false, false);

@@ -3,18 +3,26 @@
 //! A machine looks members up many times in each turn, and a tree of thousands compares a dozen and more names each
 //! time, which lie all over the memory.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher as _;
 
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use starling_model::NodeName;
 
 /// Where an entry lies.
 type Slot = u32;
 
+/// Entries of one block: a table grows by blocks, so that nothing of it moves and little of it is empty.
+const BLOCK: usize = 64;
+
+/// What lies in a slot that is taken.
+type Entry<T> = (NodeName, T);
+
 /// Values by name.
 #[derive(Clone, Debug)]
 pub(crate) struct ByName<T> {
-    entries: Vec<Option<(NodeName, T)>>,
+    /// All but the last have [`BLOCK`] places.
+    blocks: Vec<Vec<Option<Entry<T>>>>,
     /// Slots that are empty.
     free: Vec<Slot>,
     /// Taken slots by the hash of the name.
@@ -25,22 +33,27 @@ pub(crate) struct ByName<T> {
 
 impl<T> Default for ByName<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), index: HashTable::new(), order: Vec::new() }
+        Self { blocks: Vec::new(), free: Vec::new(), index: HashTable::new(), order: Vec::new() }
     }
 }
 
 /// Names come from certificates that an operator's key vouches for, so nobody is free to choose many that collide; the
 /// hash is a fixed one, and a run is the same each time.
 fn hash(name: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one(name)
+}
+
+fn place<T>(blocks: &[Vec<Option<Entry<T>>>], slot: Slot) -> Option<&Entry<T>> {
+    blocks.get(slot as usize / BLOCK)?.get(slot as usize % BLOCK)?.as_ref()
+}
+
+fn place_mut<T>(blocks: &mut [Vec<Option<Entry<T>>>], slot: Slot) -> Option<&mut Option<Entry<T>>> {
+    blocks.get_mut(slot as usize / BLOCK)?.get_mut(slot as usize % BLOCK)
 }
 
 impl<T> ByName<T> {
     fn entry(&self, slot: Slot) -> Option<(&NodeName, &T)> {
-        let (name, value) = self.entries.get(slot as usize)?.as_ref()?;
-        Some((name, value))
+        place(&self.blocks, slot).map(|(name, value)| (name, value))
     }
 
     fn name(&self, slot: Slot) -> &str {
@@ -62,7 +75,21 @@ impl<T> ByName<T> {
 
     pub(crate) fn get_mut(&mut self, name: &NodeName) -> Option<&mut T> {
         let slot = self.slot(name.as_str())?;
-        self.entries.get_mut(slot as usize)?.as_mut().map(|(_, value)| value)
+        place_mut(&mut self.blocks, slot)?.as_mut().map(|(_, value)| value)
+    }
+
+    /// A slot that is empty.
+    fn empty(&mut self) -> Slot {
+        if let Some(slot) = self.free.pop() {
+            return slot;
+        }
+        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+            self.blocks.push(Vec::new());
+        }
+        let before = self.blocks.len().saturating_sub(1) * BLOCK;
+        let Some(block) = self.blocks.last_mut() else { return Slot::MAX };
+        block.push(None);
+        Slot::try_from(before + block.len() - 1).unwrap_or(Slot::MAX)
     }
 
     /// Sets the value of a name; returns the former one.
@@ -72,19 +99,13 @@ impl<T> ByName<T> {
         }
         let at = self.order.partition_point(|slot| self.name(*slot) < name.as_str());
         let hashed = hash(name.as_str());
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            Slot::try_from(self.entries.len() - 1).unwrap_or(Slot::MAX)
-        });
-        if let Some(place) = self.entries.get_mut(slot as usize) {
+        let slot = self.empty();
+        if let Some(place) = place_mut(&mut self.blocks, slot) {
             *place = Some((name, value));
         }
         self.order.insert(at, slot);
-        let entries = &self.entries;
-        let rehash = |slot: &Slot| {
-            let name = entries.get(*slot as usize).and_then(Option::as_ref).map_or("", |(name, _)| name.as_str());
-            hash(name)
-        };
+        let blocks = &self.blocks;
+        let rehash = |slot: &Slot| hash(place(blocks, *slot).map_or("", |(name, _)| name.as_str()));
         self.index.insert_unique(hashed, slot, rehash);
         None
     }
@@ -97,7 +118,7 @@ impl<T> ByName<T> {
             taken.remove();
         }
         self.free.push(slot);
-        self.entries.get_mut(slot as usize)?.take().map(|(_, value)| value)
+        place_mut(&mut self.blocks, slot)?.take().map(|(_, value)| value)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -122,7 +143,7 @@ mod tests {
     proptest! {
         /// It does what a tree does.
         #[test]
-        fn it_is_a_map_in_the_order_of_names(steps in prop::collection::vec((0..60_u32, 0..3_u8, any::<u16>()), 0..400)) {
+        fn it_is_a_map_in_the_order_of_names(steps in prop::collection::vec((0..160_u32, 0..3_u8, any::<u16>()), 0..600)) {
             let (mut table, mut tree) = (ByName::default(), BTreeMap::new());
             for (name, step, value) in steps {
                 let name = node(&format!("n{name}"));

@@ -63,9 +63,12 @@ fn why(error: &DecodeError) -> WireError {
     }
 }
 
+/// Bytes for which room is made at once: most values that are encoded alone fit.
+const RESERVE_BYTES: usize = 256;
+
 /// The only way from a value to bytes. What a reader would refuse is refused here, before it is signed or sent.
 pub(crate) fn encode<const LIMIT: usize, T: Encode + Decode<()>>(value: &T) -> Result<Vec<u8>, WireError> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(LIMIT.min(RESERVE_BYTES));
     encode_into::<LIMIT, T>(&mut bytes, value)?;
     Ok(bytes)
 }

@@ -7,8 +7,8 @@ use crate::hash;
 use crate::limits::BUCKETS;
 
 /// The bucket of everything that belongs to a name.
-pub(crate) fn bucket(name: &NodeName) -> usize {
-    usize::from(hash::sha256(&[b"bucket", name.as_str().as_bytes()])[0])
+pub(crate) fn bucket(name: &NodeName) -> u8 {
+    hash::sha256(&[b"bucket", name.as_str().as_bytes()])[0]
 }
 
 /// Sums over members that are present and their records. Tombstones are in no sum. What one owner adds to them is kept
@@ -48,7 +48,7 @@ impl Sums {
             return;
         }
         let change = new.wrapping_sub(old);
-        if let Some(sum) = self.buckets.get_mut(bucket(owner)) {
+        if let Some(sum) = self.buckets.get_mut(usize::from(bucket(owner))) {
             *sum = sum.wrapping_add(change);
         }
         self.root = self.root.wrapping_add(change);
@@ -83,8 +83,12 @@ impl Mask {
     }
 
     pub(crate) fn holds(&self, name: &NodeName) -> bool {
-        let at = bucket(name);
-        self.0.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+        self.has(bucket(name))
+    }
+
+    /// Is this bucket in it?
+    pub(crate) fn has(&self, bucket: u8) -> bool {
+        self.0.get(usize::from(bucket / 8)).is_some_and(|byte| byte & (1 << (bucket % 8)) != 0)
     }
 }
 

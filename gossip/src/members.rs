@@ -8,7 +8,9 @@ use starling_model::{BootEpoch, Incarnation, Life, MemberState, NodeName};
 
 use crate::action::Roots;
 use crate::announced::Announced;
+use crate::anti_entropy::Holding;
 use crate::by_name::ByName;
+use crate::digest;
 use crate::rtt::Rtt;
 use crate::suspicion::Suspicion;
 use crate::wire::{MemberDigest, SignedLife};
@@ -76,12 +78,15 @@ pub(crate) struct Member {
     epoch: BootEpoch,
     incarnation: Incarnation,
     pub(crate) state: MemberState,
+    /// Where it counts in comparisons; the hash of its name.
+    bucket: u8,
 }
 const _: () = assert!(size_of::<Member>() <= 72);
 
 impl Member {
-    pub(crate) fn new(life: Life, proof: u64, announced: Announced, now: Instant) -> Self {
+    pub(crate) fn new(name: &NodeName, life: Life, proof: u64, announced: Announced, now: Instant) -> Self {
         Self {
+            bucket: digest::bucket(name),
             announced,
             contact: None,
             proof,
@@ -101,6 +106,10 @@ impl Member {
     pub(crate) fn set_life(&mut self, life: Life) {
         self.epoch = life.epoch;
         self.incarnation = life.incarnation;
+    }
+
+    pub(crate) fn bucket(&self) -> u8 {
+        self.bucket
     }
 
     pub(crate) fn claim(&self) -> Claim {
@@ -175,6 +184,11 @@ impl Member {
             addresses.push(observed);
         }
         addresses
+    }
+
+    /// What we hold about it, to be compared.
+    pub(crate) fn holding(&self) -> Holding {
+        Holding { claim: self.claim(), proof: self.proof }
     }
 
     pub(crate) fn digest(&self, name: &NodeName) -> MemberDigest {

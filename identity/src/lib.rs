@@ -57,7 +57,7 @@ pub use join::{JoinFile, JoinInvalid};
 pub use keys::KeyInvalid;
 pub use leaf::Leaf;
 pub use node::{IdentityInvalid, NodeIdentity, new_record_key};
-pub use operator::{OperatorKey, OperatorRefused, OperatorStatement, verify_operator};
+pub use operator::{OperatorKey, OperatorRefused, OperatorStatement, batch_id, verify_operator};
 pub use revoked::Revoked;
 pub use signature::{SignatureKind, verify_ed25519};
 pub use statement::{CredentialRefused, VerifiedCredential, verify_credential};

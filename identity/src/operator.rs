@@ -4,13 +4,13 @@
 
 use std::fmt;
 
-use starling_model::{Code, KeyId, MeshId, codes};
+use starling_model::{BatchId, Code, KeyId, MeshId, codes};
 use zeroize::Zeroizing;
 
 use crate::armor;
 use crate::bundle::{BundleSigner, Operator, Role, TrustBundle};
 use crate::issue::IssueError;
-use crate::keys::{EdKey, KeyInvalid};
+use crate::keys::{EdKey, KeyInvalid, sha256};
 use crate::signature::{SignatureKind, verify_ed25519};
 
 /// Which kind of statement, and so which role its signer needs.
@@ -105,6 +105,15 @@ pub fn verify_operator<'a>(
     Ok(operator)
 }
 
+/// Names the batch of documents that are signed together: a hash over the mesh and over all their signed forms as they
+/// are without a batch, in the order of `bodies`. Signer, time and generations are part of these, so no two calls of
+/// `apply` meet in one batch.
+#[must_use]
+pub fn batch_id(mesh: &MeshId, bodies: &[Vec<u8>]) -> BatchId {
+    let hashes: Vec<u8> = bodies.iter().flat_map(|body| sha256(body)).collect();
+    BatchId(sha256(&[b"starling/v1/batch\0".as_slice(), &mesh.0, &hashes].concat()))
+}
+
 /// An operator's private key. It never reaches an agent.
 pub struct OperatorKey(EdKey);
 
@@ -184,6 +193,17 @@ mod tests {
                 assert_eq!(got, want);
             }
         }
+    }
+
+    #[test]
+    fn a_batch_is_named_by_its_mesh_and_by_all_of_its_documents() {
+        let bodies = [b"a".to_vec(), b"b".to_vec()];
+        let id = batch_id(&MeshId([1; 32]), &bodies);
+        assert_eq!(id, batch_id(&MeshId([1; 32]), &bodies));
+        assert_ne!(id, batch_id(&MeshId([2; 32]), &bodies));
+        assert_ne!(id, batch_id(&MeshId([1; 32]), &bodies[..1]));
+        assert_ne!(id, batch_id(&MeshId([1; 32]), &[b"ab".to_vec()]));
+        assert_ne!(id, BatchId([0; 32]), "that would be no batch");
     }
 
     #[test]

@@ -113,6 +113,7 @@ pub fn router(state: Shared) -> Router {
         .route("/v1/instances/{name}", get(instances::get).put(instances::put).delete(instances::delete))
         .route("/v1/config", get(config::list).put(config::apply))
         .route("/v1/config/convergence", get(convergence::get))
+        .route("/v1/config/dry-run", post(config::dry_run::post))
         .route("/v1/config/{kind}/{namespace}/{name}", get(config::get).put(config::put))
         .route("/v1/trust", get(config::trust).put(config::put_trust))
         .route("/v1/certs", get(certs::list))

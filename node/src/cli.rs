@@ -7,6 +7,7 @@
 mod address;
 mod agent;
 mod client;
+mod documents;
 mod errors;
 mod events;
 mod figures;
@@ -129,6 +130,14 @@ enum Command {
     Services(ServicesArgs),
     /// The route table in use
     Routes(RoutesArgs),
+    /// Sign documents and put them in use on every member
+    Apply(documents::apply::ApplyArgs),
+    /// Documents in use, their sources and their history
+    Get(documents::get::GetArgs),
+    /// What files say otherwise than what is in use
+    Diff(documents::diff::DiffArgs),
+    /// Take documents out of use on every member
+    Delete(documents::delete::DeleteArgs),
     /// Check documents before anybody signs them; asks no agent
     Lint(lint::LintArgs),
     /// Completions for a shell
@@ -336,6 +345,16 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
             let key = args.service.as_ref().map(key).transpose()?;
             let read = Read::Routes { key, namespace: global.namespace.clone() };
             show(&args.place, read, &args.show, None)
+        }
+        Some(Command::Apply(args)) => documents::apply::run(&asked(args.place())?, &args),
+        Some(Command::Get(args)) => {
+            let client = asked(args.place())?;
+            documents::get::run(&client, &args, global.namespace.as_ref(), &look(args.headers()))
+        }
+        Some(Command::Diff(args)) => documents::diff::run(&asked(args.place())?, &args),
+        Some(Command::Delete(args)) => {
+            let fallback = global.namespace.clone().unwrap_or_default();
+            documents::delete::run(&asked(args.place())?, &args, &fallback)
         }
         Some(Command::Lint(args)) => lint::run(&args),
         Some(Command::Completions { shell }) => {

@@ -45,8 +45,8 @@ pub fn compile(
     // Equal digests mean equal documents.
     let same_rules = previous.filter(|table| table.digest == documents.digest());
     let rules = same_rules.map_or_else(|| Arc::new(rules(documents)), |table| Arc::clone(&table.rules));
-    let selected = Selected::new(registry, &rules, same_rules.map(|table| &table.selected));
-    let services = pools::services(registry, &rules, &selected, previous);
+    let (selected, sources) = pools::select(registry, &rules, same_rules.map(|table| &table.selected));
+    let services = pools::services(registry, &rules, &sources, previous);
     let same_names = previous.filter(|table| {
         table.domain == settings.domain
             && table.services.len() == services.len()

@@ -58,7 +58,8 @@ impl RouteGroup {
             }
         }
         entries.sort_by(|a, b| (b.rank, &a.rule.id, a.at).cmp(&(a.rank, &b.rule.id, b.at)));
-        let index = PathIndex::new(entries.iter().map(|entry| &entry.conditions));
+        let conditions: Vec<&Conditions> = entries.iter().map(|entry| &entry.conditions).collect();
+        let index = PathIndex::new(&conditions);
         Self { entries, index }
     }
 
@@ -66,7 +67,7 @@ impl RouteGroup {
     #[must_use]
     pub fn find(&self, request: &HttpFacts<'_>) -> Option<Candidate<'_>> {
         let holds = |at: u32| self.entry(at).is_some_and(|entry| entry.conditions.holds(request).is_ok());
-        self.index.first(request.path, holds).and_then(|at| self.entry(at)).map(Entry::candidate)
+        self.index.first(request, holds).and_then(|at| self.entry(at)).map(Entry::candidate)
     }
 
     /// Every match that was tried in vain before the winner, best first, with the condition that failed; all of them

@@ -126,19 +126,21 @@ pub fn grpc_call(path: &str) -> Option<(&str, &str)> {
     (!service.is_empty() && !method.is_empty() && !method.contains('/')).then_some((service, method))
 }
 
-/// A header given several times counts as its values joined by `", "` (RFC 9110, 5.3).
 fn header_holds(want: &HeaderMatch, headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(&want.name).iter();
-    let Some(first) = values.next() else { return false };
-    match values.next() {
-        None => text_holds(&want.value, first.as_bytes()),
-        Some(_) => text_holds(&want.value, &joined(headers, &want.name)),
-    }
+    value_of(headers, &want.name).is_some_and(|value| text_holds(&want.value, &value))
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
-    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    values.join(&b", "[..])
+/// A header's value; one given several times counts as its values joined by `", "` (RFC 9110, 5.3).
+fn value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = values.next()?;
+    match values.next() {
+        None => Some(Cow::Borrowed(first)),
+        Some(second) => {
+            let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+            Some(Cow::Owned(all.join(&b", "[..])))
+        }
+    }
 }
 
 /// Of a repeated parameter the first counts. Names and values are compared decoded.

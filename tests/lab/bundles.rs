@@ -10,7 +10,7 @@ use serde_json::json;
 use starling_identity::{OperatorKey, TrustBundle, UnixTime, create_trust_domain};
 
 use crate::agent::{Host, Mesh, eventually, starling_in, three};
-use crate::operators::{Operator, generation, put};
+use crate::operators::{Operator, ROUTE, generation, put};
 
 /// S27, as far as no root changes: an update of the trust bundle reaches all, who was away catches up, what is in force
 /// survives a restart, and of two chains that two operators signed side by side one is in force everywhere.
@@ -105,7 +105,7 @@ fn operators_come_and_go_by_the_command_line() {
     let bundle = TrustBundle::parse(&std::fs::read(Path::new(&mesh.path("op/trust/bundle.trust"))).unwrap()).unwrap();
     let bob = Operator { key: OperatorKey::from_pem(&key("bob")).unwrap(), bundle };
     let path = "/v1/config/httproute/default/orders";
-    let text = "kind: HTTPRoute\nmetadata: {name: orders}\n";
+    let text = ROUTE;
     let (status, answer) = put(&hosts[0], path, &bob.document_as("k2", 1, text));
     assert_eq!(status, 200, "{answer}");
     eventually("bob's document is everywhere", Duration::from_secs(10), || {

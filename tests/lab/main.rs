@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod apply;
+#[cfg(test)]
 mod bad_input;
 mod bundles;
 #[cfg(test)]

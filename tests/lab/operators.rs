@@ -14,6 +14,10 @@ use starling_model::{Document, DocumentKey, Generation, NodeName, Revocation};
 
 use crate::agent::{Host, Mesh, eventually, starling_in, three};
 
+/// A document that every agent can read.
+pub(crate) const ROUTE: &str = "apiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {name: orders}\nspec:\n  \
+    parentRefs: [{kind: Service, name: orders}]\n  rules: [{backendRefs: [{name: orders}]}]\n";
+
 /// An operator at its desk: the key, and the bundle that names it.
 pub(crate) struct Operator {
     pub(crate) key: OperatorKey,
@@ -93,7 +97,7 @@ fn documents_reach_all_and_survive_them_all() {
     let alice = Operator::of(&mesh);
     let mut hosts = three(&mesh, "lan", |_| String::new());
     let path = "/v1/config/httproute/default/orders";
-    let text = "kind: HTTPRoute\nmetadata: {name: orders}\n";
+    let text = ROUTE;
     let (status, answer) = put(&hosts[0], path, &alice.document(1, text));
     assert_eq!(status, 200, "{answer}");
     let (_, took) = eventually("all hold generation 1", Duration::from_secs(10), || {
@@ -111,7 +115,7 @@ fn documents_reach_all_and_survive_them_all() {
     });
     let (status, problem) = put(&hosts[2], path, &alice.document(1, text));
     assert_eq!((status, &problem["code"]), (409, &json!("ST0412")), "{problem}");
-    let (status, problem) = put(&hosts[2], path, &alice.document(2, "kind: HTTPRoute\n"));
+    let (status, problem) = put(&hosts[2], path, &alice.document(2, &format!("# again\n{ROUTE}")));
     assert_eq!((status, &problem["code"]), (409, &json!("ST0413")), "{problem}");
     let mut forged = alice.document(3, text);
     forged["signature"] = json!(BASE64.encode([7; 64]));

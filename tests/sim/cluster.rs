@@ -20,7 +20,7 @@ use crate::lifeguard::detection::Ladder;
 use crate::names::{NameId, Names};
 use crate::network::{Link, Network};
 use crate::shell::{Connection, Dial, DialId, Happening};
-use crate::slots::Workers;
+use crate::slots::{SLOT, Workers};
 use crate::trace::{Trace, TraceHash};
 use crate::turn::{Input, Process};
 
@@ -104,6 +104,8 @@ pub struct Setup {
     /// How long a driver gathers inputs for one turn. Nothing in most runs: each input has a turn of its own. Large runs
     /// have slots, whose agents think on all cores.
     pub slot: Duration,
+    /// Told of each virtual second that passed.
+    pub progress: fn(SimTime),
 }
 
 impl Setup {
@@ -111,7 +113,22 @@ impl Setup {
     #[must_use]
     pub fn lan(seed: u64) -> Self {
         let (idle, crypto) = (Duration::from_secs(60), Duration::from_micros(300));
-        Self { seed, config: SwimConfig::lan(), link: Link::site(), idle, crypto, disks: true, slot: Duration::ZERO }
+        Self {
+            seed,
+            config: SwimConfig::lan(),
+            link: Link::site(),
+            idle,
+            crypto,
+            disks: true,
+            slot: Duration::ZERO,
+            progress: |_| {},
+        }
+    }
+
+    /// One site too large to give each input a turn: in slots, on all cores, and hosts keep nothing on disk.
+    #[must_use]
+    pub fn large(seed: u64) -> Self {
+        Self { disks: false, slot: SLOT, ..Self::lan(seed) }
     }
 
     /// One site with the quick settings.
@@ -495,6 +512,9 @@ impl Sim {
                 return None;
             }
             self.run_to(self.now.after(STEP).min(end));
+            if self.now.elapsed().subsec_nanos() < STEP.subsec_nanos() {
+                (self.setup.progress)(self.now);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! `cargo run --release -p starling-tests --bin simulate -- --scenario crash --nodes 32 --seed 7`
 
 use std::fs;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -128,9 +129,13 @@ fn write_report(file: &Path, scope: &Scope) -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a command for people: what it prints is its result")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command for people: its result, and how far it is")]
 fn run(scenario: &'static Scenario, nodes: usize, seed: u64, story: bool) -> Result<Report, String> {
-    let outcome = scenario.run(nodes, seed);
+    let watched = io::stderr().is_terminal();
+    let outcome = scenario.run_telling(nodes, seed, if watched { |time| eprint!("\r{time:>12}") } else { |_| {} });
+    if watched {
+        eprint!("\r{:>12}\r", "");
+    }
     if story {
         let lines = match &outcome {
             Ok(report) => &report.lines,

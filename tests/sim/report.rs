@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use starling_gossip::SwimConfig;
 
 use crate::cluster::Setup;
-use crate::figures::{Figures, Plan, measure, percentile};
+use crate::figures::{Figures, Plan, measure, peak_bytes, percentile};
 use crate::lifeguard::interval::{self, Cell};
 use crate::lifeguard::{Size, configurations};
+use crate::scenario;
 
 /// A part of the report: its heading and how its text comes about.
 pub type Section = (&'static str, fn(&Scope) -> Result<String, String>);
@@ -17,6 +18,7 @@ pub type Section = (&'static str, fn(&Scope) -> Result<String, String>);
 /// All parts, in their order.
 pub const SECTIONS: &[Section] = &[
     ("Meshes of one site", meshes),
+    ("One member in 50 is lost at once", losses),
     ("One of 25 crashes, preset `fast`", crash_of_25),
     ("The Lifeguard paper's false positives and load", anomalies),
 ];
@@ -98,12 +100,16 @@ fn plans(nodes: usize) -> (u64, Plan) {
     }
 }
 
+/// Larger meshes run in slots of a millisecond, on all cores.
+const SLOTTED_ABOVE: usize = 1_000;
+
 /// Forming, detection, dissemination, cost at rest, the simulator's speed.
 fn meshes(scope: &Scope) -> Result<String, String> {
     let mut rows: Vec<(u64, Vec<Figures>)> = Vec::new();
     for nodes in &scope.sizes {
         let (seeds, plan) = plans(*nodes);
-        let all = (scope.seed..scope.seed + seeds).map(|seed| measure(Setup::lan(seed), &plan));
+        let setup = if *nodes > SLOTTED_ABOVE { Setup::large } else { Setup::lan };
+        let all = (scope.seed..scope.seed + seeds).map(|seed| measure(setup(seed), &plan));
         rows.push((seeds, all.collect::<Result<_, _>>()?));
     }
     let mut text = String::from(
@@ -172,6 +178,35 @@ fn meshes(scope: &Scope) -> Result<String, String> {
 
 fn mean(all: &[Figures], part: impl Fn(&Figures) -> f64) -> f64 {
     all.iter().map(part).sum::<f64>() / all.len().max(1) as f64
+}
+
+/// The largest mesh forms, loses many members and agrees again: how long that takes, here and there, and what it costs.
+fn losses(scope: &Scope) -> Result<String, String> {
+    let mut text = String::from(
+        "`simulate --scenario large --nodes N`: 500 agents start in each second with eight seeds, and 5 s after all agree \
+         one in 50 crashes. Times in virtual seconds but for the last but one column.\n\n\
+         | nodes | seed | formed after the last start | all know who is lost | one view again | deaths of the living | \
+         trace | real s | peak memory, MiB |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let large = scenario::find("large").ok_or("there is no such scenario")?;
+    for nodes in scope.sizes.iter().filter(|nodes| **nodes >= SLOTTED_ABOVE) {
+        let begin = Instant::now();
+        let report = large.run(*nodes, scope.seed).map_err(|broken| broken.to_string())?;
+        let real = begin.elapsed().as_secs_f64();
+        let time = |what: &str| report.time(what).map_or_else(|| "-".to_owned(), seconds);
+        let _ = writeln!(
+            text,
+            "| {nodes} | {} | {} | {} | {} | {} | {} | {real:.0} | {} |",
+            scope.seed,
+            time("formed after the last start"),
+            time("all know who is lost"),
+            time("one view again"),
+            report.deaths.1,
+            report.trace,
+            peak_bytes() >> 20,
+        );
+    }
+    Ok(text)
 }
 
 /// Seeds of the meshes of 25.

@@ -193,7 +193,16 @@ impl Scenario {
     /// # Errors
     /// With everything that did not hold.
     pub fn run(&'static self, nodes: usize, seed: u64) -> Result<Report, Box<Broken>> {
-        let mut run = Run { sim: Sim::new((self.setup)(seed)), nodes, times: Vec::new() };
+        self.run_telling(nodes, seed, |_| {})
+    }
+
+    /// Runs it; `progress` is told of virtual seconds that pass while something is awaited.
+    ///
+    /// # Errors
+    /// With everything that did not hold.
+    pub fn run_telling(&'static self, nodes: usize, seed: u64, progress: fn(SimTime)) -> Result<Report, Box<Broken>> {
+        let setup = Setup { progress, ..(self.setup)(seed) };
+        let mut run = Run { sim: Sim::new(setup), nodes, times: Vec::new() };
         let outcome = (self.run)(&mut run);
         let Run { sim, times, .. } = run;
         let trace = sim.trace_hash();

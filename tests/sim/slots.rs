@@ -4,12 +4,16 @@
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
+use std::time::Duration;
 
 use crate::anomaly::Anomaly;
 use crate::clock::SimTime;
 use crate::cluster::{HostId, Sim};
 use crate::parallel;
 use crate::turn::{Moment, Process};
+
+/// How often the driver of a large run looks at its socket: a hundredth of what is measured there.
+pub(crate) const SLOT: Duration = Duration::from_millis(1);
 
 /// Fewer turns are not worth waking another thread for.
 const SHARED_MIN: usize = 8;

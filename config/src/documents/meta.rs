@@ -1,7 +1,7 @@
 //! What every document begins with: `apiVersion`, `kind`, `metadata`; and which kinds there are.
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling_model::codes;
 use starling_model::{DocumentKey, DocumentKind, DocumentName, Namespace};
@@ -91,6 +91,12 @@ const KINDS: &[(ApiVersion, &str, Kind)] = &[
     (ApiVersion::Starling, "ExternalService", Kind::Unread),
     (ApiVersion::Starling, "Gateway", Kind::Unread),
 ];
+
+/// Every kind that is taken, once each, in the order of the alphabet.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let taken = KINDS.iter().filter(|(_, _, kind)| *kind != Kind::Later).map(|(_, name, _)| *name);
+    taken.collect::<BTreeSet<_>>().into_iter()
+}
 
 /// What a cluster writes into `metadata` by itself, so that an exported object is read as it stands.
 const CLUSTER_FIELDS: &[&str] = &[

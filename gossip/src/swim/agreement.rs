@@ -53,10 +53,24 @@ impl Swim {
 
     /// A peer told its roots. Whether to compare is left to its next ack: while a change spreads, roots differ.
     pub(super) fn on_roots(&mut self, from: &NodeName, roots: Roots) {
-        match self.members.get_mut(from) {
-            Some(member) => member.contact_mut().roots = Some(roots),
-            None => self.stats.drop(Drop::UnknownSubject),
+        if self.note_roots(from, roots).is_none() {
+            self.stats.drop(Drop::UnknownSubject);
         }
+    }
+
+    /// Keeps the roots that a peer told; `None` when there is no such member.
+    pub(super) fn note_roots(&mut self, from: &NodeName, roots: Roots) -> Option<()> {
+        let before = self.members.get_mut(from)?.contact_mut().roots.replace(roots);
+        if before.map(|before| before.documents) != Some(roots.documents) {
+            self.operators.heard = self.operators.heard.wrapping_add(1);
+        }
+        Some(())
+    }
+
+    /// Changes whenever a peer tells another documents root than before, so that a snapshot of who agrees can follow.
+    #[must_use]
+    pub fn roots_heard(&self) -> u64 {
+        self.operators.heard
     }
 
     /// An ack showed other documents than ours: compare, unless it settles within two windows.

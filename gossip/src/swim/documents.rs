@@ -47,6 +47,8 @@ pub(super) struct Operators {
     pub(super) rejudging: super::rejudging::Rejudging,
     /// The root that linked peers were told last, besides in acks.
     pub(super) told: u64,
+    /// How often a peer told another documents root than before.
+    pub(super) heard: u64,
     /// Our former roots, and when they ceased to be ours.
     pub(super) past: VecDeque<(Instant, u64)>,
 }

@@ -384,6 +384,20 @@ fn another_root_in_an_ack_ends_in_a_comparison_soon() {
     assert!(after - before <= 6, "{} comparisons at rest", after - before);
 }
 
+/// A snapshot of who agrees is made anew when this number moves, so it moves with each peer that follows, and not at rest.
+#[test]
+fn the_count_of_roots_heard_moves_with_every_peer_that_follows_and_rests_otherwise() {
+    let mut mesh = ready(4);
+    mesh.run(MS(3_000));
+    let heard = |mesh: &Mesh| mesh.nodes[&node("n1")].swim.roots_heard();
+    let before = heard(&mesh);
+    mesh.run(MS(5_000));
+    assert_eq!(heard(&mesh), before, "acks tell the same again");
+    assert!(accepted(&mesh.submit("n1", &[document("a", 1, None)])));
+    mesh.run(MS(500));
+    assert_eq!(heard(&mesh), before + 3);
+}
+
 /// Every document goes to each target at most once, whatever the order of news.
 #[test]
 fn no_version_is_told_twice_to_one_target() {

@@ -8,9 +8,10 @@ use starling_model::{MemberState, NodeName};
 
 use super::Swim;
 use crate::action::ExchangeId;
-use crate::anti_entropy::{Purpose, compare_member};
+use crate::anti_entropy::{Holding, Purpose, compare_member};
 use crate::broadcasts::Subject;
 use crate::limits::{EXCHANGES_MAX, EXCHANGES_PER_PEER_MAX, WANT_ITEMS_MAX};
+use crate::members::Member;
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{MemberDigest, Message, Want};
@@ -75,11 +76,11 @@ impl Swim {
                 continue;
             }
             let held = self.members.get(&theirs.name).filter(|member| member.state != MemberState::Joining);
-            let ours = held.map(|member| member.digest(&theirs.name));
-            if ours.as_ref().is_some_and(|ours| ours.proof == theirs.proof) {
+            let ours = held.map(Member::holding);
+            if ours.is_some_and(|ours| ours.proof == theirs.proof) {
                 self.broadcasts.heard(&Subject::Life(theirs.name.clone()), from);
                 self.stats.drop(Drop::Duplicate);
-            } else if !compare_member(ours.as_ref(), Some(theirs)).want {
+            } else if !compare_member(ours, Some(Holding::listed(theirs))).want {
                 self.stats.drop(Drop::Stale);
             } else if !self.room.holds(theirs.proof) {
                 self.want(Want::Member(theirs.name.clone()), from, now);

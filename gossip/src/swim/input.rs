@@ -229,9 +229,8 @@ impl Swim {
             Message::LeaveAck => self.on_leave_ack(&key, now),
             Message::Busy => self.on_busy(&key, now),
             Message::SyncOpen { roots } => {
-                if let Some(member) = self.members.get_mut(from) {
-                    member.contact_mut().roots = Some(roots);
-                }
+                // Who asks for a comparison may be unknown yet.
+                let _ = self.note_roots(from, roots);
                 self.on_listing(&key, |listing| {
                     listing.root = Some(roots.documents);
                     true

@@ -65,7 +65,7 @@ impl Swim {
 
     fn admit_member(&mut self, name: &NodeName, life: Life, signed: &SignedLife, source: &Source, now: Instant) {
         let (proof, announced) = self.hold_life(signed);
-        let mut member = Member::new(life, proof, announced, now);
+        let mut member = Member::new(name, life, proof, announced, now);
         let restored = self.restored.remove(name).filter(|_| source.via == Via::Snapshot);
         if let Some((_, Some(address))) = restored {
             member.observe(address);

@@ -232,11 +232,13 @@ impl Swim {
 
     /// A peer proved itself on a path of our own.
     fn seen(&mut self, from: &NodeName, roots: Roots, now: Instant) {
+        if self.note_roots(from, roots).is_none() {
+            return;
+        }
         let Some(member) = self.members.get_mut(from) else { return };
         let contact = member.contact_mut();
         contact.last_seen = Some(now);
         (contact.missed, contact.owed) = (0, None);
-        contact.roots = Some(roots);
         let alive = member.state == MemberState::Alive;
         match (alive, roots.state == self.roots().state) {
             (true, true) => self.in_step(),

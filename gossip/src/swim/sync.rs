@@ -1,6 +1,5 @@
 //! Comparisons on streams: with each new peer once, then at intervals, and when an ack shows another root.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
@@ -8,7 +7,7 @@ use starling_model::{MemberState, NodeName, RecordKind};
 
 use super::{Phase, Swim, Synced};
 use crate::action::ExchangeId;
-use crate::anti_entropy::{Exchange, Listing, Purpose, compare_member};
+use crate::anti_entropy::{Exchange, Holding, Listing, Purpose, compare_member};
 use crate::digest::Mask;
 use crate::limits::{
     BUCKETS, DIGEST_ITEMS_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, OUTBOUND_SYNCS_MAX, PLAIN_DIGEST_MAX, WANT_ITEMS_MAX,
@@ -206,7 +205,7 @@ impl Swim {
         let mut members: Vec<MemberDigest> = self
             .members
             .iter()
-            .filter(|(name, member)| member.state != MemberState::Joining && mask.holds(name))
+            .filter(|(_, member)| member.state != MemberState::Joining && mask.has(member.bucket()))
             .map(|(name, member)| member.digest(name))
             .collect();
         members.extend(self.own_digest().filter(|_| mask.holds(&self.me.name)));
@@ -286,18 +285,8 @@ impl Swim {
 
     fn differences(&self, listing: &Listing, mask: Mask, mut bytes: usize) -> Vec<Message> {
         let (mut sends, mut wants) = (Vec::new(), Vec::new());
-        let own = self.own_digest();
-        let mut names: BTreeSet<&NodeName> =
-            self.members.iter().map(|(name, _)| name).chain(own.iter().map(|own| &own.name)).collect();
-        names.extend(listing.members.keys());
-        for name in names.into_iter().filter(|name| mask.holds(name)) {
-            let ours = match &own {
-                Some(own) if own.name == *name => Some(own.clone()),
-                Some(_) | None => self.members.get(name).map(|member| member.digest(name)),
-            };
-            let ours = ours.filter(|ours| ours.state != MemberState::Joining);
-            let theirs = listing.members.get(name);
-            let difference = compare_member(ours.as_ref(), theirs);
+        let mut compare = |name: &NodeName, ours: Option<Holding>, theirs: Option<&MemberDigest>| {
+            let difference = compare_member(ours, theirs.map(Holding::listed));
             if difference.want {
                 wants.push(Want::Member(name.clone()));
             }
@@ -307,6 +296,25 @@ impl Swim {
                 bytes += entry.iter().map(wire::expected_len).sum::<usize>();
                 sends.extend(entry);
             }
+        };
+        let me = &self.me.name;
+        if mask.holds(me) {
+            let own = self.own_digest();
+            compare(me, own.as_ref().map(Holding::listed), listing.members.get(me));
+        }
+        // Both are in the order of names.
+        let mut listed = listing.members.iter().filter(|(name, _)| *name != me).peekable();
+        for (name, member) in self.members.iter().filter(|(_, member)| mask.has(member.bucket())) {
+            while let Some((other, theirs)) = listed.next_if(|(other, _)| *other < name) {
+                if mask.holds(other) {
+                    compare(other, None, Some(theirs));
+                }
+            }
+            let theirs = listed.next_if(|(other, _)| *other == name).map(|(_, theirs)| theirs);
+            compare(name, Some(member.holding()).filter(|ours| ours.claim.state != MemberState::Joining), theirs);
+        }
+        for (name, theirs) in listed.filter(|(name, _)| mask.holds(name)) {
+            compare(name, None, Some(theirs));
         }
         for (owner, kind, shard, held) in self.records.iter().filter(|(owner, ..)| mask.holds(owner)) {
             match listing.records.get(&(owner.clone(), kind, shard)) {

@@ -3,7 +3,11 @@
 //! The agent holds no operator's key. What comes in is judged by the trust bundle in force, kept on disk before it is
 //! answered, and only then told to the mesh.
 
+pub mod dry_run;
+mod readable;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
@@ -16,6 +20,7 @@ use bytes::Bytes;
 use starling_gossip::{DocumentView, RevocationView, SubmitProblem, SubmitRefused, Submitted, Void};
 use starling_identity::CertificateList;
 use starling_identity::chain::{Merged, UpdateRefused};
+use starling_model::mesh::hex;
 use starling_model::{Code, DocumentKey, Generation, KeyId, codes};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -23,12 +28,14 @@ use tokio::time::timeout;
 use super::Shared;
 use super::answer::{self, read};
 use super::body::read_object;
+use super::convergence::Laggards;
 use super::problem::Refusal;
 use super::query::Query;
 use super::views::{
-    ApplyRequest, BundleForm, Document, DocumentBatch, DocumentPage, DocumentVersion, Envelope, InUse, ProblemPart,
+    ApplyRequest, BundleForm, Document, DocumentBatch, DocumentPage, DocumentVersion, Envelope, ProblemPart,
     SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation, kind,
 };
+use crate::mesh_view::MeshView;
 use crate::store::Durability;
 use crate::tasks::gossip::{AnyCase, History, MeshCommand, Submission};
 use crate::telemetry::time::{Clocks, rfc3339_millis};
@@ -104,13 +111,15 @@ pub async fn list(
     let page = Page::read(&Query::read(query.as_deref(), &["limit", "cursor"])?)?;
     let view = state.view.load();
     let (documents, next) = page.of(&view.documents);
-    let items = documents.iter().map(|document| show(&state, document, Part::Head)).collect();
+    let desk = Desk::of(&state);
+    let items = documents.iter().map(|document| desk.show(document, Part::Head)).collect();
     let link = next.as_ref().map(|cursor| page.link("/v1/config", cursor));
     let answer = read(&state, &headers, kind::DOCUMENT_LIST, DocumentPage { items, next });
     Ok(answer::linked(answer, link.as_deref()))
 }
 
 /// One document with its source, its signed form and its history: as it is in use, or of one generation that is held.
+/// A deletion that is in use is shown only with `held=true`: who signs the next generation has to know its number.
 ///
 /// # Errors
 /// 404 when no such document is in use, or when that generation is not held (any more); 503 when the mesh task does not
@@ -121,22 +130,36 @@ pub async fn get(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let query = Query::read(query.as_deref(), &["generation"])?;
+    let query = Query::read(query.as_deref(), &["generation", "held"])?;
     let generation = query.get("generation").map(read_generation).transpose()?;
+    let held_too = match query.get("held") {
+        None => false,
+        Some("true") => true,
+        Some(other) => return Err(Refusal::malformed(format!("held={other}: true is known"))),
+    };
     let wanted = AnyCase { kind: what, namespace, name };
-    let (reply, held) = oneshot::channel();
-    if !state.mesh.offer(MeshCommand::History { wanted: wanted.clone(), reply }) {
-        return Err(silent());
-    }
-    let history = timeout(DEADLINE, held).await.map_err(|_| silent())?.map_err(|_| silent())?;
+    let history = history(&state, wanted.clone()).await?;
     let shown = match generation {
-        None => history.used.as_ref().filter(|used| !used.deleted),
+        None => history.used.as_ref().filter(|used| held_too || !used.deleted),
         Some(generation) => history.versions.iter().find(|one| one.version.generation == generation),
     };
     match shown {
-        Some(shown) => Ok(read(&state, &headers, kind::DOCUMENT, show(&state, shown, Part::Whole(&history)))),
+        Some(shown) => {
+            let held_back = readable::held_back(shown).await;
+            let document = Desk::of(&state).show(shown, Part::Whole(&history));
+            Ok(read(&state, &headers, kind::DOCUMENT, Document { held_back, ..document }))
+        }
         None => Err(not_held(&wanted, generation, &history)),
     }
+}
+
+/// All that is held of one document.
+async fn history(state: &Shared, wanted: AnyCase) -> Result<History, Refusal> {
+    let (reply, held) = oneshot::channel();
+    if !state.mesh.offer(MeshCommand::History { wanted, reply }) {
+        return Err(silent());
+    }
+    timeout(DEADLINE, held).await.map_err(|_| silent())?.map_err(|_| silent())
 }
 
 fn not_held(wanted: &AnyCase, generation: Option<Generation>, history: &History) -> Refusal {
@@ -167,7 +190,8 @@ fn silent() -> Refusal {
 /// Takes the documents of one `apply`.
 ///
 /// # Errors
-/// 400 for a malformed body; 403, 409, 422 or 507 for what was refused, with each problem; then nothing is kept.
+/// 400 for a malformed body; 422 with every problem of every text when one of them is no document of its header; 403, 409,
+/// 422 or 507 for what was refused, with each problem. Nothing of it is kept then.
 pub async fn apply(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let request: ApplyRequest = read_object(body, r#"{"documents": [{"format": "starling-document/1", …}]}"#).await?;
     take(&state, &headers, request.documents).await
@@ -199,9 +223,11 @@ async fn take(state: &Shared, headers: &HeaderMap, forms: Vec<SignedForm>) -> Re
         return Err(Refusal::malformed("no documents"));
     }
     let documents = forms.iter().map(sealed_document).collect::<Result<Vec<_>, _>>()?;
+    readable::check(&documents).await?;
     let versions = submit(state, Submission::Documents(documents.clone())).await?;
     let views = documents.iter().zip(versions).filter_map(|(bytes, version)| view_of(bytes, version));
-    let items = views.map(|view| show(state, &view, Part::Head)).collect();
+    let desk = Desk::of(state);
+    let items = views.map(|view| desk.show(&view, Part::Head)).collect();
     let page = DocumentPage { items, next: None };
     let envelope = Envelope::new(kind::DOCUMENT_LIST, answer::view(state, &Clocks::read()), page);
     Ok(answer::render(headers, StatusCode::OK, &envelope))
@@ -444,44 +470,60 @@ enum Part<'a> {
     Whole(&'a History),
 }
 
-fn show(state: &Shared, document: &DocumentView, part: Part<'_>) -> Document {
-    let view = state.view.load();
-    let agreement = view.agreement();
-    let generation = document.version.generation;
-    let (conflict, history) = match part {
-        Part::Head => {
-            let contents = view.conflicts.get(&document.key).map(Vec::as_slice).unwrap_or_default();
-            let is_shown = contents.iter().any(|one| one.version == document.version);
-            (is_shown.then(|| contents.iter().map(|one| brief(state, one, contents, &view.documents)).collect()), None)
+/// What every document of one answer is shown by.
+struct Desk<'a> {
+    state: &'a Shared,
+    view: Arc<MeshView>,
+    behind: Laggards,
+}
+
+impl<'a> Desk<'a> {
+    fn of(state: &'a Shared) -> Self {
+        let view = state.view.load_full();
+        let behind = Laggards::of(&view);
+        Self { state, view, behind }
+    }
+
+    fn show(&self, document: &DocumentView, part: Part<'_>) -> Document {
+        let (state, view) = (self.state, &self.view);
+        let generation = document.version.generation;
+        let (conflict, history) = match part {
+            Part::Head => {
+                let contents = view.conflicts.get(&document.key).map(Vec::as_slice).unwrap_or_default();
+                let is_shown = contents.iter().any(|one| one.version == document.version);
+                let briefs = || contents.iter().map(|one| brief(state, one, contents, &view.documents)).collect();
+                (is_shown.then(briefs), None)
+            }
+            Part::Whole(held) => {
+                let all: Vec<DocumentVersion> =
+                    held.versions.iter().map(|one| brief(state, one, &held.versions, held.used.as_slice())).collect();
+                let with_source = |(one, version): (&DocumentView, &DocumentVersion)| DocumentVersion {
+                    source: Some(text_of(one)),
+                    ..version.clone()
+                };
+                let contents = held.versions.iter().zip(&all).filter(|(one, _)| one.version.generation == generation);
+                let contents: Vec<DocumentVersion> = contents.map(with_source).collect();
+                ((contents.len() > 1).then_some(contents), Some(all))
+            }
+        };
+        let is_whole = history.is_some();
+        Document {
+            document_kind: document.key.kind.to_string(),
+            namespace: document.key.namespace.to_string(),
+            name: document.key.name.to_string(),
+            generation: generation.get(),
+            deleted: document.deleted,
+            batch: document.batch.map(|batch| DocumentBatch { hash: batch.id.to_string(), count: batch.count.get() }),
+            signer: signer(state, document.version.signer),
+            signed_at: signed_at(document.signed_at),
+            digest: document.version.hash.to_string(),
+            held_back: None,
+            in_use: self.behind.in_use(&document.key, generation),
+            conflict,
+            history,
+            source: is_whole.then(|| text_of(document)),
+            envelope: is_whole.then(|| form_of(DOCUMENT_FORMAT, document.version.signer, &document.envelope)),
         }
-        Part::Whole(held) => {
-            let all: Vec<DocumentVersion> =
-                held.versions.iter().map(|one| brief(state, one, &held.versions, held.used.as_slice())).collect();
-            let with_source = |(one, version): (&DocumentView, &DocumentVersion)| DocumentVersion {
-                source: Some(text_of(one)),
-                ..version.clone()
-            };
-            let contents = held.versions.iter().zip(&all).filter(|(one, _)| one.version.generation == generation);
-            let contents: Vec<DocumentVersion> = contents.map(with_source).collect();
-            ((contents.len() > 1).then_some(contents), Some(all))
-        }
-    };
-    let is_whole = history.is_some();
-    Document {
-        document_kind: document.key.kind.to_string(),
-        namespace: document.key.namespace.to_string(),
-        name: document.key.name.to_string(),
-        generation: generation.get(),
-        deleted: document.deleted,
-        batch: document.batch.map(|batch| DocumentBatch { hash: batch.id.to_string(), count: batch.count.get() }),
-        signer: signer(state, document.version.signer),
-        signed_at: signed_at(document.signed_at),
-        digest: document.version.hash.to_string(),
-        in_use: InUse { alive: agreement.alive, same: agreement.same },
-        conflict,
-        history,
-        source: is_whole.then(|| text_of(document)),
-        envelope: is_whole.then(|| form_of(DOCUMENT_FORMAT, document.version.signer, &document.envelope)),
     }
 }
 
@@ -510,6 +552,7 @@ fn show_trust(state: &Shared) -> Trust {
         key_id: operator.key_id(),
         name: operator.name.clone(),
         roles: operator.roles.to_string(),
+        public_key: hex(&operator.key),
     });
     let revocation = |view: &RevocationView| TrustRevocation {
         node: view.revocation.node.to_string(),
@@ -520,6 +563,7 @@ fn show_trust(state: &Shared) -> Trust {
         signed_at: signed_at(view.revocation.signed_at),
     };
     Trust {
+        mesh_id: hex(&bundle.mesh_id.0),
         bundle_sequence: bundle.sequence,
         operators: operators.collect(),
         revocations: state.view.load().revocations.iter().map(revocation).collect(),

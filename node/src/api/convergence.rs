@@ -4,11 +4,13 @@
 //! root uses what we use; one with a former root of ours uses what we used then; of one with any other root nothing is
 //! known about a single document, and it is named as such rather than counted in.
 
+use std::sync::Arc;
+
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use starling_gossip::{DocumentView, MemberView};
-use starling_model::Generation;
+use starling_gossip::DocumentView;
+use starling_model::{DocumentKey, Generation};
 
 use super::Shared;
 use super::answer::{self, read};
@@ -38,60 +40,81 @@ pub async fn get(
 }
 
 /// A live member that does not hold what we hold, and what it uses as far as its root tells.
-struct Laggard<'a> {
-    member: &'a MemberView,
-    used: Option<&'a Used>,
+struct Laggard {
+    node: String,
+    used: Option<Arc<Used>>,
     since: Option<String>,
+}
+
+/// All of them.
+pub(super) struct Laggards {
+    alive: u64,
+    all: Vec<Laggard>,
+}
+
+impl Laggards {
+    pub(super) fn of(view: &MeshView) -> Self {
+        let behind = view.alive().filter(|member| !view.agrees(member)).map(|member| Laggard {
+            node: member.name.to_string(),
+            used: member.documents_root.and_then(|root| view.roots.used(root)),
+            since: view.roots.since(&member.name).map(rfc3339_millis),
+        });
+        Self { all: behind.collect(), alive: view.agreement().alive }
+    }
+
+    /// Those that are not known to use this generation of a document or a later one, with the one that they use.
+    fn behind(
+        &self,
+        key: &DocumentKey,
+        ours: Generation,
+    ) -> impl Iterator<Item = (&Laggard, Option<Option<Generation>>)> {
+        self.all.iter().filter_map(move |laggard| {
+            let theirs = laggard.used.as_ref().map(|used| used.get(key).copied());
+            // It lacks another document, or a revocation.
+            let is_there = theirs.flatten().is_some_and(|theirs| theirs >= ours);
+            (!is_there).then_some((laggard, theirs))
+        })
+    }
+
+    /// How many live members use this generation of a document or a later one.
+    pub(super) fn in_use(&self, key: &DocumentKey, ours: Generation) -> InUse {
+        let behind = u64::try_from(self.behind(key, ours).count()).unwrap_or(u64::MAX);
+        InUse { alive: self.alive, same: self.alive.saturating_sub(behind) }
+    }
 }
 
 fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
     let agreement = view.agreement();
-    let laggards: Vec<Laggard<'_>> = view
-        .alive()
-        .filter(|member| !view.agrees(member))
-        .map(|member| Laggard {
-            member,
-            used: member.documents_root.and_then(|root| view.roots.used(root)),
-            since: view.roots.since(&member.name).map(rfc3339_millis),
-        })
-        .collect();
+    let laggards = Laggards::of(view);
     Convergence {
         documents_root: format!("{:016x}", view.documents_root),
         share: agreement.share(),
         in_use: InUse { alive: agreement.alive, same: agreement.same },
         behind: agreement.behind,
         behind_count: agreement.behind_count,
-        items: documents.iter().map(|document| one(document, agreement.alive, &laggards)).collect(),
+        items: documents.iter().map(|document| one(document, &laggards)).collect(),
         next: None,
     }
 }
 
-fn one(document: &DocumentView, alive: u64, laggards: &[Laggard<'_>]) -> DocumentConvergence {
-    let ours = document.version.generation;
-    let mut behind = Vec::new();
-    let mut behind_count = 0;
-    for laggard in laggards {
-        let (state, generation) = match laggard.used.map(|used| used.get(&document.key).copied()) {
-            // It lacks another document, or a revocation.
-            Some(Some(theirs)) if theirs >= ours => continue,
-            Some(theirs) => ("behind", theirs.map(Generation::get)),
-            None => ("unknown", None),
-        };
-        behind_count += 1;
-        if behind.len() < BEHIND_NAMES_MAX {
-            let (node, since) = (laggard.member.name.to_string(), laggard.since.clone());
-            behind.push(MemberConvergence { node, state: state.to_owned(), generation, since });
-        }
-    }
+fn one(document: &DocumentView, laggards: &Laggards) -> DocumentConvergence {
+    let (key, ours) = (&document.key, document.version.generation);
+    let tell = |(laggard, theirs): (&Laggard, Option<Option<Generation>>)| MemberConvergence {
+        node: laggard.node.clone(),
+        state: if theirs.is_some() { "behind" } else { "unknown" }.to_owned(),
+        generation: theirs.flatten().map(Generation::get),
+        since: laggard.since.clone(),
+    };
+    let in_use = laggards.in_use(key, ours);
     DocumentConvergence {
-        document_kind: document.key.kind.to_string(),
-        namespace: document.key.namespace.to_string(),
-        name: document.key.name.to_string(),
+        document_kind: key.kind.to_string(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
         generation: ours.get(),
         digest: document.version.hash.to_string(),
-        in_use: InUse { alive, same: alive.saturating_sub(behind_count) },
-        behind,
-        behind_count,
+        in_use,
+        behind: laggards.behind(key, ours).take(BEHIND_NAMES_MAX).map(tell).collect(),
+        behind_count: in_use.alive.saturating_sub(in_use.same),
     }
 }
 
@@ -99,6 +122,7 @@ fn one(document: &DocumentView, alive: u64, laggards: &[Laggard<'_>]) -> Documen
 mod tests {
     use std::time::{Instant, SystemTime};
 
+    use starling_gossip::MemberView;
     use starling_model::{BootEpoch, MemberState, NodeName};
 
     use super::*;

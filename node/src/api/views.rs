@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{
     ApplyRequest, BundleForm, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion,
-    InUse, MemberConvergence, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
+    DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, PlannedDocument, SignedForm, Signer, Trust,
+    TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
 pub use members::{
@@ -65,6 +66,8 @@ pub mod kind {
     pub const DOCUMENT: &str = "Document";
     /// `GET /v1/config/convergence`.
     pub const CONVERGENCE: &str = "Convergence";
+    /// `POST /v1/config/dry-run`.
+    pub const DRY_RUN: &str = "DryRun";
     /// `GET` and `PUT /v1/trust`.
     pub const TRUST: &str = "Trust";
     /// `GET /v1/certs`.

@@ -190,6 +190,11 @@ impl Client {
         Ok(Self { address, runtime })
     }
 
+    /// Whom it asks.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Asks, and makes an error of everything but success.
     ///
     /// # Errors

@@ -18,6 +18,13 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
+/// The same within a sentence: `40 s`.
+pub(crate) fn age_in_words(seconds: u64) -> String {
+    let mut text = age(seconds);
+    text.insert(text.len().saturating_sub(1), ' ');
+    text
+}
+
 /// A span in two units: `3d 4h`, `12m 5s`.
 pub(crate) fn span(seconds: u64) -> String {
     let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -108,6 +115,7 @@ mod tests {
         ] {
             assert_eq!((age(seconds).as_str(), span(seconds).as_str()), (short, long));
         }
+        assert_eq!((age_in_words(2), age_in_words(273_600)), ("2 s".to_owned(), "3 d".to_owned()));
         assert_eq!(seconds_between("2026-11-22T15:31:58Z", "2026-11-22T15:31:59.120Z"), Some(1));
         assert_eq!(seconds_between("2026-11-22T15:31:59Z", "2026-11-22T15:31:58Z"), Some(0));
         assert_eq!(seconds_between("yesterday", "2026-11-22T15:31:58Z"), None);

@@ -9,7 +9,7 @@ use crate::cli::output;
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Get started", &["demo", "trust", "join", "agent", "leave"]),
     ("See", &["status", "members", "services", "routes", "events"]),
-    ("Change", &["lint"]),
+    ("Change", &["apply", "get", "diff", "delete", "lint"]),
     ("Debug", &["ping"]),
     ("Shell", &["completions", "version", "help"]),
 ];

@@ -288,6 +288,8 @@ impl Mesh {
             let settings = layout::agent_toml(agent.number, self.ports);
             files::create(&places.agent_toml(), settings.as_bytes(), PUBLIC_FILE_MODE)?;
             files::make_dir(&agent.dir.join("services.d"), FOLDER_MODE)?;
+            // Beside the socket, where commands that sign look for it. Only a demo's agent may have it so near.
+            files::create_secret(&agent.dir.join("operator.key"), made.operator_key_pem.as_bytes())?;
         }
         Ok(())
     }

@@ -56,8 +56,8 @@ impl Roots {
 
     /// What a member with this root uses; `None` when we never held that set, or no longer know it.
     #[must_use]
-    pub fn used(&self, root: u64) -> Option<&Used> {
-        self.own.iter().rev().find(|(known, _)| *known == root).map(|(_, used)| used.as_ref())
+    pub fn used(&self, root: u64) -> Option<Arc<Used>> {
+        self.own.iter().rev().find(|(known, _)| *known == root).map(|(_, used)| Arc::clone(used))
     }
 
     /// Since when this member tells the root that it tells now, as seen here.

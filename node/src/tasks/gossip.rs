@@ -205,6 +205,8 @@ struct World {
     /// When the network was last told who is a member; news since then are in the flag.
     known_at: Instant,
     known_stale: bool,
+    /// Of the last turn, as the machine counts.
+    roots_heard: u64,
     trust: TrustChain,
     /// Hash of the bundle in force: the newest, unless that waits for its lists.
     in_force: [u8; 32],
@@ -245,6 +247,7 @@ pub async fn run(context: Context, inbox: Arc<Mutex<Inbox>>, epoch: BootEpoch, r
         published_at: now,
         known_at: now - KNOWN_PAUSE,
         known_stale: true,
+        roots_heard: 0,
         trust: TrustChain::open(context.store.state(), &context.identity.bundle()),
         in_force: context.identity.bundle().hash(),
         catching_up: CatchingUp::new(answers, random_seed()),
@@ -514,6 +517,9 @@ impl World {
     }
 
     fn publish(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) {
+        // Who waits for all members to agree sees it when they tell, and not a second later.
+        let heard = swim.roots_heard();
+        self.news.changed |= std::mem::replace(&mut self.roots_heard, heard) != heard;
         let due = if self.news.changed { self.published_at + PUBLISH_PAUSE } else { self.published_at + PUBLISH_IDLE };
         if now >= due {
             let mut view = self.news.view(swim, epoch, now);

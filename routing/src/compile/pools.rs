@@ -16,31 +16,64 @@ const SERVICE_LABEL: &str = "service";
 /// An announced service as a source of a pool: changes of its instances change the revision.
 pub(crate) type Source = (ServiceKey, u64);
 
-/// Which Services select instances of which announced service, whatever name these announce.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Selected {
-    /// By announced service: its revision, and the Services that select some of its instances.
-    feeds: BTreeMap<ServiceKey, (u64, Arc<[ServiceKey]>)>,
-    /// The same the other way round.
-    sources: BTreeMap<ServiceKey, Vec<Source>>,
+/// Which Services select instances of which announced service, whatever name these announce; in order of the latter.
+pub(crate) type Selected = Arc<[Feed]>;
+
+/// One announced service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Feed {
+    announced: Source,
+    /// The Services that select some of its instances.
+    fed: Arc<[ServiceKey]>,
 }
 
-impl Selected {
-    /// `previous` is of the same rules.
-    pub(super) fn new(registry: &Registry, rules: &Rules, previous: Option<&Self>) -> Self {
-        let mut selected = Self::default();
-        for (namespace, by_label) in &rules.selectors {
-            for (announced, revision) in registry.services_of(namespace) {
-                let held = previous.and_then(|held| held.feeds.get(announced)).filter(|(held, _)| *held == revision);
-                let fed = held.map_or_else(|| fed(registry, rules, by_label, announced), |(_, fed)| Arc::clone(fed));
-                for service in fed.iter() {
-                    selected.sources.entry(service.clone()).or_default().push((announced.clone(), revision));
+/// The sources of Services with a selector, where they may have changed.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    changed: BTreeMap<ServiceKey, Vec<Source>>,
+}
+
+/// Looks through what changed since `previous`, which is of the same rules; without it, through everything.
+pub(super) fn select(registry: &Registry, rules: &Rules, previous: Option<&Selected>) -> (Selected, Sources) {
+    let mut before = previous.map_or(&[][..], |held| held).iter().peekable();
+    let mut feeds: Vec<Feed> = Vec::with_capacity(before.len());
+    let mut changed: BTreeMap<ServiceKey, Vec<Source>> = BTreeMap::new();
+    if previous.is_none() {
+        let selecting = rules.selectors.values().flat_map(BTreeMap::values).flatten();
+        changed.extend(selecting.map(|service| (service.clone(), Vec::new())));
+    }
+    let mut touch = |fed: &[ServiceKey]| {
+        for service in fed {
+            changed.entry(service.clone()).or_default();
+        }
+    };
+    for (namespace, by_label) in &rules.selectors {
+        for (announced, revision) in registry.services_of(namespace) {
+            while let Some(gone) = before.next_if(|held| held.announced.0 < *announced) {
+                touch(&gone.fed);
+            }
+            let held = before.next_if(|held| held.announced.0 == *announced);
+            if let Some(held) = held.filter(|held| held.announced.1 == revision) {
+                feeds.push(held.clone());
+                continue;
+            }
+            let fed = fed(registry, rules, by_label, announced);
+            held.iter().for_each(|held| touch(&held.fed));
+            touch(&fed);
+            feeds.push(Feed { announced: (announced.clone(), revision), fed });
+        }
+    }
+    before.for_each(|gone| touch(&gone.fed));
+    if !changed.is_empty() {
+        for feed in &feeds {
+            for service in feed.fed.iter() {
+                if let Some(sources) = changed.get_mut(service) {
+                    sources.push(feed.announced.clone());
                 }
-                selected.feeds.insert(announced.clone(), (revision, fed));
             }
         }
-        selected
     }
+    (Arc::from(feeds), Sources { changed })
 }
 
 /// The Services that select an instance of `announced`; found by one label that each of them asks for.
@@ -78,7 +111,7 @@ fn has_all(announced: &Announcement, wanted: &Labels) -> bool {
 pub(super) fn services(
     registry: &Registry,
     rules: &Rules,
-    selected: &Selected,
+    selected: &Sources,
     previous: Option<&RouteTable>,
 ) -> Vec<Arc<Service>> {
     let mut before = previous.map_or(&[][..], |table| &table.services).iter().peekable();
@@ -107,7 +140,9 @@ pub(super) fn services(
         let held = before.next_if(|held| held.key == *key);
         let subsets = rules.subsets.get(key);
         let selects = spec.is_some_and(|spec| spec.selector.is_some());
-        let of_selector = if selects { Some(selected.sources.get(key).map_or(&[][..], Vec::as_slice)) } else { None };
+        // A Service with a selector that did not change has the sources it had.
+        let unchanged = held.map_or(&[][..], |held| &held.sources);
+        let of_selector = selects.then(|| selected.changed.get(key).map_or(unchanged, Vec::as_slice));
         let same_sources = held.is_some_and(|held| match of_selector {
             Some(sources) => held.sources == sources,
             None => match (held.sources.as_slice(), own) {

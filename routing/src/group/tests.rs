@@ -55,6 +55,39 @@ fn grpc() -> impl Strategy<Value = Conditions> {
     })
 }
 
+/// Matches that share two paths and differ in headers.
+fn tenants() -> impl Strategy<Value = Conditions> {
+    let value = prop_oneof![
+        4 => select(&["1", "2", "1, 2", ""][..]).prop_map(|text| TextMatch::Exact(text.to_owned())),
+        1 => Just(TextMatch::Pattern(Pattern::anywhere("^1").unwrap())),
+    ];
+    let one = (select(&["x-a", "x-b"][..]), value);
+    let headers = one.prop_map(|(name, value)| HeaderMatch { name: HeaderName::from_static(name), value });
+    let path = prop_oneof![
+        4 => Just(PathCondition::Prefix(PathPrefix::new("/"))),
+        1 => Just(PathCondition::Pattern(Pattern::whole("/a.*").unwrap())),
+        1 => Just(PathCondition::Exact("/a".to_owned())),
+    ];
+    let method = proptest::option::of(Just(Method::GET));
+    (path, method, proptest::collection::vec(headers, 0..3)).prop_map(|(path, method, mut headers)| {
+        headers.dedup_by(|a, b| a.name == b.name);
+        Conditions { path, method, headers, query: Vec::new() }
+    })
+}
+
+fn tenant_request() -> impl Strategy<Value = Request> {
+    let header = (select(&["x-a", "x-b"][..]), select(&["1", "2", ""][..]));
+    let headers = proptest::collection::vec(header, 0..4);
+    let method = select(&[Method::GET, Method::POST][..]);
+    (method, select(&["/", "/a", "/b"][..]), headers).prop_map(|(method, path, pairs)| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        Request { method, path, query: None, headers }
+    })
+}
+
 /// Up to 12 rules of 3 routes, each with its own place.
 fn rules(conditions: impl Strategy<Value = Conditions>) -> impl Strategy<Value = Rules> {
     let matches = proptest::collection::vec(conditions, 0..4);
@@ -181,6 +214,19 @@ proptest! {
             prop_assert_eq!(&found(&other, &facts), &want);
             // Explanations walk the whole list: the first that does not lose is the winner.
             prop_assert_eq!(group.entries.get(group.losers(&facts).count()).map(|e| (e.rule.id.clone(), e.at)), want);
+        }
+    }
+
+    #[test]
+    fn many_matches_of_one_path_agree_with_the_slow_matcher(
+        rules in rules(tenants()),
+        more in rules(tenants()),
+        requests in proptest::collection::vec(tenant_request(), REQUESTS),
+    ) {
+        let rules: Rules = rules.into_iter().chain(more.into_iter().map(|(rule, matches)| (id("b/z", rule.rule), matches))).collect();
+        let group = compiled(rules.clone());
+        for request in &requests {
+            prop_assert_eq!(found(&group, &request.facts()), slow(&rules, &request.facts()));
         }
     }
 

@@ -14,19 +14,11 @@ const SEEDS: usize = 8;
 /// One in this many is lost at once.
 const LOST_SHARE: usize = 50;
 
-/// How often a driver looks at its socket: a hundredth of what is measured here.
-const SLOT: Duration = Duration::from_millis(1);
-
-/// A run whose hosts keep nothing on disk, since nobody restarts, on all cores.
-fn in_slots(seed: u64) -> Setup {
-    Setup { disks: false, slot: SLOT, ..Setup::lan(seed) }
-}
-
 pub(super) const LARGE: Scenario = Scenario {
     name: "large",
     about: "a large mesh forms in waves, loses one member in 50 at once, and agrees again",
     nodes: 1_000,
-    setup: in_slots,
+    setup: Setup::large,
     run: |run| {
         let hosts = run.mesh_in_waves(STARTS_PER_SECOND, SEEDS, seconds(120))?;
         run.sim.run_for(seconds(5));

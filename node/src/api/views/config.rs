@@ -24,6 +24,56 @@ pub struct ApplyRequest {
     pub documents: Vec<SignedForm>,
 }
 
+/// Body of `POST /v1/config/dry-run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DryRunRequest {
+    /// Documents as a file holds them: YAML, several apart by `---`.
+    pub source: String,
+}
+
+/// What an `apply` of some documents would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRun {
+    /// In the order of the source.
+    pub items: Vec<PlannedDocument>,
+    /// What is right and hardly meant.
+    pub warnings: Vec<super::ProblemPart>,
+}
+
+/// One document of a dry run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedDocument {
+    /// What it is: `HTTPRoute`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The generation in use, which may be a deletion; `null` when there is none.
+    pub generation: Option<u64>,
+    /// The generation that it would get; the one in use when it is unchanged.
+    pub next: u64,
+    /// True when the document in use has this very source: it would not be signed again.
+    pub unchanged: bool,
+    /// Values that would change; `null` when there is nothing in use to compare with, or this release cannot read it.
+    pub changes: Option<Vec<FieldChange>>,
+}
+
+/// One value that differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldChange {
+    /// `spec.rules[1].backendRefs[0].weight`.
+    pub path: String,
+    /// What is in use, as people read it; `null` for nothing.
+    pub before: Option<String>,
+    /// What would be; `null` for nothing.
+    pub after: Option<String>,
+}
+
 /// Body of `PUT /v1/trust`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -59,7 +109,7 @@ pub struct Signer {
     pub name: Option<String>,
 }
 
-/// How many members hold the same documents and trust as this node.
+/// How many members are in the same state as this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InUse {
@@ -124,10 +174,14 @@ pub struct Document {
     pub signed_at: String,
     /// Its hash, shortened.
     pub digest: String,
-    /// Who holds the same documents.
+    /// How many live members are known to use this generation or a later one.
     pub in_use: InUse,
     /// All contents of this generation, the winner first; `null` unless it was written in more than one way (ST0413).
     pub conflict: Option<Vec<DocumentVersion>>,
+    /// Why this agent cannot read the document, which therefore has no effect here (ST0414). Left out where it can, and
+    /// of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
     /// Versions that this node holds, the newest first: the last ten generations, and those that wait for their batch.
     /// Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +204,9 @@ pub struct TrustOperator {
     pub name: String,
     /// `admin, config, issue, revoke`.
     pub roles: String,
+    /// Its Ed25519 key, 64 hex digits: whoever holds the private half finds its number by it.
+    #[serde(default)]
+    pub public_key: String,
 }
 
 /// A revocation in force.
@@ -174,6 +231,9 @@ pub struct TrustRevocation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Trust {
+    /// Which mesh; every signature is for one. 64 hex digits.
+    #[serde(default)]
+    pub mesh_id: String,
     /// Sequence of the bundle.
     pub bundle_sequence: u64,
     /// Keys that may sign.

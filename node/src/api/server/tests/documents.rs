@@ -27,6 +27,9 @@ fn form(format: &str, body: &[u8], key_id: &str) -> Value {
     json!({"format": format, "payload": BASE64.encode(body), "keyId": key_id, "signature": BASE64.encode([7; 64])})
 }
 
+const ROUTE: &str = "apiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {name: orders}\nspec:\n  \
+    parentRefs: [{kind: Service, name: orders}]\n  rules: [{backendRefs: [{name: orders}]}]\n";
+
 fn signed_document(key_id: &str) -> Value {
     let document = Document {
         schema: 1,
@@ -37,7 +40,7 @@ fn signed_document(key_id: &str) -> Value {
         deleted: false,
         batch: None,
     };
-    form("starling-document/1", &document.to_body("kind: HTTPRoute\n").unwrap(), key_id)
+    form("starling-document/1", &document.to_body(ROUTE).unwrap(), key_id)
 }
 
 fn signed_revocation(key_id: &str) -> Value {
@@ -156,6 +159,8 @@ async fn a_document_comes_with_its_history_and_a_conflict_is_shown() {
     let (status, first) = fixture.ask("GET", &format!("{PATH}?generation=1"), "").await;
     assert_eq!((status, &first["source"], &first["conflict"]), (200, &json!("first"), &Value::Null), "{first}");
     assert_eq!(first["envelope"]["format"], "starling-document/1");
+    let why = first["heldBack"].as_str().unwrap_or_default();
+    assert!(why.contains("this is not") || why.contains("a table"), "the mesh brought it, unread: {first}");
     let (status, gone) = fixture.ask("GET", &format!("{PATH}?generation=4"), "").await;
     assert_eq!((status, &gone["help"]), (404, &json!("held are 1, 2, 3")), "{gone}");
     for bad in ["generation=0", "generation=-1", "generation=x", "generation=99999999999999999999", "gen=1"] {
@@ -180,4 +185,79 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     assert_eq!((&web["conflict"], web.get("history"), web.get("source")), (&Value::Null, None, None));
     let (_, status) = fixture.ask("GET", "/v1/status", "").await;
     assert_eq!(status["config"]["documents"], 2);
+}
+
+/// The same form with another text inside; its signature is not looked at here.
+fn with_text(text: &str) -> Value {
+    let body = BASE64.decode(signed_document("k1")["payload"].as_str().unwrap()).unwrap();
+    let (document, _) = Document::read(&body).unwrap();
+    form("starling-document/1", &document.to_body(text).unwrap(), "k1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_is_no_document_of_its_header_is_refused_with_all_that_is_wrong() {
+    let mut fixture = Fixture::start().await;
+    fixture.mesh_answers(|command| panic!("{command:?} came through"));
+    let wrong = ROUTE.replace("rules:", "ruels:").replace("name: orders}]", "nmae: orders}]");
+    let (status, problem) = fixture.ask("PUT", PATH, &with_text(&wrong).to_string()).await;
+    assert_eq!((status, &problem["code"], &problem["instance"]), (422, &json!("ST0402"), &json!(PATH)), "{problem}");
+    let parts = problem["errors"].as_array().unwrap();
+    let at =
+        |pointer: &str| parts.iter().find(|part| part["pointer"] == pointer).unwrap_or_else(|| panic!("{problem}"));
+    let (first, second) = (at("#/spec/parentRefs/0/nmae"), at("#/spec/ruels"));
+    assert_eq!((&first["line"], &second["line"], &second["column"]), (&json!(5), &json!(6), &json!(3)), "{problem}");
+    assert!(second["detail"].as_str().unwrap().contains("did you mean `rules`?"), "{problem}");
+    let other = with_text(&ROUTE.replace("{name: orders}\nspec", "{name: web}\nspec"));
+    let (status, problem) = fixture.ask("PUT", PATH, &other.to_string()).await;
+    assert_eq!((status, &problem["code"]), (422, &json!("ST0402")), "{problem}");
+    assert_eq!(problem["detail"], "HTTPRoute default/orders: its text is of HTTPRoute default/web");
+    let batch = json!({"documents": [with_text(&wrong)]});
+    assert_eq!(fixture.ask("PUT", "/v1/config", &batch.to_string()).await.0, 422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_shows_its_generation_to_who_signs_the_next_one() {
+    let mut fixture = Fixture::start().await;
+    fixture.mesh_answers(|command| {
+        let MeshCommand::History { reply, .. } = command else { panic!("{command:?}") };
+        let versions = history().versions.split_off(2);
+        reply.send(History { used: versions.first().cloned(), versions }).unwrap();
+    });
+    assert_eq!(fixture.ask("GET", PATH, "").await.0, 404);
+    let (status, gone) = fixture.ask("GET", &format!("{PATH}?held=true"), "").await;
+    assert_eq!((status, &gone["generation"], &gone["deleted"]), (200, &json!(2), &json!(true)), "{gone}");
+    assert_eq!(fixture.ask("GET", &format!("{PATH}?held=1"), "").await.0, 400);
+    let (_, trust) = fixture.ask("GET", "/v1/trust", "").await;
+    let hex = |value: &Value| value.as_str().is_some_and(|text| text.len() == 64);
+    assert!(hex(&trust["meshId"]) && hex(&trust["operators"][0]["publicKey"]), "{trust}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_what_would_change_and_keeps_nothing() {
+    let mut fixture = Fixture::start().await;
+    let in_use = |text: &'static str| {
+        let used = DocumentView { text: text.into(), ..document("orders", 3) };
+        History { versions: vec![used.clone()], used: Some(used) }
+    };
+    fixture.mesh_answers(move |command| {
+        let MeshCommand::History { wanted, reply } = command else { panic!("{command:?}") };
+        let known = wanted.is(&document("orders", 1).key);
+        reply.send(if known { in_use(ROUTE.trim_end()) } else { History::default() }).unwrap();
+    });
+    let path = "/v1/config/dry-run";
+    let ask = |source: String| json!({"source": source}).to_string();
+    let weighted = ROUTE.replace("{name: orders}]}", "{name: orders, weight: 5}]}");
+    let both = format!("{weighted}---\n{}", ROUTE.replace("{name: orders}\nspec", "{name: web}\nspec"));
+    let (status, run) = fixture.ask("POST", path, &ask(both)).await;
+    assert_eq!((status, &run["kind"]), (200, &json!("DryRun")), "{run}");
+    let [orders, web] = &run["items"].as_array().unwrap()[..] else { panic!("{run}") };
+    assert_eq!((&orders["generation"], &orders["next"], &orders["unchanged"]), (&json!(3), &json!(4), &json!(false)));
+    let change = json!({"path": "spec.rules[0].backendRefs[0].weight", "before": null, "after": "5"});
+    assert_eq!(orders["changes"], json!([change]), "{run}");
+    assert_eq!((&web["generation"], &web["next"], &web["changes"]), (&Value::Null, &json!(1), &Value::Null));
+    let (_, same) = fixture.ask("POST", path, &ask(format!("{ROUTE}\n"))).await;
+    assert_eq!((&same["items"][0]["unchanged"], &same["items"][0]["next"]), (&json!(true), &json!(3)), "{same}");
+    let (status, problem) = fixture.ask("POST", path, &ask(ROUTE.replace("rules", "ruels"))).await;
+    assert_eq!((status, problem["errors"].as_array().map(Vec::len)), (422, Some(2)), "{problem}");
+    assert_eq!(fixture.ask("POST", path, "{\"sourec\": \"\"}").await.0, 400);
 }

@@ -1,0 +1,78 @@
+//! `POST /v1/config/dry-run`: what an `apply` of unsigned documents would do; nothing is kept.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use starling_config::documents::diff::{Change, changes};
+use starling_config::documents::{self, Document};
+use starling_model::codes::Level;
+
+use super::{history, readable, text_of};
+use crate::api::Shared;
+use crate::api::answer;
+use crate::api::body::read_object;
+use crate::api::problem::Refusal;
+use crate::api::query::Query;
+use crate::api::views::{DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, kind};
+use crate::tasks::gossip::{AnyCase, History};
+use crate::telemetry::time::Clocks;
+
+/// Checks documents and compares them with what is in use.
+///
+/// # Errors
+/// 400 for a malformed body; 422 with every problem of the documents; 503 when the mesh task does not answer.
+pub async fn post(
+    State(state): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    Query::read(query.as_deref(), &[])?;
+    let request: DryRunRequest = read_object(body, r#"{"source": "apiVersion: …"}"#).await?;
+    // Patterns of a text are compiled, which may take long.
+    let read = tokio::task::spawn_blocking(move || documents::parse("source", &request.source)).await;
+    let read = read.map_err(|_| Refusal::malformed("the documents cannot be read"))?.map_err(|mut problems| {
+        problems.retain(|problem| problem.code.level == Level::Error);
+        readable::refusal(&problems, 1)
+    })?;
+    let mut run = DryRun { items: Vec::new(), warnings: Vec::new() };
+    for document in read {
+        let key = &document.key;
+        let (what, namespace, name) = (key.kind.to_string(), key.namespace.to_string(), key.name.to_string());
+        let held = history(&state, AnyCase { kind: what, namespace, name }).await?;
+        run.items.push(plan(&document, &held));
+        let warnings = document.warnings.iter();
+        run.warnings.extend(warnings.map(|warning| readable::part(warning, readable::sentence(warning))));
+    }
+    let envelope = Envelope::new(kind::DRY_RUN, answer::view(&state, &Clocks::read()), run);
+    Ok(answer::render(&headers, StatusCode::OK, &envelope))
+}
+
+/// One document beside what is held of it.
+fn plan(document: &Document, held: &History) -> PlannedDocument {
+    let numbers = held.versions.iter().map(|one| one.version.generation.get());
+    let newest = numbers.clone().max().unwrap_or(0);
+    let used = held.used.as_ref().filter(|used| !used.deleted);
+    let unchanged = used.is_some_and(|used| {
+        let is_newest = used.version.generation.get() == newest;
+        // One that was signed with several contents is signed again: that ends the conflict.
+        let settled = is_newest && numbers.filter(|number| *number == newest).count() == 1;
+        settled && text_of(used) == document.text
+    });
+    let changed = used.and_then(|used| changes(&text_of(used), &document.text));
+    PlannedDocument {
+        document_kind: document.key.kind.to_string(),
+        namespace: document.key.namespace.to_string(),
+        name: document.key.name.to_string(),
+        generation: held.used.as_ref().map(|used| used.version.generation.get()),
+        next: if unchanged { newest } else { newest.saturating_add(1) },
+        unchanged,
+        changes: changed.map(|all| all.into_iter().map(change).collect()),
+    }
+}
+
+fn change(change: Change) -> FieldChange {
+    let Change { path, before, after } = change;
+    FieldChange { path, before, after }
+}

@@ -1,0 +1,130 @@
+//! Documents beside what is held of them, and what is told of each.
+
+use crate::api::views::{DocumentVersion, InUse};
+
+use super::*;
+
+pub(in crate::cli::documents) const CANARY: &str = "apiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {name: orders-canary}\n\
+    spec:\n  parentRefs: [{kind: Service, name: orders}]\n  rules:\n    - {name: testers, backendRefs: [{name: orders}]}\n    \
+    - backendRefs: [{name: orders, weight: 90}, {name: orders, weight: 10}]\n";
+
+pub(in crate::cli::documents) fn alice() -> Signer {
+    Signer { key_id: "k1".to_owned(), name: Some("alice".to_owned()) }
+}
+
+/// A document as the agent answers it.
+pub(in crate::cli::documents) fn held(generation: u64, source: &str) -> Document {
+    Document {
+        document_kind: "HTTPRoute".to_owned(),
+        namespace: "default".to_owned(),
+        name: "orders-canary".to_owned(),
+        generation,
+        deleted: false,
+        batch: None,
+        signer: alice(),
+        signed_at: "2026-11-22T15:31:57.301Z".to_owned(),
+        digest: "c3e85b10".to_owned(),
+        in_use: InUse { alive: 3, same: 3 },
+        conflict: None,
+        held_back: None,
+        history: Some(Vec::new()),
+        source: Some(source.to_owned()),
+        envelope: None,
+    }
+}
+
+pub(in crate::cli::documents) fn version(generation: u64) -> DocumentVersion {
+    DocumentVersion {
+        generation,
+        deleted: false,
+        signer: alice(),
+        signed_at: "2026-11-22T15:01:10Z".to_owned(),
+        digest: "c3e85b10".to_owned(),
+        in_use: false,
+        conflict: false,
+        source: None,
+    }
+}
+
+fn step(text: Option<&str>, held: Option<&Document>) -> Step {
+    let key = DocumentKey::parse("HTTPRoute", "default", "orders-canary").unwrap();
+    Step::new(key, text.map(str::to_owned), held)
+}
+
+fn render(step: &Step) -> String {
+    step.render(Some("k1 \"alice\"")).unwrap()
+}
+
+#[test]
+fn a_change_is_told_as_the_manual_shows_it() {
+    let text = CANARY.replace("weight: 90", "weight: 50").replace("weight: 10", "weight: 50");
+    let step = step(Some(&text), Some(&held(13, CANARY)));
+    assert_eq!(
+        render(&step),
+        "HTTPRoute/orders-canary   generation 13 → 14   signed by k1 \"alice\"\n\
+        \x20 spec.rules[1].backendRefs[0].weight   90 → 50\n\
+        \x20 spec.rules[1].backendRefs[1].weight   10 → 50\n"
+    );
+    assert!(step.render(None).unwrap().starts_with("HTTPRoute/orders-canary   generation 13 → 14\n  spec."));
+}
+
+#[test]
+fn a_difference_is_told_as_the_manual_shows_it() {
+    let in_use = CANARY.replace("weight: 10", "weight: 50");
+    let file = CANARY.replace("weight: 10", "weight: 100");
+    let told = step(Some(&file), Some(&held(14, &in_use))).difference();
+    let want = "HTTPRoute/orders-canary   generation 14 by k1 \"alice\" → this file\n\
+        \x20 spec.rules[1].backendRefs[1].weight   50 → 100\n";
+    assert_eq!(told.as_deref(), Some(want));
+    let commented = format!("# why\n{CANARY}");
+    assert_eq!(step(Some(&commented), Some(&held(14, CANARY))).difference(), None);
+    assert!(step(Some(CANARY), None).difference().unwrap().contains("not in use → this file"));
+    assert!(step(Some(CANARY), Some(&held(1, "{"))).difference().unwrap().contains("cannot be compared"));
+}
+
+#[test]
+fn the_next_generation_follows_all_that_is_held() {
+    let number = |step: &Step| step.generation().unwrap().get();
+    assert_eq!(number(&step(Some(CANARY), None)), 1);
+    assert_eq!(
+        render(&step(Some(CANARY), None)),
+        "HTTPRoute/orders-canary   generation 1 (new)   signed by k1 \"alice\"\n"
+    );
+    let gone = Document { deleted: true, source: Some(String::new()), ..held(5, "") };
+    assert_eq!(number(&step(Some(CANARY), Some(&gone))), 6);
+    assert!(render(&step(Some(CANARY), Some(&gone))).contains("generation 5 (deleted) → 6   signed"));
+    let awaited = Document { history: Some(vec![version(9), version(5)]), ..held(5, CANARY) };
+    assert_eq!(number(&step(Some(CANARY), Some(&awaited))), 10, "a version that waits for its batch counts, too");
+    let delete = step(None, Some(&held(14, CANARY)));
+    let want = "HTTPRoute/orders-canary   generation 14 → 15 (deleted)   signed by k1 \"alice\"\n";
+    assert_eq!(render(&delete), want);
+    let last = step(Some("x"), Some(&held(u64::MAX, CANARY)));
+    assert_eq!(last.generation().unwrap_err().exit(), Exit::Refused);
+}
+
+#[test]
+fn an_unchanged_source_is_not_signed_again_but_to_end_a_conflict() {
+    let same = step(Some(CANARY), Some(&held(14, CANARY)));
+    assert!(same.is_unchanged() && same.generation().unwrap().get() == 14);
+    assert_eq!(render(&same), "HTTPRoute/orders-canary   generation 14   unchanged, not signed again\n");
+    let commented = format!("# why\n{CANARY}");
+    let commented = step(Some(&commented), Some(&held(14, CANARY)));
+    assert!(render(&commented).ends_with("  only comments, order or spacing differ\n"));
+    let rival = Document { conflict: Some(vec![version(14), version(14)]), ..held(14, CANARY) };
+    let ending = step(Some(CANARY), Some(&rival));
+    assert!(
+        !ending.is_unchanged()
+            && render(&ending).ends_with("14 → 15   signed by k1 \"alice\"\n  the same source again\n")
+    );
+}
+
+#[test]
+fn one_changed_value_past_the_bound_is_counted() {
+    let spec = |value: u8, count: usize| {
+        let all: Vec<String> = (0..count).map(|at| format!("k{at:03}: {value}")).collect();
+        format!("spec: {{{}}}", all.join(", "))
+    };
+    let told = |count| step(Some(&spec(1, count)), Some(&held(1, &spec(2, count)))).difference().unwrap();
+    assert_eq!(told(CHANGES_SHOWN_MAX).lines().count(), CHANGES_SHOWN_MAX + 1);
+    assert!(told(CHANGES_SHOWN_MAX + 1).ends_with("\n  and 1 more\n"));
+}
