@@ -226,6 +226,7 @@ async fn agent(
     let own = OwnRecords::default();
     let routes = Routes {
         inbox: routes::RoutesInbox::default(),
+        documents: Arc::new(watch::Sender::new(Arc::from([]))),
         shared: Arc::clone(&shared),
         settings: lower::table(config),
         ages: Arc::default(),
@@ -263,6 +264,7 @@ async fn agent(
         store: store.clone(),
         own: own.clone(),
         routes: routes.inbox.clone(),
+        documents: Arc::clone(&routes.documents),
         view: Arc::clone(&view),
         events: events.clone(),
         lifecycle: lifecycle.clone(),

@@ -47,7 +47,7 @@ use self::seeds::{Resolved, Seeds};
 use self::submissions::Submissions;
 use super::identity::Identity;
 use super::own::OwnRecords;
-use super::routes::RoutesInbox;
+use super::routes::{DocumentsInUse, RoutesInbox};
 use crate::channel::Queue;
 use crate::crypto::{self, Judge};
 use crate::events::Events;
@@ -162,6 +162,8 @@ pub struct Context {
     pub own: OwnRecords,
     /// Where news about members and their services go.
     pub routes: RoutesInbox,
+    /// Where the documents in use go.
+    pub documents: DocumentsInUse,
     /// Where the snapshot is published.
     pub view: MeshViewCell,
     /// What happened lately.

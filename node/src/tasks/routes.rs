@@ -11,15 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use starling_gossip::DocumentView;
 use starling_model::{EndpointId, HealthRecord, MemberState, NodeName, Readiness, ServicesRecord};
 use starling_proxy::ProxyShared;
 use starling_routing::{MemberFact, RouteTable, TableSettings};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error};
 
 use self::intake::Intake;
 use crate::channel::Mailbox;
 
+mod documents;
 mod intake;
 
 /// How long the first change waits for those that come with it: a services record is followed by its health record.
@@ -42,6 +45,9 @@ pub struct OwnerNews {
 
 /// Where news wait.
 pub type RoutesInbox = Mailbox<NodeName, OwnerNews>;
+
+/// The documents in use; a new list replaces the one before.
+pub type DocumentsInUse = Arc<watch::Sender<Arc<[DocumentView]>>>;
 
 /// Since when each endpoint is as it is, for people; written with the table.
 pub type EndpointAges = Arc<ArcSwap<BTreeMap<EndpointId, EndpointAge>>>;
@@ -70,6 +76,8 @@ pub struct RoutesFigures {
 pub struct Routes {
     /// Where news wait.
     pub inbox: RoutesInbox,
+    /// Which documents are in use.
+    pub documents: DocumentsInUse,
     /// Where the table goes.
     pub shared: Arc<ProxyShared>,
     /// DNS domain of the mesh.
@@ -89,24 +97,41 @@ impl std::fmt::Debug for Routes {
 /// Publishes tables until the agent ends.
 pub async fn run(routes: Routes) {
     let mut intake = Intake::new(routes.settings.clone());
+    let mut documents = routes.documents.subscribe();
+    // What is in use already counts, also after a restart of this task.
+    documents.mark_changed();
     loop {
-        routes.inbox.wait().await;
+        tokio::select! {
+            () = routes.inbox.wait() => {}
+            // The sender is held here, so this ends with a change only.
+            _ = documents.changed() => documents.mark_changed(),
+        }
         sleep(SETTLE).await;
         let news = routes.inbox.take();
-        if news.is_empty() {
+        let in_use = documents.has_changed().unwrap_or(false).then(|| Arc::clone(&documents.borrow_and_update()));
+        if news.is_empty() && in_use.is_none() {
             continue;
         }
-        routes.rebuild(&mut intake, news);
+        routes.rebuild(&mut intake, news, in_use);
         sleep(REBUILD_PAUSE.saturating_sub(SETTLE)).await;
     }
 }
 
 impl Routes {
-    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>) {
+    fn rebuild(
+        &self,
+        intake: &mut Intake,
+        news: BTreeMap<NodeName, OwnerNews>,
+        in_use: Option<Arc<[DocumentView]>>,
+    ) {
         let began = Instant::now();
         let previous = self.shared.table.load_full();
         let quarantined = intake.quarantined();
-        let table = intake.table(news, &previous);
+        let mut table = intake.table(news, &previous);
+        if let Some(in_use) = in_use {
+            let made = intake.table_of(&in_use, table.as_ref().unwrap_or(&previous));
+            table = made.or(table);
+        }
         if table.is_none() || intake.quarantined() > quarantined {
             self.figures.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -114,7 +139,7 @@ impl Routes {
             error!("the route table could not be built; the last good one stays in use");
             return;
         };
-        if previous.revision() == table.revision() {
+        if previous.revision() == table.revision() && previous.digest() == table.digest() {
             return;
         }
         self.ages.store(Arc::new(ages(&self.ages.load(), &table, began)));

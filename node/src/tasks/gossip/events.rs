@@ -297,6 +297,7 @@ impl News {
         let documents_root = swim.roots().documents;
         if self.roots.note_own(documents_root, &documents) {
             self.digest = digest_of(documents.iter().map(|document| &document.version.hash));
+            self.context.documents.send_replace(documents.clone().into());
             let (digest, count) = (self.digest, u32::try_from(documents.len()).unwrap_or(u32::MAX));
             self.context.own.change_status(|status| (status.digest, status.documents) = (digest, count));
         }

@@ -7,20 +7,23 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use starling_model::NodeName;
-use starling_routing::{Documents, Registry, RouteTable, TableSettings, compile};
+use starling_gossip::DocumentView;
+use starling_model::{NodeName, codes};
+use starling_routing::{Documents, InUse, Registry, RouteTable, TableSettings, compile};
 use tracing::error;
 
 use super::OwnerNews;
+use super::documents::Shelf;
 
 /// How a table is made of documents, a registry and the table before.
 pub(super) type Compile = fn(&Documents, &Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
 
-/// The registry, and what its owners said. No document reaches it yet.
+/// The registry with what its owners said, and the documents in use.
 #[derive(Debug)]
 pub(super) struct Intake {
     registry: Registry,
     documents: Documents,
+    shelf: Shelf,
     settings: TableSettings,
     compile: Compile,
     /// The newest good news of each owner.
@@ -34,6 +37,7 @@ impl Intake {
         Self {
             registry: Registry::new(),
             documents: Documents::default(),
+            shelf: Shelf::default(),
             settings,
             compile,
             good: BTreeMap::new(),
@@ -44,6 +48,41 @@ impl Intake {
     /// Owners whose newest records are left out.
     pub(super) fn quarantined(&self) -> usize {
         self.quarantined.len()
+    }
+
+    /// Makes the table that follows `previous` with these documents in use; `None` when nothing came of it. A document with
+    /// which no table comes about is left out, and its last good version stays.
+    pub(super) fn table_of(&mut self, in_use: &[DocumentView], previous: &RouteTable) -> Option<RouteTable> {
+        let wanted = self.shelf.take(in_use);
+        if let Some(table) = self.with(&wanted, previous) {
+            return Some(table);
+        }
+        // One by one, each beside the last good version of the others.
+        let mut used: Vec<InUse> = Vec::new();
+        for one in &wanted {
+            let held = self.documents.get(&one.document.key).filter(|held| held.version != one.version).cloned();
+            let together: Vec<InUse> = used.iter().chain([one]).cloned().collect();
+            if self.with(&together, previous).is_some() {
+                used = together;
+                continue;
+            }
+            let (document, version, code) = (&one.document.key, one.version, codes::DOCUMENT_HELD_BACK);
+            error!(%document, %version, %code, "this document breaks the route table; its last good version stays in use");
+            self.shelf.leave_out(version.hash);
+            used.extend(held);
+        }
+        self.with(&used, previous)
+    }
+
+    fn with(&mut self, used: &[InUse], previous: &RouteTable) -> Option<RouteTable> {
+        let documents = Documents::new(used.iter().cloned());
+        let table = catch_unwind(AssertUnwindSafe(|| {
+            (self.compile)(&documents, &self.registry, &self.settings, Some(previous))
+        }));
+        let table = table.ok()?;
+        self.shelf.keep(used);
+        self.documents = documents;
+        Some(table)
     }
 
     /// Folds news in and makes the table that follows `previous`; `None` when nothing came of it.
