@@ -10,10 +10,10 @@ use starling_identity::issue::{IssuingCa, create_trust_domain};
 use starling_identity::node::new_record_key;
 use starling_identity::{CurrentIdentity, NodeIdentity, TrustBundle, TrustView, UnixTime};
 use starling_model::{
-    Announcement, HealthEntry, HealthRecord, InstanceName, Labels, MemberState, Namespace, NodeName, PortName,
-    Protocol, Readiness, ServiceKey, ServicesRecord, TrustDomain, Weight,
+    Announcement, Digest, DocumentVersion, Generation, HealthEntry, HealthRecord, InstanceName, KeyId, Labels,
+    MemberState, Namespace, NodeName, PortName, Protocol, Readiness, ServiceKey, ServicesRecord, TrustDomain, Weight,
 };
-use starling_routing::{Documents, MemberFact, Registry, TableSettings, compile};
+use starling_routing::{Documents, InUse, MemberFact, Registry, TableSettings, compile};
 
 use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
@@ -22,6 +22,7 @@ mod failures;
 mod garbage;
 mod hostile;
 mod requests;
+mod routes;
 mod tunnels;
 
 const NOW: UnixTime = UnixTime(1_795_000_000);
@@ -52,6 +53,7 @@ struct Mesh {
     ca: IssuingCa,
     bundle: TrustBundle,
     registry: Registry,
+    documents: Documents,
     nodes: Vec<Node>,
     announced: BTreeMap<NodeName, (ServicesRecord, HealthRecord)>,
 }
@@ -61,8 +63,14 @@ impl Mesh {
         let domain = TrustDomain::new("prod.internal").unwrap();
         let made = create_trust_domain(&domain, "alice", false, NOW).unwrap();
         let ca = IssuingCa::load(&made.bundle, &made.issuer_key_pem).unwrap();
-        let mut mesh =
-            Self { ca, bundle: made.bundle, registry: Registry::new(), nodes: Vec::new(), announced: BTreeMap::new() };
+        let mut mesh = Self {
+            ca,
+            bundle: made.bundle,
+            registry: Registry::new(),
+            documents: Documents::default(),
+            nodes: Vec::new(),
+            announced: BTreeMap::new(),
+        };
         for number in 1..=nodes {
             mesh.start(&format!("vm-{number}"));
         }
@@ -156,9 +164,19 @@ impl Mesh {
         self.compile();
     }
 
+    /// Puts these documents in use everywhere.
+    fn apply(&mut self, text: &str) {
+        let documents = starling_config::documents::parse("a.yaml", text);
+        let documents = documents.unwrap_or_else(|told| panic!("{}", starling_config::render(&told)));
+        let version = DocumentVersion { generation: Generation::FIRST, signer: KeyId(1), hash: Digest([1; 32]) };
+        let used = documents.into_iter().map(|one| InUse { document: Arc::new(one), version, signer: "alice".into() });
+        self.documents = Documents::new(used);
+        self.compile();
+    }
+
     fn compile(&self) {
         let settings = TableSettings { domain: "mesh.internal".to_owned() };
-        let table = Arc::new(compile(&Documents::default(), &self.registry, &settings, None));
+        let table = Arc::new(compile(&self.documents, &self.registry, &settings, None));
         for node in &self.nodes {
             node.shared.publish(table.clone());
         }

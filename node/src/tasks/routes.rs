@@ -118,12 +118,7 @@ pub async fn run(routes: Routes) {
 }
 
 impl Routes {
-    fn rebuild(
-        &self,
-        intake: &mut Intake,
-        news: BTreeMap<NodeName, OwnerNews>,
-        in_use: Option<Arc<[DocumentView]>>,
-    ) {
+    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>, in_use: Option<Arc<[DocumentView]>>) {
         let began = Instant::now();
         let previous = self.shared.table.load_full();
         let quarantined = intake.quarantined();
