@@ -22,32 +22,32 @@ fn route(name: &str, weights: (u32, u32)) -> String {
 }
 
 /// An operator's desk: a folder with files, a key, and an agent to ask.
-struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     mesh: &'a Mesh,
     key: String,
 }
 
 /// Exit code, standard output, standard error.
-type Told = (i32, String, String);
+pub(crate) type Told = (i32, String, String);
 
 impl<'a> Desk<'a> {
-    fn of(mesh: &'a Mesh, operator: &str) -> Self {
+    pub(crate) fn of(mesh: &'a Mesh, operator: &str) -> Self {
         let key = mesh.path(&format!("op/operator/{operator}.key")).display().to_string();
         Self { mesh, key }
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.mesh.path(&format!("op/{name}")), text).unwrap();
     }
 
     /// Without a key.
-    fn run(&self, host: &Host, args: &[&str]) -> Told {
+    pub(crate) fn run(&self, host: &Host, args: &[&str]) -> Told {
         let output = starling_in(&self.mesh.path("op"), &[&["--address", &host.socket()], args].concat());
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
     }
 
-    fn signed(&self, host: &Host, args: &[&str]) -> Told {
+    pub(crate) fn signed(&self, host: &Host, args: &[&str]) -> Told {
         self.run(host, &[args, &["--key", &self.key]].concat())
     }
 

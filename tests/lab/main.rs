@@ -11,6 +11,8 @@ mod apply;
 mod bad_input;
 mod bundles;
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod failover;
