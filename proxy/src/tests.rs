@@ -166,11 +166,9 @@ impl Mesh {
 
     /// Puts these documents in use everywhere.
     fn apply(&mut self, text: &str) {
-        let documents = starling_config::documents::parse("a.yaml", text);
-        let documents = documents.unwrap_or_else(|told| panic!("{}", starling_config::render(&told)));
         let version = DocumentVersion { generation: Generation::FIRST, signer: KeyId(1), hash: Digest([1; 32]) };
-        let used = documents.into_iter().map(|one| InUse { document: Arc::new(one), version, signer: "alice".into() });
-        self.documents = Documents::new(used);
+        let used = InUse::read("a.yaml", text, version, "alice");
+        self.documents = Documents::new(used.unwrap_or_else(|told| panic!("{told}")));
         self.compile();
     }
 

@@ -21,6 +21,18 @@ pub struct InUse {
     pub signer: Arc<str>,
 }
 
+impl InUse {
+    /// The documents of one text, all of one version.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, for people.
+    pub fn read(name: &str, text: &str, version: DocumentVersion, signer: &str) -> Result<Vec<Self>, String> {
+        let read = starling_config::documents::parse(name, text).map_err(|told| starling_config::render(&told))?;
+        let used = |document| Self { document: Arc::new(document), version, signer: signer.into() };
+        Ok(read.into_iter().map(used).collect())
+    }
+}
+
 /// All documents in use, by key. Immutable: a change makes a new set, so that its digest always fits.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
