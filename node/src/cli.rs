@@ -346,16 +346,13 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
             let read = Read::Routes { key, namespace: global.namespace.clone() };
             show(&args.place, read, &args.show, None)
         }
-        Some(Command::Apply(args)) => documents::apply::run(&asked(args.place())?, &args),
+        Some(Command::Apply(args)) => documents::apply::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Get(args)) => {
             let client = asked(args.place())?;
             documents::get::run(&client, &args, global.namespace.as_ref(), &look(args.headers()))
         }
-        Some(Command::Diff(args)) => documents::diff::run(&asked(args.place())?, &args),
-        Some(Command::Delete(args)) => {
-            let fallback = global.namespace.clone().unwrap_or_default();
-            documents::delete::run(&asked(args.place())?, &args, &fallback)
-        }
+        Some(Command::Diff(args)) => documents::diff::run(&asked(args.place())?, &args, global.namespace.as_ref()),
+        Some(Command::Delete(args)) => documents::delete::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Lint(args)) => lint::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::de::DeserializeOwned;
-use starling_model::{DocumentKey, codes};
+use starling_model::{DocumentKey, Namespace, codes};
 
 use crate::api::views::{Document, DocumentPage, Envelope};
 use crate::cli::client::{Ask, Client, refusal};
@@ -49,6 +49,26 @@ pub(crate) struct WaitArgs {
     /// How long to wait
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
     timeout: Duration,
+}
+
+/// A file says its namespace itself, so one that is asked for besides must be the same: else something would be signed
+/// under a name that nobody meant.
+///
+/// # Errors
+/// The first document of another namespace.
+fn in_namespace<'a>(
+    keys: impl IntoIterator<Item = &'a DocumentKey>,
+    asked: Option<&Namespace>,
+) -> Result<(), CliError> {
+    let Some(asked) = asked else { return Ok(()) };
+    match keys.into_iter().find(|key| key.namespace != *asked) {
+        None => Ok(()),
+        Some(key) => Err(CliError::plain(
+            Exit::Usage,
+            format!("{key} is of namespace {}, and {asked} is asked for (-n or STARLING_NAMESPACE)", key.namespace),
+        )
+        .help(["write metadata.namespace into the file, or ask for none"])),
+    }
 }
 
 /// `HTTPRoute/orders`; `HTTPRoute/shop/orders` outside the default namespace.

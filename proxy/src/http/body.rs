@@ -28,6 +28,8 @@ struct Source {
     kept_bytes: usize,
     /// More came than is kept: no repetition.
     lost: bool,
+    /// All of it came.
+    ended: bool,
     /// The client did not send what it had announced.
     broken: bool,
     /// When its bytes last moved on.
@@ -62,6 +64,7 @@ impl Upload {
             kept: Vec::new(),
             kept_bytes: 0,
             lost: false,
+            ended: false,
             broken: false,
             moved: Instant::now(),
             turn: 0,
@@ -95,7 +98,8 @@ impl Upload {
             Self::Empty => Some(Vec::new()),
             Self::Stream(UploadStream(source)) => {
                 let source = source.borrow();
-                (source.incoming.is_end_stream() && !source.lost && !source.broken).then(|| source.kept.clone())
+                let ended = source.ended || source.incoming.is_end_stream();
+                (ended && !source.lost && !source.broken).then(|| source.kept.clone())
             }
         }
     }
@@ -160,6 +164,7 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
         }
         let polled = std::task::ready!(Pin::new(&mut source.incoming).poll_frame(cx));
+        source.ended |= polled.is_none();
         Poll::Ready(polled.map(|frame| {
             let frame = frame.inspect_err(|_| source.broken = true)?;
             if let Some(data) = frame.data_ref() {
@@ -223,7 +228,7 @@ impl Body for ResponseBody {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relayed { incoming, exchange, end } => {
                 if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
-                    exchange.broke_off();
+                    exchange.timed_out();
                     return Poll::Ready(Some(Err("the request took longer than its rule allows".into())));
                 }
                 let polled = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));

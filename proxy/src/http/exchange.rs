@@ -87,6 +87,10 @@ impl Exchange {
         self.complete = true;
     }
 
+    pub(crate) fn timed_out(&mut self) {
+        self.error = Some(ErrorType::HttpResponseTimeout);
+    }
+
     pub(crate) fn broke_off(&mut self) {
         self.error = Some(ErrorType::ConnectionTerminated);
     }

@@ -20,8 +20,13 @@ use crate::limits::{MIRROR_TIMEOUT, MIRRORS_MAX};
 use crate::worker::Worker;
 
 /// Sends the copies that were drawn, in tasks of their own, each of which ends within [`MIRROR_TIMEOUT`].
-pub(crate) fn copy(worker: &Rc<Worker>, choice: &Choice, head: &Head, upload: &Upload, source: Option<&ServiceKey>) {
-    for to in &choice.mirrors {
+pub(crate) fn copy(
+    worker: &Rc<Worker>,
+    mirrors: &[MirrorTo],
+    (choice, head, upload): (&Choice, &Head, &Upload),
+    source: Option<&ServiceKey>,
+) {
+    for to in mirrors {
         let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice));
         let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
             debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");
@@ -42,8 +47,8 @@ pub(crate) fn copy(worker: &Rc<Worker>, choice: &Choice, head: &Head, upload: &U
 /// One copy, up to the end of its answer, which is thrown away.
 async fn send(worker: &Rc<Worker>, to: &MirrorTo, source: Option<ServiceKey>, request: Request<RequestBody>) -> bool {
     let Ok(mut client) = open(worker, to.endpoint(), source.as_ref()).await else { return false };
-    worker.shared.loads.begin(to.endpoint());
-    let answered = match client.sender.send_request(request).await {
+    let _under_way = UnderWay::begin(worker, to);
+    match client.sender.send_request(request).await {
         Ok(answer) => {
             worker.shared.loads.reached(to.endpoint(), Instant::now());
             let mut body = answer.into_body();
@@ -56,7 +61,24 @@ async fn send(worker: &Rc<Worker>, to: &MirrorTo, source: Option<ServiceKey>, re
             }
         }
         Err(_) => false,
-    };
-    worker.shared.loads.end(to.endpoint().index, to.endpoint().birth);
-    answered
+    }
+}
+
+/// A copy counts at its endpoint until it ends, however it ends.
+struct UnderWay<'a> {
+    worker: &'a Worker,
+    to: &'a MirrorTo,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(worker: &'a Worker, to: &'a MirrorTo) -> Self {
+        worker.shared.loads.begin(to.endpoint());
+        Self { worker, to }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.worker.shared.loads.end(self.to.endpoint().index, self.to.endpoint().birth);
+    }
 }

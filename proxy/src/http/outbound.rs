@@ -190,6 +190,8 @@ async fn forward(
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut tries = 0_u32;
     let mut last: Option<Answer> = None;
+    // Drawn at the first try, sent once there is an answer.
+    let mut mirrors = Vec::new();
     loop {
         let facts = head.facts();
         let facts = RequestFacts {
@@ -199,7 +201,7 @@ async fn forward(
             http: facts.as_ref(),
             avoid: &tried,
         };
-        let choice = match worker.decide(&facts, Instant::now(), draws) {
+        let mut choice = match worker.decide(&facts, Instant::now(), draws) {
             Decision::Forward(choice) => choice,
             Decision::Answer(answer) => return routed::direct(exchange, answer),
             // With every endpoint tried, the reason of the last try says more than that none is left.
@@ -212,26 +214,30 @@ async fn forward(
         let others = choice.candidates_len() > tried.len() + 1;
         let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
         let back = routed::Back::new(&choice, &head);
-        let first = tries == 0;
-        tries += 1;
-        if first {
+        if tries == 0 {
             worker.budgets.request(&choice, Instant::now());
+            mirrors = std::mem::take(&mut choice.mirrors);
         }
+        tries += 1;
         let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
         let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
-        if first {
-            mirror::copy(worker, &choice, &head, &upload, wanted.source.as_ref());
-        }
         let endpoint = choice.endpoint();
+        let policy = choice.policy();
+        let wait = routed::backoff(&choice, tries, draws);
+        let in_time = exchange.began().elapsed() + wait < policy.head_timeout();
+        let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
         match tried_now {
-            Ok((answer, client, key)) => {
-                let again = head.is_kept() && upload.can_repeat() && routed::retries(&choice, answer.status(), tries);
-                let now = Instant::now();
-                let wait = routed::backoff(&choice, tries, draws);
-                let in_time = exchange.began().elapsed() + wait < choice.policy().head_timeout();
-                if again && in_time && worker.budgets.try_spend(&choice, now) {
-                    debug!(endpoint = %endpoint.id, status = answer.status().as_u16(), "answer is tried again");
-                    drop((answer, client, key));
+            Ok(answered) => {
+                let listed = routed::is_listed(&choice, &answered.answer, head.safe && upload.is_empty());
+                if tries > 1 {
+                    exchange.edge().retried(if listed { "failure" } else { "success" });
+                }
+                if listed && can_repeat && routed::may_follow(worker, &choice, tries, exchange.edge()) {
+                    debug!(endpoint = %endpoint.id, status = answered.answer.status().as_u16(), "an answer is tried again");
+                    if answered.answer.headers().contains_key(STARLING_ERROR) {
+                        worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
+                    }
+                    drop(answered);
                     tokio::time::sleep(wait).await;
                     tried.push(endpoint.index);
                     if tried.len() >= choice.candidates_len() {
@@ -240,10 +246,8 @@ async fn forward(
                     }
                     continue;
                 }
-                if tries > 1 {
-                    exchange.edge().retried("success");
-                }
-                return relay(worker, &choice, exchange, answer, (client, key), &back);
+                mirror::copy(worker, &mirrors, (&choice, &head, &upload), wanted.source.as_ref());
+                return relay(worker, &choice, exchange, answered, &back);
             }
             Err(failed) => {
                 debug!(endpoint = %endpoint.id, reason = failed.error.as_str(), outcome = ?failed.outcome, "try failed");
@@ -255,12 +259,11 @@ async fn forward(
                 }
                 tried.push(endpoint.index);
                 let answer = Answer::new(failed.error, endpoint.id.to_string());
-                let again = next_try(failed.outcome, tries, choice.policy()) == NextTry::Elsewhere;
-                if !again
-                    || !head.is_kept()
-                    || !upload.can_repeat()
-                    || exchange.began().elapsed() >= choice.policy().head_timeout()
-                {
+                let again = next_try(failed.outcome, tries, policy) == NextTry::Elsewhere;
+                let by_rule = policy.tries_max.origin == Origin::Rule;
+                let in_time = in_time || (!by_rule && exchange.began().elapsed() < policy.head_timeout());
+                let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
+                if !again || !can_repeat || !routed::may_follow(worker, &choice, tries, exchange.edge()) {
                     let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
                         answer
                     } else {
@@ -268,6 +271,9 @@ async fn forward(
                         Answer { connection: Connection::Close, ..answer }
                     };
                     return own(worker, exchange, &answer);
+                }
+                if by_rule {
+                    tokio::time::sleep(wait).await;
                 }
                 last = Some(answer);
             }
@@ -299,6 +305,15 @@ fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
     )
 }
 
+/// What one try brought.
+struct Answered {
+    answer: Response<Incoming>,
+    client: Client,
+    key: PoolKey,
+    /// When the try began.
+    sent: Instant,
+}
+
 /// What one try is made of.
 struct Try<'a> {
     choice: &'a Choice,
@@ -314,7 +329,7 @@ async fn attempt(
     worker: &Rc<Worker>,
     Try { choice, wanted, copies, others, began }: Try<'_>,
     (head, upload): (&mut Head, &Upload),
-) -> Result<(Response<Incoming>, Client, PoolKey), Failed> {
+) -> Result<Answered, Failed> {
     let policy = choice.policy();
     let patience = policy.head_timeout();
     let whole = began + patience;
@@ -325,9 +340,10 @@ async fn attempt(
             Some(client) => client,
             None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref())).await.unwrap_or(Err(
                 Failed {
-                    outcome: TryOutcome::NotSent,
-                    error: ErrorType::ConnectionTimeout,
-                    endpoint: Some(Failure::TimedOut),
+                    // The request's own time is over, which says nothing of the endpoint.
+                    outcome: TryOutcome::TimedOut,
+                    error: ErrorType::HttpResponseTimeout,
+                    endpoint: None,
                 },
             ))?,
         };
@@ -376,7 +392,7 @@ async fn attempt(
                         // the endpoint out of favour long after.
                         worker.shared.loads.reached(endpoint, now);
                     }
-                    (answer, client, key)
+                    Answered { answer, client, key, sent }
                 });
             }
             Err(error) => error,
@@ -493,8 +509,7 @@ fn relay(
     worker: &Worker,
     choice: &Choice,
     mut exchange: Exchange,
-    mut answer: Response<Incoming>,
-    (client, key): (Client, PoolKey),
+    Answered { mut answer, client, key, sent }: Answered,
     back: &routed::Back,
 ) -> Response<ResponseBody> {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
@@ -508,7 +523,7 @@ fn relay(
     if answer.body().is_end_stream() {
         exchange.completed();
     }
-    let end = routed::whole_deadline(choice, exchange.began());
+    let end = routed::whole_deadline(choice, exchange.began(), sent);
     answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end })
 }
 

@@ -5,17 +5,22 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderMap;
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{self, HeaderMap};
+use hyper::body::Incoming;
 use starling_model::ServiceKey;
 use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
 use tokio::time::Sleep;
 
+use crate::answers::ErrorType;
 use crate::http::body::ResponseBody;
 use crate::http::exchange::Exchange;
+use crate::http::harden::STARLING_ERROR;
 use crate::http::head::Head;
 use crate::limits::{BACKOFF_MAX, BUDGETS_MAX};
+use crate::metrics::Edge;
+use crate::worker::Worker;
 
 /// A redirect, or what a preflight is told: it has no body and comes from nobody else.
 pub(crate) fn direct(mut exchange: Exchange, answer: DirectResponse) -> Response<ResponseBody> {
@@ -49,16 +54,40 @@ impl Back {
     /// In the order of the standard: CORS, then the changes of rule and backend.
     pub(crate) fn edit(&self, choice: &Choice, headers: &mut HeaderMap) {
         for (name, value) in &self.cors {
-            headers.insert(name.clone(), value.clone());
+            if name == header::VARY {
+                // The application's own stays.
+                headers.append(name.clone(), value.clone());
+            } else {
+                headers.insert(name.clone(), value.clone());
+            }
         }
         choice.filters().for_each(|chain| chain.edit_response(headers));
     }
 }
 
-/// Whether a response with this status is no answer yet, after so many tries.
-pub(crate) fn retries(choice: &Choice, status: StatusCode, tries: u32) -> bool {
-    let policy = choice.policy();
-    tries < policy.tries_max.value && policy.retry_codes.contains(&status.as_u16())
+/// Whether the rule wants a response with this status tried again. What the other agent says by itself is no status of the
+/// application: after a connection that broke behind it, only what is `safe` runs twice, and anything else is final.
+pub(crate) fn is_listed(choice: &Choice, answer: &Response<Incoming>, safe: bool) -> bool {
+    let listed = choice.policy().retry_codes.contains(&answer.status().as_u16());
+    let error = answer.headers().get(STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()));
+    match error {
+        None => listed,
+        Some(Some(ErrorType::ConnectionTerminated)) => listed && safe,
+        Some(_) => false,
+    }
+}
+
+/// Whether another try may follow try number `tries`: the rule allows it, and the service's budget pays for it.
+pub(crate) fn may_follow(worker: &Worker, choice: &Choice, tries: u32, edge: &Edge) -> bool {
+    if tries >= choice.policy().tries_max.value {
+        edge.retried("limit");
+        return false;
+    }
+    let paid = worker.budgets.try_spend(choice, Instant::now());
+    if !paid {
+        edge.retried("budget");
+    }
+    paid
 }
 
 /// How long to wait before try number `tries` + 1: at least what the rule says, twice that after each further try, and up
@@ -70,11 +99,15 @@ pub(crate) fn backoff(choice: &Choice, tries: u32, draws: Draws) -> Duration {
 }
 
 /// When the response must be over; `None`: streams live on.
-pub(crate) fn whole_deadline(choice: &Choice, began: Instant) -> Option<Pin<Box<Sleep>>> {
-    match choice.policy().request.value {
-        Deadline::Whole(period) => Some(Box::pin(tokio::time::sleep_until((began + period).into()))),
+pub(crate) fn whole_deadline(choice: &Choice, began: Instant, sent: Instant) -> Option<Pin<Box<Sleep>>> {
+    let policy = choice.policy();
+    let whole = match policy.request.value {
+        Deadline::Whole(period) => Some(began + period),
         Deadline::Head(_) | Deadline::Off => None,
-    }
+    };
+    let one = policy.backend_request.value.map(|period| sent + period);
+    let end = whole.into_iter().chain(one).min()?;
+    Some(Box::pin(tokio::time::sleep_until(end.into())))
 }
 
 /// The retry budgets of one data thread, by service. A service has so many budgets as there are threads, each counting its
@@ -83,11 +116,9 @@ pub(crate) fn whole_deadline(choice: &Choice, began: Instant) -> Option<Pin<Box<
 pub(crate) struct Budgets(RefCell<HashMap<ServiceKey, RetryBudget>>);
 
 impl Budgets {
-    /// Counts a first try, where tries may follow.
+    /// Counts a first try.
     pub(crate) fn request(&self, choice: &Choice, now: Instant) {
-        if !choice.policy().retry_codes.is_empty() {
-            self.of(choice, now, |budget| budget.request(now));
-        }
+        self.of(choice, now, |budget| budget.request(now));
     }
 
     /// Takes a retry out of the budget; false when it is spent.
@@ -98,13 +129,15 @@ impl Budgets {
     fn of<T>(&self, choice: &Choice, now: Instant, run: impl FnOnce(&mut RetryBudget) -> T) -> T {
         let settings = choice.service_policy.as_ref().map_or(BudgetSettings::BUILT_IN, |policy| policy.retry_budget);
         let mut budgets = self.0.borrow_mut();
-        if budgets.len() >= BUDGETS_MAX && !budgets.contains_key(&choice.service.key) {
+        if let Some(budget) = budgets.get_mut(&choice.service.key).filter(|budget| budget.settings() == settings) {
+            return run(budget);
+        }
+        if budgets.len() >= BUDGETS_MAX {
             budgets.clear();
         }
-        let budget = budgets.entry(choice.service.key.clone()).or_insert_with(|| RetryBudget::new(settings, now));
-        if budget.settings() != settings {
-            *budget = RetryBudget::new(settings, now);
-        }
-        run(budget)
+        let mut budget = RetryBudget::new(settings, now);
+        let done = run(&mut budget);
+        budgets.insert(choice.service.key.clone(), budget);
+        done
     }
 }

@@ -142,3 +142,24 @@ async fn copies_reach_the_mirror_with_their_bodies_and_nobody_notices() {
     eventually("twenty copies", || canary.requests() == 20).await;
     assert_eq!(orders.requests(), 20);
 }
+
+#[tokio::test]
+async fn a_post_whose_connection_broke_behind_the_other_agent_does_not_run_twice() {
+    let rules = "- retry: {attempts: 3, codes: [503], backoff: 1ms}\n  backendRefs: [{name: orders}]\n";
+    let (mesh, orders, _canary) = mesh(rules).await;
+    let answer = send(&mesh, "POST", "/drop", &[], Bytes::from_static(b"order")).await;
+    assert_eq!((answer.status, orders.requests()), (503, 1), "{answer:?}");
+    assert_eq!((get(&mesh, "/drop", &[]).await.status, orders.requests()), (503, 5), "a GET is harmless");
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_copied_too() {
+    let rules = "- filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary}}}]\n  backendRefs: [{name: orders}]\n";
+    let (mesh, orders, canary) = mesh(rules).await;
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {ORDERS}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    );
+    assert!(backend::raw(mesh.node("vm-1").http, request.as_bytes()).await.ends_with("hello"));
+    eventually("one copy", || canary.requests() == 1).await;
+    assert_eq!(orders.requests(), 1);
+}

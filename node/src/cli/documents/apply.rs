@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
-use starling_model::DocumentKey;
 use starling_model::envelope::SIGNATURE_BYTES;
+use starling_model::{DocumentKey, Namespace};
 
 use super::desk::Desk;
 use super::input::{self, Input};
@@ -56,11 +56,11 @@ impl ApplyArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(client: &Client, args: &ApplyArgs) -> Result<Exit, CliError> {
+pub(crate) fn run(client: &Client, args: &ApplyArgs, asked: Option<&Namespace>) -> Result<Exit, CliError> {
     let input = input::read(&args.file)?;
     let signed: Vec<Signed> = input.files.iter().filter_map(|(path, text)| Signed::read(path, text)).collect();
     if signed.is_empty() {
-        return documents(client, args, input);
+        return documents(client, args, input, asked);
     }
     if signed.len() < input.files.len() || !input.unread.is_empty() {
         return Err(CliError::plain(Exit::Usage, "files of signed documents and others are given together")
@@ -69,15 +69,17 @@ pub(crate) fn run(client: &Client, args: &ApplyArgs) -> Result<Exit, CliError> {
     if args.sign_only.is_some() {
         return Err(CliError::plain(Exit::Usage, format!("{} is signed already", signed[0].path)));
     }
-    let mut last = Exit::Done;
-    for batch in signed {
-        last = batch.apply(client, args)?;
+    // Each is a batch of its own, and half of a call must not be in use.
+    let count = signed.len();
+    match signed.into_iter().next().filter(|_| count == 1) {
+        Some(batch) => batch.apply(client, args),
+        None => Err(CliError::plain(Exit::Usage, format!("{count} files of signed documents are given together"))
+            .help(["apply them one after the other"])),
     }
-    Ok(last)
 }
 
 /// Documents that are to be signed here.
-fn documents(client: &Client, args: &ApplyArgs, input: Input) -> Result<Exit, CliError> {
+fn documents(client: &Client, args: &ApplyArgs, input: Input, asked: Option<&Namespace>) -> Result<Exit, CliError> {
     let read = match lint::checked(input) {
         Ok((read, warnings)) => {
             output::message(&warnings);
@@ -91,6 +93,7 @@ fn documents(client: &Client, args: &ApplyArgs, input: Input) -> Result<Exit, Cl
     if read.is_empty() {
         return Err(CliError::plain(Exit::Bad, "the input holds no document"));
     }
+    super::in_namespace(read.iter().map(|document| &document.key), asked)?;
     let mut steps = Vec::new();
     for document in read {
         let held = look_up(client, &document.key, Wanted::Held)?;

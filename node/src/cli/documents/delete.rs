@@ -46,9 +46,11 @@ impl DeleteArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(client: &Client, args: &DeleteArgs, fallback: &Namespace) -> Result<Exit, CliError> {
+pub(crate) fn run(client: &Client, args: &DeleteArgs, asked: Option<&Namespace>) -> Result<Exit, CliError> {
     let keys = match (&args.kind, &args.name) {
-        (Some(kind), Some(name)) => vec![kinds::key(kinds::kind(kind)?, name, fallback)?],
+        (Some(kind), Some(name)) => {
+            vec![kinds::key(kinds::kind(kind)?, name, &asked.cloned().unwrap_or_default())?]
+        }
         _ => match lint::checked(input::read(&args.file)?) {
             Ok((read, _)) => read.into_iter().map(|document| document.key).collect(),
             Err(problems) => {
@@ -57,6 +59,7 @@ pub(crate) fn run(client: &Client, args: &DeleteArgs, fallback: &Namespace) -> R
             }
         },
     };
+    super::in_namespace(&keys, asked)?;
     let mut steps = Vec::new();
     let mut missing: Option<&DocumentKey> = None;
     for key in &keys {

@@ -19,6 +19,7 @@ use crate::api::views::{Envelope, SignedForm, Trust, TrustOperator};
 use crate::cli::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::table::clean;
 use crate::files;
 
 /// Where an operator's key lies unless it is named.
@@ -99,7 +100,7 @@ impl Desk {
 
     /// `k1 "alice"`.
     pub(super) fn signer(&self) -> String {
-        format!("{} \"{}\"", self.id, self.name)
+        format!("{} \"{}\"", self.id, clean(&self.name))
     }
 
     /// Signs drafts as one batch; one alone is none.

@@ -7,6 +7,8 @@ use clap::Args;
 use super::input;
 use super::plan::Step;
 use super::{Wanted, look_up};
+use starling_model::Namespace;
+
 use crate::cli::client::Client;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::{AgentPlace, lint, output};
@@ -34,7 +36,7 @@ impl DiffArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(client: &Client, args: &DiffArgs) -> Result<Exit, CliError> {
+pub(crate) fn run(client: &Client, args: &DiffArgs, asked: Option<&Namespace>) -> Result<Exit, CliError> {
     let read = match lint::checked(input::read(&args.file)?) {
         Ok((read, _)) => read,
         Err(problems) => {
@@ -42,6 +44,7 @@ pub(crate) fn run(client: &Client, args: &DiffArgs) -> Result<Exit, CliError> {
             return Ok(Exit::Refused);
         }
     };
+    super::in_namespace(read.iter().map(|document| &document.key), asked)?;
     let (mut told, count) = (String::new(), read.len());
     for document in read {
         let held = look_up(client, &document.key, Wanted::Used)?;

@@ -10,6 +10,7 @@ use crate::api::views::{ApplyRequest, Document, DocumentPage, Envelope, Problem,
 use crate::cli::client::{ANSWER_TIMEOUT, Answer, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
+use crate::cli::table::clean;
 
 /// Who took them.
 pub(super) struct Accepted {
@@ -94,7 +95,7 @@ pub(super) fn conclude(
     also: Vec<Awaited>,
     args: WaitArgs,
 ) -> Result<Exit, CliError> {
-    let by = format!("accepted by {}", accepted.node);
+    let by = format!("accepted by {}", clean(&accepted.node));
     if !args.wait {
         return output::print(&format!("{by}\n"));
     }

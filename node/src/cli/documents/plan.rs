@@ -13,6 +13,9 @@ use crate::cli::table::clean;
 /// Changed values that are shown of one document: beyond, the files are better compared side by side.
 const CHANGES_SHOWN_MAX: usize = 100;
 
+/// Greatest generation that is signed: a change in each second for a hundred years.
+const GENERATION_MAX: u64 = 1 << 32;
+
 /// Longest path that others are aligned with.
 const PATH_CHARS_MAX: usize = 60;
 
@@ -70,12 +73,16 @@ impl Step {
         let Some(held) = &self.held else { return Ok(Generation::FIRST) };
         let next = match Generation::new(held.newest) {
             Some(held) if self.is_unchanged() => Some(held),
-            Some(held) => held.next(),
+            // Nobody applies so often: an agent that says so wants a signature after which there is no other.
+            Some(held) => held.next().filter(|next| next.get() <= GENERATION_MAX),
             None => Some(Generation::FIRST),
         };
         next.ok_or_else(|| {
-            CliError::plain(Exit::Refused, format!("{} has the last generation there is", self.key))
-                .help(["take its signer's key out of the trust bundle: then what that key signed does not count"])
+            CliError::plain(
+                Exit::Refused,
+                format!("{} has generation {}, after which none is signed", self.key, held.newest),
+            )
+            .help(["take its signer's key out of the trust bundle: then what that key signed does not count"])
         })
     }
 

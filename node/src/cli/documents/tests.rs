@@ -169,3 +169,13 @@ fn labels_leave_out_the_default_namespace() {
     let unknown = crate::api::views::Signer { key_id: "k7".to_owned(), name: None };
     assert_eq!(signer_of(&unknown), "k7");
 }
+
+#[test]
+fn what_another_namespace_is_asked_for_is_not_signed() {
+    let key = |namespace: &str| DocumentKey::parse("HTTPRoute", namespace, "orders").unwrap();
+    let shop = Namespace::new("shop").unwrap();
+    assert!(in_namespace(&[key("default"), key("shop")], None).is_ok());
+    assert!(in_namespace(&[key("shop")], Some(&shop)).is_ok());
+    let error = in_namespace(&[key("shop"), key("default")], Some(&shop)).unwrap_err();
+    assert_eq!(error.exit(), Exit::Usage);
+}

@@ -55,6 +55,7 @@ impl Intake {
     pub(super) fn table_of(&mut self, in_use: &[DocumentView], previous: &RouteTable) -> Option<RouteTable> {
         let wanted = self.shelf.take(in_use);
         if let Some(table) = self.with(&wanted, previous) {
+            self.adopt(&wanted);
             return Some(table);
         }
         // One by one, each beside the last good version of the others.
@@ -71,24 +72,37 @@ impl Intake {
             self.shelf.leave_out(version.hash);
             used.extend(held);
         }
-        self.with(&used, previous)
+        let table = self.with(&used, previous)?;
+        self.adopt(&used);
+        Some(table)
     }
 
-    fn with(&mut self, used: &[InUse], previous: &RouteTable) -> Option<RouteTable> {
+    /// The table of these documents, if one comes about.
+    fn with(&self, used: &[InUse], previous: &RouteTable) -> Option<RouteTable> {
         let documents = Documents::new(used.iter().cloned());
         let table = catch_unwind(AssertUnwindSafe(|| {
             (self.compile)(&documents, &self.registry, &self.settings, Some(previous))
         }));
-        let table = table.ok()?;
+        table.ok()
+    }
+
+    /// They are in use from now on.
+    fn adopt(&mut self, used: &[InUse]) {
         self.shelf.keep(used);
-        self.documents = documents;
-        Some(table)
+        self.documents = Documents::new(used.iter().cloned());
     }
 
     /// Folds news in and makes the table that follows `previous`; `None` when nothing came of it.
     pub(super) fn table(&mut self, news: BTreeMap<NodeName, OwnerNews>, previous: &RouteTable) -> Option<RouteTable> {
         let known = |owner: &NodeName, said: &OwnerNews| self.quarantined.get(owner) == Some(said);
-        let news: BTreeMap<_, _> = news.into_iter().filter(|(owner, said)| !known(owner, said)).collect();
+        let mut news: BTreeMap<_, _> = news.into_iter().filter(|(owner, said)| !known(owner, said)).collect();
+        for (owner, said) in news.iter_mut().filter(|(_, said)| said.services.is_some() || said.health.is_some()) {
+            // Of what was left out only one half may have been at fault.
+            if let Some(held) = self.quarantined.get(owner).filter(|_| !said.forgotten) {
+                said.services = said.services.take().or_else(|| held.services.clone());
+                said.health = said.health.take().or_else(|| held.health.clone());
+            }
+        }
         self.attempt(news, previous)
     }
 
@@ -181,7 +195,9 @@ pub(super) fn fold(registry: &mut Registry, news: BTreeMap<NodeName, OwnerNews>)
 
 #[cfg(test)]
 mod tests {
-    use starling_model::{MemberState, Readiness};
+    use starling_routing::ServicePort;
+
+    use starling_model::{Digest, DocumentKey, DocumentVersion, Generation, KeyId, MemberState, Readiness};
 
     use super::super::tests::{health, member, node, services};
     use super::*;
@@ -206,6 +222,62 @@ mod tests {
             health: Some(health(says, Readiness::Ready).into()),
         };
         (node(name), said)
+    }
+
+    fn document(name: &str, generation: u64) -> DocumentView {
+        let mut hash = [u8::try_from(generation).unwrap(); 32];
+        hash[0] = name.as_bytes()[0];
+        let generation = Generation::new(generation).unwrap();
+        let version = DocumentVersion { generation, signer: KeyId(1), hash: Digest(hash) };
+        let text = format!(
+            "apiVersion: starling/v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{ports: [{{name: http, port: {generation}, protocol: http}}]}}\n"
+        );
+        DocumentView {
+            key: DocumentKey::parse("Service", "default", name).unwrap(),
+            version,
+            schema: 1,
+            signed_at: 0,
+            deleted: false,
+            batch: None,
+            text: text.into(),
+            envelope: bytes::Bytes::new(),
+        }
+    }
+
+    /// A compiler that cannot stand port 66.
+    fn picky_of_ports(
+        documents: &Documents,
+        registry: &Registry,
+        settings: &TableSettings,
+        previous: Option<&RouteTable>,
+    ) -> RouteTable {
+        let table = compile(documents, registry, settings, previous);
+        let is_good = |port: &ServicePort| port.number.is_none_or(|number| number.get() != 66);
+        assert!(table.services().flat_map(|service| &service.ports).all(is_good), "on purpose");
+        table
+    }
+
+    /// F40: a document with which no table comes about leaves its last good version in use, whatever stands beside it.
+    #[test]
+    fn a_poison_document_is_left_out_and_its_last_good_version_stays() {
+        let settings = TableSettings { domain: "mesh.internal".to_owned() };
+        let mut intake = Intake { compile: picky_of_ports, ..Intake::new(settings) };
+        let port = |table: &RouteTable, host: &str| {
+            let service = table.resolve_host(&format!("{host}.mesh.internal"));
+            service.and_then(|service| service.ports.first()?.number).map(std::num::NonZeroU16::get)
+        };
+        let first = [document("a", 1), document("b", 2), document("c", 3)];
+        let table = intake.table_of(&first, &RouteTable::default()).unwrap();
+        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(1), Some(2), Some(3)]);
+        let poisoned = [document("a", 4), document("b", 66), document("c", 5)];
+        let table = intake.table_of(&poisoned, &table).unwrap();
+        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(4), Some(2), Some(5)]);
+        // The same again is not tried again; the next version is.
+        let table = intake.table_of(&poisoned, &table).unwrap();
+        assert_eq!(port(&table, "b"), Some(2));
+        let table = intake.table_of(&[document("a", 4), document("b", 7)], &table).unwrap();
+        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(4), Some(7), None]);
     }
 
     fn offers(table: &RouteTable, host: &str) -> usize {
