@@ -178,9 +178,23 @@ fn several_documents_are_one_batch_and_a_bad_one_keeps_all_of_them_back() {
     }
     assert!(hosts.iter().all(|host| documents(host) == 0));
 
-    // Right, they are one batch, in use everywhere at once.
+    // Right, they are one batch, in use at once: nobody ever sees a part of them.
     files((90, 10));
-    let (exit, out, error) = alice.signed(&hosts[0], &["apply", "-f", "mesh", "--wait"]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (exit, out, error) = std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut seen = std::collections::BTreeSet::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                seen.extend(hosts[1..].iter().map(documents));
+            }
+            seen
+        });
+        let told = alice.signed(&hosts[0], &["apply", "-f", "mesh", "--wait"]);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let seen = looks.join().unwrap();
+        assert!(seen.iter().all(|count| [0, 3, usize::MAX].contains(count)), "{seen:?}");
+        told
+    });
     assert!(exit == 0 && out.matches("generation 1 (new)").count() == 3, "{out}{error}");
     println!("apply: {out}");
     for host in &hosts {

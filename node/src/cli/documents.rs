@@ -26,6 +26,7 @@ use crate::api::views::{Document, DocumentPage, Envelope};
 use crate::cli::client::{Ask, Client, refusal};
 use crate::cli::duration;
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::table::clean;
 
 /// Documents of one page; the agent gives no more.
 const PAGE: usize = 1_000;
@@ -73,7 +74,8 @@ fn in_namespace<'a>(
 
 /// `HTTPRoute/orders`; `HTTPRoute/shop/orders` outside the default namespace.
 fn label(kind: &str, namespace: &str, name: &str) -> String {
-    if namespace == "default" { format!("{kind}/{name}") } else { format!("{kind}/{namespace}/{name}") }
+    // An agent may answer anything.
+    clean(&if namespace == "default" { format!("{kind}/{name}") } else { format!("{kind}/{namespace}/{name}") })
 }
 
 fn label_of(key: &DocumentKey) -> String {
@@ -83,7 +85,7 @@ fn label_of(key: &DocumentKey) -> String {
 /// `k1 "alice"`; a key that the bundle does not name any more is told alone.
 fn signer_of(signer: &crate::api::views::Signer) -> String {
     let name = signer.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
-    format!("{}{name}", signer.key_id)
+    clean(&format!("{}{name}", signer.key_id))
 }
 
 fn path_of(key: &DocumentKey) -> String {

@@ -137,7 +137,7 @@ fn source(document: &Document) -> String {
 }
 
 fn name(document: &Document) -> String {
-    format!("{}/{}/{}\n", document.document_kind, document.namespace, document.name)
+    format!("{}\n", clean(&format!("{}/{}/{}", document.document_kind, document.namespace, document.name)))
 }
 
 /// The table of the manual; `‼` marks a generation that was signed with several contents.

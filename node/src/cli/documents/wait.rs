@@ -16,6 +16,7 @@ use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::figures;
 use crate::cli::output;
+use crate::cli::table::clean;
 
 /// Pause between two looks at the others.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -222,7 +223,7 @@ fn tell_dead(members: &MemberList, waited: Duration) {
         if since.is_some_and(|since| since <= waited.as_secs()) {
             output::message(&format!(
                 "{} failed meanwhile and is not counted; it takes what it missed when it is back\n",
-                member.name
+                clean(&member.name)
             ));
         }
     }
