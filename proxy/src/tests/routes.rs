@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use starling_model::Protocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::backend::{self, Answer, Backend, Client};
 use super::*;
@@ -162,4 +163,29 @@ async fn a_chunked_body_is_copied_too() {
     assert!(backend::raw(mesh.node("vm-1").http, request.as_bytes()).await.ends_with("hello"));
     eventually("one copy", || canary.requests() == 1).await;
     assert_eq!(orders.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_tcp_route_sends_connections_where_it_says() {
+    let (echo, other) = (backend::reverser().await, backend::reverser().await);
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "echo-1", "echo", Protocol::Tcp, echo.address);
+    mesh.serve("vm-2", "other-1", "other", Protocol::Tcp, other.address);
+    // It answers once the other side has said all.
+    let reversed = |entrance: SocketAddr| async move {
+        let mut stream = tokio::net::TcpStream::connect(entrance).await.unwrap();
+        stream.write_all(b"abc").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).await.unwrap();
+        all
+    };
+    assert_eq!(reversed(mesh.node("vm-1").echo).await, "cba");
+    assert_eq!((echo.requests(), other.requests()), (1, 0), "without a route to the service itself");
+    mesh.apply(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: echo}\nspec:\n  \
+         parentRefs: [{kind: Service, name: echo}]\n  rules: [{backendRefs: [{name: other}]}]\n",
+    );
+    assert_eq!(reversed(mesh.node("vm-1").echo).await, "cba");
+    assert_eq!((echo.requests(), other.requests()), (1, 1));
 }
