@@ -122,7 +122,7 @@ impl Routes {
         let began = Instant::now();
         let previous = self.shared.table.load_full();
         let quarantined = intake.quarantined();
-        let mut table = intake.table(news, &previous);
+        let mut table = if news.is_empty() { None } else { intake.table(news, &previous) };
         if let Some(in_use) = in_use {
             let made = intake.table_of(&in_use, table.as_ref().unwrap_or(&previous));
             table = made.or(table);

@@ -1,9 +1,9 @@
 //! Documents in use on their way into the table.
 //!
 //! A text is read once for each hash. One that cannot be read here leaves the last good version of its document in use
-//! (ST0414), and one with which compiling panics is left out by its hash, found by adding the changed ones one by one.
+//! (ST0414), and one with which compiling panics is left out by its hash, found by halving what changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_config::documents::{self, Document};
@@ -23,9 +23,10 @@ pub(super) struct Shelf {
 impl Shelf {
     /// What the table is to be made of: each document in use, or its last good version.
     pub(super) fn take(&mut self, in_use: &[DocumentView]) -> Vec<InUse> {
-        let hashes: Vec<Digest> = in_use.iter().map(|view| view.version.hash).collect();
+        let hashes: BTreeSet<Digest> = in_use.iter().map(|view| view.version.hash).collect();
+        let keys: BTreeSet<&DocumentKey> = in_use.iter().map(|view| &view.key).collect();
         self.read.retain(|hash, _| hashes.contains(hash));
-        self.good.retain(|key, _| in_use.iter().any(|view| view.key == *key));
+        self.good.retain(|key, _| keys.contains(key));
         in_use.iter().filter_map(|view| self.one(view)).collect()
     }
 

@@ -58,23 +58,36 @@ impl Intake {
             self.adopt(&wanted);
             return Some(table);
         }
-        // One by one, each beside the last good version of the others.
-        let mut used: Vec<InUse> = Vec::new();
-        for one in &wanted {
-            let held = self.documents.get(&one.document.key).filter(|held| held.version != one.version).cloned();
-            let together: Vec<InUse> = used.iter().chain([one]).cloned().collect();
-            if self.with(&together, previous).is_some() {
-                used = together;
-                continue;
-            }
-            let (document, version, code) = (&one.document.key, one.version, codes::DOCUMENT_HELD_BACK);
-            error!(%document, %version, %code, "this document breaks the route table; its last good version stays in use");
-            self.shelf.leave_out(version.hash);
-            used.extend(held);
-        }
+        let as_before =
+            |one: &InUse| self.documents.get(&one.document.key).is_some_and(|held| held.version == one.version);
+        let (same, changed): (Vec<InUse>, Vec<InUse>) = wanted.into_iter().partition(as_before);
+        let used = self.admit(same, &changed, previous);
         let table = self.with(&used, previous)?;
         self.adopt(&used);
         Some(table)
+    }
+
+    /// Adds what changed to what is in use, without those with which no table comes about: found by halving, as with news.
+    fn admit(&mut self, mut used: Vec<InUse>, changed: &[InUse], previous: &RouteTable) -> Vec<InUse> {
+        let together: Vec<InUse> = used.iter().chain(changed).cloned().collect();
+        if self.with(&together, previous).is_some() {
+            return together;
+        }
+        match changed {
+            [] => used,
+            [one] => {
+                let (document, version, code) = (&one.document.key, one.version, codes::DOCUMENT_HELD_BACK);
+                error!(%document, %version, %code, "this document breaks the route table; its last good version stays in use");
+                self.shelf.leave_out(version.hash);
+                used.extend(self.documents.get(document).cloned());
+                used
+            }
+            several => {
+                let (left, right) = several.split_at(several.len() / 2);
+                let used = self.admit(used, left, previous);
+                self.admit(used, right, previous)
+            }
+        }
     }
 
     /// The table of these documents, if one comes about.
