@@ -504,6 +504,7 @@ impl Swim {
             Timer::Agreement => self.agreement_tick(now),
             Timer::Batches => self.batches_overdue(now),
             Timer::Fetches => self.fetches_overdue(now),
+            Timer::Bundles => self.on_bundles_due(now),
             Timer::Roots => self.tell_roots(now),
             Timer::Rejudging => self.rejudge(now),
             Timer::OwnRecords => self.write_own(now),

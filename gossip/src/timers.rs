@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Batches,
     /// A document does not come: the next one who has it is asked.
     Fetches,
+    /// What a peer told of its trust bundle came too soon after another word.
+    Bundles,
     /// Our root over documents and trust moved: linked peers hear of it.
     Roots,
     /// Trust changed: what was judged by the former one is asked again.
@@ -56,7 +58,7 @@ impl Timer {
             Self::Suspicion(_) => Wake::Suspicion,
             Self::Forward => Wake::Forward,
             Self::Gossip => Wake::Gossip,
-            Self::AntiEntropy | Self::Agreement | Self::Roots | Self::Fetches => Wake::AntiEntropy,
+            Self::AntiEntropy | Self::Agreement | Self::Roots | Self::Fetches | Self::Bundles => Wake::AntiEntropy,
             Self::OwnRecords => Wake::OwnRecords,
             Self::Links | Self::Rotate => Wake::Links,
             Self::Heal => Wake::Heal,
@@ -80,6 +82,7 @@ impl Timer {
             | Self::Agreement
             | Self::Batches
             | Self::Fetches
+            | Self::Bundles
             | Self::Roots
             | Self::Rejudging
             | Self::OwnRecords

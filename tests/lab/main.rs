@@ -27,3 +27,5 @@ mod operators;
 #[cfg(test)]
 mod programs;
 mod rotate;
+#[cfg(test)]
+mod steer;

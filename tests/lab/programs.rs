@@ -163,7 +163,9 @@ fn nginx_postgresql_and_redis_on_three_hosts_talk_through_the_mesh_and_the_wire_
             config.join("conf.d/entrances.toml"),
             "[[upstream]]\nservice = \"web\"\nlisten = \"127.0.0.1:9001\"\n\
              [[upstream]]\nservice = \"pg\"\nlisten = \"127.0.0.1:9002\"\n\
-             [[upstream]]\nservice = \"cache\"\nlisten = \"127.0.0.1:9003\"\n",
+             [[upstream]]\nservice = \"cache\"\nlisten = \"127.0.0.1:9003\"\n\
+             [[upstream]]\nservice = \"ledger\"\nlisten = \"127.0.0.1:9004\"\n\
+             [[upstream]]\nservice = \"sessions\"\nlisten = \"127.0.0.1:9005\"\n",
         )
         .unwrap();
     }
@@ -295,6 +297,36 @@ fn nginx_postgresql_and_redis_on_three_hosts_talk_through_the_mesh_and_the_wire_
     let set = lab.hosts[0].ok("redis-cli", &["-p", "9003", "set", MARKER, MARKER]);
     assert!(set.contains("OK"), "{set}");
     assert!(lab.hosts[0].ok("redis-cli", &["-p", "9003", "get", MARKER]).contains(MARKER));
+
+    // Two names that nobody announces lead to both programs, by documents. PostgreSQL's client speaks first, its server
+    // asks for the password first where there is one; Redis answers what it is asked.
+    let to = |name: &str, service: &str, port: u16| {
+        format!(
+            "apiVersion: starling/v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+             spec: {{ports: [{{name: main, port: {port}, protocol: tcp}}]}}\n---\n\
+             apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {{name: {name}}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: {name}, port: {port}}}]\n  \
+             rules: [{{backendRefs: [{{name: {service}, port: {port}}}]}}]\n"
+        )
+    };
+    fs::write(op.join("l4.yaml"), [to("ledger", "pg", 5432), to("sessions", "cache", 6379)].join("---\n")).unwrap();
+    let refused = lab.hosts[0].run("redis-cli", &["-p", "9005", "ping"]);
+    assert!(!String::from_utf8_lossy(&refused.stdout).contains("PONG"), "before the documents: {refused:?}");
+    let socket = format!("unix://{}", mesh.path("vm-1").join("api.sock").display());
+    let args = ["--address", &socket, "apply", "-f", "l4.yaml", "--wait", "--key", "operator/alice.key"];
+    println!("{}", starling_ok(&op, &args));
+    eventually("sessions leads to Redis", Duration::from_secs(10), || {
+        let pong = lab.hosts[0].run("redis-cli", &["-p", "9005", "ping"]);
+        String::from_utf8_lossy(&pong.stdout).contains("PONG").then_some(())
+    });
+    let ledger = ["-h", "127.0.0.1", "-p", "9004", "-U", "postgres"];
+    let report =
+        lab.hosts[0].ok(&pgbench, &[&ledger[..], &["-c", "8", "-j", "1", "-T", "3", "-n", "postgres"]].concat());
+    println!("pgbench host 1 -> TCPRoute ledger -> PostgreSQL on host 2:\n{report}");
+    assert!(report.contains("tps") && report.contains("number of failed transactions: 0"), "{report}");
+    let redis = lab.hosts[1].ok("redis-benchmark", &["-p", "9005", "-n", "20000", "-c", "20", "-t", "set,get", "-q"]);
+    println!("redis-benchmark host 2 -> TCPRoute sessions -> Redis on host 3:\n{redis}");
+    assert_eq!(redis.matches("requests per second").count(), 2, "{redis}");
 
     // Anybody may ask for the certificate; it names the node, and so does the API.
     let shown = lab.hosts[1]

@@ -128,8 +128,7 @@ fn who_missed_the_last_steps_and_is_refused_by_all_catches_up() {
         let (exit, told) = step(&mesh, &hosts[0], args);
         assert_eq!(exit, 0, "{args:?}: {told}");
         let sequence = desk_sequence(&mesh);
-        // A head that comes within a second of another waits for the next comparison, 15 s apart.
-        eventually("both use it", Duration::from_secs(40), || {
+        eventually("both use it", Duration::from_secs(10), || {
             hosts[..2].iter().all(|host| bundle(host) == Some(sequence)).then_some(())
         });
     }

@@ -144,6 +144,40 @@ fn a_peer_that_tells_ever_other_bundles_is_looked_at_once_a_second() {
     assert!(told(&mut swim).is_empty());
 }
 
+/// An operator makes two updates within a second: the second one is not left to the next comparison, 15 s apart, and nobody
+/// is asked sooner than it answers.
+#[test]
+fn an_update_that_follows_another_one_at_once_arrives_within_the_pause() {
+    for gap in [1, 100, 450, 999] {
+        let mut mesh = Mesh::trusting(3);
+        mesh.update("n1", 2);
+        mesh.run(MS(gap));
+        mesh.update("n1", 3);
+        let took = mesh.until(MS(1_200), "both updates everywhere", |mesh| mesh.all_hold(&[1, 2, 3]));
+        println!("{gap} ms apart: everywhere after {took:?}");
+    }
+}
+
+#[test]
+fn a_word_that_came_too_soon_is_looked_at_when_the_pause_ends() {
+    let mut swim = machine();
+    swim.handle_command(in_force(&[1]), base());
+    told(&mut swim);
+    let mut tell = |swim: &mut super::Swim, chain: &[u8], at| {
+        swim.handle_datagram(&node("p1"), &datagram(&Message::Bundle(head(chain))), base() + MS(at)).unwrap();
+        told(swim).len()
+    };
+    assert_eq!(tell(&mut swim, &[1, 2], 0), 1);
+    swim.handle_command(in_force(&[1, 2]), base() + MS(10));
+    assert_eq!(tell(&mut swim, &[1, 2, 3], 460), 0, "another bundle in force does not shorten the pause");
+    swim.handle_timeout(base() + MS(999));
+    assert!(told(&mut swim).is_empty());
+    swim.handle_timeout(base() + MS(1_000));
+    assert_eq!(told(&mut swim), [BundleEvent::Differs { peer: node("p1"), head: head(&[1, 2, 3]) }]);
+    swim.handle_timeout(base() + MS(5_000));
+    assert!(told(&mut swim).is_empty(), "once");
+}
+
 #[test]
 fn a_peer_that_asks_all_the_time_is_answered_twice_a_second_and_others_too() {
     let mut swim = machine();
