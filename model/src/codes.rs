@@ -78,6 +78,7 @@ codes! {
     DOCUMENT_HELD_BACK = 414, Warning, "a document is held back: this agent cannot read it", "an operator signed it with a later release: upgrade this agent; until then it has no effect here";
     MEMBERS_DIFFER = 421, Warning, "members use different documents", "normal for a moment; if it stays: starling get and starling members say who is behind";
     BATCH_INCOMPLETE = 422, Warning, "a batch of documents is not complete", "it is used when the rest arrives; if it does not, apply the files again";
+    BACKEND_EMPTY = 431, Warning, "a rule leads to no endpoint now", "its share is answered with 503 until an instance is ready: `starling services NAME` shows what there is";
     DOCUMENT_COVERED = 432, Warning, "another document comes before this one and leaves nothing to it", "see the detail: merge the two, or narrow what one of them holds for";
     UNKNOWN_REFERENCE = 433, Warning, "a document refers to something unknown", "check the name; what comes later than the document is found when it comes";
     STARLING_FIELD = 434, Error, "the field exists in starling/v1 only", "write apiVersion: starling/v1, or leave the field out and stay portable";

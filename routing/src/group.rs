@@ -63,6 +63,11 @@ impl RouteGroup {
         Self { entries, index }
     }
 
+    /// All matches in the order in which they are tried.
+    pub fn candidates(&self) -> impl ExactSizeIterator<Item = Candidate<'_>> {
+        self.entries.iter().map(Entry::candidate)
+    }
+
     /// The match that wins; `None` where none holds, which is answered with 404.
     #[must_use]
     pub fn find(&self, request: &HttpFacts<'_>) -> Option<Candidate<'_>> {

@@ -6,7 +6,7 @@
 //! loads, now): the live path, tests and explanations call the same code.
 //!
 //! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`].
+//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`]; for people: [`rows`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
@@ -27,6 +27,7 @@ pub mod problem;
 pub mod registry;
 pub mod retry;
 pub mod retry_budget;
+pub mod rows;
 pub mod rules;
 pub mod split;
 pub mod table;
@@ -43,7 +44,8 @@ pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};
 pub use problem::{Finding, Reason};
 pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
-pub use rules::{Rule, RuleId};
+pub use rows::{Row, RowRule};
+pub use rules::{RouteKind, Rule, RuleId, Side};
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 
 #[cfg(test)]

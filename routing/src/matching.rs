@@ -5,6 +5,7 @@
 //! traffic, explanations and tests ask [`Conditions::holds`].
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
@@ -208,6 +209,41 @@ pub enum Miss {
     Header(usize),
     /// The query condition at this place.
     Query(usize),
+}
+
+impl fmt::Display for Conditions {
+    /// `path prefix / and x-canary = "always"`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            PathCondition::Exact(path) => write!(f, "path = {path}")?,
+            PathCondition::Prefix(prefix) if prefix.as_str().is_empty() => f.write_str("path prefix /")?,
+            PathCondition::Prefix(prefix) => write!(f, "path prefix {}", prefix.as_str())?,
+            PathCondition::Pattern(pattern) => write!(f, "path ~ {}", pattern.as_str())?,
+            PathCondition::Grpc { service: None, method: None } => f.write_str("every call")?,
+            PathCondition::Grpc { service, method } => {
+                let part = |part: &Option<TextMatch>| match part {
+                    None => "*".to_owned(),
+                    Some(TextMatch::Exact(text)) => text.clone(),
+                    Some(TextMatch::Pattern(pattern)) => format!("~{}", pattern.as_str()),
+                };
+                write!(f, "call {}/{}", part(service), part(method))?;
+            }
+        }
+        if let Some(method) = &self.method {
+            write!(f, " and method {method}")?;
+        }
+        let value = |value: &TextMatch| match value {
+            TextMatch::Exact(text) => format!("= {text:?}"),
+            TextMatch::Pattern(pattern) => format!("~ {}", pattern.as_str()),
+        };
+        for header in &self.headers {
+            write!(f, " and {} {}", header.name, value(&header.value))?;
+        }
+        for parameter in &self.query {
+            write!(f, " and query {} {}", parameter.name, value(&parameter.value))?;
+        }
+        Ok(())
+    }
 }
 
 impl Conditions {

@@ -18,6 +18,10 @@ use crate::group::RouteGroup;
 use crate::policy::{Policy, ServicePolicy};
 use crate::problem::{Finding, Reason};
 use crate::split::Split;
+use crate::table::Endpoint;
+
+/// Each instance has its announced service as a label, too; what it says itself under this key does not count.
+pub(crate) const SERVICE_LABEL: &str = "service";
 
 /// Names a rule for people and breaks ties.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +178,14 @@ impl Front {
     pub(crate) fn rules(&self, port: Option<&PortName>, ports: usize) -> &PortRules {
         self.alone.as_ref().filter(|_| ports == 1).unwrap_or(&self.ports).get(port)
     }
+
+    /// All that is attached anywhere; what is attached to several ports comes several times.
+    pub(crate) fn every(&self) -> impl Iterator<Item = &Attached> {
+        let lists = std::iter::once(&self.ports).chain(&self.alone);
+        let rules =
+            lists.flat_map(|list| list.named.iter().map(|(_, rules)| rules).chain(std::iter::once(&list.other)));
+        rules.flat_map(|rules| rules.producer.iter().chain(rules.consumers.values()))
+    }
 }
 
 /// A Service as its document has it.
@@ -211,6 +223,17 @@ pub struct SubsetSpec {
     pub name: Arc<str>,
     /// All of these labels must be an instance's.
     pub labels: Labels,
+}
+
+impl SubsetSpec {
+    /// Does an endpoint belong to it?
+    #[must_use]
+    pub fn holds(&self, endpoint: &Endpoint) -> bool {
+        self.labels.iter().all(|(key, value)| match key {
+            SERVICE_LABEL => endpoint.service.name.as_str() == value,
+            _ => endpoint.labels.get(key) == Some(value),
+        })
+    }
 }
 
 /// A service that a document names, so that one that nobody knows is told.

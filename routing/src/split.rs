@@ -96,6 +96,15 @@ impl Split {
         self.backends.iter().map(|(backend, _)| backend)
     }
 
+    /// The backends that requests come to and that lead somewhere, each with its place.
+    pub fn targets(&self) -> impl Iterator<Item = (usize, &Target)> {
+        let shares = self.shares();
+        self.backends.iter().zip(shares).enumerate().filter_map(|(at, ((backend, _), share))| match backend {
+            Backend::To { target, .. } if share > 0.0 => Some((at, target)),
+            Backend::To { .. } | Backend::Invalid(_) => None,
+        })
+    }
+
     /// Each backend's share of requests, in the order of the document; sums to 1, or all are 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "16 weights of at most a million each are exact in 53 bits")]

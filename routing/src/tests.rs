@@ -17,6 +17,7 @@ use crate::*;
 mod increments;
 mod properties;
 mod routes;
+mod rows;
 mod services;
 mod world;
 

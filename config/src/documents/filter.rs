@@ -30,6 +30,20 @@ pub struct Filters {
     pub response_headers: Option<HeaderEdits>,
 }
 
+impl Filters {
+    /// What stands here, in the words of the Gateway API and in the order in which it is done.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let path = self.path.as_ref().map(|path| match path {
+            PathFilter::Redirect(_) => "RequestRedirect",
+            PathFilter::Rewrite(_) => "URLRewrite",
+        });
+        let mirrors = self.mirrors.iter().map(|_| "RequestMirror");
+        let said = [self.cors.as_ref().map(|_| "CORS"), self.request_headers.as_ref().map(|_| "RequestHeaderModifier")];
+        let back = self.response_headers.as_ref().map(|_| "ResponseHeaderModifier");
+        said.into_iter().flatten().chain(mirrors).chain(path).chain(back)
+    }
+}
+
 /// One excludes the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathFilter {

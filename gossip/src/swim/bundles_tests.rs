@@ -163,7 +163,7 @@ fn a_word_that_came_too_soon_is_looked_at_when_the_pause_ends() {
     let mut swim = machine();
     swim.handle_command(in_force(&[1]), base());
     told(&mut swim);
-    let mut tell = |swim: &mut super::Swim, chain: &[u8], at| {
+    let tell = |swim: &mut super::Swim, chain: &[u8], at| {
         swim.handle_datagram(&node("p1"), &datagram(&Message::Bundle(head(chain))), base() + MS(at)).unwrap();
         told(swim).len()
     };

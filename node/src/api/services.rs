@@ -1,5 +1,6 @@
 //! `/v1/services`: services with their endpoints, why each is used or not, and what passed this node.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Path, RawQuery, State};
@@ -8,12 +9,13 @@ use axum::response::Response;
 use starling_model::{MemberState, Namespace, ServiceKey, ServiceName};
 use starling_proxy::metrics::Direction;
 use starling_proxy::traffic::Traffic as Figures;
-use starling_routing::{Condition, EndpointIndex, Load, condition};
+use starling_routing::{Condition, EndpointIndex, Load, RouteTable, condition};
 
 use super::Shared;
 use super::answer::read;
 use super::problem::Refusal;
 use super::query::Query;
+use super::routes::short_name;
 use super::views::{Endpoint, Items, Reason, Service, ServicePort, Traffic, kind};
 use crate::telemetry::time::{Clocks, millis};
 
@@ -141,12 +143,34 @@ fn show(state: &Shared, service: &starling_routing::Service, clocks: &Clocks) ->
         ports: service
             .ports
             .iter()
-            .map(|port| ServicePort { name: port.name.to_string(), port: None, protocol: port.protocol.to_string() })
+            .map(|port| ServicePort {
+                name: port.name.to_string(),
+                port: port.number.map(std::num::NonZeroU16::get),
+                protocol: port.protocol.to_string(),
+            })
             .collect(),
-        endpoints: endpoints.map(|(endpoint, share)| show_endpoint(state, endpoint, share, clocks)).collect(),
-        routes: Vec::new(),
+        endpoints: endpoints
+            .map(|(endpoint, share)| Endpoint {
+                subsets: subsets_of(service, endpoint),
+                ..show_endpoint(state, endpoint, share, clocks)
+            })
+            .collect(),
+        routes: attached(&state.shared.table.load(), service),
         traffic: figures_of(state, &service.key, now).as_ref().map(show_traffic),
     }
+}
+
+/// Names of the routes attached to a service, each once.
+fn attached(table: &RouteTable, service: &starling_routing::Service) -> Vec<String> {
+    let rules = table.rows(service).into_iter().filter_map(|row| row.rule);
+    let names: BTreeSet<String> = rules.map(|one| short_name(&one.rule.route, &service.key.namespace)).collect();
+    names.into_iter().collect()
+}
+
+/// Names of the subsets that an endpoint belongs to.
+fn subsets_of(service: &starling_routing::Service, endpoint: &starling_routing::Endpoint) -> Vec<String> {
+    let named = service.subsets().iter().filter(|subset| subset.holds(endpoint));
+    named.map(|subset| subset.name.to_string()).collect()
 }
 
 fn show_endpoint(state: &Shared, endpoint: &starling_routing::Endpoint, share: f64, clocks: &Clocks) -> Endpoint {

@@ -25,7 +25,8 @@ pub use members::{
 pub use own::{Certificate, CertificateList, Check, Instance, InstanceList, InstanceSource, JoinRequest, Operation};
 pub use ping::{Ping, PingReply, PingTimes};
 pub use services::{
-    Endpoint, Reason, RouteBackend, RouteRow, RouteSource, RouteTable, Service, ServiceList, ServicePort, Traffic,
+    DocumentProblem, Endpoint, Reason, RouteBackend, RouteRow, RouteSource, RouteTable, Routes, Service, ServiceList,
+    ServicePort, Traffic,
 };
 pub use status::{
     Flow, Listeners, MemberCounts, Status, StatusConfig, StatusIdentity, StatusProblem, StatusServices, StatusStore,

@@ -7,11 +7,8 @@ use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, Servi
 
 use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
 use crate::registry::{EndpointFacts, Registry};
-use crate::rules::{PortSpec, Rules, ServiceSpec, SubsetSpec};
+use crate::rules::{PortSpec, Rules, SERVICE_LABEL, ServiceSpec, SubsetSpec};
 use crate::table::{Endpoint, Pool, RouteTable, Service, ServicePort, Shape};
-
-/// Each instance has its announced service as a label, too; what it says itself under this key does not count.
-const SERVICE_LABEL: &str = "service";
 
 /// An announced service as a source of a pool: changes of its instances change the revision.
 pub(crate) type Source = (ServiceKey, u64);
@@ -297,13 +294,7 @@ fn pools(ports: &[ServicePort], subsets: &[SubsetSpec], endpoints: &[Endpoint], 
         }
         let weight = u64::from(endpoint.weight.get());
         let rows = || [0].into_iter().chain(served.iter().map(|port| 1 + usize::from(*port)));
-        let within = |subset: &SubsetSpec| {
-            subset.labels.iter().all(|(key, value)| match key {
-                SERVICE_LABEL => endpoint.service.name.as_str() == value,
-                _ => endpoint.labels.get(key) == Some(value),
-            })
-        };
-        let hits = subsets.iter().enumerate().filter(|(_, subset)| within(subset)).map(|(at, _)| 1 + at);
+        let hits = subsets.iter().enumerate().filter(|(_, subset)| subset.holds(endpoint)).map(|(at, _)| 1 + at);
         for column in [0].into_iter().chain(hits) {
             for row in rows() {
                 if let Some(pool) = pools.get_mut(row * columns + column) {

@@ -275,7 +275,7 @@ fn an_explanation_names_losers_shares_and_endpoints() {
     let seed = (0..).find(|seed| told(&ask.decide(&table, *seed)).contains("->")).unwrap();
     let (_, explanation) = ask.explain(&table, seed);
     let route = explanation.route.unwrap();
-    assert_eq!((route.side, route.kind.as_str()), (rules::Side::Producer, "HTTPRoute"));
+    assert_eq!((route.side, route.kind.as_str()), (Side::Producer, "HTTPRoute"));
     let won = route.winner.unwrap();
     assert_eq!((won.name.as_deref(), won.at, route.nearest), (Some("rest"), 0, None));
     let losers: Vec<_> =

@@ -10,7 +10,7 @@ use super::{Envelope, Items, ServiceRef};
 pub type ServiceList = Envelope<Items<Service>>;
 
 /// Rows of the route table, by service and order.
-pub type RouteTable = Envelope<Items<RouteRow>>;
+pub type RouteTable = Envelope<Routes>;
 
 /// A service as this node routes to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,13 +112,49 @@ pub struct Traffic {
     pub p99_ms: Option<f64>,
 }
 
+/// The route table in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routes {
+    /// Row by row, in the order in which they are tried.
+    pub items: Vec<RouteRow>,
+    /// What of the documents does not come out as written, and where they lead to no endpoint now.
+    #[serde(default)]
+    pub problems: Vec<DocumentProblem>,
+}
+
+/// What is the matter with a document among the others and the services there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentProblem {
+    /// What it is: `HTTPRoute`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `ST0433`.
+    pub code: String,
+    /// The reason of the Gateway API's condition, `BackendNotFound`.
+    pub reason: String,
+    /// Which value, as a JSON pointer.
+    pub pointer: Option<String>,
+    /// What is the matter with it.
+    pub detail: String,
+}
+
 /// One row of the route table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteRow {
     /// Which service the row belongs to.
     pub service: ServiceRef,
-    /// Order in which rows are tried, from 1.
+    /// Of which of its ports; `null` where the row holds for all of them.
+    #[serde(default)]
+    pub port: Option<String>,
+    /// Callers of this namespace only, for whom its rows replace the others; `null`: all callers.
+    #[serde(default)]
+    pub callers: Option<String>,
+    /// Order in which rows are tried, from 1 for each port and group of callers.
     pub order: u32,
     /// The route document's name; `null` for the built-in route.
     pub route: Option<String>,
@@ -127,6 +163,9 @@ pub struct RouteRow {
     /// What it matches, for people: `everything`, `path prefix /cart`.
     #[serde(rename = "match")]
     pub matches: String,
+    /// What is done to matching requests, in the words of the Gateway API: `RequestRedirect`.
+    #[serde(default)]
+    pub filters: Vec<String>,
     /// Where matching requests go.
     pub backends: Vec<RouteBackend>,
     /// Time to the end of the answer, or to its head for the built-in route: a duration such as `15s`.
@@ -149,6 +188,9 @@ pub struct RouteBackend {
     pub subset: Option<String>,
     /// Share, 0 to 1.
     pub share: f64,
+    /// Why its share is answered with an error, `BackendNotFound`; its names are empty then.
+    #[serde(default)]
+    pub invalid: Option<String>,
 }
 
 /// Where a row comes from.

@@ -60,9 +60,13 @@ fn services_are_as_documented() {
 #[test]
 fn routes_instances_and_certificates_keep_their_shape() {
     check::<RouteRow>(json!({
-        "service": {"namespace": "default", "name": "web"}, "order": 1, "route": null, "rule": null,
-        "match": "everything", "backends": [{"namespace": "default", "name": "web", "subset": null, "share": 1.0}],
+        "service": {"namespace": "default", "name": "web"}, "port": null, "callers": null, "order": 1, "route": null,
+        "rule": null, "match": "everything", "filters": [],
+        "backends": [{"namespace": "default", "name": "web", "subset": null, "share": 1.0, "invalid": null}],
         "timeout": "15s", "retries": 2, "source": {"kind": "built in", "generation": null, "keyId": null}}));
+    check::<DocumentProblem>(json!({
+        "documentKind": "HTTPRoute", "namespace": "default", "name": "orders", "code": "ST0433",
+        "reason": "BackendNotFound", "pointer": "/spec/rules/0/backendRefs/0", "detail": "nobody knows it"}));
     check::<Instance>(json!({
         "name": "orders-v2", "namespace": "default", "service": "orders", "port": "http", "protocol": "http",
         "address": "127.0.0.1:8080", "labels": {"version": "v2"}, "weight": 100, "health": "unhealthy",

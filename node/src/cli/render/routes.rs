@@ -1,8 +1,8 @@
 //! `starling routes`: the route table in use, row by row in the order in which rows are tried.
 
-use crate::api::views::{RouteBackend, RouteRow, RouteTable};
+use crate::api::views::{DocumentProblem, RouteBackend, RouteRow, RouteTable};
 use crate::cli::figures;
-use crate::cli::look::Look;
+use crate::cli::look::{Look, Tone};
 use crate::cli::render::{Columns, several_namespaces, short_key};
 use crate::cli::table::{Align, Cell, Table};
 
@@ -21,6 +21,14 @@ pub(crate) fn render(table: &RouteTable, columns: Columns, namespace: Option<&st
     if services {
         titles.push(("SERVICE", Left));
     }
+    let ports = rows.iter().any(|row| row.port.is_some());
+    let callers = rows.iter().any(|row| row.callers.is_some());
+    if ports {
+        titles.push(("PORT", Left));
+    }
+    if callers {
+        titles.push(("CALLERS", Left));
+    }
     titles.extend([
         ("ORDER", Right),
         ("ROUTE", Left),
@@ -31,6 +39,9 @@ pub(crate) fn render(table: &RouteTable, columns: Columns, namespace: Option<&st
         ("RETRIES", Right),
         ("SOURCE", Left),
     ]);
+    if wide {
+        titles.push(("FILTERS", Left));
+    }
     let mut out = Table::new(titles);
     for row in rows {
         let mut cells = Vec::new();
@@ -40,19 +51,46 @@ pub(crate) fn render(table: &RouteTable, columns: Columns, namespace: Option<&st
         if services {
             cells.push(Cell::new(&row.service.name));
         }
+        if ports {
+            cells.push(Cell::maybe(row.port.as_deref()));
+        }
+        if callers {
+            cells.push(Cell::new(row.callers.as_deref().unwrap_or("all")));
+        }
         cells.extend([
             Cell::new(row.order.to_string()),
             Cell::new(row.route.as_deref().unwrap_or("(default)")),
             Cell::maybe(row.rule.as_deref()),
             Cell::new(&row.matches),
-            Cell::new(backends(&row.backends, &row.service.namespace)),
+            Cell::new(leads_to(row)),
             Cell::new(&row.timeout),
             Cell::new(row.retries.to_string()),
             Cell::new(source(row)),
         ]);
+        if wide {
+            cells.push(Cell::new(if row.filters.is_empty() { "-".to_owned() } else { row.filters.join(", ") }));
+        }
         out.row(cells);
     }
-    out.render(look)
+    let told = |problem: &&DocumentProblem| namespace.is_none_or(|name| problem.namespace == name);
+    let problems: String = table.body.problems.iter().filter(told).map(|problem| tell(problem, look)).collect();
+    format!("{}{problems}", out.render(look))
+}
+
+/// `warning[ST0431]: HTTPRoute/orders: default/orders {v3} has no endpoint now   (/spec/rules/0/backendRefs/1)`.
+fn tell(problem: &DocumentProblem, look: &Look) -> String {
+    let DocumentProblem { document_kind, namespace, name, code, detail, pointer, reason: _ } = problem;
+    let pointer = pointer.as_ref().map(|pointer| format!("   ({pointer})")).unwrap_or_default();
+    let name = short_key(namespace, name);
+    format!("{}: {document_kind}/{name}: {detail}{pointer}\n", look.paint(&format!("warning[{code}]"), Tone::Warn))
+}
+
+/// Where requests go, or what is done instead.
+fn leads_to(row: &RouteRow) -> String {
+    match row.filters.iter().find(|filter| *filter == "RequestRedirect") {
+        Some(filter) if row.backends.is_empty() => filter.clone(),
+        Some(_) | None => backends(&row.backends, &row.service.namespace),
+    }
 }
 
 /// `orders{stable} 90%, {canary} 10%`: a service that was just named is not named again.
@@ -60,6 +98,11 @@ fn backends(backends: &[RouteBackend], home: &str) -> String {
     let mut last: Option<String> = None;
     let mut parts = Vec::new();
     for backend in backends {
+        if let Some(reason) = &backend.invalid {
+            parts.push(format!("({reason}) {}", figures::weight(backend.share)));
+            last = None;
+            continue;
+        }
         let name =
             if backend.namespace == home { backend.name.clone() } else { short_key(&backend.namespace, &backend.name) };
         let subset = backend.subset.as_ref().map(|subset| format!("{{{subset}}}")).unwrap_or_default();

@@ -289,6 +289,29 @@ ORDER   ROUTE           RULE      MATCH                                   BACKEN
 }
 
 #[test]
+fn ports_callers_errors_and_what_is_the_matter_are_told() {
+    let invalid = json!({"namespace": "", "name": "", "subset": null, "share": 0.1, "invalid": "BackendNotFound"});
+    let mut first = route(1, "default", "path prefix /", &json!([backend("stable", 0.9), invalid]));
+    first["port"] = json!("web");
+    let mut second = route(1, "moved", "path prefix /old", &json!([]));
+    second["callers"] = json!("shop");
+    second["filters"] = json!(["RequestRedirect"]);
+    let problem = json!({"documentKind": "HTTPRoute", "namespace": "default", "name": "orders-canary", "code": "ST0433",
+        "reason": "BackendNotFound", "pointer": "/spec/rules/0/backendRefs/1", "detail": "nobody knows it"});
+    let table = json!({"items": [first, second], "problems": [problem]});
+    let table: RouteTable = serde_json::from_value(envelope("RouteTable", table)).unwrap();
+    let want = "\
+PORT   CALLERS   ORDER   ROUTE           RULE      MATCH              BACKENDS                                    TIMEOUT   RETRIES   SOURCE
+web    all           1   orders-canary   default   path prefix /      orders{stable} 90%, (BackendNotFound) 10%        2s         2   HTTPRoute gen 13 by k1
+-      shop          1   orders-canary   moved     path prefix /old   RequestRedirect                                  2s         2   HTTPRoute gen 13 by k1
+warning[ST0433]: HTTPRoute/orders-canary: nobody knows it   (/spec/rules/0/backendRefs/1)
+";
+    assert_eq!(routes::render(&table, Columns::Usual, None, &Look::plain()), want);
+    let other = routes::render(&table, Columns::Wide, Some("shop"), &Look::plain());
+    assert_eq!(other.lines().count(), 1, "{other}");
+}
+
+#[test]
 fn the_built_in_route_is_one_row_and_several_services_are_named() {
     let one = routes::render(&routes(&json!([built_in("web")])), Columns::Usual, None, &Look::plain());
     let row = one.lines().nth(1).unwrap();

@@ -1,0 +1,83 @@
+//! The table as rows: what people are shown is what holds.
+
+use super::world::{World, http_route, key};
+use crate::*;
+
+fn rows(table: &RouteTable, service: &str) -> Vec<String> {
+    let rows = table.rows(table.service(&key(service)).unwrap()).into_iter().map(|row| {
+        let port = row.port.map(|port| format!("{port} ")).unwrap_or_default();
+        let side = match &row.side {
+            Side::Producer => String::new(),
+            Side::Consumer(namespace) => format!("for {namespace} "),
+        };
+        let told = row.rule.map_or_else(|| "built in".to_owned(), |rule| format!("{rule} ({})", rule.rule));
+        format!("{port}{side}{} {told}", row.order)
+    });
+    rows.collect()
+}
+
+fn world(yaml: &str) -> World {
+    World::new(yaml).node("vm-1", &["orders-1 orders version=v1", "admin-1 admin"]).node("vm-2", &["db-1 db:tcp"])
+}
+
+#[test]
+fn rows_stand_in_the_order_in_which_they_are_tried() {
+    let yaml = http_route(
+        "a",
+        "orders",
+        "[{name: all, backendRefs: [{name: orders}]}, {name: testers, matches: [{path: {value: /shop/}, method: GET, \
+         headers: [{name: X-Canary, value: always}], queryParams: [{name: v, type: RegularExpression, value: \"[12]\"}]}, \
+         {path: {type: Exact, value: /}}], backendRefs: [{name: admin}]}]",
+    );
+    let table = world(&yaml).table();
+    let want = [
+        "1 path = / (HTTPRoute default/a rule testers)",
+        "2 path prefix /shop and method GET and x-canary = \"always\" and query v ~ [12] (HTTPRoute default/a rule testers)",
+        "3 path prefix / (HTTPRoute default/a rule all)",
+    ];
+    assert_eq!(rows(&table, "orders"), want);
+    assert_eq!(rows(&table, "admin"), ["1 built in"]);
+}
+
+#[test]
+fn ports_and_callers_with_rules_of_their_own_have_rows_of_their_own() {
+    let yaml = "apiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{name: web, port: 80}, {name: admin, port: 81}]}\n---\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n  \
+        parentRefs: [{kind: Service, group: \"\", name: orders, port: 80}]\n  rules: [{backendRefs: [{name: orders, port: 80}]}]\n---\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: mine, namespace: shop}\nspec:\n  \
+        parentRefs: [{kind: Service, group: \"\", name: orders, namespace: default, port: 80}]\n  \
+        rules: [{backendRefs: [{name: admin, namespace: default}]}]\n---\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: db}\nspec:\n  \
+        parentRefs: [{kind: Service, group: \"\", name: db}]\n  rules: [{backendRefs: [{name: db}]}]\n---\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: calls}\nspec:\n  \
+        parentRefs: [{kind: Service, group: \"\", name: admin}]\n  rules: [{matches: [{method: {service: shop.Orders}}], \
+        backendRefs: [{name: admin}]}, {backendRefs: [{name: admin}]}]\n";
+    let table = world(yaml).table();
+    let want = [
+        "web 1 path prefix / (HTTPRoute default/web rule 0)",
+        "web for shop 1 path prefix / (HTTPRoute shop/mine rule 0)",
+        "admin 1 built in",
+    ];
+    assert_eq!(rows(&table, "orders"), want);
+    assert_eq!(rows(&table, "db"), ["1 every connection (TCPRoute default/db rule 0)"]);
+    let want =
+        ["1 call shop.Orders/* (GRPCRoute default/calls rule 0)", "2 every call (GRPCRoute default/calls rule 1)"];
+    assert_eq!(rows(&table, "admin"), want);
+}
+
+#[test]
+fn backends_without_an_endpoint_are_told_and_those_without_a_share_are_not() {
+    let yaml = http_route(
+        "a",
+        "orders",
+        "[{backendRefs: [{name: orders, subset: {version: v1}}, {name: orders, subset: {version: v3}}, \
+         {name: orders, subset: {version: v4}, weight: 0}, {name: nobody}]}]",
+    );
+    let told = |world: World| {
+        let table = world.table();
+        let empty = table.empty_backends();
+        empty.into_iter().map(|(rule, at, target)| format!("{rule} {at}: {target}")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(world(&yaml)), ["HTTPRoute default/a rule 0 1: default/orders {version=v3}"]);
+    assert_eq!(told(world(&yaml).node("vm-3", &["orders-3 orders version=v3"])), [""; 0]);
+}
