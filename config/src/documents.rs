@@ -16,8 +16,9 @@ use std::sync::Arc;
 use starling_model::DocumentKey;
 use starling_model::codes::{self, Level};
 
-use crate::problem::{PROBLEMS_MAX, Problem, finish};
+use crate::problem::{PROBLEMS_MAX, Place, Problem, finish};
 use crate::source::{At, Source};
+use crate::tree::Value;
 use crate::yaml;
 use fields::{Budget, Reading};
 use limits::{DOCUMENT_TEXT_BYTES_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX};
@@ -88,6 +89,35 @@ pub enum Spec {
     BackendTrafficPolicy(BackendTrafficPolicy),
     /// Of a kind of `starling/v1` that a later release reads: kept, without effect.
     Unread,
+}
+
+impl Document {
+    /// Where a value stands in the document's file, by its JSON pointer (RFC 6901): of the pointer's longest part that is
+    /// there. `None` only for a text that is not this document's.
+    #[must_use]
+    pub fn place(&self, pointer: &str) -> Option<Place> {
+        // Empty lines stand for what precedes the document in its file.
+        let above = "\n".repeat(self.line.saturating_sub(1));
+        let text = format!("{above}{}", self.text);
+        let source = Arc::new(Source::file(&self.file, &text));
+        let root = yaml::parse(&source, &text, &(above.len()..text.len())).ok()?;
+        let mut node = &root;
+        let mut at = At { source: Arc::clone(&source), span: above.len()..above.len() };
+        for token in pointer.split('/').skip(1) {
+            match &node.value {
+                Value::Table(table) => {
+                    let Some(entry) = table.get(&token.replace("~1", "/").replace("~0", "~")) else { break };
+                    (node, at) = (&entry.node, entry.key_at.clone());
+                }
+                Value::Array(items) => {
+                    let Some(item) = token.parse().ok().and_then(|place: usize| items.get(place)) else { break };
+                    (node, at) = (item, item.at.clone());
+                }
+                Value::String(_) | Value::Integer(_) | Value::Other(..) | Value::Boolean(_) => break,
+            }
+        }
+        at.place()
+    }
 }
 
 /// Reads one file; `path` is only shown.

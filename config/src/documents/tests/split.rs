@@ -63,3 +63,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pointer_leads_to_its_place_in_the_file() {
+    let text = "# first\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n---\n\n# second\n\
+        apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: b}\nspec:\n  \
+        parentRefs: [{group: \"\", kind: Service, name: a}]\n  rules:\n    - backendRefs:\n        - {name: a, port: 80}\n        - name: c\n          port: 81\n";
+    let read = super::super::parse("b.yaml", text).unwrap();
+    let place = |pointer: &str| match read[1].place(pointer) {
+        Some(crate::problem::Place::File(place)) => (place.file, place.line, place.column, place.text),
+        other => panic!("{other:?}"),
+    };
+    let at = |line: usize, column| ("b.yaml".to_owned(), line, column, text.lines().nth(line - 1).unwrap().to_owned());
+    assert_eq!(place("/spec/rules/0/backendRefs/0"), at(16, 11));
+    assert_eq!(place("/spec/rules/0/backendRefs/1/port"), at(18, 11));
+    assert_eq!(place("/spec/parentRefs"), at(13, 3));
+    // Of what is not there, what it would stand in; the document begins at its comment.
+    assert_eq!(place("/spec/rules/7/filters"), at(14, 3));
+    assert_eq!(place(""), at(8, 1));
+}
