@@ -6,7 +6,7 @@
 //! loads, now): the live path, tests and explanations call the same code.
 //!
 //! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`].
+//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`], [`snapshot`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
@@ -28,6 +28,7 @@ pub mod registry;
 pub mod retry;
 pub mod retry_budget;
 pub mod rules;
+pub mod snapshot;
 pub mod split;
 pub mod table;
 
@@ -36,14 +37,15 @@ pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Documents, InUse};
 pub use ewma::PeakEwma;
-pub use explain::Explanation;
-pub use matching::HttpFacts;
+pub use explain::{Explanation, Outcome};
+pub use matching::{HttpFacts, Missed};
 pub use pick::{Condition, Load, condition};
 pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};
 pub use problem::{Finding, Reason};
 pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
 pub use rules::{Rule, RuleId};
+pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 
 #[cfg(test)]

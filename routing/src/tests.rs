@@ -14,10 +14,12 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod explained;
 mod increments;
 mod properties;
 mod routes;
 mod services;
+mod snapshots;
 mod world;
 
 fn settings() -> TableSettings {

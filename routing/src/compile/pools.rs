@@ -8,7 +8,7 @@ use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, Servi
 use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
 use crate::registry::{EndpointFacts, Registry};
 use crate::rules::{PortSpec, Rules, ServiceSpec, SubsetSpec};
-use crate::table::{Endpoint, Pool, RouteTable, Service, ServicePort, Shape};
+use crate::table::{Endpoint, Part, Pool, RouteTable, Service, ServicePort, Shape};
 
 /// Each instance has its announced service as a label, too; what it says itself under this key does not count.
 const SERVICE_LABEL: &str = "service";
@@ -286,6 +286,31 @@ fn endpoint(facts: &EndpointFacts<'_>) -> Endpoint {
     }
 }
 
+/// Whether an endpoint is of a subset.
+fn within(subset: &SubsetSpec, endpoint: &Endpoint) -> bool {
+    subset.labels.iter().all(|(key, value)| match key {
+        SERVICE_LABEL => endpoint.service.name.as_str() == value,
+        _ => endpoint.labels.get(key) == Some(value),
+    })
+}
+
+impl Service {
+    /// Whether an endpoint of this service is of this part, were it fit to be picked.
+    pub(crate) fn is_of(&self, endpoint: &Endpoint, part: Part) -> bool {
+        let declared = self.spec().map(|spec| &spec.ports[..]).filter(|ports| !ports.is_empty());
+        let serves = match (declared, part.port) {
+            (None, None) => true,
+            (None, Some(at)) => self.ports.get(usize::from(at)).is_some_and(|port| port.name == endpoint.port),
+            (Some(ports), None) => ports.iter().any(|port| port.announced.contains(&endpoint.port)),
+            (Some(ports), Some(at)) => {
+                ports.get(usize::from(at)).is_some_and(|port| port.announced.contains(&endpoint.port))
+            }
+        };
+        let subset = part.subset.map(|at| self.subsets().get(usize::from(at)));
+        serves && subset.is_none_or(|subset| subset.is_some_and(|subset| within(subset, endpoint)))
+    }
+}
+
 /// Who may be picked, for any port and each one, of all instances and of each subset.
 fn pools(ports: &[ServicePort], subsets: &[SubsetSpec], endpoints: &[Endpoint], served: &[Vec<u16>]) -> Vec<Pool> {
     let columns = 1 + subsets.len();
@@ -297,13 +322,7 @@ fn pools(ports: &[ServicePort], subsets: &[SubsetSpec], endpoints: &[Endpoint], 
         }
         let weight = u64::from(endpoint.weight.get());
         let rows = || [0].into_iter().chain(served.iter().map(|port| 1 + usize::from(*port)));
-        let within = |subset: &SubsetSpec| {
-            subset.labels.iter().all(|(key, value)| match key {
-                SERVICE_LABEL => endpoint.service.name.as_str() == value,
-                _ => endpoint.labels.get(key) == Some(value),
-            })
-        };
-        let hits = subsets.iter().enumerate().filter(|(_, subset)| within(subset)).map(|(at, _)| 1 + at);
+        let hits = subsets.iter().enumerate().filter(|(_, subset)| within(subset, endpoint)).map(|(at, _)| 1 + at);
         for column in [0].into_iter().chain(hits) {
             for row in rows() {
                 if let Some(pool) = pools.get_mut(row * columns + column) {
