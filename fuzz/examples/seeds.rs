@@ -14,10 +14,12 @@ use starling_fuzz::identity::{FIXTURE, MADE, folder, name, sha256};
 use starling_gossip::{ExchangeId, Restored, golden};
 use starling_identity::{IssuingCa, JoinFile, NodeIdentity, create_trust_domain, new_record_key};
 use starling_model::{
-    Announcement, Batch, BatchId, BootEpoch, Document, DocumentKey, Generation, InstanceName, KeyId, Labels, Namespace,
-    PortName, Protocol, RecordVersion, Revocation, ServiceKey, ServiceName, ServicesRecord, TrustDomain, Weight,
+    Announcement, Batch, BatchId, BootEpoch, Digest, Document, DocumentKey, DocumentVersion, Generation, HealthEntry,
+    HealthRecord, InstanceName, KeyId, Labels, MemberState, Namespace, PortName, Protocol, Readiness, RecordVersion,
+    Revocation, ServiceKey, ServiceName, ServicesRecord, TrustDomain, Weight,
 };
 use starling_proxy::header::{Carry, OpenHeader};
+use starling_routing::{Documents, InUse, Load, MemberFact, Registry, Snapshot, TableSettings, compile};
 use starling_transport::mux::{Mux, Role};
 use starling_transport::quic::hello::Hello;
 
@@ -32,6 +34,7 @@ fn main() -> io::Result<()> {
     operators()?;
     identity()?;
     connections()?;
+    snapshots()?;
     texts()
 }
 
@@ -381,6 +384,41 @@ fn connections() -> io::Result<()> {
         seed("http_scan", what, [&[7][..], text.as_bytes()].concat())?;
     }
     Ok(())
+}
+
+fn snapshots() -> io::Result<()> {
+    let key = |name: &str| ServiceKey::parse(name, &Namespace::default()).expect("a service");
+    let text = "apiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {name: orders}\nspec:\n  parentRefs: [{kind: Service, name: orders}]\n  rules:\n  - matches: [{path: {value: /old}}]\n    filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301}}]\n  - backendRefs: [{name: orders, subset: {version: v1}, weight: 9}, {name: orders}]\n";
+    let version = DocumentVersion {
+        generation: Generation::new(7).expect("not 0"),
+        signer: KeyId(1),
+        hash: Digest(sha256(text.as_bytes()).try_into().expect("32 bytes")),
+    };
+    let documents = InUse::read("orders.yaml", text, version, "k1").expect("a route");
+    let mut registry = Registry::new();
+    let instance = |instance: &str, version: &str| Announcement {
+        instance: InstanceName::new(instance).expect("a name"),
+        service: key("orders"),
+        port: PortName::new("http").expect("a name"),
+        protocol: Protocol::Http,
+        labels: Labels::new([("version".to_owned(), version.to_owned())].into()).expect("labels"),
+        weight: Weight::default(),
+    };
+    let instances = vec![instance("orders-1", "v1"), instance("orders-2", "v2")];
+    let ready = |one: &Announcement| HealthEntry { instance: one.instance.clone(), readiness: Readiness::Ready };
+    let entries = instances.iter().map(ready).collect();
+    let address = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7740));
+    registry.member(&MemberFact { node: name("n1"), state: MemberState::Alive, address });
+    registry.services(&name("n1"), &ServicesRecord { instances });
+    registry.health(&name("n1"), &HealthRecord { entries });
+    let settings = TableSettings { domain: "mesh.internal".to_owned() };
+    let table = compile(&Documents::new(documents), &registry, &settings, None);
+    let load = Load { latency: Some(Duration::from_millis(3)), in_flight: 1, ..Load::default() };
+    let whole = Snapshot::of(&table, Instant::now(), &|_| load);
+    let json = serde_json::to_string(&whole).expect("a snapshot has a JSON form");
+    seed("routing_snapshot", "whole", &json)?;
+    seed("routing_snapshot", "slip", json.replace("healthy", "fine"))?;
+    seed("routing_snapshot", "later", json.replace("snapshot/1", "snapshot/2"))
 }
 
 fn texts() -> io::Result<()> {

@@ -10,6 +10,7 @@ pub mod certs;
 pub mod config;
 pub mod convergence;
 pub mod events;
+pub mod explain;
 pub mod guard;
 pub mod instances;
 pub mod members;
@@ -109,6 +110,8 @@ pub fn router(state: Shared) -> Router {
         .route("/v1/services/{namespace}/{service}", get(services::get))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{namespace}/{service}", get(routes::get))
+        .route("/v1/explain", get(explain::get).post(explain::post))
+        .route("/v1/snapshot", get(explain::snapshot))
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{name}", get(instances::get).put(instances::put).delete(instances::delete))
         .route("/v1/config", get(config::list).put(config::apply))

@@ -10,6 +10,7 @@ mod client;
 mod documents;
 mod errors;
 mod events;
+mod explain;
 mod figures;
 mod help;
 mod install;
@@ -22,6 +23,7 @@ mod output;
 mod ping;
 mod read;
 mod render;
+mod snapshot;
 mod table;
 mod trust;
 mod usage;
@@ -140,6 +142,11 @@ enum Command {
     Delete(documents::delete::DeleteArgs),
     /// Check documents before anybody signs them; asks no agent
     Lint(lint::LintArgs),
+    /// What becomes of one request, and why
+    Explain(explain::ExplainArgs),
+    /// The table in use as a file, for explain elsewhere
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Completions for a shell
     Completions {
         /// Which
@@ -354,6 +361,11 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
         Some(Command::Diff(args)) => documents::diff::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Delete(args)) => documents::delete::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Lint(args)) => lint::run(&args),
+        Some(Command::Explain(args)) => {
+            let client = || asked(args.place());
+            explain::run(client, &args, global.namespace.as_ref(), &look(args.headers()))
+        }
+        Some(Command::Snapshot(snapshot::SnapshotCommand::Save(args))) => snapshot::save(&asked(args.place())?, &args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Starling::command(), "starling", &mut script);

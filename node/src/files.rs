@@ -149,6 +149,14 @@ fn check_safe(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`].
 pub fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_bounded(path, PUBLIC_BYTES_MAX)
+}
+
+/// Reads a file of at most `limit` bytes, whoever can read it.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -159,9 +167,9 @@ pub fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(io_error("read", path)(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
     let mut content = Vec::new();
-    file.take(PUBLIC_BYTES_MAX + 1).read_to_end(&mut content).map_err(io_error("read", path))?;
-    if content.len() as u64 > PUBLIC_BYTES_MAX {
-        return Err(FileError::TooLarge { path: path.to_owned(), limit: PUBLIC_BYTES_MAX });
+    file.take(limit.saturating_add(1)).read_to_end(&mut content).map_err(io_error("read", path))?;
+    if content.len() as u64 > limit {
+        return Err(FileError::TooLarge { path: path.to_owned(), limit });
     }
     Ok(content)
 }
@@ -191,6 +199,33 @@ pub fn create(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     sync_parent(path)
 }
 
+/// Creates a file with `mode` that must not exist: it is there whole or not at all, also after a crash.
+///
+/// # Errors
+/// [`FileError`]; see [`FileError::is_existing`].
+pub fn create_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let temporary = temporary_beside(path)?;
+    let written = write_new(&temporary, content, mode)
+        // Unlike a rename, a link never takes another file's place.
+        .and_then(|()| fs::hard_link(&temporary, path).map_err(io_error("create", path)));
+    // Best effort: the error that matters is the one returned.
+    let _ = fs::remove_file(&temporary);
+    written?;
+    sync_parent(path)
+}
+
+/// The name of a new file in the same folder; one that a crash left there is removed.
+fn temporary_beside(path: &Path) -> Result<PathBuf, FileError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".new-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &temporary)(error)),
+        Ok(()) | Err(_) => Ok(temporary),
+    }
+}
+
 /// Replaces a secret file, or creates it: after a crash it has the old content or the new one.
 ///
 /// # Errors
@@ -204,15 +239,7 @@ pub fn replace_secret(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// # Errors
 /// [`FileError`].
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".new-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    if let Err(error) = fs::remove_file(&temporary)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(io_error("remove", &temporary)(error));
-    }
+    let temporary = temporary_beside(path)?;
     let written = write_new(&temporary, content, mode)
         .and_then(|()| fs::rename(&temporary, path).map_err(io_error("replace", path)));
     if written.is_err() {

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod crypto;
 pub mod demo;
 pub mod events;
+pub mod explain;
 pub mod files;
 pub mod lower;
 pub mod mesh_view;

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use starling_gossip::{DocumentView, MemberView, RevocationView, Stats};
-use starling_model::{BootEpoch, Digest, DocumentKey, MemberState, NodeName};
+use starling_model::{BootEpoch, DocumentKey, MemberState, NodeName};
 
 use self::roots::Roots;
 use crate::api::views::{Agreement, BEHIND_NAMES_MAX, MemberCounts};
+use crate::tasks::routes::Applied;
 
 /// Where the newest snapshot is.
 pub type MeshViewCell = Arc<ArcSwap<MeshView>>;
@@ -40,8 +41,8 @@ pub struct MeshView {
     pub synced: bool,
     /// Two agents carry our name, and we are the one that stays silent (ST0626).
     pub duplicate: bool,
-    /// Digest of the documents in use here.
-    pub digest: Digest,
+    /// Which documents are in use here: what the route table is made of.
+    pub applied: Arc<Applied>,
     /// Hash over the documents and trust that this node holds: the root that its acks carry.
     pub documents_root: u64,
     /// Documents in use, without deleted ones, by key.
@@ -73,7 +74,7 @@ impl MeshView {
             isolated: false,
             synced: false,
             duplicate: false,
-            digest: Digest::default(),
+            applied: Arc::default(),
             documents_root: 0,
             documents: Vec::new(),
             conflicts: BTreeMap::new(),
@@ -113,29 +114,48 @@ impl MeshView {
         self.members.iter().filter(|member| member.state == MemberState::Alive)
     }
 
-    /// True when this member holds the same documents and trust as this node: see [`Self::agreement`].
+    /// True when this member uses the same documents and holds the same trust as this node: see [`Self::agreement`].
     #[must_use]
     pub fn agrees(&self, member: &MemberView) -> bool {
         if member.name == self.node {
             return true;
         }
         match member.documents_root {
-            Some(root) => root == self.documents_root,
+            // What it holds and what it uses: it may hold a document back (ST0414).
+            Some(root) => root == self.documents_root && self.uses_ours(member),
             // It will tell with its first ack; its status says nothing about trust.
             None if member.connected => false,
-            None => member.status.as_ref().is_some_and(|status| status.digest == self.digest),
+            None => self.uses_ours(member),
         }
     }
 
-    /// Who holds the same documents and trust as this node. A member with a link tells the root over them with each ack,
-    /// and counts as behind until its first; of the others the digest in their own status decides, which covers no trust,
-    /// and who has not published one yet counts as behind.
+    fn uses_ours(&self, member: &MemberView) -> bool {
+        member.status.as_ref().is_some_and(|status| status.digest == self.applied.digest)
+    }
+
+    /// Who uses the same documents as this node and holds the same trust. A member says what it uses by the digest in its
+    /// status, and counts as behind until it has published one. One with a link also tells a root over all that it holds
+    /// with each ack, and counts as behind until its first; of the others nothing is known about trust.
     #[must_use]
     pub fn agreement(&self) -> Agreement {
+        self.alive_that(|member| self.agrees(member))
+    }
+
+    /// Who holds what this node holds, used or not: a revocation and a deletion are in force wherever they are held.
+    #[must_use]
+    pub fn holding(&self) -> Agreement {
+        self.alive_that(|member| match member.documents_root {
+            _ if member.name == self.node => true,
+            Some(root) => root == self.documents_root,
+            None => self.agrees(member),
+        })
+    }
+
+    fn alive_that(&self, agrees: impl Fn(&MemberView) -> bool) -> Agreement {
         let mut agreement = Agreement::default();
         for member in self.alive() {
             agreement.alive += 1;
-            if self.agrees(member) {
+            if agrees(member) {
                 agreement.same += 1;
                 continue;
             }
@@ -153,7 +173,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use starling_model::{DocumentVersion, Generation, Incarnation, KeyId, Life, StatusRecord};
+    use starling_model::{Digest, DocumentVersion, Generation, Incarnation, KeyId, Life, StatusRecord};
 
     use super::*;
 
@@ -162,7 +182,7 @@ pub(crate) mod tests {
         let generation = Generation::new(generation).unwrap();
         DocumentView {
             key: DocumentKey::parse("HTTPRoute", "default", name).unwrap(),
-            version: DocumentVersion { generation, signer: KeyId(1), hash: Digest([7; 32]) },
+            version: DocumentVersion { generation, signer: KeyId(1), hash: hash(name, generation.get()) },
             schema: 1,
             signed_at: 1_795_014_000_000,
             deleted: false,
@@ -170,6 +190,13 @@ pub(crate) mod tests {
             text: Bytes::from_static(b"kind: HTTPRoute\n"),
             envelope: Bytes::from_static(&[0; 80]),
         }
+    }
+
+    /// Of every content its own.
+    fn hash(name: &str, generation: u64) -> Digest {
+        let text = format!("{name} {generation}");
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        Digest(hash.as_ref().try_into().unwrap())
     }
 
     /// A member with a status of digest zero.
@@ -212,10 +239,14 @@ pub(crate) mod tests {
         assert_eq!((agreement.alive, agreement.same, agreement.behind_count), (3, 2, 1));
         assert_eq!(agreement.behind, vec!["vm-3".to_owned()]);
         assert_eq!((view.counts().alive, view.counts().left), (3, 1));
-        // On a link the root decides, whatever the status says.
+        // On a link both must be ours: what it holds and what it uses.
         view.documents_root = 7;
         view.members[1].documents_root = Some(6);
         view.members[2].documents_root = Some(7);
+        let agreement = view.agreement();
+        assert_eq!((agreement.same, agreement.behind), (1, vec!["vm-2".to_owned(), "vm-3".to_owned()]));
+        assert_eq!(view.holding().behind, vec!["vm-2".to_owned()], "vm-3 holds it all and uses something else");
+        view.members[2].status = Some(StatusRecord::default());
         let agreement = view.agreement();
         assert_eq!((agreement.same, agreement.behind), (2, vec!["vm-2".to_owned()]));
         // Linked, and no ack yet.

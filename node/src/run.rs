@@ -227,6 +227,8 @@ async fn agent(
     let routes = Routes {
         inbox: routes::RoutesInbox::default(),
         documents: Arc::new(watch::Sender::new(Arc::from([]))),
+        applied: routes::AppliedCell::default(),
+        own: own.clone(),
         shared: Arc::clone(&shared),
         settings: lower::table(config),
         ages: Arc::default(),
@@ -265,6 +267,7 @@ async fn agent(
         own: own.clone(),
         routes: routes.inbox.clone(),
         documents: Arc::clone(&routes.documents),
+        applied: Arc::clone(&routes.applied),
         view: Arc::clone(&view),
         events: events.clone(),
         lifecycle: lifecycle.clone(),
@@ -427,7 +430,9 @@ async fn readiness(state: Arc<ApiState>, patience: Duration, began: Instant) {
     let view = state.view.load_full();
     let alive = view.counts().alive;
     let via = view.via.as_deref().filter(|_| alive > 1);
-    crate::cli::message(&format!("{}\n", ready_line(via, alive, &view.digest.to_string(), began.elapsed())));
+    let table = state.shared.table.load_full();
+    let documents = (table.documents().len(), table.digest());
+    crate::cli::message(&format!("{}\n", ready_line(via, alive, documents, began.elapsed())));
     notify::ready(&status_line(&state));
     let mut told = String::new();
     while state.lifecycle.phase() == Phase::Ready {
@@ -445,7 +450,7 @@ fn status_line(state: &ApiState) -> String {
     let view = state.view.load();
     let services = state.shared.table.load().services().len();
     let degraded = if state.store.degraded().is_some() { ", store: degraded" } else { "" };
-    format!("ready: {} members, {services} services, config {}{degraded}", view.counts().alive, view.digest)
+    format!("ready: {} members, {services} services, config {}{degraded}", view.counts().alive, view.applied.digest)
 }
 
 /// SIGHUP: reads everything again; what can change while running does, the rest is named.

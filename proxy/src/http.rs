@@ -1,9 +1,11 @@
 //! HTTP/1.1 through the mesh: one request on hyper, top to bottom, at the caller's side (`outbound.rs`) and at the
 //! owner's (`inbound.rs`).
 //!
-//! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), `outbound.rs`,
+//! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), [`asked`] (what is
+//! asked for, pure), `outbound.rs`,
 //! `routed.rs` and `mirror.rs` (what a rule adds), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
+pub mod asked;
 pub mod harden;
 pub mod scan;
 

@@ -43,7 +43,7 @@ pub fn compile(
     previous: Option<&RouteTable>,
 ) -> RouteTable {
     // Equal digests mean equal documents.
-    let same_rules = previous.filter(|table| table.digest == documents.digest());
+    let same_rules = previous.filter(|table| table.digest() == documents.digest());
     let rules = same_rules.map_or_else(|| Arc::new(rules(documents)), |table| Arc::clone(&table.rules));
     let (selected, sources) = pools::select(registry, &rules, same_rules.map(|table| &table.selected));
     let services = pools::services(registry, &rules, &sources, previous);
@@ -66,7 +66,7 @@ pub fn compile(
         rules,
         selected,
         findings,
-        digest: documents.digest(),
+        documents: documents.clone(),
         revision: registry.revision(),
         domain: settings.domain.clone(),
     }

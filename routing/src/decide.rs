@@ -48,6 +48,14 @@ impl<'a> Frontend<'a> {
 type Record<'r> = Option<&'r mut Explanation>;
 
 pub(crate) fn run(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) -> Decision {
+    let decision = route(view, request, record.as_deref_mut());
+    if let Some(record) = record {
+        record.decided(&decision);
+    }
+    decision
+}
+
+fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) -> Decision {
     let Some((at, service)) = view.table.at(request.destination) else {
         return refuse(Refusal::NoService, None);
     };
@@ -122,11 +130,29 @@ fn by_rule(
     let drawn = rule.split.draw(view.draws);
     if let Some(record) = record.as_deref_mut() {
         record.split(&rule.split, drawn.map(|(at, _)| at));
+        let weighed = rule.split.backends().zip(rule.split.shares()).enumerate();
+        for (at, (backend, share)) in weighed.filter(|(_, (_, share))| *share > 0.0) {
+            let mut told = Explanation::default();
+            let decision = by_backend(view, frontend, request, (rule, (at, backend), Some(&mut told)));
+            record.outcome(at, share, (decision, told));
+        }
     }
-    let (at, target, filters) = match drawn {
-        None => return refuse(Refusal::NoBackend, Some(rule)),
-        Some((_, Backend::Invalid(_))) => return refuse(Refusal::InvalidBackend, Some(rule)),
-        Some((at, Backend::To { target, filters })) => (at, target, filters.as_deref()),
+    match drawn {
+        None => refuse(Refusal::NoBackend, Some(rule)),
+        Some(drawn) => by_backend(view, frontend, request, (rule, drawn, record)),
+    }
+}
+
+/// After the draw.
+fn by_backend(
+    view: &View<'_>,
+    frontend: Frontend<'_>,
+    request: &RequestFacts<'_>,
+    (rule, (at, backend), mut record): (&Arc<Rule>, (usize, &Backend), Record<'_>),
+) -> Decision {
+    let (target, filters) = match backend {
+        Backend::Invalid(_) => return refuse(Refusal::InvalidBackend, Some(rule)),
+        Backend::To { target, filters } => (target, filters.as_deref()),
     };
     let Some((place, service, part)) = locate(view.table, frontend, target) else {
         return refuse(Refusal::InvalidBackend, Some(rule));

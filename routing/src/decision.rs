@@ -259,3 +259,15 @@ pub enum Decision {
         rule: Option<Arc<Rule>>,
     },
 }
+
+impl Decision {
+    /// The rule that took the request, if one did.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Arc<Rule>> {
+        match self {
+            Self::Forward(choice) => choice.rule.as_ref(),
+            Self::Answer(answer) => Some(&answer.rule),
+            Self::Refuse { rule, .. } => rule.as_ref(),
+        }
+    }
+}

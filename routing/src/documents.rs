@@ -33,10 +33,10 @@ impl InUse {
     }
 }
 
-/// All documents in use, by key. Immutable: a change makes a new set, so that its digest always fits.
+/// All documents in use, by key. Immutable: a change makes a new set, so that its digest always fits. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
-    by_key: BTreeMap<DocumentKey, InUse>,
+    by_key: Arc<BTreeMap<DocumentKey, InUse>>,
     digest: Digest,
 }
 
@@ -52,7 +52,7 @@ impl Documents {
             }
         }
         let digest = digest_of(by_key.values().map(|one| &one.version.hash));
-        Self { by_key, digest }
+        Self { by_key: Arc::new(by_key), digest }
     }
 
     /// Digest of the documents in use, see [`digest_of`].

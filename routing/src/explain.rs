@@ -1,21 +1,25 @@
 //! The record of one decision: what was asked of it, what lost and why, what was drawn, what came out.
 //!
-//! It is written by the deciding function itself, so it cannot differ from what live traffic meets.
+//! It is written by the deciding function itself, so it cannot differ from what live traffic meets. Where a rule draws
+//! among backends, the function is run to its end for each of them, not for the drawn one only: a person who asks where
+//! requests go wants all of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use starling_model::{EndpointId, PortName, ServiceKey};
+use starling_model::{EndpointId, MemberState, PortName, ServiceKey};
 
+use crate::decision::Decision;
 use crate::group::{Candidate, RouteGroup};
 use crate::limits::EXPLAINED_MAX;
-use crate::matching::{HttpFacts, Miss};
+use crate::matching::{HttpFacts, Miss, Missed};
 use crate::pick::{Condition, Field, Load, condition, pool_shares};
 use crate::rules::{RouteKind, Rule, RuleId, Side};
 use crate::split::{Backend, Split};
-use crate::table::{Part, Service};
+use crate::table::{Endpoint, Part, Service};
 
 /// One decision, told.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Explanation {
     /// The addressed service; `None`: nobody knows it.
     pub service: Option<ServiceKey>,
@@ -29,6 +33,21 @@ pub struct Explanation {
     pub endpoints: Option<EndpointStep>,
     /// Where copies go.
     pub mirrors: Vec<EndpointId>,
+    /// All that may become of the request, with its share: shares sum to 1, one outcome for each backend with a weight.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What becomes of a share of requests.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The backend's place in the rule; `None` where none is drawn.
+    pub backend: Option<usize>,
+    /// Of all requests like this one, above 0.
+    pub share: f64,
+    /// What comes out.
+    pub decision: Decision,
+    /// Among which endpoints, where it comes to that.
+    pub endpoints: Option<EndpointStep>,
 }
 
 /// Which rule, and which came before it in vain.
@@ -57,6 +76,8 @@ pub struct Matched {
     pub name: Option<String>,
     /// The place of the match in it.
     pub at: u16,
+    /// What it asks for: `path prefix /`. Of a rule that takes every connection: `everything`.
+    pub asks: String,
 }
 
 /// A match that does not hold.
@@ -64,10 +85,8 @@ pub struct Matched {
 pub struct Loser {
     /// Whose.
     pub matched: Matched,
-    /// The first condition that fails.
-    pub miss: Miss,
-    /// What it asks for.
-    pub wanted: String,
+    /// The first condition that fails, and what the request has instead.
+    pub missed: Missed,
 }
 
 /// The draw among backends.
@@ -88,7 +107,7 @@ pub struct EndpointStep {
     pub port: Option<PortName>,
     /// Of which subset; `None`: all.
     pub subset: Option<Arc<str>>,
-    /// Those that may be picked at all, at most [`EXPLAINED_MAX`].
+    /// Those that may be picked at all, then those that are left out, at most [`EXPLAINED_MAX`].
     pub candidates: Vec<CandidateEndpoint>,
     /// Candidates that are not listed.
     pub unlisted: usize,
@@ -101,7 +120,13 @@ pub struct EndpointStep {
 pub struct CandidateEndpoint {
     /// Which.
     pub id: EndpointId,
-    /// Share of new requests.
+    /// What it announced itself as: what a stream to it names.
+    pub service: ServiceKey,
+    /// Its node's traffic address.
+    pub address: Option<SocketAddr>,
+    /// What membership says of its node.
+    pub member: MemberState,
+    /// Share of new requests to these endpoints.
     pub share: f64,
     /// How it stands.
     pub condition: Condition,
@@ -111,31 +136,33 @@ pub struct CandidateEndpoint {
 
 impl RouteStep {
     pub(crate) fn matches(side: Side, kind: RouteKind, group: &RouteGroup, http: &HttpFacts<'_>) -> Self {
-        let mut losers = group.losers(http).map(|(candidate, miss)| Loser::new(candidate, miss));
-        let listed: Vec<Loser> = losers.by_ref().take(EXPLAINED_MAX).collect();
+        let loser = |(candidate, miss): (Candidate<'_>, Miss)| Loser::new(candidate, miss, http);
+        // Ends at the winner, for good.
+        let mut losers = group.losers(http).fuse();
+        let listed: Vec<Loser> = losers.by_ref().take(EXPLAINED_MAX).map(loser).collect();
         let losers_unlisted = losers.count();
-        let winner = group.find(http).map(|won| Matched::new(won.rule, won.at));
+        let winner = group.find(http).map(Matched::of);
         let nearest = if winner.is_some() { None } else { group.nearest_miss(http) };
-        let nearest = nearest.map(|(candidate, miss)| Loser::new(candidate, miss));
-        Self { side, kind, winner, losers: listed, losers_unlisted, nearest }
+        Self { side, kind, winner, losers: listed, losers_unlisted, nearest: nearest.map(loser) }
     }
 
     pub(crate) fn only(side: Side, kind: RouteKind, rule: &Rule) -> Self {
-        let winner = Some(Matched::new(rule, 0));
+        let asks = "everything".to_owned();
+        let winner = Some(Matched { rule: rule.id.clone(), name: rule.name.clone(), at: 0, asks });
         Self { side, kind, winner, losers: Vec::new(), losers_unlisted: 0, nearest: None }
     }
 }
 
 impl Matched {
-    fn new(rule: &Rule, at: u16) -> Self {
-        Self { rule: rule.id.clone(), name: rule.name.clone(), at }
+    fn of(candidate: Candidate<'_>) -> Self {
+        let Candidate { rule, at, conditions } = candidate;
+        Self { rule: rule.id.clone(), name: rule.name.clone(), at, asks: conditions.to_string() }
     }
 }
 
 impl Loser {
-    fn new(candidate: Candidate<'_>, miss: Miss) -> Self {
-        let wanted = candidate.conditions.describe(miss);
-        Self { matched: Matched::new(candidate.rule, candidate.at), miss, wanted }
+    fn new(candidate: Candidate<'_>, miss: Miss, request: &HttpFacts<'_>) -> Self {
+        Self { missed: candidate.conditions.missed(miss, request), matched: Matched::of(candidate) }
     }
 }
 
@@ -154,24 +181,51 @@ impl Explanation {
         self.split = Some(SplitStep { shares, drawn });
     }
 
+    /// What becomes of a backend's share.
+    pub(crate) fn outcome(&mut self, backend: usize, share: f64, of: (Decision, Self)) {
+        let (decision, told) = of;
+        self.outcomes.push(Outcome { backend: Some(backend), share, decision, endpoints: told.endpoints });
+    }
+
+    /// The decision has come out: where nothing was drawn it is all that may become of the request.
+    pub(crate) fn decided(&mut self, decision: &Decision) {
+        if self.outcomes.is_empty() {
+            let endpoints = self.endpoints.clone();
+            self.outcomes.push(Outcome { backend: None, share: 1.0, decision: decision.clone(), endpoints });
+        }
+    }
+
     pub(crate) fn endpoints(&mut self, field: Field<'_>, part: Part, picked: Option<u32>) {
         let Field { service, pool, now, loads } = field;
         let shares = pool_shares(field);
-        let candidate = |position: u32| {
-            let endpoint = service.endpoints.get(position as usize)?;
+        let candidate = |endpoint: &Endpoint, share: f64| {
             let load = loads(endpoint.index);
-            let share = shares.iter().find(|(at, _)| *at == position).map_or(0.0, |(_, share)| *share);
             let condition = condition(endpoint, &load, now);
-            Some(CandidateEndpoint { id: endpoint.id.clone(), share, condition, load })
+            let (id, service) = (endpoint.id.clone(), endpoint.service.clone());
+            CandidateEndpoint {
+                id,
+                service,
+                address: endpoint.address,
+                member: endpoint.member,
+                share,
+                condition,
+                load,
+            }
         };
-        let candidates: Vec<CandidateEndpoint> = pool.positions().take(EXPLAINED_MAX).filter_map(candidate).collect();
+        let admitted = pool.positions().filter_map(|position| {
+            let share = shares.iter().find(|(at, _)| *at == position).map_or(0.0, |(_, share)| *share);
+            service.endpoints.get(position as usize).map(|endpoint| (endpoint, share))
+        });
+        let left_out = service.endpoints.iter().filter(|one| !one.admissible() && service.is_of(one, part));
+        let mut all = admitted.chain(left_out.map(|endpoint| (endpoint, 0.0)));
+        let candidates = all.by_ref().take(EXPLAINED_MAX).map(|(endpoint, share)| candidate(endpoint, share)).collect();
         let port = part.port.and_then(|at| service.ports.get(usize::from(at))).map(|port| port.name.clone());
         let subset = part.subset.and_then(|at| service.subsets().get(usize::from(at)));
         self.endpoints = Some(EndpointStep {
             service: service.key.clone(),
             port,
             subset: subset.map(|subset| Arc::clone(&subset.name)),
-            unlisted: pool.len() - candidates.len(),
+            unlisted: all.count(),
             candidates,
             picked: picked.and_then(|at| service.endpoints.get(at as usize)).map(|endpoint| endpoint.id.clone()),
         });

@@ -6,7 +6,8 @@
 //! loads, now): the live path, tests and explanations call the same code.
 //!
 //! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`]; for people: [`rows`].
+//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
+//! [`snapshot`]; for people: [`rows`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
@@ -29,6 +30,7 @@ pub mod retry;
 pub mod retry_budget;
 pub mod rows;
 pub mod rules;
+pub mod snapshot;
 pub mod split;
 pub mod table;
 
@@ -37,8 +39,8 @@ pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Documents, InUse};
 pub use ewma::PeakEwma;
-pub use explain::Explanation;
-pub use matching::HttpFacts;
+pub use explain::{Explanation, Outcome};
+pub use matching::{HttpFacts, Missed};
 pub use pick::{Condition, Load, condition};
 pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};
 pub use problem::{Finding, Reason};
@@ -46,6 +48,7 @@ pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
 pub use rows::{Row, RowRule};
 pub use rules::{RouteKind, Rule, RuleId, Side};
+pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 
 #[cfg(test)]

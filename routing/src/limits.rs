@@ -54,3 +54,10 @@ pub const HEAD_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Matches that lost, and endpoints, that one explanation lists; more of them are counted.
 pub const EXPLAINED_MAX: usize = 64;
+
+/// Characters of a request's own text (a header, say) that an explanation repeats; enough to recognise it.
+pub const TOLD_CHARS_MAX: usize = 200;
+
+/// Largest snapshot: 1,000 services with ten instances and as many routes need a third of it, and whoever opens one holds
+/// a few times as much.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 * 1024 * 1024;

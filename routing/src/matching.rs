@@ -5,7 +5,6 @@
 //! traffic, explanations and tests ask [`Conditions::holds`].
 
 use std::borrow::Cow;
-use std::fmt;
 
 use http::header::{HeaderMap, HeaderName};
 use http::{HeaderValue, Method};
@@ -14,8 +13,10 @@ use starling_config::documents::grpc_route::GrpcMatch;
 use starling_config::documents::http_route::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch};
 
 mod index;
+mod told;
 
 pub(crate) use index::PathIndex;
+pub use told::Missed;
 
 /// What of an HTTP request a route may look at, as it stands after hardening.
 #[derive(Clone, Copy, Debug)]
@@ -144,15 +145,14 @@ fn value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8
     }
 }
 
-/// Of a repeated parameter the first counts. Names and values are compared decoded.
 fn query_holds(want: &QueryMatch, query: Option<&str>) -> bool {
-    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    for (name, value) in pairs {
-        if *decoded(name) == *want.name.as_bytes() {
-            return text_holds(&want.value, &decoded(value));
-        }
-    }
-    false
+    parameter(query, &want.name).is_some_and(|value| text_holds(&want.value, &value))
+}
+
+/// A parameter's value; of a repeated one the first counts. Names and values are compared decoded.
+fn parameter<'q>(query: Option<&'q str>, wanted: &str) -> Option<Cow<'q, [u8]>> {
+    let mut pairs = query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(name, _)| *decoded(name) == *wanted.as_bytes()).map(|(_, value)| decoded(value))
 }
 
 /// Undoes percent coding and `+`; allocates only where there is some. A broken escape stands for itself.
@@ -211,41 +211,6 @@ pub enum Miss {
     Query(usize),
 }
 
-impl fmt::Display for Conditions {
-    /// `path prefix / and x-canary = "always"`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            PathCondition::Exact(path) => write!(f, "path = {path}")?,
-            PathCondition::Prefix(prefix) if prefix.as_str().is_empty() => f.write_str("path prefix /")?,
-            PathCondition::Prefix(prefix) => write!(f, "path prefix {}", prefix.as_str())?,
-            PathCondition::Pattern(pattern) => write!(f, "path ~ {}", pattern.as_str())?,
-            PathCondition::Grpc { service: None, method: None } => f.write_str("every call")?,
-            PathCondition::Grpc { service, method } => {
-                let part = |part: &Option<TextMatch>| match part {
-                    None => "*".to_owned(),
-                    Some(TextMatch::Exact(text)) => text.clone(),
-                    Some(TextMatch::Pattern(pattern)) => format!("~{}", pattern.as_str()),
-                };
-                write!(f, "call {}/{}", part(service), part(method))?;
-            }
-        }
-        if let Some(method) = &self.method {
-            write!(f, " and method {method}")?;
-        }
-        let value = |value: &TextMatch| match value {
-            TextMatch::Exact(text) => format!("= {text:?}"),
-            TextMatch::Pattern(pattern) => format!("~ {}", pattern.as_str()),
-        };
-        for header in &self.headers {
-            write!(f, " and {} {}", header.name, value(&header.value))?;
-        }
-        for parameter in &self.query {
-            write!(f, " and query {} {}", parameter.name, value(&parameter.value))?;
-        }
-        Ok(())
-    }
-}
-
 impl Conditions {
     /// What a rule without `matches` asks for: everything.
     #[must_use]
@@ -292,35 +257,6 @@ impl Conditions {
         match self.query.iter().position(|want| !query_holds(want, request.query)) {
             Some(at) => Err(Miss::Query(at)),
             None => Ok(()),
-        }
-    }
-
-    /// What the condition that failed asks for, for people.
-    #[must_use]
-    pub fn describe(&self, miss: Miss) -> String {
-        let text = |want: &TextMatch| match want {
-            TextMatch::Exact(text) => format!("\"{text}\""),
-            TextMatch::Pattern(pattern) => format!("pattern {}", pattern.as_str()),
-        };
-        match miss {
-            Miss::Path => match &self.path {
-                PathCondition::Exact(path) => format!("path is {path}"),
-                PathCondition::Prefix(prefix) => format!("path begins with {}/", prefix.as_str()),
-                PathCondition::Pattern(pattern) => format!("path is pattern {}", pattern.as_str()),
-                PathCondition::Grpc { service, method } => {
-                    let part = |part: &Option<TextMatch>| part.as_ref().map_or_else(|| "any".to_owned(), text);
-                    format!("call of service {} and method {}", part(service), part(method))
-                }
-            },
-            Miss::Method => format!("method is {}", self.method.as_ref().map_or("any", Method::as_str)),
-            Miss::Header(at) => self
-                .headers
-                .get(at)
-                .map_or_else(String::new, |one| format!("header {} is {}", one.name, text(&one.value))),
-            Miss::Query(at) => self
-                .query
-                .get(at)
-                .map_or_else(String::new, |one| format!("query parameter {} is {}", one.name, text(&one.value))),
         }
     }
 

@@ -193,6 +193,8 @@ impl Front {
 pub struct ServiceSpec {
     /// The document.
     pub document: DocumentKey,
+    /// Which version of it.
+    pub version: DocumentVersion,
     /// All of these labels must be an instance's; `None`: the instances that announce the Service's name.
     pub selector: Option<Labels>,
     /// Empty: the ports that instances announce.

@@ -105,14 +105,19 @@ impl Split {
         })
     }
 
+    /// Each backend's weight, in the order of the document.
+    #[must_use]
+    pub fn weights(&self) -> Vec<u64> {
+        let mut before = 0;
+        self.backends.iter().map(|(_, sum)| *sum - std::mem::replace(&mut before, *sum)).collect()
+    }
+
     /// Each backend's share of requests, in the order of the document; sums to 1, or all are 0.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "16 weights of at most a million each are exact in 53 bits")]
     pub fn shares(&self) -> Vec<f64> {
         let total = self.backends.last().map_or(0, |(_, sum)| *sum).max(1) as f64;
-        let mut before = 0;
-        let share = |(_, sum): &(Backend, u64)| (*sum - std::mem::replace(&mut before, *sum)) as f64 / total;
-        self.backends.iter().map(share).collect()
+        self.weights().into_iter().map(|weight| weight as f64 / total).collect()
     }
 }
 
@@ -152,5 +157,6 @@ mod tests {
         assert_eq!(split(&[]).draw(Draws::from_seed(1)), None);
         assert_eq!(split(&[0, 0]).draw(Draws::from_seed(1)), None);
         assert_eq!(split(&[0, 0]).shares(), [0.0, 0.0]);
+        assert_eq!(split(&[0, 90, 10]).weights(), [0, 90, 10]);
     }
 }

@@ -15,6 +15,7 @@ use crate::authz::Caller;
 use crate::compile::{Selected, Source};
 use crate::decide::{self, View};
 use crate::decision::{Decision, Draws, RequestFacts};
+use crate::documents::Documents;
 use crate::explain::Explanation;
 use crate::pick::{self, Load};
 use crate::policy::ServicePolicy;
@@ -235,7 +236,7 @@ pub struct RouteTable {
     pub(crate) rules: Arc<Rules>,
     pub(crate) selected: Selected,
     pub(crate) findings: Arc<[Finding]>,
-    pub(crate) digest: Digest,
+    pub(crate) documents: Documents,
     pub(crate) revision: u64,
     pub(crate) domain: String,
 }
@@ -244,7 +245,13 @@ impl RouteTable {
     /// Digest of the documents in use; endpoints are not in it.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.documents.digest()
+    }
+
+    /// The documents that it was made of: those in use here.
+    #[must_use]
+    pub fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     /// The registry's revision that the table was built from.

@@ -14,11 +14,13 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod explained;
 mod increments;
 mod properties;
 mod routes;
 mod rows;
 mod services;
+mod snapshots;
 mod world;
 
 fn settings() -> TableSettings {

@@ -19,7 +19,7 @@ pub fn view(state: &Shared, clocks: &Clocks) -> View {
         boot_epoch: view.epoch.to_string(),
         revision: view.revision,
         as_of: rfc3339_millis(clocks.wall()),
-        digest: view.digest.to_string(),
+        digest: view.applied.digest.to_string(),
         agreement: view.agreement(),
     }
 }

@@ -567,5 +567,6 @@ fn show_trust(state: &Shared) -> Trust {
         bundle_sequence: bundle.sequence,
         operators: operators.collect(),
         revocations: state.view.load().revocations.iter().map(revocation).collect(),
+        holding: Some(state.view.load().holding()),
     }
 }

@@ -1,16 +1,18 @@
 //! `/v1/config/convergence`: which live members use the documents in use here, and who does not.
 //!
-//! What a member tells is one root over all its documents and trust ([`crate::mesh_view::roots`]). So a member with our
-//! root uses what we use; one with a former root of ours uses what we used then; of one with any other root nothing is
-//! known about a single document, and it is named as such rather than counted in.
+//! What a member tells is a digest of the documents that it uses, and a root over all that it holds
+//! ([`crate::mesh_view::roots`]). A digest of ours, of now or of before, names each document; one that differs from it by
+//! one document that is held back does so, too; of any other nothing is known about a single document, and its member is
+//! named as such rather than counted in. This node is one of them: what it holds back is told like everybody's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use starling_gossip::DocumentView;
-use starling_model::{DocumentKey, Generation};
+use starling_gossip::{DocumentView, MemberView};
+use starling_model::{Digest, DocumentKey, Generation};
 
 use super::Shared;
 use super::answer::{self, read};
@@ -54,12 +56,19 @@ pub(super) struct Laggards {
 
 impl Laggards {
     pub(super) fn of(view: &MeshView) -> Self {
-        let behind = view.alive().filter(|member| !view.agrees(member)).map(|member| Laggard {
+        // Members that are behind are so in few ways, and some of them take long to find out.
+        let mut known: BTreeMap<(Digest, Option<u64>), Option<Arc<Used>>> = BTreeMap::new();
+        let mut used = |member: &MemberView| {
+            let digest = member.status.as_ref()?.digest;
+            let key = (digest, member.documents_root);
+            known.entry(key).or_insert_with(|| view.roots.used(digest, member.documents_root)).clone()
+        };
+        let others = view.alive().filter(|member| !view.agrees(member)).map(|member| Laggard {
             node: member.name.to_string(),
-            used: member.documents_root.and_then(|root| view.roots.used(root)),
+            used: used(member),
             since: view.roots.since(&member.name).map(rfc3339_millis),
         });
-        Self { all: behind.collect(), alive: view.agreement().alive }
+        Self { all: own(view).into_iter().chain(others).collect(), alive: view.agreement().alive }
     }
 
     /// Those that are not known to use this generation of a document or a later one, with the one that they use.
@@ -69,7 +78,7 @@ impl Laggards {
         ours: Generation,
     ) -> impl Iterator<Item = (&Laggard, Option<Option<Generation>>)> {
         self.all.iter().filter_map(move |laggard| {
-            let theirs = laggard.used.as_ref().map(|used| used.get(key).copied());
+            let theirs = laggard.used.as_ref().map(|used| used.generation(key));
             // It lacks another document, or a revocation.
             let is_there = theirs.flatten().is_some_and(|theirs| theirs >= ours);
             (!is_there).then_some((laggard, theirs))
@@ -83,6 +92,14 @@ impl Laggards {
     }
 }
 
+/// This node, where it holds something back.
+fn own(view: &MeshView) -> Option<Laggard> {
+    let held_back = &view.applied.held_back;
+    let newest = view.roots.newest().filter(|_| !held_back.is_empty())?;
+    let used = held_back.iter().fold((**newest).clone(), |used, (key, version)| used.but(key, *version));
+    Some(Laggard { node: view.node.to_string(), used: Some(Arc::new(used)), since: None })
+}
+
 fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
     let agreement = view.agreement();
     let laggards = Laggards::of(view);
@@ -92,6 +109,7 @@ fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
         in_use: InUse { alive: agreement.alive, same: agreement.same },
         behind: agreement.behind,
         behind_count: agreement.behind_count,
+        holding: Some(view.holding()),
         items: documents.iter().map(|document| one(document, &laggards)).collect(),
         next: None,
     }
@@ -122,13 +140,18 @@ fn one(document: &DocumentView, laggards: &Laggards) -> DocumentConvergence {
 mod tests {
     use std::time::{Instant, SystemTime};
 
-    use starling_gossip::MemberView;
-    use starling_model::{BootEpoch, MemberState, NodeName};
+    use starling_model::{BootEpoch, MemberState, NodeName, StatusRecord};
+    use starling_routing::documents::digest_of;
 
     use super::*;
     use crate::mesh_view::tests::{document, member};
+    use crate::tasks::routes::Applied;
 
-    /// Five members; we hold orders 2 and web 1, root 3. Root 2 was ours before web came, root 1 before orders 2 did.
+    fn digest(documents: &[DocumentView]) -> Digest {
+        digest_of(documents.iter().map(|one| &one.version.hash))
+    }
+
+    /// Five members; we use orders 2 and web 1, root 3. Root 2 was ours before web came, root 1 before orders 2 did.
     fn view() -> MeshView {
         let now = Instant::now();
         let mut view = MeshView::empty(NodeName::new("vm-1").unwrap(), BootEpoch(1), now);
@@ -137,11 +160,19 @@ mod tests {
         view.roots.note_own(2, [&document("orders", 2)]);
         view.roots.note_own(3, &view.documents);
         view.documents_root = 3;
+        let of = |root: Option<u64>| match root {
+            Some(1) => digest(&[document("orders", 1)]),
+            Some(2) => digest(&[document("orders", 2)]),
+            Some(3) => digest(&view.documents),
+            _ => Digest([9; 32]),
+        };
         let told = |name: &str, root| {
             let mut told = member(name, MemberState::Alive, now);
             told.documents_root = root;
+            told.status = Some(StatusRecord { digest: of(root), ..StatusRecord::default() });
             told
         };
+        let applied = Applied { digest: of(Some(3)), documents: 2, ..Applied::default() };
         view.members = vec![
             told("vm-1", Some(3)),
             told("vm-2", Some(3)),
@@ -151,6 +182,7 @@ mod tests {
             MemberView { state: MemberState::Dead, ..told("vm-6", Some(1)) },
         ];
         view.roots.note_members(&view.members, SystemTime::UNIX_EPOCH);
+        view.applied = Arc::new(applied);
         view
     }
 
@@ -168,6 +200,27 @@ mod tests {
         assert_eq!(behind(web), [("vm-3", "behind", None), ("vm-4", "behind", None), ("vm-5", "unknown", None)]);
         assert_eq!((web.in_use.same, web.behind_count), (2, 3));
         assert_eq!(web.behind[0].since.as_deref(), Some("1970-01-01T00:00:00.000Z"));
+    }
+
+    /// F40: who holds what we hold and cannot use one of it is behind with that one only, this node included.
+    #[test]
+    fn a_document_that_is_held_back_is_behind_where_it_is() {
+        let mut view = view();
+        let (orders, web) = (document("orders", 1), document("web", 1));
+        view.members[1].status =
+            Some(StatusRecord { digest: digest(&[orders.clone(), web]), ..StatusRecord::default() });
+        assert!(view.agreement().behind.contains(&"vm-2".to_owned()), "it says that it uses something else");
+        let told = whole(&view, &view.documents);
+        assert_eq!(behind(&told.items[0])[0], ("vm-2", "behind", Some(1)));
+        assert!(told.items[1].behind.iter().all(|one| one.node != "vm-2"), "it uses web as we do");
+        // We cannot use orders 2 either, and never had another.
+        let applied =
+            Applied { digest: digest(&view.documents[1..]), documents: 1, held_back: [(orders.key, None)].into() };
+        view.applied = Arc::new(applied);
+        let told = whole(&view, &view.documents);
+        assert_eq!(behind(&told.items[0])[0], ("vm-1", "behind", None));
+        assert_eq!(told.items[0].in_use, InUse { alive: 5, same: 1 }, "vm-3 alone");
+        assert!(told.items[1].behind.iter().all(|one| one.node != "vm-1"), "it uses web");
     }
 
     #[test]

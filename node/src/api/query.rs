@@ -20,11 +20,28 @@ impl Query {
     /// # Errors
     /// 400 for unknown or repeated names, and for bad escapes.
     pub fn read(raw: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
-        let mut parameters = BTreeMap::new();
+        Self::read_with(raw, known, None).map(|(query, _)| query)
+    }
+
+    /// The same with one parameter that may stand there several times: its values, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with(
+        raw: Option<&str>,
+        known: &[&str],
+        repeated: Option<&str>,
+    ) -> Result<(Self, Vec<String>), Refusal> {
+        let (mut parameters, mut values) = (BTreeMap::new(), Vec::new());
         for pair in raw.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (unescape(name)?, unescape(value)?);
+            if repeated == Some(&name) {
+                values.push(value);
+                continue;
+            }
             if !known.contains(&name.as_str()) {
+                let known: Vec<&str> = known.iter().copied().chain(repeated).collect();
                 let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(Refusal::malformed(format!("unknown query parameter {name:?}; known here: {list}")));
             }
@@ -32,7 +49,7 @@ impl Query {
                 return Err(Refusal::malformed(format!("query parameter {name:?} stands there twice")));
             }
         }
-        Ok(Self(parameters))
+        Ok((Self(parameters), values))
     }
 
     /// One parameter.
@@ -99,6 +116,16 @@ mod tests {
         for bad in ["view=all", "wait=1s&wait=2s", "wait=%", "wait=%3", "wait=%ff", "%77ait%20=1"] {
             assert_eq!(read(bad), Err(400), "{bad}");
         }
+    }
+
+    #[test]
+    fn one_parameter_may_stand_there_several_times() {
+        let read = |raw: &str| Query::read_with(Some(raw), &["url"], Some("header"));
+        let (query, headers) = read("header=a:+1&url=x&header=b%3A2").unwrap();
+        assert_eq!((query.get("url"), headers), (Some("x"), vec!["a: 1".to_owned(), "b:2".to_owned()]));
+        let refused = read("hedder=a").unwrap_err();
+        assert!(refused.detail.ends_with("known here: url, header"), "{refused:?}");
+        assert!(read("url=x&url=y").is_err());
     }
 
     #[test]

@@ -60,7 +60,11 @@ fn status(state: &Shared) -> Status {
         uptime_seconds: clocks.wall().duration_since(state.started).map_or(0, |up| up.as_secs()),
         pid: std::process::id(),
         members: view.counts(),
-        config: StatusConfig { documents: view.documents.len() as u64, digest: view.digest.to_string() },
+        config: StatusConfig {
+            documents: view.applied.documents as u64,
+            digest: view.applied.digest.to_string(),
+            held_back: view.applied.held_back.len() as u64,
+        },
         services: StatusServices {
             total: state.shared.table.load().services().len() as u64,
             local: state.local.load().services().iter().map(ToString::to_string).collect(),
@@ -151,6 +155,7 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     if state.identity.bundle().shared_issuer {
         add(codes::SHARED_ISSUER, "shared issuer: any host can pose as any node".to_owned());
     }
+    problems.extend(held_back(&view));
     let clocks = Clocks::read();
     problems.extend(failed_members(&view, &clocks));
     problems.extend(bad_endpoints(state, &clocks));
@@ -179,6 +184,20 @@ fn bounded(mut found: Vec<StatusProblem>, help: &str) -> Vec<StatusProblem> {
         found.push(plain(format!("and {more} more"), help.to_owned()));
     }
     found
+}
+
+/// Documents that the mesh uses and this node does not.
+fn held_back(view: &MeshView) -> Vec<StatusProblem> {
+    let help = "`starling get KIND NAME` says what this agent does not understand; is it of an older release?";
+    let one = |(document, used): (&starling_model::DocumentKey, &Option<starling_model::DocumentVersion>)| {
+        let instead = match used {
+            Some(used) => format!("generation {} stays in use here", used.generation),
+            None => "it has no effect here".to_owned(),
+        };
+        let detail = format!("{document} is held back: {instead}");
+        StatusProblem { help: help.to_owned(), ..coded(codes::DOCUMENT_HELD_BACK, detail) }
+    };
+    bounded(view.applied.held_back.iter().map(one).collect(), "`starling get` lists all documents")
 }
 
 fn failed_members(view: &MeshView, clocks: &Clocks) -> Vec<StatusProblem> {

@@ -5,6 +5,7 @@
 
 mod config;
 mod events;
+mod explain;
 mod members;
 mod own;
 mod ping;
@@ -19,6 +20,12 @@ pub use config::{
     TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
+pub use explain::{
+    EXPLAINED_ANSWER, EXPLAINED_FORWARD, EXPLAINED_MIXED, EXPLAINED_REFUSE, ExplainRequest, ExplainedBackend,
+    ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedMatch, ExplainedMiss, ExplainedOpen,
+    ExplainedOutcome, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep,
+    ExplainedTarget, ExplainedTransport, Explanation, SnapshotBody, SnapshotInstance,
+};
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,
 };
@@ -57,6 +64,10 @@ pub mod kind {
     pub const SERVICE: &str = "Service";
     /// `GET /v1/routes[/{namespace}/{service}]`.
     pub const ROUTE_TABLE: &str = "RouteTable";
+    /// `GET` and `POST /v1/explain`.
+    pub const EXPLANATION: &str = "Explanation";
+    /// `GET /v1/snapshot`.
+    pub const SNAPSHOT: &str = "Snapshot";
     /// `GET /v1/instances`.
     pub const INSTANCE_LIST: &str = "InstanceList";
     /// `GET`, `PUT` and `DELETE /v1/instances/{name}`.

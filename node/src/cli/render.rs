@@ -1,5 +1,6 @@
 //! From the API's views to text for people: pure functions, compared in tests with the documented samples.
 
+pub(crate) mod explain;
 pub(crate) mod members;
 pub(crate) mod routes;
 pub(crate) mod services;

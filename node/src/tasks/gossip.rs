@@ -47,7 +47,7 @@ use self::seeds::{Resolved, Seeds};
 use self::submissions::Submissions;
 use super::identity::Identity;
 use super::own::OwnRecords;
-use super::routes::{DocumentsInUse, RoutesInbox};
+use super::routes::{AppliedCell, DocumentsInUse, RoutesInbox};
 use crate::channel::Queue;
 use crate::crypto::{self, Judge};
 use crate::events::Events;
@@ -164,6 +164,8 @@ pub struct Context {
     pub routes: RoutesInbox,
     /// Where the documents in use go.
     pub documents: DocumentsInUse,
+    /// Which of them the table is made of.
+    pub applied: AppliedCell,
     /// Where the snapshot is published.
     pub view: MeshViewCell,
     /// What happened lately.
@@ -521,7 +523,7 @@ impl World {
     fn publish(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) {
         // Who waits for all members to agree sees it when they tell, and not a second later.
         let heard = swim.roots_heard();
-        self.news.changed |= std::mem::replace(&mut self.roots_heard, heard) != heard;
+        self.news.changed |= std::mem::replace(&mut self.roots_heard, heard) != heard || self.news.is_applied_anew();
         let due = if self.news.changed { self.published_at + PUBLISH_PAUSE } else { self.published_at + PUBLISH_IDLE };
         if now >= due {
             let mut view = self.news.view(swim, epoch, now);

@@ -40,27 +40,35 @@ impl OwnRecords {
     /// Announces a record from now on. An equal one costs nothing.
     pub fn put(&self, record: OwnRecord) {
         let mut records = self.0.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = kind(&record);
-        if records.get(&key).is_some_and(|(held, _)| *held == record) {
-            return;
+        if Self::set(&mut records, record) {
+            drop(records);
+            self.0.woken.notify_one();
         }
-        records.insert(key, (record, false));
-        drop(records);
-        self.0.woken.notify_one();
+    }
+
+    /// True when it is news.
+    fn set(records: &mut BTreeMap<OwnKind, (OwnRecord, bool)>, record: OwnRecord) -> bool {
+        let key = kind(&record);
+        let is_new = records.get(&key).is_none_or(|(held, _)| *held != record);
+        if is_new {
+            records.insert(key, (record, false));
+        }
+        is_new
     }
 
     /// Changes the status record, beginning with an empty one.
     pub fn change_status(&self, change: impl FnOnce(&mut starling_model::StatusRecord)) {
-        let held = {
-            let records = self.0.records.lock().unwrap_or_else(PoisonError::into_inner);
-            records.get(&OwnKind::Status).map(|(record, _)| record.clone())
-        };
-        let mut status = match held {
+        // Several tasks change their own part of it, so nobody may come between reading and writing.
+        let mut records = self.0.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = match records.get(&OwnKind::Status).map(|(record, _)| record.clone()) {
             Some(OwnRecord::Status(status)) => status,
             Some(OwnRecord::Services(_) | OwnRecord::Health(_)) | None => starling_model::StatusRecord::default(),
         };
         change(&mut status);
-        self.put(OwnRecord::Status(status));
+        if Self::set(&mut records, OwnRecord::Status(status)) {
+            drop(records);
+            self.0.woken.notify_one();
+        }
     }
 
     /// Takes what changed since the last call, services first.

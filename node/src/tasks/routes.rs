@@ -19,9 +19,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error};
 
+pub use self::applied::{Applied, AppliedCell};
 use self::intake::Intake;
+use super::own::OwnRecords;
 use crate::channel::Mailbox;
 
+mod applied;
 mod documents;
 mod intake;
 
@@ -78,6 +81,10 @@ pub struct Routes {
     pub inbox: RoutesInbox,
     /// Which documents are in use.
     pub documents: DocumentsInUse,
+    /// Where it is told which of them the table is made of.
+    pub applied: AppliedCell,
+    /// Our own status says it to the mesh.
+    pub own: OwnRecords,
     /// Where the table goes.
     pub shared: Arc<ProxyShared>,
     /// DNS domain of the mesh.
@@ -123,13 +130,24 @@ impl Routes {
         let previous = self.shared.table.load_full();
         let quarantined = intake.quarantined();
         let mut table = if news.is_empty() { None } else { intake.table(news, &previous) };
-        if let Some(in_use) = in_use {
-            let made = intake.table_of(&in_use, table.as_ref().unwrap_or(&previous));
+        if let Some(in_use) = &in_use {
+            let made = intake.table_of(in_use, table.as_ref().unwrap_or(&previous));
             table = made.or(table);
         }
         if table.is_none() || intake.quarantined() > quarantined {
             self.figures.failures.fetch_add(1, Ordering::Relaxed);
         }
+        // Told once the table is in use, not before.
+        let applied = in_use.map(|in_use| Applied::new(&in_use, table.as_ref().unwrap_or(&previous).documents()));
+        self.publish(table, &previous, began);
+        if let Some(applied) = applied {
+            let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
+            self.applied.store(Arc::new(applied));
+            self.own.change_status(|status| (status.digest, status.documents) = (digest, count));
+        }
+    }
+
+    fn publish(&self, table: Option<RouteTable>, previous: &RouteTable, began: Instant) {
         let Some(table) = table else {
             error!("the route table could not be built; the last good one stays in use");
             return;

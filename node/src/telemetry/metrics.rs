@@ -298,11 +298,13 @@ impl Sources {
 
     fn agent(&self, encoder: &mut DescriptorEncoder<'_>, view: &MeshView) -> fmt::Result {
         let help = "Documents in use";
-        gauge(encoder, "starling_config_documents", help, view.documents.len() as u64)?;
+        gauge(encoder, "starling_config_documents", help, view.applied.documents as u64)?;
+        let help = "Documents of the mesh that this node cannot use in their newest version";
+        gauge(encoder, "starling_config_documents_held_back", help, view.applied.held_back.len() as u64)?;
         let help = "Live members that use other documents";
         let behind = view.agreement().behind_count;
         gauge(encoder, "starling_config_members_behind", help, behind)?;
-        let digest = view.digest.to_string();
+        let digest = view.applied.digest.to_string();
         let help = "Digest of the documents in use";
         family(encoder, "starling_config_applied_info", help, MetricType::Gauge)?.gauge(&[("digest", &digest)], 1)?;
         let relaxed = std::sync::atomic::Ordering::Relaxed;

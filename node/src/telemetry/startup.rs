@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use starling_model::Digest;
+
 use super::metrics::REVISION;
 
 /// What the block says.
@@ -85,18 +87,19 @@ impl Block {
     }
 }
 
-/// The line at readiness: `joined 10.0.0.11:7740: 3 members, 0 documents (digest 00000000), ready in 0.31 s`.
+/// The line at readiness: `joined 10.0.0.11:7740: 3 members, 4 documents (digest 9f2c41d0), ready in 0.31 s`.
 #[must_use]
-pub fn ready_line(via: Option<&str>, members: u64, digest: &str, after: Duration) -> String {
-    let seconds = after.as_secs_f64();
+pub fn ready_line(via: Option<&str>, members: u64, documents: (usize, Digest), after: Duration) -> String {
+    let (seconds, (count, digest)) = (after.as_secs_f64(), documents);
+    let documents = format!("{count} documents (digest {digest})");
     match via {
         Some(seed) => {
-            format!("joined {seed}: {members} members, 0 documents (digest {digest}), ready in {seconds:.2} s")
+            format!("joined {seed}: {members} members, {documents}, ready in {seconds:.2} s")
         }
         None if members > 1 => {
-            format!("mesh formed: {members} members, 0 documents (digest {digest}), ready in {seconds:.2} s")
+            format!("mesh formed: {members} members, {documents}, ready in {seconds:.2} s")
         }
-        None => format!("serving alone: 1 member, 0 documents (digest {digest}), ready in {seconds:.2} s"),
+        None => format!("serving alone: 1 member, {documents}, ready in {seconds:.2} s"),
     }
 }
 
@@ -138,8 +141,8 @@ mod tests {
 
     #[test]
     fn readiness_names_the_seed() {
-        let line = ready_line(Some("10.0.0.11:7740"), 3, "00000000", Duration::from_millis(310));
-        assert_eq!(line, "joined 10.0.0.11:7740: 3 members, 0 documents (digest 00000000), ready in 0.31 s");
-        assert!(ready_line(None, 1, "00000000", Duration::ZERO).starts_with("serving alone: 1 member,"));
+        let line = ready_line(Some("10.0.0.11:7740"), 3, (4, Digest([0x9f; 32])), Duration::from_millis(310));
+        assert_eq!(line, "joined 10.0.0.11:7740: 3 members, 4 documents (digest 9f9f9f9f), ready in 0.31 s");
+        assert!(ready_line(None, 1, (0, Digest::default()), Duration::ZERO).starts_with("serving alone: 1 member,"));
     }
 }

@@ -40,6 +40,12 @@ impl Clocks {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// A pair of readings that were taken elsewhere.
+    #[must_use]
+    pub fn of_then(monotonic: Instant, wall: SystemTime) -> Self {
+        Self { monotonic, wall }
+    }
+
     /// The monotonic reading.
     #[must_use]
     pub fn now(&self) -> Instant {

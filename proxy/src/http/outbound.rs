@@ -34,7 +34,7 @@ use crate::http::harden::{self, STARLING_ERROR, STARLING_UNPROCESSED};
 use crate::http::head::{Copies, Head};
 use crate::http::pool::{Client, PoolKey};
 use crate::http::watched::Watched;
-use crate::http::{mirror, routed};
+use crate::http::{asked, mirror, routed};
 use crate::loads::Failure;
 use crate::metrics::Direction;
 use crate::peers;
@@ -136,27 +136,8 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     }
     let absolute = request.uri().authority().map(http::uri::Authority::as_str);
     let host = absolute.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
-    let Some(host) = host else {
-        let detail = "the request names no host";
-        return Err(Answer::new(ErrorType::HttpRequestError, detail));
-    };
-    let table = worker.shared.table.load();
-    if let Some(service) = table.resolve_host(host) {
-        if service.protocol(None) == Protocol::Grpc {
-            let answer = Answer::new(ErrorType::HttpRequestError, "gRPC needs HTTP/2, which is not served here");
-            return Err(answer.with_status(StatusCode::NOT_IMPLEMENTED));
-        }
-        return Ok(Wanted { service: service.key.clone(), port: None, source: None });
-    }
-    if let Some(service) = ServiceKey::from_host(host, &worker.config.domain) {
-        return Err(Answer::new(ErrorType::DestinationNotFound, format!("no node announces {service}")));
-    }
-    if absolute.is_some() {
-        let detail = format!("{host} is not of the mesh, and passing other hosts through is off");
-        return Err(Answer::new(ErrorType::HttpRequestDenied, detail));
-    }
-    let detail = format!("{host} is not a host of {}", worker.config.domain);
-    Err(Answer::new(ErrorType::DestinationNotFound, detail))
+    let service = asked::by_host(&worker.shared.table.load(), &worker.config.domain, host, absolute.is_some())?;
+    Ok(Wanted { service, port: None, source: None })
 }
 
 impl Failed {

@@ -8,7 +8,7 @@ use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, Servi
 use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
 use crate::registry::{EndpointFacts, Registry};
 use crate::rules::{PortSpec, Rules, SERVICE_LABEL, ServiceSpec, SubsetSpec};
-use crate::table::{Endpoint, Pool, RouteTable, Service, ServicePort, Shape};
+use crate::table::{Endpoint, Part, Pool, RouteTable, Service, ServicePort, Shape};
 
 /// An announced service as a source of a pool: changes of its instances change the revision.
 pub(crate) type Source = (ServiceKey, u64);
@@ -280,6 +280,23 @@ fn endpoint(facts: &EndpointFacts<'_>) -> Endpoint {
         weight: announced.weight,
         readiness: facts.readiness,
         member: facts.member,
+    }
+}
+
+impl Service {
+    /// Whether an endpoint of this service is of this part, were it fit to be picked.
+    pub(crate) fn is_of(&self, endpoint: &Endpoint, part: Part) -> bool {
+        let declared = self.spec().map(|spec| &spec.ports[..]).filter(|ports| !ports.is_empty());
+        let serves = match (declared, part.port) {
+            (None, None) => true,
+            (None, Some(at)) => self.ports.get(usize::from(at)).is_some_and(|port| port.name == endpoint.port),
+            (Some(ports), None) => ports.iter().any(|port| port.announced.contains(&endpoint.port)),
+            (Some(ports), Some(at)) => {
+                ports.get(usize::from(at)).is_some_and(|port| port.announced.contains(&endpoint.port))
+            }
+        };
+        let subset = part.subset.map(|at| self.subsets().get(usize::from(at)));
+        serves && subset.is_none_or(|subset| subset.is_some_and(|subset| subset.holds(endpoint)))
     }
 }
 

@@ -8,7 +8,7 @@ use starling_config::documents::starling_service::{LoadBalancing, StarlingPort, 
 use starling_config::documents::traffic_policy::BackendTrafficPolicy;
 use starling_model::{DocumentKey, PortName, Protocol, ServiceKey, ServiceName, codes};
 
-use crate::documents::Documents;
+use crate::documents::{Documents, InUse};
 use crate::policy::ServicePolicy;
 use crate::problem::{Finding, Reason};
 use crate::rules::{PortSpec, Rules, ServiceSpec, port_text};
@@ -24,8 +24,8 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
     for one in documents.iter() {
         let document = &one.document.key;
         let spec = match &one.document.spec {
-            Spec::CoreService(service) => core(document, service),
-            Spec::StarlingService(service) => starling(document, service),
+            Spec::CoreService(service) => core(one, service),
+            Spec::StarlingService(service) => starling(one, service),
             Spec::BackendTrafficPolicy(policy) => {
                 targets(document, policy, rules);
                 continue;
@@ -57,7 +57,7 @@ fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Ru
     }
 }
 
-fn core(document: &DocumentKey, service: &CoreService) -> ServiceSpec {
+fn core(in_use: &InUse, service: &CoreService) -> ServiceSpec {
     let alone = service.ports.len() == 1;
     let port = |port: &CorePort| {
         let protocol = port.app_protocol.as_deref().and_then(spoken);
@@ -71,7 +71,8 @@ fn core(document: &DocumentKey, service: &CoreService) -> ServiceSpec {
         Some(PortSpec { name, number: port.port, protocol, announced })
     };
     ServiceSpec {
-        document: document.clone(),
+        document: in_use.document.key.clone(),
+        version: in_use.version,
         selector: service.selector.clone(),
         ports: service.ports.iter().filter_map(port).collect(),
         load_balancing: LoadBalancing::default(),
@@ -79,7 +80,7 @@ fn core(document: &DocumentKey, service: &CoreService) -> ServiceSpec {
     }
 }
 
-fn starling(document: &DocumentKey, service: &StarlingService) -> ServiceSpec {
+fn starling(in_use: &InUse, service: &StarlingService) -> ServiceSpec {
     let alone = service.ports.len() == 1;
     let port = |port: &StarlingPort| PortSpec {
         name: port.name.clone(),
@@ -88,7 +89,8 @@ fn starling(document: &DocumentKey, service: &StarlingService) -> ServiceSpec {
         announced: announced(&port.name, [port_text(port.port), None], alone),
     };
     ServiceSpec {
-        document: document.clone(),
+        document: in_use.document.key.clone(),
+        version: in_use.version,
         selector: service.selector.clone(),
         ports: service.ports.iter().map(port).collect(),
         load_balancing: service.load_balancing.clone(),

@@ -279,8 +279,13 @@ fn an_explanation_names_losers_shares_and_endpoints() {
     let won = route.winner.unwrap();
     assert_eq!((won.name.as_deref(), won.at, route.nearest), (Some("rest"), 0, None));
     let losers: Vec<_> =
-        route.losers.iter().map(|one| (one.matched.name.as_deref().unwrap(), one.wanted.as_str())).collect();
-    assert_eq!(losers, [("exact", "method is POST"), ("tester", "header x-a is \"1\"")]);
+        route.losers.iter().map(|one| (one.matched.name.as_deref().unwrap(), one.missed.to_string())).collect();
+    let want = [("exact", "method is GET (needs POST)"), ("tester", "header x-a is absent (needs \"1\")")];
+    assert_eq!(losers, want.map(|(rule, why)| (rule, why.to_owned())));
+    assert_eq!(
+        (won.asks.as_str(), route.losers[0].matched.asks.as_str()),
+        ("path prefix /", "path exactly /a and method POST")
+    );
     let split = explanation.split.unwrap();
     assert_eq!(split.shares, [("default/back".to_owned(), 0.75), ("default/gone".to_owned(), 0.25)]);
     assert_eq!(split.drawn, Some(0));
@@ -298,9 +303,10 @@ fn an_explanation_names_losers_shares_and_endpoints() {
     let (decision, explanation) = ask.explain(&world(&strict).table(), 1);
     assert_eq!(told(&decision), "NoRule 404");
     let nearest = explanation.route.unwrap().nearest.unwrap();
-    assert_eq!((nearest.matched.at, nearest.wanted.as_str()), (0, "header x-a is \"1\""));
+    assert_eq!((nearest.matched.at, nearest.missed.to_string().as_str()), (0, "header x-a is absent (needs \"1\")"));
     let (_, nothing) = Ask::new("nobody", "GET /").explain(&world("").table(), 1);
-    assert_eq!(nothing, Explanation::default());
+    assert!(nothing.service.is_none() && nothing.route.is_none() && nothing.endpoints.is_none());
+    assert_eq!(told(&nothing.outcomes[0].decision), "NoService 404");
 }
 
 #[test]

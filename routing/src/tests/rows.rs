@@ -31,7 +31,7 @@ fn rows_stand_in_the_order_in_which_they_are_tried() {
     );
     let table = world(&yaml).table();
     let want = [
-        "1 path = / (HTTPRoute default/a rule testers)",
+        "1 path exactly / (HTTPRoute default/a rule testers)",
         "2 path prefix /shop and method GET and x-canary = \"always\" and query v ~ [12] (HTTPRoute default/a rule testers)",
         "3 path prefix / (HTTPRoute default/a rule all)",
     ];
@@ -60,8 +60,10 @@ fn ports_and_callers_with_rules_of_their_own_have_rows_of_their_own() {
     ];
     assert_eq!(rows(&table, "orders"), want);
     assert_eq!(rows(&table, "db"), ["1 every connection (TCPRoute default/db rule 0)"]);
-    let want =
-        ["1 call shop.Orders/* (GRPCRoute default/calls rule 0)", "2 every call (GRPCRoute default/calls rule 1)"];
+    let want = [
+        "1 a gRPC call of service shop.Orders and method any (GRPCRoute default/calls rule 0)",
+        "2 a gRPC call of service any and method any (GRPCRoute default/calls rule 1)",
+    ];
     assert_eq!(rows(&table, "admin"), want);
 }
 

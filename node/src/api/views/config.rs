@@ -240,6 +240,9 @@ pub struct Trust {
     pub operators: Vec<TrustOperator>,
     /// Who is out.
     pub revocations: Vec<TrustRevocation>,
+    /// Live members that hold the documents and revocations that this node holds, whatever of it they can use.
+    #[serde(default)]
+    pub holding: Option<super::Agreement>,
 }
 
 /// One page of documents.
@@ -258,14 +261,17 @@ pub struct DocumentPage {
 pub struct Convergence {
     /// This node's root over its documents and trust, 16 hex digits.
     pub documents_root: String,
-    /// Share of live members with that root, from 0 to 1: the metric `starling_gossip_agreement_ratio`.
+    /// Share of live members that hold and use the same, from 0 to 1: the metric `starling_gossip_agreement_ratio`.
     pub share: f64,
     /// The same in members: what `view.agreement` says.
     pub in_use: InUse,
-    /// Names of live members with another root, at most [`super::BEHIND_NAMES_MAX`].
+    /// Names of live members that do not, at most [`super::BEHIND_NAMES_MAX`].
     pub behind: Vec<String>,
     /// How many these are.
     pub behind_count: u64,
+    /// Live members that hold what this node holds, whatever of it they can use: where a deletion is held it is in force.
+    #[serde(default)]
+    pub holding: Option<super::Agreement>,
     /// Documents in use here, by kind, namespace and name.
     pub items: Vec<DocumentConvergence>,
     /// The cursor of the next page; `null` on the last one.

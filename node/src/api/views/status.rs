@@ -72,6 +72,9 @@ pub struct StatusConfig {
     pub documents: u64,
     /// Their digest.
     pub digest: String,
+    /// How many of the mesh's documents this node cannot use in their newest version (ST0414).
+    #[serde(default)]
+    pub held_back: u64,
 }
 
 /// Services this node knows.

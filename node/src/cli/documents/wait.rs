@@ -1,6 +1,6 @@
 //! `--wait`: asking one agent until every live member is known to use what was applied, or a later generation of it.
 //!
-//! The agent knows by the root that each member tells which documents it uses ([`crate::api::convergence`]). A suspect is
+//! The agent knows by the digest that each member tells which documents it uses ([`crate::api::convergence`]). A suspect is
 //! waited for like a live member: it is cut off or slow, and nobody has found it dead. One that is found dead meanwhile
 //! counts no more, and that is said.
 
@@ -159,7 +159,8 @@ impl Awaited {
             }
             // Gone here. A member's root tells of deletions only as part of the whole, so all that differ are waited for.
             None if self.deleted => {
-                now.behind.iter().map(|node| (node.clone(), "holds other documents".to_owned())).collect()
+                let behind = now.holding.as_ref().map_or(&now.behind, |holding| &holding.behind);
+                behind.iter().map(|node| (node.clone(), "holds other documents".to_owned())).collect()
             }
             // The agent's picture follows its own answer by some milliseconds.
             Some(_) | None => vec![(agent.to_owned(), "does not use it yet".to_owned())],

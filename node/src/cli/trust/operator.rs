@@ -294,7 +294,7 @@ fn wait(client: &Client, hand: &Hand, sequence: u64, began: Instant) -> Result<u
             return Err(refusal(&answer));
         }
         let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
-        let agreement = &trust.view.agreement;
+        let agreement = trust.body.holding.as_ref().unwrap_or(&trust.view.agreement);
         let mut behind = agreement.behind.clone();
         if trust.body.bundle_sequence >= sequence && agreement.behind_count == 0 {
             behind = older(client, sequence)?;

@@ -264,7 +264,7 @@ fn wait(client: &Client, args: &RevokeNodeArgs, number: u64, began: Instant) -> 
         }
         let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
         let known = trust.body.revocations.iter().any(|one| one.node == args.name.as_str() && one.number >= number);
-        let (alive, behind) = others(&trust.view.agreement, args.name.as_str());
+        let (alive, behind) = others(trust.body.holding.as_ref().unwrap_or(&trust.view.agreement), args.name.as_str());
         if known && behind.is_empty() {
             return Ok(alive);
         }

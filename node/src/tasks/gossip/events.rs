@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use starling_gossip::{Alarm, DocumentView, DocumentsEvent, Event, MemberView, SubmitProblem, Swim};
-use starling_model::{BootEpoch, Digest, DocumentKey, Generation, Life, MemberState, NodeName, codes};
+use starling_model::{BootEpoch, DocumentKey, Generation, Life, MemberState, NodeName, codes};
 use starling_routing::MemberFact;
-use starling_routing::documents::digest_of;
 use tracing::{debug, info, warn};
 
 use super::{Context, Submission, rulings, story};
 use crate::mesh_view::MeshView;
 use crate::mesh_view::roots::Roots;
 use crate::shutdown::{Left, Phase};
+use crate::tasks::routes::Applied;
 use crate::telemetry::time::{Clocks, short};
 
 /// Alarms that were told within this time are not told again.
@@ -30,7 +30,7 @@ pub(super) struct News {
     synced: bool,
     duplicate: bool,
     roots: Roots,
-    digest: Digest,
+    applied: Arc<Applied>,
     /// Documents whose newest generation was written in more than one way.
     conflicting: BTreeSet<DocumentKey>,
     /// What was in use last, of each document.
@@ -65,7 +65,7 @@ impl News {
             synced: false,
             duplicate: false,
             roots: Roots::default(),
-            digest: Digest::default(),
+            applied: Arc::default(),
             conflicting: BTreeSet::new(),
             generations: BTreeMap::new(),
             revoked: 0,
@@ -285,6 +285,11 @@ impl News {
         self.alarms.insert(alarm, now);
     }
 
+    /// True when the table came to be made of other documents since the last snapshot.
+    pub(super) fn is_applied_anew(&self) -> bool {
+        !Arc::ptr_eq(&self.applied, &self.context.applied.load())
+    }
+
     pub(super) fn view(&mut self, swim: &Swim, epoch: BootEpoch, now: Instant) -> MeshView {
         self.tell_refused_peers(now);
         let me = swim.me();
@@ -296,11 +301,9 @@ impl News {
         let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
         let documents_root = swim.roots().documents;
         if self.roots.note_own(documents_root, &documents) {
-            self.digest = digest_of(documents.iter().map(|document| &document.version.hash));
             self.context.documents.send_replace(documents.clone().into());
-            let (digest, count) = (self.digest, u32::try_from(documents.len()).unwrap_or(u32::MAX));
-            self.context.own.change_status(|status| (status.digest, status.documents) = (digest, count));
         }
+        self.applied = self.context.applied.load_full();
         self.roots.note_members(&members, SystemTime::now());
         MeshView {
             node,
@@ -313,7 +316,7 @@ impl News {
             isolated: swim.is_isolated(),
             synced: self.synced,
             duplicate: self.duplicate,
-            digest: self.digest,
+            applied: Arc::clone(&self.applied),
             documents_root,
             documents,
             conflicts: self.conflicting.iter().map(|key| (key.clone(), contents(swim, key))).collect(),

@@ -10,6 +10,7 @@ use super::*;
 use crate::mesh_view::tests::document;
 use crate::store::Durability;
 use crate::tasks::gossip::{History, MeshCommand, SubmissionFate};
+use crate::tasks::routes::Applied;
 
 impl Fixture {
     /// Lets `answer` be the mesh task.
@@ -177,6 +178,8 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     let mut view = MeshView::clone(&fixture.state.view.load());
     view.documents = vec![held.versions[0].clone(), document("web", 1)];
     view.conflicts.insert(held.versions[0].key.clone(), held.versions[..2].to_vec());
+    let held_back = [(held.versions[0].key.clone(), Some(held.versions[1].version))].into();
+    view.applied = Arc::new(Applied { documents: 2, held_back, ..Applied::default() });
     fixture.state.view.store(Arc::new(view));
     let (_, list) = fixture.ask("GET", "/v1/config", "").await;
     let [orders, web] = &list["items"].as_array().unwrap()[..] else { panic!("{list}") };
@@ -184,7 +187,12 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     assert_eq!((&orders["conflict"][0]["inUse"], &orders["conflict"][1]["inUse"]), (&json!(true), &json!(false)));
     assert_eq!((&web["conflict"], web.get("history"), web.get("source")), (&Value::Null, None, None));
     let (_, status) = fixture.ask("GET", "/v1/status", "").await;
-    assert_eq!(status["config"]["documents"], 2);
+    assert_eq!((&status["config"]["documents"], &status["config"]["heldBack"]), (&json!(2), &json!(1)));
+    let problems = status["problems"].as_array().unwrap();
+    let held_back = problems.iter().find(|problem| problem["code"] == "ST0414").unwrap();
+    let detail = held_back["detail"].as_str().unwrap();
+    assert!(detail.starts_with("HTTPRoute default/orders is held back: generation "), "{detail}");
+    assert!(detail.ends_with(" stays in use here"), "{detail}");
 }
 
 /// The same form with another text inside; its signature is not looked at here.

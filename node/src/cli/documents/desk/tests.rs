@@ -34,6 +34,7 @@ impl Lab {
             bundle_sequence: 1,
             operators: operators.collect(),
             revocations: Vec::new(),
+            holding: None,
         }
     }
 

@@ -1,0 +1,139 @@
+//! What a request asks for: its service, and its head as routes see it and as the filters of a rule send it on. Pure, so
+//! that an explanation reads a request as the data path does.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use starling_model::{Protocol, ServiceKey};
+use starling_routing::filters::NotAUri;
+use starling_routing::matching::HttpFacts;
+use starling_routing::{Choice, RouteTable};
+
+use crate::answers::{Answer, ErrorType};
+use crate::http::harden::{self, HeadRefused};
+use crate::limits::HEADERS_MAX;
+
+/// A head that ends here and goes on from here.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Case-sensitive.
+    pub method: Method,
+    /// Path and query alone.
+    pub uri: Uri,
+    /// Without those that end at this hop, and with a `Host`.
+    pub headers: HeaderMap,
+}
+
+impl Asked {
+    /// Strips what ends here; what was approved is otherwise forwarded byte for byte. `(domain, service)` names the host
+    /// of a request that names none.
+    ///
+    /// # Errors
+    /// The answer to a target whose host is no header value.
+    pub fn new(
+        (domain, service): (&str, &ServiceKey),
+        method: Method,
+        uri: Uri,
+        mut headers: HeaderMap,
+    ) -> Result<Self, Answer> {
+        harden::strip_hop_by_hop(&mut headers);
+        harden::strip_ours(&mut headers);
+        // This hop answers `100 Continue` itself, when the body is first asked for.
+        headers.remove(header::EXPECT);
+        if let Some(authority) = uri.authority() {
+            // RFC 9112, 3.2.2; the door has seen that an own Host agrees.
+            let host = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| Answer::new(ErrorType::HttpRequestError, "the target's host is no header value"))?;
+            headers.insert(header::HOST, host);
+        } else if !headers.contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(&service.host(domain))
+        {
+            headers.insert(header::HOST, host);
+        }
+        let uri = match uri.into_parts().path_and_query {
+            Some(path) => Uri::from(path),
+            None => Uri::from_static("/"),
+        };
+        Ok(Self { method, uri, headers })
+    }
+
+    /// What routes look at.
+    #[must_use]
+    pub fn facts(&self) -> HttpFacts<'_> {
+        HttpFacts {
+            method: &self.method,
+            scheme: "http",
+            authority: self.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            path: self.uri.path(),
+            query: self.uri.query(),
+            headers: &self.headers,
+        }
+    }
+
+    /// What the filters of the rule and of its backend make of it; response headers come later.
+    ///
+    /// # Errors
+    /// [`NotAUri`] when the request's own bytes make no target under this rule.
+    pub fn edit(&mut self, choice: &Choice) -> Result<(), NotAUri> {
+        for chain in choice.filters() {
+            chain.edit_request(&mut self.headers);
+            if let Some(uri) = chain.rewritten(&self.facts())? {
+                self.uri = uri;
+            }
+            if let Some(host) = chain.rewritten_host() {
+                self.headers.insert(header::HOST, host.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The service that the HTTP entrance takes a host for. `absolute`: the target itself named it, as clients of an HTTP
+/// proxy do.
+///
+/// # Errors
+/// The answer to a host that is none of the mesh, or that this release does not serve.
+pub fn by_host(table: &RouteTable, domain: &str, host: Option<&str>, absolute: bool) -> Result<ServiceKey, Answer> {
+    let Some(host) = host else {
+        let detail = "the request names no host";
+        return Err(Answer::new(ErrorType::HttpRequestError, detail));
+    };
+    if let Some(service) = table.resolve_host(host) {
+        if service.protocol(None) == Protocol::Grpc {
+            let answer = Answer::new(ErrorType::HttpRequestError, "gRPC needs HTTP/2, which is not served here");
+            return Err(answer.with_status(StatusCode::NOT_IMPLEMENTED));
+        }
+        return Ok(service.key.clone());
+    }
+    if let Some(service) = ServiceKey::from_host(host, domain) {
+        return Err(Answer::new(ErrorType::DestinationNotFound, format!("no node announces {service}")));
+    }
+    if absolute {
+        let detail = format!("{host} is not of the mesh, and passing other hosts through is off");
+        return Err(Answer::new(ErrorType::HttpRequestDenied, detail));
+    }
+    let detail = format!("{host} is not a host of {domain}");
+    Err(Answer::new(ErrorType::DestinationNotFound, detail))
+}
+
+/// Reads one complete head of a request without a body, as the door does.
+///
+/// # Errors
+/// The first rule broken.
+pub fn read_head(head: &[u8]) -> Result<(Method, Uri, HeaderMap), HeadRefused> {
+    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut lines);
+    match request.parse(head) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(HeadRefused::HeadTooLarge),
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) | Err(_) => return Err(HeadRefused::Malformed),
+    }
+    harden::check_head(&request)?;
+    let method = request.method.and_then(|method| method.parse().ok()).ok_or(HeadRefused::Malformed)?;
+    let uri = request.path.and_then(|path| path.parse().ok()).ok_or(HeadRefused::Malformed)?;
+    let mut headers = HeaderMap::new();
+    for line in request.headers.iter() {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadRefused::Malformed)?;
+        headers.append(name, HeaderValue::from_bytes(line.value).map_err(|_| HeadRefused::Malformed)?);
+    }
+    Ok((method, uri, headers))
+}
