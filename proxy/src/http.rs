@@ -2,12 +2,15 @@
 //! owner's (`inbound.rs`).
 //!
 //! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), `outbound.rs`,
-//! `routed.rs` and `mirror.rs` (what a rule adds), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
+//! `attempt.rs` (one try), `routed.rs` and `mirror.rs` (what a rule adds), `upgrade.rs` and `connect.rs` (what carries no
+//! HTTP any more), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
 pub mod harden;
 pub mod scan;
 
+pub(crate) mod attempt;
 pub(crate) mod body;
+pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod guard;
 pub(crate) mod head;
@@ -16,4 +19,5 @@ pub(crate) mod mirror;
 pub(crate) mod outbound;
 pub(crate) mod pool;
 pub(crate) mod routed;
+pub(crate) mod upgrade;
 pub(crate) mod watched;

@@ -61,6 +61,11 @@ pub const REPLAY_TUNNEL_BYTES_MAX: usize = 16 * 1024;
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
 
+/// How long a connection that switched protocols may carry nothing in either direction. Longer than what keeps a quiet
+/// WebSocket alive (pings every 20 s to some minutes), short enough that whatever lost its other end goes.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+const _: () = assert!(TUNNEL_IDLE_TIMEOUT.as_secs() > IDLE_TIMEOUT.as_secs());
+
 /// Connections waiting for one data thread.
 pub const HANDOVER_MAX: usize = 256;
 

@@ -14,8 +14,8 @@ use tracing::debug;
 
 use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
+use crate::http::attempt::Failed;
 use crate::http::inbound;
-use crate::http::outbound::Failed;
 use crate::l4;
 use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, HANDSHAKES_PER_THREAD_MAX};
 use crate::loads::Failure;

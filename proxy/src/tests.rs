@@ -24,6 +24,7 @@ mod hostile;
 mod requests;
 mod routes;
 mod tunnels;
+mod upgrades;
 
 const NOW: UnixTime = UnixTime(1_795_000_000);
 

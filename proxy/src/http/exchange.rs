@@ -1,7 +1,7 @@
 //! One request's bookkeeping, from its arrival to the last byte of its answer, however it ends.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use starling_routing::{Endpoint, EndpointIndex};
 
@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     endpoint: Option<(EndpointIndex, u64)>,
     client: Option<(PoolKey, Client)>,
     complete: bool,
+    /// How long it took, where that was known before its end.
+    took: Option<Duration>,
 }
 
 impl Exchange {
@@ -44,6 +46,7 @@ impl Exchange {
             endpoint: None,
             client: None,
             complete: false,
+            took: None,
         }
     }
 
@@ -87,6 +90,11 @@ impl Exchange {
         self.complete = true;
     }
 
+    /// Its answer made the connection a tunnel: how long that lives says nothing about how fast the answer came.
+    pub(crate) fn switched(&mut self) {
+        self.took = Some(self.began.elapsed());
+    }
+
     pub(crate) fn timed_out(&mut self) {
         self.error = Some(ErrorType::HttpResponseTimeout);
     }
@@ -103,7 +111,7 @@ impl Drop for Exchange {
         if let Some((key, client)) = self.client.take().filter(|_| self.complete) {
             self.worker.pool.put(key, client, now);
         }
-        let duration = now.saturating_duration_since(self.began);
+        let duration = self.took.unwrap_or_else(|| now.saturating_duration_since(self.began));
         self.edge.request_ended(RequestEnd { status: self.status, error: self.error, duration, now });
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::http::harden::HeadRefused;
-use crate::http::scan::Scan;
+use crate::http::scan::{Progress, Scan};
 use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 
 /// What hyper gets to see instead of a refused head.
@@ -37,9 +37,39 @@ pub(crate) struct Door {
     refused: Cell<Option<(u64, HeadRefused)>>,
     /// Requests that the service was called for.
     asked: Cell<u64>,
+    switch: Cell<Switch>,
     under_way: Cell<u32>,
     last_active: Cell<Instant>,
     closing: Cell<bool>,
+}
+
+/// Whether the connection becomes a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    /// Nobody asks for it, or the answer is awaited.
+    Unknown,
+    /// The request of this number asks for it.
+    Asked(u64),
+    /// The answer was another: requests may follow.
+    Stays,
+    /// What follows is no HTTP.
+    Switches,
+}
+
+/// What the door makes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Approved,
+    /// Approved, and its answer may make the connection a tunnel: [`Door::answered`] must be told.
+    MaySwitch,
+    Refused(HeadRefused),
+}
+
+/// What became of a request that could switch the connection to something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Stays,
+    Switches,
 }
 
 impl Door {
@@ -48,17 +78,30 @@ impl Door {
             approved: Cell::new(0),
             refused: Cell::new(None),
             asked: Cell::new(0),
+            switch: Cell::new(Switch::Unknown),
             under_way: Cell::new(0),
             last_active: Cell::new(Instant::now()),
             closing: Cell::new(false),
         })
     }
 
-    /// Called once per request, in their order: why this one must be refused, if it must.
-    pub(crate) fn verdict(&self) -> Option<HeadRefused> {
+    /// Called once per request, in their order.
+    pub(crate) fn verdict(&self) -> Verdict {
         let number = self.asked.get();
         self.asked.set(number + 1);
-        self.refused.get().filter(|(refused, _)| *refused == number).map(|(_, why)| why)
+        match self.refused.get() {
+            Some((refused, why)) if refused == number => Verdict::Refused(why),
+            Some(_) | None if self.switch.get() == Switch::Asked(number) => Verdict::MaySwitch,
+            Some(_) | None => Verdict::Approved,
+        }
+    }
+
+    /// Told what becomes of a request that was let through as [`Verdict::MaySwitch`].
+    pub(crate) fn answered(&self, answered: Answered) {
+        self.switch.set(match answered {
+            Answered::Stays => Switch::Stays,
+            Answered::Switches => Switch::Switches,
+        });
     }
 
     /// Keeps the connection from counting as idle until dropped.
@@ -113,6 +156,20 @@ impl<T> Guard<T> {
         }
     }
 
+    /// The stream, once it carries no HTTP any more. Nothing is held back: nothing may come before that is known.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+
+    /// Notes what the machine saw.
+    fn note(&self, progress: Progress) {
+        let heads = self.door.approved.get() + progress.heads;
+        self.door.approved.set(heads);
+        if self.scan.is_switching() && progress.heads > 0 {
+            self.door.switch.set(Switch::Asked(heads.saturating_sub(1)));
+        }
+    }
+
     /// Moves what is ready from `held` to hyper.
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let count = self.ready.min(buf.remaining());
@@ -127,7 +184,7 @@ impl<T> Guard<T> {
     /// Judges `held` beyond what is ready.
     fn judge_held(&mut self) -> io::Result<()> {
         let progress = self.scan.feed(self.held.get(self.ready..).unwrap_or_default());
-        self.door.approved.set(self.door.approved.get() + progress.heads);
+        self.note(progress);
         self.ready += progress.approved;
         if let Some(refused) = progress.refused {
             self.refuse(refused, progress.in_body)?;
@@ -186,6 +243,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 this.give(buf);
                 return Poll::Ready(Ok(()));
             }
+            if this.scan.is_switching() {
+                match this.door.switch.get() {
+                    Switch::Switches => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                    Switch::Stays => this.scan.stay(),
+                    Switch::Unknown | Switch::Asked(_) => {}
+                }
+            }
             if this.scan.is_refused() {
                 // hyper has the harmless head and answers it; it closes the connection after that.
                 return Poll::Pending;
@@ -209,7 +273,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
             }
             if this.held.is_empty() {
                 let progress = this.scan.feed(fresh);
-                this.door.approved.set(this.door.approved.get() + progress.heads);
+                this.note(progress);
                 let approved = fresh.get(..progress.approved).map_or(0, <[u8]>::len);
                 if progress.refused.is_none() {
                     this.held.extend_from_slice(fresh.get(approved..).unwrap_or_default());

@@ -11,7 +11,8 @@ use starling_routing::matching::HttpFacts;
 
 use crate::answers::{Answer, ErrorType};
 use crate::http::body::RequestBody;
-use crate::http::harden;
+use crate::http::guard::Verdict;
+use crate::http::{harden, upgrade};
 
 /// Everything but the body.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ struct Parts {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// The protocol that the request wants instead of HTTP.
+    upgrade: Option<HeaderValue>,
 }
 
 impl Parts {
@@ -47,7 +50,11 @@ impl Parts {
         Ok(())
     }
 
-    fn into_request(self, body: RequestBody) -> Request<RequestBody> {
+    fn into_request(mut self, body: RequestBody) -> Request<RequestBody> {
+        if let Some(protocol) = self.upgrade {
+            // Anew at each hop, behind all filters.
+            upgrade::announce(&mut self.headers, protocol);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
@@ -64,6 +71,8 @@ pub(crate) struct Head {
     parts: Option<Parts>,
     /// RFC 9110, 9.2.1: a second run changes nothing.
     pub(crate) safe: bool,
+    /// It asks for another protocol.
+    pub(crate) upgrade: Option<HeaderValue>,
 }
 
 /// Whether a head is wanted once more.
@@ -75,8 +84,17 @@ pub(crate) enum Copies {
 
 impl Head {
     /// Strips what ends here; what was approved is otherwise forwarded byte for byte.
-    pub(crate) fn new(domain: &str, service: &ServiceKey, request: &mut Request<Incoming>) -> Result<Self, Answer> {
+    pub(crate) fn new(
+        domain: &str,
+        service: &ServiceKey,
+        request: &mut Request<Incoming>,
+        verdict: Verdict,
+    ) -> Result<Self, Answer> {
         let mut headers = std::mem::take(request.headers_mut());
+        let upgrade = match verdict {
+            Verdict::MaySwitch => upgrade::wanted(&headers),
+            Verdict::Approved | Verdict::Refused(_) => None,
+        };
         harden::strip_hop_by_hop(&mut headers);
         harden::strip_ours(&mut headers);
         // This hop answers `100 Continue` itself, when the body is first asked for.
@@ -102,7 +120,7 @@ impl Head {
         }
         let method = std::mem::take(request.method_mut());
         let safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        Ok(Self { parts: Some(Parts { method, uri, headers }), safe })
+        Ok(Self { parts: Some(Parts { method, uri, headers, upgrade: upgrade.clone() }), safe, upgrade })
     }
 
     /// What routes look at; `None` once the last try has it.
@@ -132,16 +150,18 @@ impl Head {
 
     /// A copy for a mirror: with the headers of the rule, under the path that was asked for.
     pub(crate) fn copied(&self, body: RequestBody, choice: &Choice) -> Option<Request<RequestBody>> {
-        let mut parts = self.parts.clone()?;
+        // Two cannot talk to one client.
+        let mut parts = self.parts.clone().filter(|parts| parts.upgrade.is_none())?;
         choice.filters().for_each(|chain| chain.edit_request(&mut parts.headers));
         Some(parts.into_request(body))
     }
 
     /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
     pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
+        let upgrade = self.upgrade.clone();
         self.parts.get_or_insert_with(|| {
             let (parts, _) = request.into_parts();
-            Parts { method: parts.method, uri: parts.uri, headers: parts.headers }
+            Parts { method: parts.method, uri: parts.uri, headers: parts.headers, upgrade }
         });
     }
 }

@@ -19,16 +19,18 @@ use hyper_util::rt::TokioIo;
 use starling_model::SpiffeId;
 use starling_routing::Caller;
 use starling_transport::data::MuxStream;
+use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
 use crate::answers::{Answer, Connection, ErrorType, Processed};
 use crate::header::OpenHeader;
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
-use crate::http::guard::{Busy, Door, Guard};
-use crate::http::harden::{self, XFCC};
-use crate::http::outbound::pass_on;
-use crate::http::pool::{Client, PoolKey};
+use crate::http::guard::{Answered, Busy, Door, Guard, Verdict};
+use crate::http::harden::{self, HeadRefused, XFCC};
+use crate::http::outbound::{pass_on, switched};
+use crate::http::pool::{Client, PoolKey, Use};
+use crate::http::upgrade::{self, Far, FarTask, Switch};
 use crate::l4::connect;
 use crate::metrics::{Direction, Edge};
 use crate::worker::{Side, Worker};
@@ -41,6 +43,8 @@ struct Stream {
     /// `By=<us>;URI=<caller>`.
     identity: HeaderValue,
     door: Rc<Door>,
+    /// What the stream becomes, once an answer says so.
+    switch: Cell<Option<Switch>>,
 }
 
 /// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it.
@@ -54,28 +58,50 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHea
     let door = Door::new();
     let io = TokioIo::new(Guard::new(stream, door.clone()));
     let builder = worker.server.clone();
-    let stream = Rc::new(Stream { worker, header, edge, identity, door });
-    let service = service_fn(move |request: Request<Incoming>| {
+    let stream = Rc::new(Stream { worker, header, edge, identity, door, switch: Cell::new(None) });
+    let service = {
         let stream = stream.clone();
-        Box::pin(async move { Ok::<_, Infallible>(answer(stream, request).await) })
-    });
-    if let Err(error) = builder.serve_connection(io, service).await {
+        service_fn(move |request: Request<Incoming>| {
+            let stream = stream.clone();
+            Box::pin(async move { Ok::<_, Infallible>(answer(&stream, request).await) })
+        })
+    };
+    let mut connection = builder.serve_connection(io, service);
+    if let Err(error) = (&mut connection).await {
         debug!(%error, "a peer's stream broke");
+        return;
+    }
+    let mut guard = connection.into_parts().io.into_inner();
+    match stream.switch.take() {
+        Some(Switch::Upgrade { exchange, far }) => Box::pin(upgrade::run(guard.into_inner(), exchange, far)).await,
+        // hyper leaves this to us on a connection that could have switched and did not.
+        Some(Switch::Entrance { .. }) | None => drop(guard.shutdown().await),
     }
 }
 
-async fn answer(stream: Rc<Stream>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer(stream: &Stream, request: Request<Incoming>) -> Response<ResponseBody> {
     let worker = &stream.worker;
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
-    let refused = stream.door.verdict();
+    let verdict = stream.door.verdict();
     let mut exchange = Exchange::begin(worker, stream.edge.clone(), busy, active);
-    let outcome = match refused {
-        Some(refused) => Err(Answer::refused(refused)),
-        None => forward(&stream, &mut exchange, request).await,
+    let outcome = match verdict {
+        Verdict::Refused(refused) => Err(Answer::refused(refused)),
+        Verdict::MaySwitch if request.method() == Method::CONNECT => Err(Answer::refused(HeadRefused::Connect)),
+        Verdict::Approved | Verdict::MaySwitch => forward(stream, &mut exchange, request, verdict).await,
     };
+    let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
+    if verdict == Verdict::MaySwitch {
+        stream.door.answered(if switches { Answered::Switches } else { Answered::Stays });
+    }
     match outcome {
-        Ok(mut answer) => {
+        Ok((answer, Some(far))) => {
+            exchange.answered(answer.status().as_u16(), None);
+            exchange.switched();
+            stream.switch.set(Some(Switch::Upgrade { exchange, far }));
+            switched(answer, |_| {})
+        }
+        Ok((mut answer, None)) => {
             exchange.answered(answer.status().as_u16(), None);
             pass_on(&mut answer);
             if answer.body().is_end_stream() {
@@ -95,7 +121,8 @@ async fn forward(
     stream: &Stream,
     exchange: &mut Exchange,
     mut request: Request<Incoming>,
-) -> Result<Response<Incoming>, Answer> {
+    verdict: Verdict,
+) -> Result<(Response<Incoming>, Option<FarTask>), Answer> {
     let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
     let worker = &stream.worker;
     // Asked per request: the instance may have moved or gone since the stream was opened.
@@ -105,10 +132,17 @@ async fn forward(
         return Err(Answer { processed: Processed::No, ..answer });
     };
     let mut headers = std::mem::take(request.headers_mut());
+    let upgrade = match verdict {
+        Verdict::MaySwitch => upgrade::wanted(&headers),
+        Verdict::Approved | Verdict::Refused(_) => None,
+    };
     harden::strip_hop_by_hop(&mut headers);
     harden::strip_ours(&mut headers);
     headers.remove(header::EXPECT);
     headers.insert(XFCC, stream.identity.clone());
+    if let Some(protocol) = upgrade.clone() {
+        upgrade::announce(&mut headers, protocol);
+    }
     if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -127,9 +161,13 @@ async fn forward(
     let mut head = Some(head.into_parts().0);
     let key = PoolKey::Instance(address);
     loop {
-        let mut client = match worker.pool.take(&key) {
+        let (pooled, purpose) = match upgrade {
+            None => (worker.pool.take(&key), Use::Requests),
+            Some(_) => (None, Use::Upgrade),
+        };
+        let mut client = match pooled {
             Some(client) => client,
-            None => open(worker, address).await.map_err(|error| unreachable(&error, stream))?,
+            None => open(worker, address, purpose).await.map_err(|error| unreachable(&error, stream))?,
         };
         // A copy is kept only where losing the connection would be answered by another try.
         let repeatable = client.reused && safe;
@@ -137,15 +175,18 @@ async fn forward(
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
         let mut error = match client.sender.try_send_request(request).await {
-            // Nobody asked for another protocol, and what follows is no answer: the connection is done for.
+            Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.far.take())),
+            // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let detail = format!("{name} switched protocols unasked");
                 let answer = Answer::new(ErrorType::ConnectionTerminated, detail).with_status(StatusCode::BAD_GATEWAY);
                 return Err(Answer { connection: Connection::Close, ..answer });
             }
             Ok(answer) => {
-                exchange.carried_by(key, client);
-                return Ok(answer);
+                if upgrade.is_none() {
+                    exchange.carried_by(key, client);
+                }
+                return Ok((answer, None));
             }
             Err(error) => error,
         };
@@ -181,14 +222,19 @@ fn unreachable(error: &io::Error, stream: &Stream) -> Answer {
     Answer { processed: Processed::No, ..Answer::new(error, format!("{name} {what}")) }
 }
 
-async fn open(worker: &Worker, address: SocketAddr) -> io::Result<Client> {
+async fn open(worker: &Worker, address: SocketAddr, purpose: Use) -> io::Result<Client> {
     let socket = connect(address).await?;
-    let (sender, connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
+    let (sender, mut connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
     // Owns the connection; ends with it, or when its sender is dropped.
-    drop(tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+    let task = tokio::task::spawn_local(async move {
+        if let Err(error) = (&mut connection).await {
             debug!(%error, "a connection to a local instance broke");
+            return None;
         }
-    }));
-    Ok(Client::new(sender, Rc::new(Cell::new(None)), None))
+        let parts = connection.into_parts();
+        (purpose == Use::Upgrade).then(|| (Far::Instance(parts.io.into_inner()), parts.read_buf))
+    });
+    let mut client = Client::new(sender, Rc::new(Cell::new(None)), None);
+    client.far = (purpose == Use::Upgrade).then_some(task);
+    Ok(client)
 }

@@ -13,9 +13,10 @@ use starling_routing::{Choice, MirrorTo};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::http::attempt::open;
 use crate::http::body::{RequestBody, Upload};
 use crate::http::head::Head;
-use crate::http::outbound::open;
+use crate::http::pool::Use;
 use crate::limits::{MIRROR_TIMEOUT, MIRRORS_MAX};
 use crate::worker::Worker;
 
@@ -46,7 +47,7 @@ pub(crate) fn copy(
 
 /// One copy, up to the end of its answer, which is thrown away.
 async fn send(worker: &Rc<Worker>, to: &MirrorTo, source: Option<ServiceKey>, request: Request<RequestBody>) -> bool {
-    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref()).await else { return false };
+    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref(), Use::Requests).await else { return false };
     let _under_way = UnderWay::begin(worker, to);
     match client.sender.send_request(request).await {
         Ok(answer) => {

@@ -15,6 +15,7 @@ use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
 use crate::http::body::RequestBody;
+use crate::http::upgrade::FarTask;
 use crate::limits::{INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT};
 
 /// What a client leads to. Two requests with equal keys may use one client after the other.
@@ -36,6 +37,15 @@ impl PoolKey {
     }
 }
 
+/// What a client is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Requests, one after the other.
+    Requests,
+    /// One request that asks for another protocol: it takes no client that others used, and leaves none.
+    Upgrade,
+}
+
 /// One hyper client.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -44,6 +54,8 @@ pub(crate) struct Client {
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// Yields the stream when the answer switched protocols; only of one that was opened for that.
+    pub(crate) far: Option<FarTask>,
     /// The connection under its stream; none under a connection to a local instance.
     lane: Option<Lane>,
     born: Instant,
@@ -52,7 +64,7 @@ pub(crate) struct Client {
 impl Client {
     /// A fresh one; whatever notes why its stream ends shares `fault`.
     pub(crate) fn new(sender: SendRequest<RequestBody>, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
-        Self { sender, fault, reused: false, lane, born: Instant::now() }
+        Self { sender, fault, reused: false, far: None, lane, born: Instant::now() }
     }
 
     /// A handle on the connection under its stream, if it has one.

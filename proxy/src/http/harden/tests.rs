@@ -76,9 +76,29 @@ fn one_host_that_agrees() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
-    assert_eq!(judge("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"), Err(HeadRefused::Connect));
-    check("Upgrade: websocket\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+fn what_may_switch_is_judged_by_its_head() {
+    for host in ["a:80", "A:80", "a"] {
+        let head = format!("CONNECT a:80 HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(judge(&head), Ok(Framing::Switch), "{host}");
+    }
+    let connect = |target: &str, lines: &str| judge(&format!("CONNECT {target} HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"));
+    for target in ["a", "a:", ":80", "a:0", "a:65536", "a:+80", "/a:80", "http://a:80", "x@a:80", "[a]:80"] {
+        assert!(connect(target, "").is_err(), "{target}");
+    }
+    assert_eq!(connect("b:80", ""), Err(HeadRefused::Host));
+    assert_eq!(connect("a:80", "Content-Length: 0\r\n"), Err(HeadRefused::Early));
+    assert_eq!(connect("a:80", "Transfer-Encoding: chunked\r\n"), Err(HeadRefused::Early));
+    check("Upgrade: websocket\r\nConnection: upgrade\r\n", Ok(Framing::Switch));
+    check("Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n", Ok(Framing::Switch));
+    check("Upgrade: websocket\r\n", Ok(Framing::Empty));
+    check("Upgrade: x/1.0\r\nConnection: upgrade\r\n", Ok(Framing::Switch));
+    for several in ["a, b", "h2c, websocket", "", "a b", "/1", "a/", "a/1/2"] {
+        check(&format!("Upgrade: {several}\r\nConnection: upgrade\r\n"), Err(HeadRefused::Upgrade));
+    }
+    check("Upgrade: a\r\nUpgrade: b\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: h2c\r\nUpgrade: h2c\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: a\r\nConnection: upgrade\r\nContent-Length: 1\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: a\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n", Err(HeadRefused::Upgrade));
     check("Upgrade: h2c\r\nConnection: upgrade\r\n", Ok(Framing::Empty));
     check("X_Forwarded_Client_Cert: By=x\r\n", Err(HeadRefused::Disguised));
     check("x-starling_error: x\r\n", Err(HeadRefused::Disguised));
