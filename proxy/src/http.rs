@@ -1,10 +1,11 @@
-//! HTTP/1.1 through the mesh: one request on hyper, top to bottom, at the caller's side (`outbound.rs`) and at the
+//! HTTP through the mesh: one request on hyper, top to bottom, at the caller's side (`outbound.rs`) and at the
 //! owner's (`inbound.rs`).
 //!
 //! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), `outbound.rs`,
 //! `attempt.rs` (one try), `routed.rs` and `mirror.rs` (what a rule adds), `upgrade.rs` and `connect.rs` (what carries no
-//! HTTP any more), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
+//! HTTP any more), `h2.rs` and [`grpc`] (HTTP/2 and what rides on it), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
+pub mod grpc;
 pub mod harden;
 pub mod scan;
 
@@ -13,6 +14,7 @@ pub(crate) mod body;
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod guard;
+pub(crate) mod h2;
 pub(crate) mod head;
 pub(crate) mod inbound;
 pub(crate) mod mirror;

@@ -183,9 +183,10 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
     let caller = worker.shared.table.load().accept_source(&peer.node, header.source.as_ref());
     match header.carry {
         Carry::Http1 if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
+        Carry::Http2 if instance.protocol != Protocol::Grpc => refuse(stream, Turned::Carry),
         // Bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
-        Carry::Bytes if instance.protocol == Protocol::Http => refuse(stream, Turned::Carry),
-        Carry::Http1 => inbound::serve(worker, stream, header, &caller).await,
+        Carry::Bytes if instance.protocol != Protocol::Tcp => refuse(stream, Turned::Carry),
+        Carry::Http1 | Carry::Http2 => inbound::serve(worker, stream, header, &caller).await,
         Carry::Bytes => l4::inbound::serve(worker, stream, &header, &caller, instance.address).await,
     }
 }

@@ -20,7 +20,9 @@ use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig
 mod backend;
 mod failures;
 mod garbage;
+mod grpc;
 mod hostile;
+mod http2;
 mod requests;
 mod routes;
 mod tunnels;

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
 use crate::config::{ProxyConfig, Upstream};
+use crate::http::h2::Http2;
 use crate::http::outbound::{self, Wanted};
 use crate::http::pool::Pool;
 use crate::http::routed::Budgets;
@@ -87,6 +88,7 @@ pub(crate) struct Worker {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) server: hyper::server::conn::http1::Builder,
     pub(crate) upstream: hyper::client::conn::http1::Builder,
+    pub(crate) http2: Http2,
     pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
     pub(crate) budgets: Budgets,
@@ -127,6 +129,7 @@ impl Worker {
             phase: seed.phase,
             server,
             upstream,
+            http2: Http2::new(),
             handshakes: Rc::default(),
             budgets: Budgets::default(),
             mirroring: Cell::new(0),

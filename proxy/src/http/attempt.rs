@@ -1,14 +1,15 @@
 //! One try of a request at one endpoint, up to the head of an answer.
 
 use std::cell::Cell;
+use std::error::Error as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use starling_model::ServiceKey;
+use starling_model::{Protocol, ServiceKey};
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
 use starling_transport::data::Lane;
 use tokio::time::timeout_at;
@@ -17,10 +18,11 @@ use tracing::debug;
 use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
+use crate::http::grpc::Spoken;
 use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
 use crate::http::head::{Copies, Head};
 use crate::http::outbound::Wanted;
-use crate::http::pool::{Client, PoolKey, Use};
+use crate::http::pool::{Client, Place, PoolKey, Sender, Use};
 use crate::http::upgrade::{self, Far};
 use crate::http::watched::Watched;
 use crate::loads::Failure;
@@ -60,12 +62,13 @@ pub(crate) struct Try<'a> {
     /// There are endpoints that were not tried.
     pub(crate) others: bool,
     pub(crate) began: Instant,
+    pub(crate) spoken: Spoken,
 }
 
 /// One try at one endpoint, up to the head of an answer.
 pub(crate) async fn attempt(
     worker: &Rc<Worker>,
-    Try { choice, wanted, copies, others, began }: Try<'_>,
+    Try { choice, wanted, copies, others, began, spoken }: Try<'_>,
     (head, upload): (&mut Head, &Upload),
 ) -> Result<Answered, Failed> {
     let policy = choice.policy();
@@ -73,10 +76,15 @@ pub(crate) async fn attempt(
     let whole = began + patience;
     let endpoint = choice.endpoint();
     let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
-    let purpose = if head.upgrade.is_some() { Use::Upgrade } else { Use::Requests };
+    let (purpose, version) = match endpoint.protocol {
+        Protocol::Grpc => (Use::Http2, Version::HTTP_2),
+        Protocol::Http | Protocol::Tcp if head.upgrade.is_some() => (Use::Upgrade, Version::HTTP_11),
+        Protocol::Http | Protocol::Tcp => (Use::Requests, Version::HTTP_11),
+    };
     loop {
         let pooled = match purpose {
             Use::Requests => worker.pool.take(&key),
+            Use::Http2 => worker.pool.take_shared(&key),
             Use::Upgrade => None,
         };
         let mut client = match pooled {
@@ -90,8 +98,11 @@ pub(crate) async fn attempt(
                 }),
             )?,
         };
+        if !client.reused && purpose == Use::Http2 {
+            worker.pool.share(&key, &client);
+        }
         let sent = Instant::now();
-        let request = match head.request(upload.next_try(), copies, choice) {
+        let request = match head.request(upload.next_try(), copies, choice, version) {
             Ok(Some(request)) => request,
             // Only after a give-away, which is the last try.
             Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
@@ -100,14 +111,19 @@ pub(crate) async fn attempt(
         };
         let one = policy.backend_request.value.map(|period| sent + period);
         let deadline = one.map_or(whole, |one| one.min(whole));
-        let sending = client.sender.try_send_request(request);
         // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
         let leaves = head.safe && upload.is_empty() && others;
         let lane = client.lane().filter(|_| leaves);
+        let sending = client.send(request);
         let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
         // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
         let strict = one.is_some() || policy.request.origin == Origin::Rule;
-        let moved = || upload.moved().filter(|_| !strict);
+        // A call whose client still may say more is answered when it has said all: such a stream may be quiet for long.
+        let listening = spoken == Spoken::Grpc && !strict;
+        let moved = || match listening && !upload.has_ended() {
+            true => Some(Instant::now()),
+            false => upload.moved().filter(|_| !strict),
+        };
         let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
@@ -145,6 +161,7 @@ pub(crate) async fn attempt(
         }
         if let Some(unsent) = error.take_message() {
             head.restore(unsent);
+            client.give_up();
             if client.reused {
                 // It was closed while it idled. Each turn of this loop uses one up; then a fresh one is opened.
                 continue;
@@ -154,12 +171,19 @@ pub(crate) async fn attempt(
         }
         let (outcome, error) = match client.fault.get() {
             Some(fault) if fault.nothing_was_processed() => (TryOutcome::Refused, ErrorType::ConnectionRefused),
+            Some(_) | None if is_refused(error.error()) => (TryOutcome::Refused, ErrorType::ConnectionRefused),
             Some(_) | None => {
                 (TryOutcome::Broken { safe: head.safe && upload.is_empty() }, ErrorType::ConnectionTerminated)
             }
         };
         return Err(Failed { outcome, error, endpoint: Some(Failure::Quick) });
     }
+}
+
+/// An HTTP/2 server says that it has not looked at the request (RFC 9113, 8.7).
+pub(crate) fn is_refused(error: &hyper::Error) -> bool {
+    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
+    reason == Some(h2::Reason::REFUSED_STREAM)
 }
 
 /// How waiting for an answer ended.
@@ -226,8 +250,12 @@ pub(crate) async fn open(
     source: Option<&ServiceKey>,
     purpose: Use,
 ) -> Result<Client, Failed> {
+    let carry = match purpose {
+        Use::Requests | Use::Upgrade => Carry::Http1,
+        Use::Http2 => Carry::Http2,
+    };
     let header = OpenHeader {
-        carry: Carry::Http1,
+        carry,
         source: source.cloned(),
         destination: endpoint.service.clone(),
         instance: endpoint.instance().clone(),
@@ -236,12 +264,18 @@ pub(crate) async fn open(
     let stream = peers::open(worker, endpoint, &header).await?;
     let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
     let io = TokioIo::new(Watched::new(stream, fault.clone()));
-    let shaken = worker.upstream.handshake(io).await;
-    let (sender, mut connection) = shaken.map_err(|_| Failed {
-        outcome: TryOutcome::NotSent,
-        error: ErrorType::ProxyInternalError,
-        endpoint: None,
-    })?;
+    let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
+    if purpose == Use::Http2 {
+        let (sender, connection) = worker.http2.upstream.handshake(io).await.map_err(broken)?;
+        // Owns the stream; ends with it, or when the last of its senders is dropped.
+        drop(tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "an HTTP/2 stream to a peer broke");
+            }
+        }));
+        return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, Some(lane)));
+    }
+    let (sender, mut connection) = worker.upstream.handshake(io).await.map_err(broken)?;
     // Owns the stream; ends with it, or when its sender is dropped.
     let task = tokio::task::spawn_local(async move {
         if let Err(error) = (&mut connection).await {
@@ -251,7 +285,7 @@ pub(crate) async fn open(
         let parts = connection.into_parts();
         (purpose == Use::Upgrade).then(|| (Far::Peer(parts.io.into_inner().into_inner()), parts.read_buf))
     });
-    let mut client = Client::new(sender, fault, Some(lane));
+    let mut client = Client::new(Sender::Http1(sender), fault, Some(lane));
     client.far = (purpose == Use::Upgrade).then_some(task);
     Ok(client)
 }

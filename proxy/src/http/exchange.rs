@@ -3,9 +3,11 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use starling_routing::{Endpoint, EndpointIndex};
 
 use crate::answers::ErrorType;
+use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::http::guard::Busy;
 use crate::http::pool::{Client, PoolKey};
 use crate::metrics::{Edge, RequestEnd};
@@ -20,6 +22,8 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) struct Exchange {
     worker: Rc<Worker>,
     edge: Rc<Edge>,
+    spoken: Spoken,
+    grpc_status: Option<GrpcStatus>,
     _busy: Busy,
     _active: Active,
     began: Instant,
@@ -33,11 +37,13 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, busy: Busy, active: Active) -> Self {
+    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, spoken: Spoken, (busy, active): (Busy, Active)) -> Self {
         edge.request_began();
         Self {
             worker: worker.clone(),
             edge,
+            spoken,
+            grpc_status: None,
             _busy: busy,
             _active: active,
             began: Instant::now(),
@@ -56,6 +62,17 @@ impl Exchange {
 
     pub(crate) fn edge(&self) -> &Rc<Edge> {
         &self.edge
+    }
+
+    pub(crate) fn spoken(&self) -> Spoken {
+        self.spoken
+    }
+
+    /// Reads the status of a call off a head or trailers.
+    pub(crate) fn learn(&mut self, headers: &HeaderMap) {
+        if self.spoken == Spoken::Grpc {
+            self.grpc_status = GrpcStatus::of(headers).or(self.grpc_status);
+        }
     }
 
     /// Counts the request at `endpoint`; the endpoint of an earlier try is relieved.
@@ -112,6 +129,13 @@ impl Drop for Exchange {
             self.worker.pool.put(key, client, now);
         }
         let duration = self.took.unwrap_or_else(|| now.saturating_duration_since(self.began));
-        self.edge.request_ended(RequestEnd { status: self.status, error: self.error, duration, now });
+        self.edge.request_ended(RequestEnd {
+            status: self.status,
+            error: self.error,
+            spoken: self.spoken,
+            grpc_status: self.grpc_status,
+            duration,
+            now,
+        });
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Door {
     /// Requests that the service was called for.
     asked: Cell<u64>,
     switch: Cell<Switch>,
+    /// The connection began with the preface of HTTP/2.
+    http2: Cell<bool>,
     under_way: Cell<u32>,
     last_active: Cell<Instant>,
     closing: Cell<bool>,
@@ -79,6 +81,7 @@ impl Door {
             refused: Cell::new(None),
             asked: Cell::new(0),
             switch: Cell::new(Switch::Unknown),
+            http2: Cell::new(false),
             under_way: Cell::new(0),
             last_active: Cell::new(Instant::now()),
             closing: Cell::new(false),
@@ -110,6 +113,16 @@ impl Door {
         Busy(self.clone())
     }
 
+    /// True once the connection began with the preface of HTTP/2: it is to be served anew, as that.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.get()
+    }
+
+    /// When the last request was over; the connection's begin before the first.
+    pub(crate) fn last_active(&self) -> Instant {
+        self.last_active.get()
+    }
+
     /// True when a request is being answered.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.get() > 0
@@ -127,10 +140,19 @@ impl Drop for Busy {
     }
 }
 
+/// What a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Http1,
+    /// HTTP/2 too, from the first byte on.
+    Http1Or2,
+}
+
 /// The wrapper.
 #[derive(Debug)]
 pub(crate) struct Guard<T> {
     inner: T,
+    offer: Offer,
     door: Rc<Door>,
     scan: Scan,
     /// An unfinished head, or what was approved of it and waits for hyper.
@@ -143,9 +165,10 @@ pub(crate) struct Guard<T> {
 }
 
 impl<T> Guard<T> {
-    pub(crate) fn new(inner: T, door: Rc<Door>) -> Self {
+    pub(crate) fn new(inner: T, door: Rc<Door>, offer: Offer) -> Self {
         Self {
             inner,
+            offer,
             door,
             scan: Scan::default(),
             held: Vec::new(),
@@ -156,9 +179,10 @@ impl<T> Guard<T> {
         }
     }
 
-    /// The stream, once it carries no HTTP any more. Nothing is held back: nothing may come before that is known.
-    pub(crate) fn into_inner(self) -> T {
-        self.inner
+    /// The stream, once it carries no HTTP/1 any more, and what came of it and was not let through: the preface of HTTP/2,
+    /// else nothing.
+    pub(crate) fn into_inner(self) -> (T, Vec<u8>) {
+        (self.inner, self.held)
     }
 
     /// Notes what the machine saw.
@@ -168,6 +192,16 @@ impl<T> Guard<T> {
         if self.scan.is_switching() && progress.heads > 0 {
             self.door.switch.set(Switch::Asked(heads.saturating_sub(1)));
         }
+    }
+
+    /// True for what opens an HTTP/2 connection; the connection then ends as HTTP/1, and is served on as that.
+    fn turns(&self, progress: Progress) -> bool {
+        let first = self.door.approved.get() == 0 && progress.heads == 0 && self.offer == Offer::Http1Or2;
+        let turns = first && progress.refused == Some(HeadRefused::Http2);
+        if turns {
+            self.door.http2.set(true);
+        }
+        turns
     }
 
     /// Moves what is ready from `held` to hyper.
@@ -184,6 +218,9 @@ impl<T> Guard<T> {
     /// Judges `held` beyond what is ready.
     fn judge_held(&mut self) -> io::Result<()> {
         let progress = self.scan.feed(self.held.get(self.ready..).unwrap_or_default());
+        if self.turns(progress) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.note(progress);
         self.ready += progress.approved;
         if let Some(refused) = progress.refused {
@@ -273,6 +310,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
             }
             if this.held.is_empty() {
                 let progress = this.scan.feed(fresh);
+                if this.turns(progress) {
+                    this.held.extend_from_slice(fresh);
+                    buf.set_filled(before);
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                }
                 this.note(progress);
                 let approved = fresh.get(..progress.approved).map_or(0, <[u8]>::len);
                 if progress.refused.is_none() {
@@ -317,6 +359,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.door.is_http2() {
+            // hyper takes the end of HTTP/1 for the end of the connection.
+            return Poll::Ready(Ok(()));
+        }
         if !this.door.closing.get() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             this.door.closing.set(true);

@@ -7,6 +7,9 @@
 //! smuggled in with `_` for `-`.
 
 use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, Request};
+
+use crate::limits::HEADERS_MAX;
 
 /// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is ours to set: `trailers`
 /// is all that may pass, and we do not promise it.
@@ -19,6 +22,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::PROXY_AUTHENTICATE,
+];
+
+/// What HTTP/2 has no use for (RFC 9113, 8.2.2); a head that has it was made to be translated by somebody careless.
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
 /// Who is calling, by URI of its SPIFFE id; set by the receiver only.
@@ -55,7 +67,7 @@ pub enum HeadRefused {
     Host,
     /// `x_forwarded_for` and the like, which some servers read as the real name.
     Disguised,
-    /// HTTP/2 with prior knowledge, which this release does not speak.
+    /// HTTP/2 with prior knowledge, where only HTTP/1.1 is spoken.
     Http2,
     /// `CONNECT` where no tunnel is opened: only the HTTP outbound opens them.
     Connect,
@@ -267,6 +279,62 @@ fn is_disguised(name: &str) -> bool {
     name.contains('_') && {
         let plain = name.to_ascii_lowercase().replace('_', "-");
         plain.starts_with("x-forwarded-") || plain.starts_with("x-starling-") || plain == "forwarded"
+    }
+}
+
+/// Judges one HTTP/2 head, which has no framing to be ambiguous about, by the same rules as far as they apply (RFC 9113,
+/// 8.2 and 8.3). h2 has checked field characters, pseudo-headers and that a body is as long as its head says.
+///
+/// # Errors
+/// [`HeadRefused`]: the first rule broken.
+pub fn check_http2<B>(request: &Request<B>) -> Result<(), HeadRefused> {
+    let headers = request.headers();
+    if headers.len() > HEADERS_MAX {
+        return Err(HeadRefused::HeadTooLarge);
+    }
+    if CONNECTION_SPECIFIC.iter().any(|name| headers.contains_key(name)) {
+        return Err(HeadRefused::Malformed);
+    }
+    if headers.keys().any(|name| is_disguised(name.as_str())) {
+        return Err(HeadRefused::Disguised);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        parse_length(length.as_bytes())?;
+    }
+    if lengths.next().is_some() {
+        return Err(HeadRefused::ContentLength);
+    }
+    if request.method() == Method::CONNECT {
+        return Err(HeadRefused::Connect);
+    }
+    let uri = request.uri();
+    if !matches!(uri.scheme_str(), Some("http" | "https") | None) {
+        return Err(HeadRefused::Target);
+    }
+    check_target(request.method().as_str(), uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str))?;
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(HeadRefused::Host);
+    }
+    match (uri.authority(), host) {
+        (Some(authority), _) if authority.as_str().contains('@') => Err(HeadRefused::Host),
+        (Some(authority), Some(host)) if !same_authority(host.as_bytes(), authority.as_str().as_bytes()) => {
+            Err(HeadRefused::Host)
+        }
+        (Some(_), _) | (None, Some(_)) => Ok(()),
+        (None, None) => Err(HeadRefused::Host),
+    }
+}
+
+/// Takes off trailers what would change a message, its way or its sender if a receiver merged it into the head (RFC
+/// 9110, 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_ours(trailers);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::EXPECT] {
+        trailers.remove(name);
     }
 }
 

@@ -22,6 +22,10 @@ struct Parts {
     headers: HeaderMap,
     /// The protocol that the request wants instead of HTTP.
     upgrade: Option<HeaderValue>,
+    /// It has a body of unknown length.
+    open_ended: bool,
+    /// The caller takes trailers (`te: trailers`), which gRPC asks for.
+    trailers: bool,
 }
 
 impl Parts {
@@ -50,18 +54,54 @@ impl Parts {
         Ok(())
     }
 
-    fn into_request(mut self, body: RequestBody) -> Request<RequestBody> {
-        if let Some(protocol) = self.upgrade {
-            // Anew at each hop, behind all filters.
-            upgrade::announce(&mut self.headers, protocol);
+    fn into_request(mut self, body: RequestBody, version: Version) -> Result<Request<RequestBody>, NotAUri> {
+        if version == Version::HTTP_2 {
+            self.uri = absolute(&self.uri, &mut self.headers)?;
+            if self.trailers {
+                self.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+        } else {
+            if self.open_ended {
+                // Said aloud, since hyper would otherwise take a GET's body away.
+                self.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            if let Some(protocol) = self.upgrade {
+                // Anew at each hop, behind all filters.
+                upgrade::announce(&mut self.headers, protocol);
+            }
         }
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
-        *request.version_mut() = Version::HTTP_11;
-        request
+        *request.version_mut() = version;
+        Ok(request)
     }
+}
+
+/// The target of an HTTP/2 request, whose authority stands there and in no `Host`.
+pub(crate) fn absolute(uri: &Uri, headers: &mut HeaderMap) -> Result<Uri, NotAUri> {
+    let host = headers.remove(header::HOST);
+    let authority = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().map_err(|_| NotAUri)
+}
+
+/// Makes an HTTP/2 head look as HTTP/1 has it, for everyone behind: the authority in `Host`, and one `Cookie` (RFC 9113,
+/// 8.2.3). True if the caller takes trailers.
+pub(crate) fn from_http2<B>(request: &mut Request<B>) -> bool {
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let headers = request.headers_mut();
+    if let Some(host) = authority {
+        headers.insert(header::HOST, host);
+    }
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
+    headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers")
 }
 
 /// The head as it came. Copied for a try only when it may be wanted again.
@@ -73,6 +113,8 @@ pub(crate) struct Head {
     pub(crate) safe: bool,
     /// It asks for another protocol.
     pub(crate) upgrade: Option<HeaderValue>,
+    open_ended: bool,
+    trailers: bool,
 }
 
 /// Whether a head is wanted once more.
@@ -90,6 +132,7 @@ impl Head {
         request: &mut Request<Incoming>,
         verdict: Verdict,
     ) -> Result<Self, Answer> {
+        let trailers = request.version() == Version::HTTP_2 && from_http2(request);
         let mut headers = std::mem::take(request.headers_mut());
         let upgrade = match verdict {
             Verdict::MaySwitch => upgrade::wanted(&headers),
@@ -114,13 +157,11 @@ impl Head {
             Some(path) => Uri::from(path),
             None => Uri::from_static("/"),
         };
-        if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
-            // Said aloud, since hyper would otherwise take a GET's body away.
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+        let open_ended = !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
         let method = std::mem::take(request.method_mut());
         let safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        Ok(Self { parts: Some(Parts { method, uri, headers, upgrade: upgrade.clone() }), safe, upgrade })
+        let parts = Parts { method, uri, headers, upgrade: upgrade.clone(), open_ended, trailers };
+        Ok(Self { parts: Some(parts), safe, upgrade, open_ended, trailers })
     }
 
     /// What routes look at; `None` once the last try has it.
@@ -138,6 +179,7 @@ impl Head {
         body: RequestBody,
         copies: Copies,
         choice: &Choice,
+        version: Version,
     ) -> Result<Option<Request<RequestBody>>, NotAUri> {
         let parts = match copies {
             Copies::Keep => self.parts.clone(),
@@ -145,23 +187,27 @@ impl Head {
         };
         let Some(mut parts) = parts else { return Ok(None) };
         parts.edit(choice)?;
-        Ok(Some(parts.into_request(body)))
+        parts.into_request(body, version).map(Some)
     }
 
     /// A copy for a mirror: with the headers of the rule, under the path that was asked for.
-    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice) -> Option<Request<RequestBody>> {
+    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice, version: Version) -> Option<Request<RequestBody>> {
         // Two cannot talk to one client.
         let mut parts = self.parts.clone().filter(|parts| parts.upgrade.is_none())?;
         choice.filters().for_each(|chain| chain.edit_request(&mut parts.headers));
-        Some(parts.into_request(body))
+        parts.into_request(body, version).ok()
     }
 
     /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
     pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
-        let upgrade = self.upgrade.clone();
+        let (upgrade, open_ended, trailers) = (self.upgrade.clone(), self.open_ended, self.trailers);
         self.parts.get_or_insert_with(|| {
-            let (parts, _) = request.into_parts();
-            Parts { method: parts.method, uri: parts.uri, headers: parts.headers, upgrade }
+            let (mut parts, _) = request.into_parts();
+            if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+                parts.headers.insert(header::HOST, host);
+            }
+            let uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
+            Parts { method: parts.method, uri, headers: parts.headers, upgrade, open_ended, trailers }
         });
     }
 }

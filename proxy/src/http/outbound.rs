@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -25,7 +26,9 @@ use crate::answers::{Answer, Connection, ErrorType};
 use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
-use crate::http::guard::{Answered, Door, Guard, Verdict};
+use crate::http::grpc::Spoken;
+use crate::http::guard::{Answered, Door, Guard, Offer, Verdict};
+use crate::http::h2::{self, Rewound};
 use crate::http::harden::{self, HeadRefused, STARLING_ERROR};
 use crate::http::head::{Copies, Head};
 use crate::http::upgrade::{self, Switch};
@@ -45,10 +48,10 @@ pub(crate) enum Route {
 }
 
 /// What all requests of a connection have in common.
-struct Entrance {
-    worker: Rc<Worker>,
+pub(crate) struct Entrance {
+    pub(crate) worker: Rc<Worker>,
     route: Route,
-    door: Rc<Door>,
+    pub(crate) door: Rc<Door>,
     /// What the connection becomes, once an answer says so.
     switch: Cell<Option<Switch>>,
 }
@@ -59,13 +62,16 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
     let mut phase = worker.phase.clone();
     let builder = worker.server.clone();
     let entrance = Rc::new(Entrance { worker, route, door: Door::new(), switch: Cell::new(None) });
-    let io = TokioIo::new(Guard::new(stream, entrance.door.clone()));
+    let io = TokioIo::new(Guard::new(stream, entrance.door.clone(), Offer::Http1Or2));
     let service = {
         let entrance = entrance.clone();
         service_fn(move |request: Request<Incoming>| {
             let entrance = entrance.clone();
             // On the heap, once per request: an idle connection must not carry the largest state of a busy one.
-            Box::pin(async move { Ok::<_, Infallible>(answer(&entrance, request).await) })
+            Box::pin(async move {
+                let verdict = entrance.door.verdict();
+                Ok::<_, Infallible>(answer(&entrance, request, verdict).await)
+            })
         })
     };
     let mut connection = builder.serve_connection(io, service);
@@ -76,6 +82,10 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
             (&mut connection).await
         }
     };
+    if entrance.door.is_http2() {
+        let (stream, read) = connection.into_parts().io.into_inner().into_inner();
+        return Box::pin(h2::serve(entrance, Rewound::new(read, stream))).await;
+    }
     if let Err(error) = ended {
         debug!(%error, "an application's connection broke");
         return;
@@ -88,12 +98,12 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
     };
     // On the heap: an idle connection must not carry the state of a tunnel.
     match switch {
-        Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(guard.into_inner(), exchange, far)).await,
+        Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(guard.into_inner().0, exchange, far)).await,
         Switch::Entrance { exchange, wanted } => {
             drop(exchange);
             let worker = entrance.worker.clone();
             drop(entrance);
-            let tunnel: Pin<Box<dyn Future<Output = ()>>> = Box::pin(enter(worker, guard.into_inner(), wanted));
+            let tunnel: Pin<Box<dyn Future<Output = ()>>> = Box::pin(enter(worker, guard.into_inner().0, wanted));
             tunnel.await;
         }
     }
@@ -102,9 +112,9 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
 /// Serves a connection to a known service by what that speaks.
 pub(crate) async fn enter<S: Tunnelled>(worker: Rc<Worker>, stream: S, wanted: Wanted) {
     match protocol(&worker, &wanted) {
-        Some(Protocol::Http) => serve(worker, stream, Route::Fixed(Rc::new(wanted))).await,
-        // gRPC needs HTTP/2, which passes as bytes; of an unknown service nothing better is known.
-        Some(Protocol::Grpc | Protocol::Tcp) | None => l4::outbound::serve(worker, stream, &wanted).await,
+        Some(Protocol::Http | Protocol::Grpc) => serve(worker, stream, Route::Fixed(Rc::new(wanted))).await,
+        // Of an unknown service nothing better is known.
+        Some(Protocol::Tcp) | None => l4::outbound::serve(worker, stream, &wanted).await,
     }
 }
 
@@ -125,11 +135,16 @@ pub(crate) struct Wanted {
     pub(crate) source: Option<ServiceKey>,
 }
 
-async fn answer(entrance: &Entrance, request: Request<Incoming>) -> Response<ResponseBody> {
+/// Answers one request, one way or the other.
+pub(crate) async fn answer(
+    entrance: &Entrance,
+    request: Request<Incoming>,
+    verdict: Verdict,
+) -> Response<ResponseBody> {
     let Entrance { worker, route, door, switch } = entrance;
     let busy = door.busy();
     let active = worker.active(Side::Outbound);
-    let verdict = door.verdict();
+    let spoken = Spoken::of(&request);
     let wanted = match verdict {
         Verdict::Refused(refused) => Err(Answer::refused(refused)),
         Verdict::Approved | Verdict::MaySwitch => wanted(worker, route, &request),
@@ -141,16 +156,19 @@ async fn answer(entrance: &Entrance, request: Request<Incoming>) -> Response<Res
     // Only names that the mesh declared may become labels.
     let labelled = wanted.as_ref().ok().map(|wanted| &wanted.service).filter(|service| worker.knows(service));
     let edge = worker.edges.edge(Direction::Outbound, source, labelled);
-    let exchange = Exchange::begin(worker, edge, busy, active);
+    let exchange = Exchange::begin(worker, edge, spoken, (busy, active));
     let answered = match wanted {
         Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
         Ok(wanted) if request.method() == Method::CONNECT => connect::answer(worker, wanted, exchange),
         Ok(wanted) => forward(worker, &wanted, exchange, request, verdict).await,
     };
     match answered {
-        Relay::Answer(response) => {
+        Relay::Answer(mut response) => {
             if verdict == Verdict::MaySwitch {
                 door.answered(Answered::Stays);
+            }
+            if spoken != Spoken::Http1 {
+                h2::pass_on(&mut response);
             }
             response
         }
@@ -171,9 +189,24 @@ pub(crate) enum Relay {
 
 /// Our own answer, counted.
 pub(crate) fn own(worker: &Worker, mut exchange: Exchange, answer: &Answer) -> Response<ResponseBody> {
-    exchange.answered(answer.status.as_u16(), Some(answer.error));
+    let response = said(worker, &exchange, answer);
+    exchange.answered(response.status().as_u16(), Some(answer.error));
+    exchange.learn(response.headers());
+    response.map(own_body)
+}
+
+/// An answer of ours in the words of whoever asked.
+pub(crate) fn said(worker: &Worker, exchange: &Exchange, answer: &Answer) -> Response<Bytes> {
     let digest = worker.shared.table.load().digest();
-    answer.response(&worker.config.node, digest).map(|body| ResponseBody::Own(Some(body)))
+    match exchange.spoken() {
+        Spoken::Http1 | Spoken::Http2 => answer.response(&worker.config.node, digest),
+        Spoken::Grpc => answer.grpc_response(&worker.config.node, digest),
+    }
+}
+
+/// Without bytes there is no body, and the head is the end of the answer.
+pub(crate) fn own_body(bytes: Bytes) -> ResponseBody {
+    ResponseBody::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
 fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result<Wanted, Answer> {
@@ -183,8 +216,10 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
         }
         return Ok(Wanted::clone(wanted));
     }
-    let absolute = request.uri().authority().map(http::uri::Authority::as_str);
-    let host = absolute.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    // HTTP/2 has an authority in every request, to a proxy or not.
+    let absolute = authority.filter(|_| request.version() != Version::HTTP_2);
+    let host = authority.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
     let Some(host) = host else {
         let detail = "the request names no host";
         return Err(Answer::new(ErrorType::HttpRequestError, detail));
@@ -194,10 +229,6 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     if let Some(service) = table.resolve_host(host) {
         if tunnel {
             return connect::wanted(service, host);
-        }
-        if service.protocol(None) == Protocol::Grpc {
-            let answer = Answer::new(ErrorType::HttpRequestError, "gRPC needs HTTP/2, which is not served here");
-            return Err(answer.with_status(StatusCode::NOT_IMPLEMENTED));
         }
         return Ok(Wanted { service: service.key.clone(), port: None, source: None });
     }
@@ -248,6 +279,10 @@ async fn forward(
                 return Relay::Answer(own(worker, exchange, &answer));
             }
         };
+        if choice.endpoint().protocol == Protocol::Grpc && exchange.spoken() == Spoken::Http1 {
+            let answer = Answer::new(ErrorType::HttpRequestError, "this service speaks gRPC, which needs HTTP/2");
+            return Relay::Answer(own(worker, exchange, &answer.with_status(StatusCode::NOT_IMPLEMENTED)));
+        }
         exchange.at(choice.endpoint());
         let others = choice.candidates_len() > tried.len() + 1;
         let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
@@ -257,7 +292,8 @@ async fn forward(
             mirrors = std::mem::take(&mut choice.mirrors);
         }
         tries += 1;
-        let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
+        let try_of =
+            Try { choice: &choice, wanted, copies, others, began: exchange.began(), spoken: exchange.spoken() };
         let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
         let endpoint = choice.endpoint();
         let policy = choice.policy();
@@ -356,6 +392,7 @@ fn relay(
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
     exchange.answered(answer.status().as_u16(), error);
+    exchange.learn(answer.headers());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(far) = client.far.take()
     {

@@ -41,7 +41,6 @@ async fn what_is_ambiguous_is_answered_and_goes_no_further() {
     check(format!("GET /a#b HTTP/1.1\r\nHost: {ORDERS}\r\n\r\n"), 400).await;
     check(format!("GET /a\\b HTTP/1.1\r\nHost: {ORDERS}\r\n\r\n"), 400).await;
     check(format!("CONNECT {ORDERS} HTTP/1.1\r\nHost: {ORDERS}\r\n\r\n"), 400).await;
-    check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 501).await;
     check("GET / HTTP/1.1\r\n\r\n".to_owned(), 400).await;
     check("\u{1}\u{2}\u{3} garbage \r\n\r\n".to_owned(), 400).await;
     assert_eq!(orders.requests(), 0, "nothing of it was forwarded");

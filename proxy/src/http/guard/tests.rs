@@ -40,7 +40,7 @@ async fn serve(pipe: DuplexStream) {
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.max_buf_size(crate::limits::HTTP_BUFFER_BYTES).header_read_timeout(None);
-    let _ = builder.serve_connection(TokioIo::new(Guard::new(pipe, door)), service).await;
+    let _ = builder.serve_connection(TokioIo::new(Guard::new(pipe, door, Offer::Http1)), service).await;
 }
 
 /// Statuses of all answers to `bytes`, sent in pieces of `piece`.

@@ -143,3 +143,62 @@ fn identity_is_ours_to_say() {
     strip_ours(&mut headers);
     assert_eq!(names(&headers), ["x-forwarded-for", "x-request-id"]);
 }
+
+#[test]
+fn an_http_2_head_keeps_the_same_rules() {
+    let judge = |target: &str, headers: &[(&'static str, &str)]| {
+        let request = Request::builder().uri(target);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        check_http2(&request.body(()).unwrap())
+    };
+    let check = |headers: &[(&'static str, &str)], want| assert_eq!(judge("http://a/x", headers), want, "{headers:?}");
+    check(&[], Ok(()));
+    check(&[("host", "A:80"), ("te", "trailers"), ("content-length", "3")], Ok(()));
+    check(&[("host", "b")], Err(HeadRefused::Host));
+    check(&[("host", "a"), ("host", "a")], Err(HeadRefused::Host));
+    check(&[("content-length", "3"), ("content-length", "3")], Err(HeadRefused::ContentLength));
+    check(&[("content-length", "3, 3")], Err(HeadRefused::ContentLength));
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+        check(&[(name, "x")], Err(HeadRefused::Malformed));
+    }
+    check(&[("x_starling_error", "x")], Err(HeadRefused::Disguised));
+    for (target, want) in [
+        ("https://a/x", Ok(())),
+        ("ftp://a/x", Err(HeadRefused::Target)),
+        ("http://a/%00", Err(HeadRefused::Target)),
+        ("http://u@a/x", Err(HeadRefused::Host)),
+        ("/x", Err(HeadRefused::Host)),
+    ] {
+        assert_eq!(judge(target, &[]), want, "{target}");
+    }
+    assert_eq!(judge("/x", &[("host", "a")]), Ok(()));
+    let connect = Request::builder().method("CONNECT").uri("a:80").body(()).unwrap();
+    assert_eq!(check_http2(&connect), Err(HeadRefused::Connect));
+    let many = |count: usize| {
+        let request =
+            (0..count).fold(Request::builder().uri("http://a/"), |request, at| request.header(format!("x-{at}"), "y"));
+        check_http2(&request.body(()).unwrap())
+    };
+    assert_eq!((many(HEADERS_MAX), many(HEADERS_MAX + 1)), (Ok(()), Err(HeadRefused::HeadTooLarge)));
+}
+
+#[test]
+fn trailers_cannot_become_what_a_head_says() {
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "grpc-status",
+        "x-own",
+        "x-forwarded-client-cert",
+        "x-starling-error",
+        "host",
+        "content-length",
+        "te",
+        "cookie",
+    ] {
+        trailers.insert(HeaderName::from_static(name), "0".parse().unwrap());
+    }
+    strip_trailers(&mut trailers);
+    let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["grpc-status", "x-own"]);
+}
