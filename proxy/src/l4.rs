@@ -31,6 +31,12 @@ impl Tunnelled for UnixStream {
     fn break_off(&self) {}
 }
 
+impl Tunnelled for Box<dyn Tunnelled> {
+    fn break_off(&self) {
+        (**self).break_off();
+    }
+}
+
 impl Tunnelled for MuxStream {
     fn break_off(&self) {
         self.reset(ResetCode::Error);

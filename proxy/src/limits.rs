@@ -99,6 +99,18 @@ pub const H2_CANCELS_MAX: u32 = 100;
 /// See [`H2_CANCELS_MAX`].
 pub const H2_CANCELS_PERIOD: Duration = Duration::from_secs(10);
 
+/// Bytes in which a connection must show what it speaks, where its service does not say: a request line of usual length.
+pub const DETECT_BYTES_MAX: usize = 8 * 1024;
+const _: () = assert!(DETECT_BYTES_MAX <= HEAD_BYTES_MAX);
+
+/// How long first bytes that could be a request line may stay unfinished; then they are taken for bytes of something
+/// else by the caller's agent, and refused by the owner's.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client that speaks first does so at once; one that is silent for this long gets its tunnel, so that its server may
+/// speak first.
+pub const DETECT_PEEK: Duration = Duration::from_millis(20);
+
 /// How long a connection that switched protocols may carry nothing in either direction. Longer than what keeps a quiet
 /// WebSocket alive (pings every 20 s to some minutes), short enough that whatever lost its other end goes.
 pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);

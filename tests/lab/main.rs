@@ -26,4 +26,6 @@ mod mesh25;
 mod operators;
 #[cfg(test)]
 mod programs;
+#[cfg(test)]
+mod protocols;
 mod rotate;

@@ -9,7 +9,7 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use starling_model::{Protocol, ServiceKey};
+use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
 use starling_transport::data::Lane;
 use tokio::time::timeout_at;
@@ -62,13 +62,12 @@ pub(crate) struct Try<'a> {
     /// There are endpoints that were not tried.
     pub(crate) others: bool,
     pub(crate) began: Instant,
-    pub(crate) spoken: Spoken,
 }
 
 /// One try at one endpoint, up to the head of an answer.
 pub(crate) async fn attempt(
     worker: &Rc<Worker>,
-    Try { choice, wanted, copies, others, began, spoken }: Try<'_>,
+    Try { choice, wanted, copies, others, began }: Try<'_>,
     (head, upload): (&mut Head, &Upload),
 ) -> Result<Answered, Failed> {
     let policy = choice.policy();
@@ -76,10 +75,11 @@ pub(crate) async fn attempt(
     let whole = began + patience;
     let endpoint = choice.endpoint();
     let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
-    let (purpose, version) = match endpoint.protocol {
-        Protocol::Grpc => (Use::Http2, Version::HTTP_2),
-        Protocol::Http | Protocol::Tcp if head.upgrade.is_some() => (Use::Upgrade, Version::HTTP_11),
-        Protocol::Http | Protocol::Tcp => (Use::Requests, Version::HTTP_11),
+    let version = head.version_for(endpoint);
+    let purpose = match &head.upgrade {
+        _ if version == Version::HTTP_2 => Use::Http2,
+        Some(_) => Use::Upgrade,
+        None => Use::Requests,
     };
     loop {
         let pooled = match purpose {
@@ -119,7 +119,7 @@ pub(crate) async fn attempt(
         // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
         let strict = one.is_some() || policy.request.origin == Origin::Rule;
         // A call whose client still may say more is answered when it has said all: such a stream may be quiet for long.
-        let listening = spoken == Spoken::Grpc && !strict;
+        let listening = head.spoken == Spoken::Grpc && !strict;
         let moved = || match listening && !upload.has_ended() {
             true => Some(Instant::now()),
             false => upload.moved().filter(|_| !strict),

@@ -234,6 +234,12 @@ pub(crate) struct Rewound<S> {
     inner: S,
 }
 
+impl<S: Tunnelled> Tunnelled for Rewound<S> {
+    fn break_off(&self) {
+        self.inner.break_off();
+    }
+}
+
 impl<S> Rewound<S> {
     pub(crate) fn new(read: Vec<u8>, inner: S) -> Self {
         Self { read, inner }

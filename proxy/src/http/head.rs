@@ -4,13 +4,14 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use starling_model::ServiceKey;
-use starling_routing::Choice;
+use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
+use starling_routing::{Choice, Endpoint};
 
 use crate::answers::{Answer, ErrorType};
 use crate::http::body::RequestBody;
+use crate::http::grpc::Spoken;
 use crate::http::guard::Verdict;
 use crate::http::{harden, upgrade};
 
@@ -113,6 +114,8 @@ pub(crate) struct Head {
     pub(crate) safe: bool,
     /// It asks for another protocol.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// How it came.
+    pub(crate) spoken: Spoken,
     open_ended: bool,
     trailers: bool,
 }
@@ -132,6 +135,7 @@ impl Head {
         request: &mut Request<Incoming>,
         verdict: Verdict,
     ) -> Result<Self, Answer> {
+        let spoken = Spoken::of(request);
         let trailers = request.version() == Version::HTTP_2 && from_http2(request);
         let mut headers = std::mem::take(request.headers_mut());
         let upgrade = match verdict {
@@ -161,7 +165,17 @@ impl Head {
         let method = std::mem::take(request.method_mut());
         let safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
         let parts = Parts { method, uri, headers, upgrade: upgrade.clone(), open_ended, trailers };
-        Ok(Self { parts: Some(parts), safe, upgrade, open_ended, trailers })
+        Ok(Self { parts: Some(parts), safe, upgrade, spoken, open_ended, trailers })
+    }
+
+    /// How it travels to an endpoint: as that speaks, and gRPC in HTTP/2 always, since it has no other form.
+    pub(crate) fn version_for(&self, endpoint: &Endpoint) -> Version {
+        match (self.spoken, endpoint.protocol) {
+            // The client knows its server, where nobody says what that speaks.
+            (Spoken::Grpc, _) | (_, Protocol::Grpc) | (Spoken::Http2, Protocol::Detect) => Version::HTTP_2,
+            (Spoken::Http1, Protocol::Detect) => Version::HTTP_11,
+            (Spoken::Http1 | Spoken::Http2, Protocol::Http | Protocol::Tcp) => Version::HTTP_11,
+        }
     }
 
     /// What routes look at; `None` once the last try has it.

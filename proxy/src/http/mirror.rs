@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{Request, Version};
 use http_body_util::BodyExt as _;
-use starling_model::{Protocol, ServiceKey};
+use starling_model::ServiceKey;
 use starling_routing::{Choice, MirrorTo};
 use tokio::time::timeout;
 use tracing::debug;
@@ -28,10 +28,8 @@ pub(crate) fn copy(
     source: Option<&ServiceKey>,
 ) {
     for to in mirrors {
-        let (purpose, version) = match to.endpoint().protocol {
-            Protocol::Grpc => (Use::Http2, Version::HTTP_2),
-            Protocol::Http | Protocol::Tcp => (Use::Requests, Version::HTTP_11),
-        };
+        let version = head.version_for(to.endpoint());
+        let purpose = if version == Version::HTTP_2 { Use::Http2 } else { Use::Requests };
         let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice, version));
         let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
             debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");

@@ -23,6 +23,7 @@ use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
 use crate::answers::{Answer, Connection, ErrorType};
+use crate::detect;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
@@ -113,8 +114,12 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
 pub(crate) async fn enter<S: Tunnelled>(worker: Rc<Worker>, stream: S, wanted: Wanted) {
     match protocol(&worker, &wanted) {
         Some(Protocol::Http | Protocol::Grpc) => serve(worker, stream, Route::Fixed(Rc::new(wanted))).await,
+        Some(Protocol::Detect) => Box::pin(detect::serve(worker, stream, wanted)).await,
         // Of an unknown service nothing better is known.
-        Some(Protocol::Tcp) | None => l4::outbound::serve(worker, stream, &wanted).await,
+        Some(Protocol::Tcp) | None => {
+            let mut stream = stream;
+            l4::outbound::serve(worker, &mut stream, &wanted).await;
+        }
     }
 }
 
@@ -292,8 +297,7 @@ async fn forward(
             mirrors = std::mem::take(&mut choice.mirrors);
         }
         tries += 1;
-        let try_of =
-            Try { choice: &choice, wanted, copies, others, began: exchange.began(), spoken: exchange.spoken() };
+        let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
         let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
         let endpoint = choice.endpoint();
         let policy = choice.policy();

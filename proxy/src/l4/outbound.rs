@@ -81,8 +81,8 @@ impl Drop for AtEndpoint<'_> {
     }
 }
 
-/// Serves one connection until it ends. Owns it; dropping this at any `.await` closes both sides.
-pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, wanted: &Wanted) {
+/// Serves one connection until it ends. Dropping this at any `.await` closes the far side.
+pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
     let _active = worker.active(Side::Outbound);
     let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
     let mut account = Account::open(worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled));
@@ -99,7 +99,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, wante
             avoid: &tried,
         };
         let Decision::Forward(choice) = worker.decide(&facts, Instant::now(), draws) else {
-            return fail(&mut account, &client, last);
+            return fail(&mut account, client, last);
         };
         let endpoint = choice.endpoint();
         let header = OpenHeader {
@@ -112,7 +112,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, wante
         let mut at = AtEndpoint::new(&mut account, &worker, endpoint);
         let failed = match peers::open(&worker, endpoint, &header).await {
             Err(failed) => failed,
-            Ok(mut server) => match tunnel.run(&mut client, &mut server, &mut at).await {
+            Ok(mut server) => match tunnel.run(client, &mut server, &mut at).await {
                 Ok(()) => return,
                 Err(Broken::Client(error)) => {
                     // Dropping the stream resets it: the instance learns of it at once.
@@ -141,7 +141,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, wante
         last = failed.error;
         let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         if next_try(failed.outcome, tries, choice.policy()) == NextTry::GiveUp || !tunnel.can_repeat() {
-            return fail(&mut account, &client, failed.error);
+            return fail(&mut account, client, failed.error);
         }
         tunnel.rewind();
     }

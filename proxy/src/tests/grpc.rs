@@ -445,3 +445,19 @@ async fn grpc_over_http_1_is_refused_by_name() {
     assert!(answer.text().contains("HTTP/2"), "{}", answer.text());
     assert_eq!(one.calls.load(Ordering::SeqCst), 0);
 }
+
+/// A document may say more than its owner did: `appProtocol: grpc` for an instance of protocol `tcp`, `kubernetes.io/h2c`
+/// for one of `http`.
+#[tokio::test]
+async fn calls_reach_instances_that_were_announced_as_something_less() {
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        let one = server("one").await;
+        let mut mesh = Mesh::new(2);
+        mesh.serve("vm-2", "shop-1", "shop", protocol, one.address);
+        mesh.apply(
+            "apiVersion: starling/v1\nkind: Service\nmetadata: {name: shop}\nspec: {ports: [{name: main, port: 80, protocol: grpc}]}\n",
+        );
+        let mut client = client(mesh.node("vm-1").http).await;
+        assert_eq!(unary(&mut client, "/shop.Orders/Get", "a").await.unwrap(), "one:a", "{protocol}");
+    }
+}
