@@ -122,7 +122,7 @@ pub struct InstanceForm {
     /// Default: the protocol's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortName>,
-    /// Required: a wrong guess would break the service's traffic.
+    /// Required: a guess nobody asked for could break the service's traffic; `detect` asks for it.
     pub protocol: Protocol,
     /// Required.
     pub address: SocketAddr,

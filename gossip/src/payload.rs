@@ -109,6 +109,7 @@ pub(crate) fn write_services<'a>(instances: impl Iterator<Item = &'a Announcemen
                     Protocol::Http => 1,
                     Protocol::Grpc => 2,
                     Protocol::Tcp => 3,
+                    Protocol::Detect => 4,
                 },
                 weight: one.weight.get(),
                 labels: raw_labels(&one.labels)?,
@@ -173,6 +174,7 @@ fn announcement(raw: &AnnouncementV1) -> Result<Announcement, WireError> {
             1 => Protocol::Http,
             2 => Protocol::Grpc,
             3 => Protocol::Tcp,
+            4 => Protocol::Detect,
             _ => return Err(WireError::BadField("protocol")),
         },
         weight: Weight::new(raw.weight).map_err(|_| WireError::BadField("weight"))?,
@@ -226,7 +228,14 @@ pub(crate) mod tests {
 
     #[test]
     fn records_survive_their_payloads() {
-        let services = ServicesRecord { instances: vec![sample_instance("web-1"), sample_instance("web-2")] };
+        let speaks = |name: &str, protocol| Announcement { protocol, ..sample_instance(name) };
+        let instances = vec![
+            speaks("web-1", Protocol::Http),
+            speaks("web-2", Protocol::Grpc),
+            speaks("web-3", Protocol::Tcp),
+            speaks("web-4", Protocol::Detect),
+        ];
+        let services = ServicesRecord { instances };
         let bytes = write_services(services.instances.iter()).unwrap();
         assert_eq!(read(RecordKind::Services, 1, &bytes).unwrap(), Some(Payload::Services(services)));
 

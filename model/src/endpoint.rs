@@ -19,6 +19,8 @@ pub enum Protocol {
     Grpc,
     /// Bytes.
     Tcp,
+    /// Its owner does not say: found out for each connection by its first bytes.
+    Detect,
 }
 
 impl Protocol {
@@ -29,6 +31,7 @@ impl Protocol {
             Self::Http => "http",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
+            Self::Detect => "detect",
         }
     }
 }
@@ -40,7 +43,8 @@ impl FromStr for Protocol {
             "http" => Ok(Self::Http),
             "grpc" => Ok(Self::Grpc),
             "tcp" => Ok(Self::Tcp),
-            other => Err(format!("protocol {other:?} is not one of http, grpc, tcp")),
+            "detect" => Ok(Self::Detect),
+            other => Err(format!("protocol {other:?} is not one of http, grpc, tcp, detect")),
         }
     }
 }

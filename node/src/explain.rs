@@ -66,7 +66,7 @@ pub fn explain(question: &Question, ground: &Ground<'_>) -> views::Explanation {
 fn asked(question: &Question, ground: &Ground<'_>) -> Result<(ServiceKey, Asked), Answer> {
     let (method, uri, headers) = read_head(&question.head()).map_err(Answer::refused)?;
     let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-    let service = by_host(ground.table, ground.table.domain(), host, false)?;
+    let service = by_host(ground.table, ground.table.domain(), host, false)?.key.clone();
     let asked = Asked::new((ground.table.domain(), &service), method, uri, headers)?;
     Ok((service, asked))
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use starling_model::{Code, Digest, NodeName, codes};
 
+use crate::http::grpc::{self, GrpcStatus};
 use crate::http::harden::{HeadRefused, STARLING_ERROR, STARLING_UNPROCESSED};
 
 /// The error types of RFC 9209, 2.3, that this release uses (`ErrorType` is the word of that document).
@@ -95,6 +96,24 @@ impl ErrorType {
             Self::HttpRequestError => StatusCode::BAD_REQUEST,
             Self::ProxyConfigurationError | Self::ProxyInternalError => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The gRPC status that goes with it.
+    #[must_use]
+    pub fn grpc_status(self) -> GrpcStatus {
+        GrpcStatus(match self {
+            Self::DestinationNotFound => 12,                         // UNIMPLEMENTED
+            Self::HttpResponseTimeout => 4,                          // DEADLINE_EXCEEDED
+            Self::HttpRequestDenied => 7,                            // PERMISSION_DENIED
+            Self::HttpRequestError | Self::ProxyInternalError => 13, // INTERNAL
+            Self::DestinationUnavailable
+            | Self::ConnectionRefused
+            | Self::ConnectionTerminated
+            | Self::ConnectionTimeout
+            | Self::ConnectionLimitReached
+            | Self::TlsCertificateError
+            | Self::ProxyConfigurationError => 14, // UNAVAILABLE
+        })
     }
 
     /// The catalogue's entry.
@@ -207,14 +226,33 @@ impl Answer {
         response
     }
 
+    /// The response in the words of gRPC: 200, and the status in the same head (trailers-only).
+    #[must_use]
+    pub fn grpc_response(&self, node: &NodeName, digest: Digest) -> Response<Bytes> {
+        let (head, _) = self.response(node, digest).into_parts();
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(status) = head.headers.get("proxy-status") {
+            headers.insert("proxy-status", status.clone());
+        }
+        headers.extend(grpc::trailers(self.error.grpc_status(), &self.detail));
+        response
+    }
+
+    /// What a calling agent learns besides.
+    pub(crate) fn tell_peer(&self, headers: &mut http::HeaderMap) {
+        headers.insert(STARLING_ERROR, HeaderValue::from_static(self.error.as_str()));
+        if self.processed == Processed::No {
+            headers.insert(STARLING_UNPROCESSED, HeaderValue::from_static("1"));
+        }
+    }
+
     /// The response for a calling agent: it also learns the error word, and whether it may try elsewhere.
     #[must_use]
     pub fn response_to_peer(&self, node: &NodeName, digest: Digest) -> Response<Bytes> {
         let mut response = self.response(node, digest);
-        response.headers_mut().insert(STARLING_ERROR, HeaderValue::from_static(self.error.as_str()));
-        if self.processed == Processed::No {
-            response.headers_mut().insert(STARLING_UNPROCESSED, HeaderValue::from_static("1"));
-        }
+        self.tell_peer(response.headers_mut());
         response
     }
 }

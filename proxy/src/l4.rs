@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use starling_routing::limits::CONNECT_TIMEOUT;
+use starling_transport::data::{MuxStream, ResetCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -14,9 +15,9 @@ pub(crate) mod copy;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
 
-/// A socket of a local application.
+/// One side of a tunnel.
 pub(crate) trait Tunnelled: AsyncRead + AsyncWrite + Unpin + 'static {
-    /// Makes closing it a reset, so that the application sees a failure and not an end.
+    /// Makes closing it a reset, so that the other end sees a failure and not an end.
     fn break_off(&self);
 }
 
@@ -28,6 +29,18 @@ impl Tunnelled for TcpStream {
 
 impl Tunnelled for UnixStream {
     fn break_off(&self) {}
+}
+
+impl Tunnelled for Box<dyn Tunnelled> {
+    fn break_off(&self) {
+        (**self).break_off();
+    }
+}
+
+impl Tunnelled for MuxStream {
+    fn break_off(&self) {
+        self.reset(ResetCode::Error);
+    }
 }
 
 /// Connects to a local instance.

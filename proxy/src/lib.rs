@@ -16,6 +16,7 @@
 
 pub mod answers;
 pub mod config;
+mod detect;
 pub mod header;
 pub mod health;
 pub mod http;

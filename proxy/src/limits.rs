@@ -61,6 +61,61 @@ pub const REPLAY_TUNNEL_BYTES_MAX: usize = 16 * 1024;
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
 
+/// Requests at a time on one HTTP/2 connection of an application (RFC 9113 advises at least 100).
+pub const H2_STREAMS_MAX: u32 = 100;
+
+/// Requests at a time on one HTTP/2 connection between two agents, or to a local instance; more open another one.
+pub const H2_HOP_STREAMS_MAX: u32 = 100;
+
+/// Bytes of one HTTP/2 stream that may wait here unread.
+pub const H2_STREAM_WINDOW: u32 = 64 * 1024;
+
+/// Bytes of all streams of an HTTP/2 connection that may wait here unread.
+pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+const _: () = assert!(H2_STREAM_WINDOW <= H2_CONNECTION_WINDOW);
+
+/// Bytes written to an HTTP/2 stream that may wait for its other end.
+pub const H2_SEND_BUFFER_BYTES: usize = H2_STREAM_WINDOW as usize;
+
+/// Largest header list of an HTTP/2 request, decoded, by the count of RFC 9113 (32 bytes on top of each header); trailers
+/// too. What arrives coded, CONTINUATION frames included, is bounded by it in h2 (CVE-2024-2758, CVE-2026-49975).
+pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+
+/// Streams that were reset before we looked at them, per HTTP/2 connection of an application; one more ends it
+/// (CVE-2023-44487).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+
+/// The same on a connection between two agents, which carries requests of many applications: each of them is held to
+/// [`H2_CANCELS_MAX`] by its own agent, and none may end the connection for the others.
+pub const H2_HOP_PENDING_RESETS_MAX: usize = 1_024;
+
+/// Streams that we had to reset for what was sent on them, per HTTP/2 connection; one more ends it (CVE-2025-8671).
+pub const H2_ERROR_RESETS_MAX: usize = 100;
+
+/// Requests of one HTTP/2 connection that its application gave up before their answer, within [`H2_CANCELS_PERIOD`]; one
+/// more ends the connection.
+pub const H2_CANCELS_MAX: u32 = 100;
+
+/// See [`H2_CANCELS_MAX`].
+pub const H2_CANCELS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Bytes in which a connection must show what it speaks, where its service does not say: a request line of usual length.
+pub const DETECT_BYTES_MAX: usize = 8 * 1024;
+const _: () = assert!(DETECT_BYTES_MAX <= HEAD_BYTES_MAX);
+
+/// How long first bytes that could be a request line may stay unfinished; then they are taken for bytes of something
+/// else by the caller's agent, and refused by the owner's.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client that speaks first does so at once; one that is silent for this long gets its tunnel, so that its server may
+/// speak first.
+pub const DETECT_PEEK: Duration = Duration::from_millis(20);
+
+/// How long a connection that switched protocols may carry nothing in either direction. Longer than what keeps a quiet
+/// WebSocket alive (pings every 20 s to some minutes), short enough that whatever lost its other end goes.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+const _: () = assert!(TUNNEL_IDLE_TIMEOUT.as_secs() > IDLE_TIMEOUT.as_secs());
+
 /// Connections waiting for one data thread.
 pub const HANDOVER_MAX: usize = 256;
 

@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 use starling_model::ServiceKey;
 
 use crate::answers::ErrorType;
+use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::limits::SERIES_MAX;
 use crate::traffic::{Traffic, TrafficBook, Window};
 
@@ -357,7 +358,7 @@ pub(crate) struct Edge {
     response_bytes: Counter,
     window: Option<Arc<Window>>,
     /// A handful per edge: searching them is cheaper than hashing.
-    statuses: RefCell<Vec<(u16, &'static str, Counter)>>,
+    statuses: RefCell<Vec<(Outcome, Counter)>>,
     tunnel: OnceCell<Tunnel>,
 }
 
@@ -369,11 +370,22 @@ struct Tunnel {
     received: Counter,
 }
 
+/// What tells the request counters of an edge apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Outcome {
+    status: u16,
+    error: Option<ErrorType>,
+    spoken: Spoken,
+    grpc_status: Option<GrpcStatus>,
+}
+
 /// How a request ended, for [`Edge::request_ended`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestEnd {
     pub(crate) status: u16,
     pub(crate) error: Option<ErrorType>,
+    pub(crate) spoken: Spoken,
+    pub(crate) grpc_status: Option<GrpcStatus>,
     pub(crate) duration: Duration,
     pub(crate) now: Instant,
 }
@@ -386,10 +398,11 @@ impl Edge {
     pub(crate) fn request_ended(&self, end: RequestEnd) {
         self.in_flight.dec();
         self.duration.observe(end.duration);
-        let error = end.error.map_or(NO_ERROR, ErrorType::as_str);
-        self.status(end.status, error).inc();
+        let RequestEnd { status, error, spoken, grpc_status, duration, now } = end;
+        self.outcome(Outcome { status, error, spoken, grpc_status });
         if let Some(window) = &self.window {
-            window.record(end.duration, end.status >= 500 || end.error.is_some(), end.now);
+            let failed = status >= 500 || error.is_some() || grpc_status.is_some_and(GrpcStatus::is_failure);
+            window.record(duration, failed, now);
         }
     }
 
@@ -438,23 +451,27 @@ impl Edge {
         })
     }
 
-    fn status(&self, status_code: u16, error: &'static str) -> Counter {
+    fn outcome(&self, outcome: Outcome) {
         let mut statuses = self.statuses.borrow_mut();
-        if let Some((_, _, counter)) = statuses.iter().find(|(s, e, _)| *s == status_code && *e == error) {
-            return counter.clone();
+        if let Some((_, counter)) = statuses.iter().find(|(known, _)| *known == outcome) {
+            counter.inc();
+            return;
         }
         let counter = self.metrics.requests.handle(RequestLabels {
             edge: self.labels.clone(),
             route: DEFAULT_ROUTE,
             subset: NO_SUBSET,
-            protocol: "http1",
-            status_code,
-            grpc_status: "",
-            error,
+            protocol: outcome.spoken.as_str(),
+            status_code: outcome.status,
+            grpc_status: outcome.grpc_status.map_or("", GrpcStatus::as_str),
+            error: outcome.error.map_or(NO_ERROR, ErrorType::as_str),
             security: MTLS,
         });
-        statuses.push((status_code, error, counter.clone()));
-        counter
+        counter.inc();
+        // Statuses without a name are an application's to choose: they count, and are not remembered one by one.
+        if outcome.grpc_status.is_none_or(|status| status.as_str() != "other") {
+            statuses.push((outcome, counter));
+        }
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::answers::ErrorType;
+use crate::detect::{Sniff, Undecided};
 use crate::header::{Carry, OpenHeader};
+use crate::http::attempt::Failed;
 use crate::http::inbound;
-use crate::http::outbound::Failed;
 use crate::l4;
 use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, HANDSHAKES_PER_THREAD_MAX};
 use crate::loads::Failure;
@@ -183,10 +184,16 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
     let caller = worker.shared.table.load().accept_source(&peer.node, header.source.as_ref());
     match header.carry {
         Carry::Http1 if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
-        // Bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
-        Carry::Bytes if instance.protocol == Protocol::Http => refuse(stream, Turned::Carry),
-        Carry::Http1 => inbound::serve(worker, stream, header, &caller).await,
-        Carry::Bytes => l4::inbound::serve(worker, stream, &header, &caller, instance.address).await,
+        // HTTP as bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
+        Carry::Http1 | Carry::Http2 => inbound::serve(worker, stream, header, &caller).await,
+        Carry::Bytes => {
+            let stream = match instance.protocol {
+                Protocol::Http | Protocol::Grpc => return refuse(stream, Turned::Carry),
+                Protocol::Tcp => Sniff::open(stream),
+                Protocol::Detect => Sniff::new(stream, Undecided::IsHttp),
+            };
+            l4::inbound::serve(worker, stream, &header, &caller, instance.address).await;
+        }
     }
 }
 

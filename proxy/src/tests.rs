@@ -20,10 +20,13 @@ use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig
 mod backend;
 mod failures;
 mod garbage;
+mod grpc;
 mod hostile;
+mod http2;
 mod requests;
 mod routes;
 mod tunnels;
+mod upgrades;
 
 const NOW: UnixTime = UnixTime(1_795_000_000);
 

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
-use crate::config::ProxyConfig;
-use crate::http::outbound;
+use crate::config::{ProxyConfig, Upstream};
+use crate::http::h2::Http2;
+use crate::http::outbound::{self, Wanted};
 use crate::http::pool::Pool;
 use crate::http::routed::Budgets;
 use crate::l4;
@@ -87,6 +88,7 @@ pub(crate) struct Worker {
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) server: hyper::server::conn::http1::Builder,
     pub(crate) upstream: hyper::client::conn::http1::Builder,
+    pub(crate) http2: Http2,
     pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
     pub(crate) budgets: Budgets,
@@ -127,6 +129,7 @@ impl Worker {
             phase: seed.phase,
             server,
             upstream,
+            http2: Http2::new(),
             handshakes: Rc::default(),
             budgets: Budgets::default(),
             mirroring: Cell::new(0),
@@ -263,12 +266,10 @@ async fn application<S: l4::Tunnelled>(worker: Rc<Worker>, stream: S, entry: Ent
     match entry {
         Entry::Http => outbound::serve(worker, stream, outbound::Route::ByHost).await,
         Entry::Upstream(at) => {
-            let Some(upstream) = worker.config.upstreams.get(at).cloned() else { return };
-            if outbound::is_http(&worker, &upstream) {
-                outbound::serve(worker, stream, outbound::Route::Fixed(Rc::new(upstream))).await;
-            } else {
-                l4::outbound::serve(worker, stream, &upstream).await;
-            }
+            let Some(upstream) = worker.config.upstreams.get(at) else { return };
+            let Upstream { service, port, source, listen: _ } = upstream;
+            let wanted = Wanted { service: service.clone(), port: port.clone(), source: source.clone() };
+            outbound::enter(worker, stream, wanted).await;
         }
         Entry::Peers => {}
     }

@@ -28,6 +28,8 @@ mod mesh25;
 mod operators;
 #[cfg(test)]
 mod programs;
+#[cfg(test)]
+mod protocols;
 mod rotate;
 #[cfg(test)]
 mod steer;

@@ -28,7 +28,7 @@ pub(super) const INSTANCE: &[Field] = &[
     Field::leaf("port", Form::Text, |node| values::name(PortName::new)(node).map(drop))
         .rule("the name of the service's port; the default is the protocol's word"),
     Field::leaf("protocol", Form::Text, |node| protocol(node).map(drop))
-        .rule("\"http\", \"grpc\" or \"tcp\"")
+        .rule("\"http\", \"grpc\", \"tcp\", or \"detect\" to find out for each connection")
         .required(),
     Field::leaf("address", Form::Text, |node| values::instance_address(node).map(drop))
         .rule("where it listens on this host, like \"127.0.0.1:8080\"")
@@ -65,7 +65,12 @@ fn not_yet(_: &Node) -> Result<(), Bad> {
 }
 
 fn protocol(node: &Node) -> Result<Protocol, Bad> {
-    values::one_of(&[("http", Protocol::Http), ("grpc", Protocol::Grpc), ("tcp", Protocol::Tcp)])(node)
+    values::one_of(&[
+        ("http", Protocol::Http),
+        ("grpc", Protocol::Grpc),
+        ("tcp", Protocol::Tcp),
+        ("detect", Protocol::Detect),
+    ])(node)
 }
 
 fn run_as(node: &Node) -> Result<RunAs, Bad> {

@@ -32,6 +32,7 @@ fn one(text: &str) -> InstanceSpec {
 fn the_documented_sample_parses() {
     let spec = one(SAMPLE);
     assert_eq!(spec.key().to_string(), "default/orders");
+    assert_eq!(one(&SMALL.replace("tcp", "detect")).protocol, Protocol::Detect);
     assert_eq!(spec.name.as_str(), "orders-v2");
     assert_eq!(spec.labels.to_string(), "version=v2");
     assert_eq!(spec.run_as, Some(RunAs::User("orders".into())));

@@ -40,7 +40,7 @@ fn what_is_not_known_is_refused_by_name() {
         assert_eq!(OpenHeader::decode(&bytes), Err(want));
     };
     check(0, 2, HeaderInvalid::Version(2));
-    check(1, 3, HeaderInvalid::Carry(3));
+    check(1, 4, HeaderInvalid::Carry(4));
     check(1, 0, HeaderInvalid::Carry(0));
     check(2, 3, HeaderInvalid::Flags(3));
     check(4, b'S', HeaderInvalid::Name("source"));

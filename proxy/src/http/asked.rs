@@ -1,12 +1,14 @@
 //! What a request asks for: its service, and its head as routes see it and as the filters of a rule send it on. Pure, so
 //! that an explanation reads a request as the data path does.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri};
-use starling_model::{Protocol, ServiceKey};
+use http::{Method, Uri};
+use starling_model::ServiceKey;
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
-use starling_routing::{Choice, RouteTable};
+use starling_routing::{Choice, RouteTable, Service};
 
 use crate::answers::{Answer, ErrorType};
 use crate::http::harden::{self, HeadRefused};
@@ -92,17 +94,18 @@ impl Asked {
 ///
 /// # Errors
 /// The answer to a host that is none of the mesh, or that this release does not serve.
-pub fn by_host(table: &RouteTable, domain: &str, host: Option<&str>, absolute: bool) -> Result<ServiceKey, Answer> {
+pub fn by_host<'a>(
+    table: &'a RouteTable,
+    domain: &str,
+    host: Option<&str>,
+    absolute: bool,
+) -> Result<&'a Arc<Service>, Answer> {
     let Some(host) = host else {
         let detail = "the request names no host";
         return Err(Answer::new(ErrorType::HttpRequestError, detail));
     };
     if let Some(service) = table.resolve_host(host) {
-        if service.protocol(None) == Protocol::Grpc {
-            let answer = Answer::new(ErrorType::HttpRequestError, "gRPC needs HTTP/2, which is not served here");
-            return Err(answer.with_status(StatusCode::NOT_IMPLEMENTED));
-        }
-        return Ok(service.key.clone());
+        return Ok(service);
     }
     if let Some(service) = ServiceKey::from_host(host, domain) {
         return Err(Answer::new(ErrorType::DestinationNotFound, format!("no node announces {service}")));

@@ -12,7 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::answers::ErrorType;
 use crate::http::exchange::Exchange;
+use crate::http::grpc::{self, Spoken};
+use crate::http::harden;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::metrics::Edge;
 
@@ -112,6 +115,17 @@ impl Upload {
         }
     }
 
+    /// True when all of the body has come.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(UploadStream(source)) => {
+                let source = source.borrow();
+                source.ended || source.incoming.is_end_stream()
+            }
+        }
+    }
+
     /// When bytes of the body last moved on; none if there is none.
     pub(crate) fn moved(&self) -> Option<Instant> {
         match self {
@@ -166,7 +180,12 @@ impl Body for RequestBody {
         let polled = std::task::ready!(Pin::new(&mut source.incoming).poll_frame(cx));
         source.ended |= polled.is_none();
         Poll::Ready(polled.map(|frame| {
-            let frame = frame.inspect_err(|_| source.broken = true)?;
+            let mut frame = frame.inspect_err(|_| source.broken = true)?;
+            if let Some(trailers) = frame.trailers_mut() {
+                harden::strip_trailers(trailers);
+                // They are not kept.
+                source.lost = true;
+            }
             if let Some(data) = frame.data_ref() {
                 source.moved = Instant::now();
                 source.edge.request_bytes(data.len() as u64);
@@ -205,6 +224,10 @@ impl Body for RequestBody {
 
 /// What goes back to the client.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are relayed, and a box would cost each request an allocation"
+)]
 pub(crate) enum ResponseBody {
     /// An answer of our own.
     Own(Option<Bytes>),
@@ -219,6 +242,13 @@ pub(crate) enum ResponseBody {
     },
 }
 
+/// How a call that has begun to be answered ends when it cannot go on: with a status, which a reset would not carry.
+fn cut_off(exchange: &mut Exchange, error: ErrorType) -> Frame<Bytes> {
+    let trailers = grpc::trailers(error.grpc_status(), error.as_str());
+    exchange.learn(&trailers);
+    Frame::trailers(trailers)
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -229,6 +259,9 @@ impl Body for ResponseBody {
             Self::Relayed { incoming, exchange, end } => {
                 if end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
                     exchange.timed_out();
+                    if exchange.spoken() == Spoken::Grpc {
+                        return Poll::Ready(Some(Ok(cut_off(exchange, ErrorType::HttpResponseTimeout))));
+                    }
                     return Poll::Ready(Some(Err("the request took longer than its rule allows".into())));
                 }
                 let polled = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
@@ -237,7 +270,12 @@ impl Body for ResponseBody {
                         exchange.completed();
                         None
                     }
-                    Some(Ok(frame)) => {
+                    Some(Ok(mut frame)) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            harden::strip_trailers(trailers);
+                            exchange.learn(trailers);
+                            exchange.completed();
+                        }
                         if let Some(data) = frame.data_ref() {
                             exchange.response_bytes(data.len() as u64);
                         }
@@ -249,6 +287,9 @@ impl Body for ResponseBody {
                     }
                     Some(Err(error)) => {
                         exchange.broke_off();
+                        if exchange.spoken() == Spoken::Grpc {
+                            return Poll::Ready(Some(Ok(cut_off(exchange, ErrorType::ConnectionTerminated))));
+                        }
                         Some(Err(error.into()))
                     }
                 })

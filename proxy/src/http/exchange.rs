@@ -1,11 +1,13 @@
 //! One request's bookkeeping, from its arrival to the last byte of its answer, however it ends.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use starling_routing::{Endpoint, EndpointIndex};
 
 use crate::answers::ErrorType;
+use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::http::guard::Busy;
 use crate::http::pool::{Client, PoolKey};
 use crate::metrics::{Edge, RequestEnd};
@@ -20,6 +22,8 @@ const CLIENT_GONE: u16 = 499;
 pub(crate) struct Exchange {
     worker: Rc<Worker>,
     edge: Rc<Edge>,
+    spoken: Spoken,
+    grpc_status: Option<GrpcStatus>,
     _busy: Busy,
     _active: Active,
     began: Instant,
@@ -28,14 +32,18 @@ pub(crate) struct Exchange {
     endpoint: Option<(EndpointIndex, u64)>,
     client: Option<(PoolKey, Client)>,
     complete: bool,
+    /// How long it took, where that was known before its end.
+    took: Option<Duration>,
 }
 
 impl Exchange {
-    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, busy: Busy, active: Active) -> Self {
+    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, spoken: Spoken, (busy, active): (Busy, Active)) -> Self {
         edge.request_began();
         Self {
             worker: worker.clone(),
             edge,
+            spoken,
+            grpc_status: None,
             _busy: busy,
             _active: active,
             began: Instant::now(),
@@ -44,6 +52,7 @@ impl Exchange {
             endpoint: None,
             client: None,
             complete: false,
+            took: None,
         }
     }
 
@@ -53,6 +62,17 @@ impl Exchange {
 
     pub(crate) fn edge(&self) -> &Rc<Edge> {
         &self.edge
+    }
+
+    pub(crate) fn spoken(&self) -> Spoken {
+        self.spoken
+    }
+
+    /// Reads the status of a call off a head or trailers.
+    pub(crate) fn learn(&mut self, headers: &HeaderMap) {
+        if self.spoken == Spoken::Grpc {
+            self.grpc_status = GrpcStatus::of(headers).or(self.grpc_status);
+        }
     }
 
     /// Counts the request at `endpoint`; the endpoint of an earlier try is relieved.
@@ -87,6 +107,11 @@ impl Exchange {
         self.complete = true;
     }
 
+    /// Its answer made the connection a tunnel: how long that lives says nothing about how fast the answer came.
+    pub(crate) fn switched(&mut self) {
+        self.took = Some(self.began.elapsed());
+    }
+
     pub(crate) fn timed_out(&mut self) {
         self.error = Some(ErrorType::HttpResponseTimeout);
     }
@@ -103,7 +128,14 @@ impl Drop for Exchange {
         if let Some((key, client)) = self.client.take().filter(|_| self.complete) {
             self.worker.pool.put(key, client, now);
         }
-        let duration = now.saturating_duration_since(self.began);
-        self.edge.request_ended(RequestEnd { status: self.status, error: self.error, duration, now });
+        let duration = self.took.unwrap_or_else(|| now.saturating_duration_since(self.began));
+        self.edge.request_ended(RequestEnd {
+            status: self.status,
+            error: self.error,
+            spoken: self.spoken,
+            grpc_status: self.grpc_status,
+            duration,
+            now,
+        });
     }
 }

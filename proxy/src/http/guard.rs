@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::http::harden::HeadRefused;
-use crate::http::scan::Scan;
+use crate::http::scan::{Progress, Scan};
 use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 
 /// What hyper gets to see instead of a refused head.
@@ -37,9 +37,41 @@ pub(crate) struct Door {
     refused: Cell<Option<(u64, HeadRefused)>>,
     /// Requests that the service was called for.
     asked: Cell<u64>,
+    switch: Cell<Switch>,
+    /// The connection began with the preface of HTTP/2.
+    http2: Cell<bool>,
     under_way: Cell<u32>,
     last_active: Cell<Instant>,
     closing: Cell<bool>,
+}
+
+/// Whether the connection becomes a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    /// Nobody asks for it, or the answer is awaited.
+    Unknown,
+    /// The request of this number asks for it.
+    Asked(u64),
+    /// The answer was another: requests may follow.
+    Stays,
+    /// What follows is no HTTP.
+    Switches,
+}
+
+/// What the door makes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Approved,
+    /// Approved, and its answer may make the connection a tunnel: [`Door::answered`] must be told.
+    MaySwitch,
+    Refused(HeadRefused),
+}
+
+/// What became of a request that could switch the connection to something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    Stays,
+    Switches,
 }
 
 impl Door {
@@ -48,23 +80,47 @@ impl Door {
             approved: Cell::new(0),
             refused: Cell::new(None),
             asked: Cell::new(0),
+            switch: Cell::new(Switch::Unknown),
+            http2: Cell::new(false),
             under_way: Cell::new(0),
             last_active: Cell::new(Instant::now()),
             closing: Cell::new(false),
         })
     }
 
-    /// Called once per request, in their order: why this one must be refused, if it must.
-    pub(crate) fn verdict(&self) -> Option<HeadRefused> {
+    /// Called once per request, in their order.
+    pub(crate) fn verdict(&self) -> Verdict {
         let number = self.asked.get();
         self.asked.set(number + 1);
-        self.refused.get().filter(|(refused, _)| *refused == number).map(|(_, why)| why)
+        match self.refused.get() {
+            Some((refused, why)) if refused == number => Verdict::Refused(why),
+            Some(_) | None if self.switch.get() == Switch::Asked(number) => Verdict::MaySwitch,
+            Some(_) | None => Verdict::Approved,
+        }
+    }
+
+    /// Told what becomes of a request that was let through as [`Verdict::MaySwitch`].
+    pub(crate) fn answered(&self, answered: Answered) {
+        self.switch.set(match answered {
+            Answered::Stays => Switch::Stays,
+            Answered::Switches => Switch::Switches,
+        });
     }
 
     /// Keeps the connection from counting as idle until dropped.
     pub(crate) fn busy(self: &Rc<Self>) -> Busy {
         self.under_way.set(self.under_way.get() + 1);
         Busy(self.clone())
+    }
+
+    /// True once the connection began with the preface of HTTP/2: it is to be served anew, as that.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.get()
+    }
+
+    /// When the last request was over; the connection's begin before the first.
+    pub(crate) fn last_active(&self) -> Instant {
+        self.last_active.get()
     }
 
     /// True when a request is being answered.
@@ -84,10 +140,19 @@ impl Drop for Busy {
     }
 }
 
+/// What a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Http1,
+    /// HTTP/2 too, from the first byte on.
+    Http1Or2,
+}
+
 /// The wrapper.
 #[derive(Debug)]
 pub(crate) struct Guard<T> {
     inner: T,
+    offer: Offer,
     door: Rc<Door>,
     scan: Scan,
     /// An unfinished head, or what was approved of it and waits for hyper.
@@ -100,9 +165,10 @@ pub(crate) struct Guard<T> {
 }
 
 impl<T> Guard<T> {
-    pub(crate) fn new(inner: T, door: Rc<Door>) -> Self {
+    pub(crate) fn new(inner: T, door: Rc<Door>, offer: Offer) -> Self {
         Self {
             inner,
+            offer,
             door,
             scan: Scan::default(),
             held: Vec::new(),
@@ -111,6 +177,31 @@ impl<T> Guard<T> {
             timer: None,
             linger: RefCell::new(None),
         }
+    }
+
+    /// The stream, once it carries no HTTP/1 any more, and what came of it and was not let through: the preface of HTTP/2,
+    /// else nothing.
+    pub(crate) fn into_inner(self) -> (T, Vec<u8>) {
+        (self.inner, self.held)
+    }
+
+    /// Notes what the machine saw.
+    fn note(&self, progress: Progress) {
+        let heads = self.door.approved.get() + progress.heads;
+        self.door.approved.set(heads);
+        if self.scan.is_switching() && progress.heads > 0 {
+            self.door.switch.set(Switch::Asked(heads.saturating_sub(1)));
+        }
+    }
+
+    /// True for what opens an HTTP/2 connection; the connection then ends as HTTP/1, and is served on as that.
+    fn turns(&self, progress: Progress) -> bool {
+        let first = self.door.approved.get() == 0 && progress.heads == 0 && self.offer == Offer::Http1Or2;
+        let turns = first && progress.refused == Some(HeadRefused::Http2);
+        if turns {
+            self.door.http2.set(true);
+        }
+        turns
     }
 
     /// Moves what is ready from `held` to hyper.
@@ -127,7 +218,10 @@ impl<T> Guard<T> {
     /// Judges `held` beyond what is ready.
     fn judge_held(&mut self) -> io::Result<()> {
         let progress = self.scan.feed(self.held.get(self.ready..).unwrap_or_default());
-        self.door.approved.set(self.door.approved.get() + progress.heads);
+        if self.turns(progress) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        self.note(progress);
         self.ready += progress.approved;
         if let Some(refused) = progress.refused {
             self.refuse(refused, progress.in_body)?;
@@ -186,6 +280,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 this.give(buf);
                 return Poll::Ready(Ok(()));
             }
+            if this.scan.is_switching() {
+                match this.door.switch.get() {
+                    Switch::Switches => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                    Switch::Stays => this.scan.stay(),
+                    Switch::Unknown | Switch::Asked(_) => {}
+                }
+            }
             if this.scan.is_refused() {
                 // hyper has the harmless head and answers it; it closes the connection after that.
                 return Poll::Pending;
@@ -209,7 +310,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
             }
             if this.held.is_empty() {
                 let progress = this.scan.feed(fresh);
-                this.door.approved.set(this.door.approved.get() + progress.heads);
+                if this.turns(progress) {
+                    this.held.extend_from_slice(fresh);
+                    buf.set_filled(before);
+                    return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                }
+                this.note(progress);
                 let approved = fresh.get(..progress.approved).map_or(0, <[u8]>::len);
                 if progress.refused.is_none() {
                     this.held.extend_from_slice(fresh.get(approved..).unwrap_or_default());
@@ -253,6 +359,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.door.is_http2() {
+            // hyper takes the end of HTTP/1 for the end of the connection.
+            return Poll::Ready(Ok(()));
+        }
         if !this.door.closing.get() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
             this.door.closing.set(true);

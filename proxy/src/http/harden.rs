@@ -7,6 +7,9 @@
 //! smuggled in with `_` for `-`.
 
 use http::header::{self, HeaderMap, HeaderName};
+use http::{Method, Request};
+
+use crate::limits::HEADERS_MAX;
 
 /// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is ours to set: `trailers`
 /// is all that may pass, and we do not promise it.
@@ -19,6 +22,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::PROXY_AUTHENTICATE,
+];
+
+/// What HTTP/2 has no use for (RFC 9113, 8.2.2); a head that has it was made to be translated by somebody careless.
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
 ];
 
 /// Who is calling, by URI of its SPIFFE id; set by the receiver only.
@@ -55,12 +67,14 @@ pub enum HeadRefused {
     Host,
     /// `x_forwarded_for` and the like, which some servers read as the real name.
     Disguised,
-    /// HTTP/2 with prior knowledge, which this release does not speak.
+    /// HTTP/2 with prior knowledge, where only HTTP/1.1 is spoken.
     Http2,
-    /// `CONNECT`, which this release does not tunnel.
+    /// `CONNECT` where no tunnel is opened: only the HTTP outbound opens them.
     Connect,
-    /// `Upgrade` (WebSocket, say), which this release does not tunnel.
+    /// `Upgrade` with several protocols, or with a body.
     Upgrade,
+    /// Bytes behind a request to switch protocols, before it was answered (CVE-2025-64763).
+    Early,
     /// It took longer than 10 s from its first byte.
     Slow,
 }
@@ -81,7 +95,8 @@ impl HeadRefused {
             | Self::Chunk
             | Self::Target
             | Self::Host
-            | Self::Disguised => 400,
+            | Self::Disguised
+            | Self::Early => 400,
         }
     }
 
@@ -102,7 +117,8 @@ impl HeadRefused {
             Self::Disguised => "a forwarding header is written with '_' for '-'",
             Self::Http2 => "HTTP/2 is not served here",
             Self::Connect => "CONNECT is not served here",
-            Self::Upgrade => "protocol upgrades are not served here",
+            Self::Upgrade => "Upgrade is served with one protocol and without a body",
+            Self::Early => "a request to switch protocols has no body, and nothing follows it before its answer",
             Self::Slow => "the head was not complete within 10 s",
         }
     }
@@ -117,6 +133,8 @@ pub enum Framing {
     Length(u64),
     /// Chunk after chunk.
     Chunked,
+    /// There is none, and its answer may make the connection a tunnel (`CONNECT`, `Upgrade`): nothing may follow before.
+    Switch,
 }
 
 /// Judges one complete head. The framing it returns is the only one that hyper can then come to.
@@ -133,7 +151,9 @@ pub fn check_head(head: &httparse::Request<'_, '_>) -> Result<Framing, HeadRefus
     let mut codings = 0u32;
     let mut host: Option<&[u8]> = None;
     let mut hosts = 0u32;
-    let mut upgrade = false;
+    let mut upgrade: Option<&[u8]> = None;
+    let mut upgrades = 0u32;
+    let mut wants_upgrade = false;
     for line in head.headers.iter() {
         let name = line.name;
         if name.eq_ignore_ascii_case("content-length") {
@@ -146,8 +166,11 @@ pub fn check_head(head: &httparse::Request<'_, '_>) -> Result<Framing, HeadRefus
             host = Some(line.value);
             hosts += 1;
         } else if name.eq_ignore_ascii_case("upgrade") {
-            // An offer of h2c may be ignored (RFC 9110, 7.8), and common clients make it unasked.
-            upgrade |= !line.value.trim_ascii().eq_ignore_ascii_case(b"h2c");
+            upgrade = Some(line.value.trim_ascii());
+            upgrades += 1;
+        } else if name.eq_ignore_ascii_case("connection") {
+            wants_upgrade |=
+                line.value.split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
         } else if is_disguised(name) {
             return Err(HeadRefused::Disguised);
         }
@@ -168,22 +191,54 @@ pub fn check_head(head: &httparse::Request<'_, '_>) -> Result<Framing, HeadRefus
         (None, Some(text)) if codings == 1 && text.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
         (None, Some(_)) => return Err(HeadRefused::TransferCoding),
     };
-    if method == "CONNECT" {
-        return Err(HeadRefused::Connect);
-    }
-    if upgrade && minor == 1 {
-        return Err(HeadRefused::Upgrade);
-    }
-    check_target(method, target)?;
     if hosts > 1 || (hosts == 0 && minor == 1) {
         return Err(HeadRefused::Host);
     }
+    if method == "CONNECT" {
+        return check_connect(target, host, lengths + codings);
+    }
+    check_target(method, target)?;
     if let (Some(host), Some(authority)) = (host, authority_of(target))
         && !same_authority(host, authority.as_bytes())
     {
         return Err(HeadRefused::Host);
     }
-    Ok(framing)
+    match upgrade {
+        // Without `Connection: upgrade`, or in HTTP/1.0, it asks for nothing (RFC 9110, 7.8).
+        Some(protocol) if wants_upgrade && minor == 1 => check_upgrade(protocol, upgrades, framing),
+        Some(_) | None => Ok(framing),
+    }
+}
+
+/// RFC 9110, 9.3.6: the target is host and port, and a body has no meaning.
+fn check_connect(target: &str, host: Option<&[u8]>, framings: u32) -> Result<Framing, HeadRefused> {
+    let (name, port) = target.rsplit_once(':').ok_or(HeadRefused::Target)?;
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let named = literal.is_none() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    let address = literal.is_some_and(|name| name.parse::<std::net::Ipv6Addr>().is_ok());
+    let numbered = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if name.is_empty() || !(named || address) || !numbered {
+        return Err(HeadRefused::Target);
+    }
+    // Clients write the target as it is, or without its port.
+    let agrees = |host: &[u8]| [target, name].iter().any(|text| host.eq_ignore_ascii_case(text.as_bytes()));
+    if host.is_some_and(|host| !agrees(host.trim_ascii())) {
+        return Err(HeadRefused::Host);
+    }
+    if framings > 0 { Err(HeadRefused::Early) } else { Ok(Framing::Switch) }
+}
+
+/// One protocol, `name` or `name/version`, and no body.
+fn check_upgrade(protocol: &[u8], lines: u32, framing: Framing) -> Result<Framing, HeadRefused> {
+    if lines == 1 && protocol.eq_ignore_ascii_case(b"h2c") {
+        // An offer that may be ignored (RFC 9110, 7.8), and common clients make it unasked. Never forwarded: behind it
+        // nobody would look at requests.
+        return Ok(framing);
+    }
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let is_token = |text: &[u8]| !text.is_empty() && text.iter().all(token);
+    let is_one = protocol.splitn(2, |b| *b == b'/').all(is_token);
+    if lines == 1 && is_one && framing == Framing::Empty { Ok(Framing::Switch) } else { Err(HeadRefused::Upgrade) }
 }
 
 fn parse_length(text: &[u8]) -> Result<u64, HeadRefused> {
@@ -224,6 +279,62 @@ fn is_disguised(name: &str) -> bool {
     name.contains('_') && {
         let plain = name.to_ascii_lowercase().replace('_', "-");
         plain.starts_with("x-forwarded-") || plain.starts_with("x-starling-") || plain == "forwarded"
+    }
+}
+
+/// Judges one HTTP/2 head, which has no framing to be ambiguous about, by the same rules as far as they apply (RFC 9113,
+/// 8.2 and 8.3). h2 has checked field characters, pseudo-headers and that a body is as long as its head says.
+///
+/// # Errors
+/// [`HeadRefused`]: the first rule broken.
+pub fn check_http2<B>(request: &Request<B>) -> Result<(), HeadRefused> {
+    let headers = request.headers();
+    if headers.len() > HEADERS_MAX {
+        return Err(HeadRefused::HeadTooLarge);
+    }
+    if CONNECTION_SPECIFIC.iter().any(|name| headers.contains_key(name)) {
+        return Err(HeadRefused::Malformed);
+    }
+    if headers.keys().any(|name| is_disguised(name.as_str())) {
+        return Err(HeadRefused::Disguised);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        parse_length(length.as_bytes())?;
+    }
+    if lengths.next().is_some() {
+        return Err(HeadRefused::ContentLength);
+    }
+    if request.method() == Method::CONNECT {
+        return Err(HeadRefused::Connect);
+    }
+    let uri = request.uri();
+    if !matches!(uri.scheme_str(), Some("http" | "https") | None) {
+        return Err(HeadRefused::Target);
+    }
+    check_target(request.method().as_str(), uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str))?;
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(HeadRefused::Host);
+    }
+    match (uri.authority(), host) {
+        (Some(authority), _) if authority.as_str().contains('@') => Err(HeadRefused::Host),
+        (Some(authority), Some(host)) if !same_authority(host.as_bytes(), authority.as_str().as_bytes()) => {
+            Err(HeadRefused::Host)
+        }
+        (Some(_), _) | (None, Some(_)) => Ok(()),
+        (None, None) => Err(HeadRefused::Host),
+    }
+}
+
+/// Takes off trailers what would change a message, its way or its sender if a receiver merged it into the head (RFC
+/// 9110, 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_ours(trailers);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::EXPECT] {
+        trailers.remove(name);
     }
 }
 

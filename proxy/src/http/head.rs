@@ -1,25 +1,98 @@
 //! The head of a request on its way out: as it came, and as the filters of a rule send it on.
 
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Version};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use starling_model::ServiceKey;
-use starling_routing::Choice;
+use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
+use starling_routing::{Choice, Endpoint};
 
 use crate::answers::Answer;
 use crate::http::asked::Asked;
 use crate::http::body::RequestBody;
+use crate::http::grpc::Spoken;
+use crate::http::guard::Verdict;
+use crate::http::upgrade;
+
+/// Everything but the body.
+#[derive(Clone, Debug)]
+struct Parts {
+    asked: Asked,
+    /// The protocol that the request wants instead of HTTP.
+    upgrade: Option<HeaderValue>,
+    /// It has a body of unknown length.
+    open_ended: bool,
+    /// The caller takes trailers (`te: trailers`), which gRPC asks for.
+    trailers: bool,
+}
+
+impl Parts {
+    fn into_request(self, body: RequestBody, version: Version) -> Result<Request<RequestBody>, NotAUri> {
+        let Asked { method, mut uri, mut headers } = self.asked;
+        if version == Version::HTTP_2 {
+            uri = absolute(&uri, &mut headers)?;
+            if self.trailers {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+        } else {
+            if self.open_ended {
+                // Said aloud, since hyper would otherwise take a GET's body away.
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            if let Some(protocol) = self.upgrade {
+                // Anew at each hop, behind all filters.
+                upgrade::announce(&mut headers, protocol);
+            }
+        }
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        *request.version_mut() = version;
+        Ok(request)
+    }
+}
+
+/// The target of an HTTP/2 request, whose authority stands there and in no `Host`.
+pub(crate) fn absolute(uri: &Uri, headers: &mut HeaderMap) -> Result<Uri, NotAUri> {
+    let host = headers.remove(header::HOST);
+    let authority = host.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Uri::builder().scheme("http").authority(authority).path_and_query(path).build().map_err(|_| NotAUri)
+}
+
+/// Makes an HTTP/2 head look as HTTP/1 has it, for everyone behind: the authority in `Host`, and one `Cookie` (RFC 9113,
+/// 8.2.3). True if the caller takes trailers.
+pub(crate) fn from_http2<B>(request: &mut Request<B>) -> bool {
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let headers = request.headers_mut();
+    if let Some(host) = authority {
+        headers.insert(header::HOST, host);
+    }
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
+    headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers")
+}
 
 /// The head as it came. Copied for a try only when it may be wanted again.
 #[derive(Debug)]
 pub(crate) struct Head {
     /// `None` when the last try has it.
-    parts: Option<Asked>,
+    parts: Option<Parts>,
     /// RFC 9110, 9.2.1: a second run changes nothing.
     pub(crate) safe: bool,
+    /// It asks for another protocol.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// How it came.
+    pub(crate) spoken: Spoken,
+    open_ended: bool,
+    trailers: bool,
 }
 
 /// Whether a head is wanted once more.
@@ -31,21 +104,40 @@ pub(crate) enum Copies {
 
 impl Head {
     /// Strips what ends here; what was approved is otherwise forwarded byte for byte.
-    pub(crate) fn new(domain: &str, service: &ServiceKey, request: &mut Request<Incoming>) -> Result<Self, Answer> {
+    pub(crate) fn new(
+        domain: &str,
+        service: &ServiceKey,
+        request: &mut Request<Incoming>,
+        verdict: Verdict,
+    ) -> Result<Self, Answer> {
+        let spoken = Spoken::of(request);
+        let trailers = request.version() == Version::HTTP_2 && from_http2(request);
         let method = std::mem::take(request.method_mut());
         let (uri, headers) = (std::mem::take(request.uri_mut()), std::mem::take(request.headers_mut()));
-        let mut parts = Asked::new((domain, service), method, uri, headers)?;
-        if !request.body().is_end_stream() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-            // Said aloud, since hyper would otherwise take a GET's body away.
-            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let upgrade = match verdict {
+            Verdict::MaySwitch => upgrade::wanted(&headers),
+            Verdict::Approved | Verdict::Refused(_) => None,
+        };
+        let asked = Asked::new((domain, service), method, uri, headers)?;
+        let open_ended = !request.body().is_end_stream() && !asked.headers.contains_key(header::CONTENT_LENGTH);
+        let safe = matches!(asked.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let parts = Parts { asked, upgrade: upgrade.clone(), open_ended, trailers };
+        Ok(Self { parts: Some(parts), safe, upgrade, spoken, open_ended, trailers })
+    }
+
+    /// How it travels to an endpoint: as that speaks, and gRPC in HTTP/2 always, since it has no other form.
+    pub(crate) fn version_for(&self, endpoint: &Endpoint) -> Version {
+        match (self.spoken, endpoint.protocol) {
+            // The client knows its server, where nobody says what that speaks.
+            (Spoken::Grpc, _) | (_, Protocol::Grpc) | (Spoken::Http2, Protocol::Detect) => Version::HTTP_2,
+            (Spoken::Http1, Protocol::Detect) => Version::HTTP_11,
+            (Spoken::Http1 | Spoken::Http2, Protocol::Http | Protocol::Tcp) => Version::HTTP_11,
         }
-        let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        Ok(Self { parts: Some(parts), safe })
     }
 
     /// What routes look at; `None` once the last try has it.
     pub(crate) fn facts(&self) -> Option<HttpFacts<'_>> {
-        self.parts.as_ref().map(Asked::facts)
+        self.parts.as_ref().map(|parts| parts.asked.facts())
     }
 
     pub(crate) fn is_kept(&self) -> bool {
@@ -58,37 +150,36 @@ impl Head {
         body: RequestBody,
         copies: Copies,
         choice: &Choice,
+        version: Version,
     ) -> Result<Option<Request<RequestBody>>, NotAUri> {
         let parts = match copies {
             Copies::Keep => self.parts.clone(),
             Copies::GiveAway => self.parts.take(),
         };
         let Some(mut parts) = parts else { return Ok(None) };
-        parts.edit(choice)?;
-        Ok(Some(sent(parts, body)))
+        parts.asked.edit(choice)?;
+        parts.into_request(body, version).map(Some)
     }
 
     /// A copy for a mirror: with the headers of the rule, under the path that was asked for.
-    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice) -> Option<Request<RequestBody>> {
-        let mut parts = self.parts.clone()?;
-        choice.filters().for_each(|chain| chain.edit_request(&mut parts.headers));
-        Some(sent(parts, body))
+    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice, version: Version) -> Option<Request<RequestBody>> {
+        // Two cannot talk to one client.
+        let mut parts = self.parts.clone().filter(|parts| parts.upgrade.is_none())?;
+        choice.filters().for_each(|chain| chain.edit_request(&mut parts.asked.headers));
+        parts.into_request(body, version).ok()
     }
 
     /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
     pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
+        let (upgrade, open_ended, trailers) = (self.upgrade.clone(), self.open_ended, self.trailers);
         self.parts.get_or_insert_with(|| {
-            let (parts, _) = request.into_parts();
-            Asked { method: parts.method, uri: parts.uri, headers: parts.headers }
+            let (mut parts, _) = request.into_parts();
+            if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+                parts.headers.insert(header::HOST, host);
+            }
+            let uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
+            let asked = Asked { method: parts.method, uri, headers: parts.headers };
+            Parts { asked, upgrade, open_ended, trailers }
         });
     }
-}
-
-fn sent(asked: Asked, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = asked.method;
-    *request.uri_mut() = asked.uri;
-    *request.headers_mut() = asked.headers;
-    *request.version_mut() = Version::HTTP_11;
-    request
 }

@@ -4,7 +4,7 @@
 //! peer is proven. An instance that cannot be reached is told to the calling agent as "nobody has seen it", so that it
 //! may try another endpoint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -19,28 +19,37 @@ use hyper_util::rt::TokioIo;
 use starling_model::SpiffeId;
 use starling_routing::Caller;
 use starling_transport::data::MuxStream;
+use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
 use crate::answers::{Answer, Connection, ErrorType, Processed};
-use crate::header::OpenHeader;
+use crate::header::{Carry, OpenHeader};
+use crate::http::attempt::is_refused;
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
-use crate::http::guard::{Busy, Door, Guard};
-use crate::http::harden::{self, XFCC};
-use crate::http::outbound::pass_on;
-use crate::http::pool::{Client, PoolKey};
+use crate::http::grpc::Spoken;
+use crate::http::guard::{Answered, Busy, Door, Guard, Offer, Verdict};
+use crate::http::harden::{self, HeadRefused, XFCC};
+use crate::http::outbound::{own_body, pass_on, said, switched};
+use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, Use};
+use crate::http::upgrade::{self, Far, FarTask, Switch};
+use crate::http::{h2, head};
 use crate::l4::connect;
 use crate::metrics::{Direction, Edge};
 use crate::worker::{Side, Worker};
 
 /// What all requests of a stream have in common.
-struct Stream {
-    worker: Rc<Worker>,
+pub(crate) struct Stream {
+    pub(crate) worker: Rc<Worker>,
     header: OpenHeader,
     edge: Rc<Edge>,
     /// `By=<us>;URI=<caller>`.
     identity: HeaderValue,
-    door: Rc<Door>,
+    pub(crate) door: Rc<Door>,
+    /// HTTP/2 connections to the instance, for this stream alone: what one caller resets never ends another's.
+    own: RefCell<Option<(SocketAddr, Shared)>>,
+    /// What the stream becomes, once an answer says so.
+    switch: Cell<Option<Switch>>,
 }
 
 /// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it.
@@ -52,31 +61,67 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHea
     let Ok(identity) = HeaderValue::from_str(&identity) else { return };
     let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
     let door = Door::new();
-    let io = TokioIo::new(Guard::new(stream, door.clone()));
-    let builder = worker.server.clone();
-    let stream = Rc::new(Stream { worker, header, edge, identity, door });
-    let service = service_fn(move |request: Request<Incoming>| {
-        let stream = stream.clone();
-        Box::pin(async move { Ok::<_, Infallible>(answer(stream, request).await) })
-    });
-    if let Err(error) = builder.serve_connection(io, service).await {
-        debug!(%error, "a peer's stream broke");
+    let carry = header.carry;
+    let of = Rc::new(Stream { worker, header, edge, identity, door, own: RefCell::default(), switch: Cell::new(None) });
+    match carry {
+        Carry::Http2 => Box::pin(h2::serve_peer(of, stream)).await,
+        Carry::Http1 | Carry::Bytes => serve_http1(of, stream).await,
     }
 }
 
-async fn answer(stream: Rc<Stream>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
+    let io = TokioIo::new(Guard::new(stream, of.door.clone(), Offer::Http1));
+    let builder = of.worker.server.clone();
+    let stream = of;
+    let service = {
+        let stream = stream.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let stream = stream.clone();
+            Box::pin(async move {
+                let verdict = stream.door.verdict();
+                Ok::<_, Infallible>(answer(&stream, request, verdict).await)
+            })
+        })
+    };
+    let mut connection = builder.serve_connection(io, service);
+    if let Err(error) = (&mut connection).await {
+        debug!(%error, "a peer's stream broke");
+        return;
+    }
+    let mut guard = connection.into_parts().io.into_inner();
+    match stream.switch.take() {
+        Some(Switch::Upgrade { exchange, far }) => Box::pin(upgrade::run(guard.into_inner().0, exchange, far)).await,
+        // hyper leaves this to us on a connection that could have switched and did not.
+        Some(Switch::Entrance { .. }) | None => drop(guard.shutdown().await),
+    }
+}
+
+/// Answers one request, one way or the other.
+pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict: Verdict) -> Response<ResponseBody> {
     let worker = &stream.worker;
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
-    let refused = stream.door.verdict();
-    let mut exchange = Exchange::begin(worker, stream.edge.clone(), busy, active);
-    let outcome = match refused {
-        Some(refused) => Err(Answer::refused(refused)),
-        None => forward(&stream, &mut exchange, request).await,
+    let spoken = Spoken::of(&request);
+    let mut exchange = Exchange::begin(worker, stream.edge.clone(), spoken, (busy, active));
+    let outcome = match verdict {
+        Verdict::Refused(refused) => Err(Answer::refused(refused)),
+        Verdict::MaySwitch if request.method() == Method::CONNECT => Err(Answer::refused(HeadRefused::Connect)),
+        Verdict::Approved | Verdict::MaySwitch => forward(stream, &mut exchange, request, verdict).await,
     };
+    let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
+    if verdict == Verdict::MaySwitch {
+        stream.door.answered(if switches { Answered::Switches } else { Answered::Stays });
+    }
     match outcome {
-        Ok(mut answer) => {
+        Ok((answer, Some(far))) => {
             exchange.answered(answer.status().as_u16(), None);
+            exchange.switched();
+            stream.switch.set(Some(Switch::Upgrade { exchange, far }));
+            switched(answer, |_| {})
+        }
+        Ok((mut answer, None)) => {
+            exchange.answered(answer.status().as_u16(), None);
+            exchange.learn(answer.headers());
             pass_on(&mut answer);
             if answer.body().is_end_stream() {
                 exchange.completed();
@@ -84,9 +129,15 @@ async fn answer(stream: Rc<Stream>, request: Request<Incoming>) -> Response<Resp
             answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end: None })
         }
         Err(answer) => {
-            exchange.answered(answer.status.as_u16(), Some(answer.error));
-            let digest = worker.shared.table.load().digest();
-            answer.response_to_peer(&worker.config.node, digest).map(|body| ResponseBody::Own(Some(body)))
+            let mut response = said(worker, &exchange, &answer);
+            answer.tell_peer(response.headers_mut());
+            exchange.answered(response.status().as_u16(), Some(answer.error));
+            exchange.learn(response.headers());
+            let mut response = response.map(own_body);
+            if spoken != Spoken::Http1 {
+                h2::pass_on(&mut response);
+            }
+            response
         }
     }
 }
@@ -95,7 +146,8 @@ async fn forward(
     stream: &Stream,
     exchange: &mut Exchange,
     mut request: Request<Incoming>,
-) -> Result<Response<Incoming>, Answer> {
+    verdict: Verdict,
+) -> Result<(Response<Incoming>, Option<FarTask>), Answer> {
     let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
     let worker = &stream.worker;
     // Asked per request: the instance may have moved or gone since the stream was opened.
@@ -104,12 +156,22 @@ async fn forward(
         let answer = Answer::new(ErrorType::DestinationUnavailable, format!("{name} does not run here any more"));
         return Err(Answer { processed: Processed::No, ..answer });
     };
+    let version = request.version();
+    let trailers = version == Version::HTTP_2 && head::from_http2(&mut request);
     let mut headers = std::mem::take(request.headers_mut());
+    let upgrade = match verdict {
+        Verdict::MaySwitch => upgrade::wanted(&headers),
+        Verdict::Approved | Verdict::Refused(_) => None,
+    };
     harden::strip_hop_by_hop(&mut headers);
     harden::strip_ours(&mut headers);
     headers.remove(header::EXPECT);
     headers.insert(XFCC, stream.identity.clone());
-    if !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+    if let Some(protocol) = upgrade.clone() {
+        upgrade::announce(&mut headers, protocol);
+    }
+    let open_ended = !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
+    if open_ended && version != Version::HTTP_2 {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let method = std::mem::take(request.method_mut());
@@ -117,35 +179,55 @@ async fn forward(
         Some(path) => Uri::from(path),
         None => Uri::from_static("/"),
     };
+    let uri = if version == Version::HTTP_2 {
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let unfit = |_| Answer::new(ErrorType::HttpRequestError, "the request's authority is none");
+        head::absolute(&uri, &mut headers).map_err(unfit)?
+    } else {
+        uri
+    };
     let upload = Upload::new(request.into_body(), exchange.edge());
     let safe = upload.is_empty() && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     let mut head = Request::new(());
     *head.method_mut() = method;
     *head.uri_mut() = uri;
     *head.headers_mut() = headers;
-    *head.version_mut() = Version::HTTP_11;
+    *head.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
     let mut head = Some(head.into_parts().0);
     let key = PoolKey::Instance(address);
     loop {
-        let mut client = match worker.pool.take(&key) {
-            Some(client) => client,
-            None => open(worker, address).await.map_err(|error| unreachable(&error, stream))?,
+        let (pooled, purpose) = match upgrade {
+            None if version == Version::HTTP_2 => (stream.shared(address), Use::Http2),
+            None => (worker.pool.take(&key), Use::Requests),
+            Some(_) => (None, Use::Upgrade),
         };
+        let mut client = match pooled {
+            Some(client) => client,
+            None => open(worker, address, purpose).await.map_err(|error| unreachable(&error, stream))?,
+        };
+        if !client.reused && purpose == Use::Http2 {
+            stream.share(address, &client);
+        }
         // A copy is kept only where losing the connection would be answered by another try.
         let repeatable = client.reused && safe;
         let parts = if repeatable { head.clone() } else { head.take() };
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
-        let mut error = match client.sender.try_send_request(request).await {
-            // Nobody asked for another protocol, and what follows is no answer: the connection is done for.
+        let mut error = match client.send(request).await {
+            Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.far.take())),
+            // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let detail = format!("{name} switched protocols unasked");
                 let answer = Answer::new(ErrorType::ConnectionTerminated, detail).with_status(StatusCode::BAD_GATEWAY);
                 return Err(Answer { connection: Connection::Close, ..answer });
             }
             Ok(answer) => {
-                exchange.carried_by(key, client);
-                return Ok(answer);
+                if upgrade.is_none() {
+                    exchange.carried_by(key, client);
+                }
+                return Ok((answer, None));
             }
             Err(error) => error,
         };
@@ -157,6 +239,7 @@ async fn forward(
         let unsent = error.take_message();
         if let Some(request) = unsent {
             head = Some(request.into_parts().0);
+            client.give_up();
             if client.reused {
                 continue;
             }
@@ -164,9 +247,26 @@ async fn forward(
             continue;
         }
         let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
-        let processed = if head.is_some() { Processed::No } else { Processed::Perhaps };
+        let processed = if head.is_some() || is_refused(error.error()) { Processed::No } else { Processed::Perhaps };
         let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
         return Err(Answer { processed, connection, ..answer });
+    }
+}
+
+impl Stream {
+    /// A client of a connection of this stream's that has room.
+    fn shared(&self, address: SocketAddr) -> Option<Client> {
+        let mut own = self.own.borrow_mut();
+        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take())
+    }
+
+    /// Lets later requests use a connection that was opened just now. An instance that moved is left behind.
+    fn share(&self, address: SocketAddr, client: &Client) {
+        let mut own = self.own.borrow_mut();
+        match own.as_mut().filter(|(at, _)| *at == address) {
+            Some((_, shared)) => shared.put(client),
+            None => own.insert((address, Shared::default())).1.put(client),
+        }
     }
 }
 
@@ -181,14 +281,31 @@ fn unreachable(error: &io::Error, stream: &Stream) -> Answer {
     Answer { processed: Processed::No, ..Answer::new(error, format!("{name} {what}")) }
 }
 
-async fn open(worker: &Worker, address: SocketAddr) -> io::Result<Client> {
+async fn open(worker: &Worker, address: SocketAddr, purpose: Use) -> io::Result<Client> {
     let socket = connect(address).await?;
-    let (sender, connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
+    let fault = Rc::new(Cell::new(None));
+    if purpose == Use::Http2 {
+        let shaken = worker.http2.upstream.handshake(TokioIo::new(socket)).await;
+        let (sender, connection) = shaken.map_err(io::Error::other)?;
+        // Owns the connection; ends with it, or when the last of its senders is dropped.
+        drop(tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "an HTTP/2 connection to a local instance broke");
+            }
+        }));
+        return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, None));
+    }
+    let (sender, mut connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
     // Owns the connection; ends with it, or when its sender is dropped.
-    drop(tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+    let task = tokio::task::spawn_local(async move {
+        if let Err(error) = (&mut connection).await {
             debug!(%error, "a connection to a local instance broke");
+            return None;
         }
-    }));
-    Ok(Client::new(sender, Rc::new(Cell::new(None)), None))
+        let parts = connection.into_parts();
+        (purpose == Use::Upgrade).then(|| (Far::Instance(parts.io.into_inner()), parts.read_buf))
+    });
+    let mut client = Client::new(Sender::Http1(sender), fault, None);
+    client.far = (purpose == Use::Upgrade).then_some(task);
+    Ok(client)
 }

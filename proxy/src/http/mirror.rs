@@ -6,16 +6,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::Request;
+use http::{Request, Version};
 use http_body_util::BodyExt as _;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, MirrorTo};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::http::attempt::open;
 use crate::http::body::{RequestBody, Upload};
 use crate::http::head::Head;
-use crate::http::outbound::open;
+use crate::http::pool::Use;
 use crate::limits::{MIRROR_TIMEOUT, MIRRORS_MAX};
 use crate::worker::Worker;
 
@@ -27,7 +28,9 @@ pub(crate) fn copy(
     source: Option<&ServiceKey>,
 ) {
     for to in mirrors {
-        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice));
+        let version = head.version_for(to.endpoint());
+        let purpose = if version == Version::HTTP_2 { Use::Http2 } else { Use::Requests };
+        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice, version));
         let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
             debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");
             continue;
@@ -35,7 +38,7 @@ pub(crate) fn copy(
         worker.mirroring.set(worker.mirroring.get() + 1);
         let (worker, to, source) = (worker.clone(), to.clone(), source.cloned());
         drop(tokio::task::spawn_local(async move {
-            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, request)).await;
+            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, (request, purpose))).await;
             worker.mirroring.set(worker.mirroring.get().saturating_sub(1));
             if !matches!(sent, Ok(true)) {
                 debug!(endpoint = %to.endpoint().id, "a copy was not answered");
@@ -45,10 +48,15 @@ pub(crate) fn copy(
 }
 
 /// One copy, up to the end of its answer, which is thrown away.
-async fn send(worker: &Rc<Worker>, to: &MirrorTo, source: Option<ServiceKey>, request: Request<RequestBody>) -> bool {
-    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref()).await else { return false };
+async fn send(
+    worker: &Rc<Worker>,
+    to: &MirrorTo,
+    source: Option<ServiceKey>,
+    (request, purpose): (Request<RequestBody>, Use),
+) -> bool {
+    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref(), purpose).await else { return false };
     let _under_way = UnderWay::begin(worker, to);
-    match client.sender.send_request(request).await {
+    match client.send(request).await {
         Ok(answer) => {
             worker.shared.loads.reached(to.endpoint(), Instant::now());
             let mut body = answer.into_body();

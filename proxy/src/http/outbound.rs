@@ -6,154 +6,231 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
-use starling_routing::{
-    Choice, Decision, Endpoint, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, TryOutcome, next_try,
-};
-use starling_transport::data::Lane;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout_at;
+use starling_routing::{Choice, Decision, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try};
+use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
 use crate::answers::{Answer, Connection, ErrorType};
-use crate::config::Upstream;
-use crate::header::{Carry, OpenHeader};
+use crate::detect;
+use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::exchange::Exchange;
-use crate::http::guard::{Door, Guard};
-use crate::http::harden::{self, STARLING_ERROR, STARLING_UNPROCESSED};
+use crate::http::grpc::Spoken;
+use crate::http::guard::{Answered, Door, Guard, Offer, Verdict};
+use crate::http::h2::{self, Rewound};
+use crate::http::harden::{self, HeadRefused, STARLING_ERROR};
 use crate::http::head::{Copies, Head};
-use crate::http::pool::{Client, PoolKey};
-use crate::http::watched::Watched;
-use crate::http::{asked, mirror, routed};
+use crate::http::upgrade::{self, Switch};
+use crate::http::{asked, connect, mirror, routed};
+use crate::l4::{self, Tunnelled};
 use crate::loads::Failure;
 use crate::metrics::Direction;
-use crate::peers;
 use crate::worker::{Phase, Side, Worker};
 
 /// How requests of a connection find their service.
 #[derive(Clone, Debug)]
 pub(crate) enum Route {
     /// A fixed entrance.
-    Fixed(Rc<Upstream>),
+    Fixed(Rc<Wanted>),
     /// By Host, or by the absolute target of a request to an HTTP proxy.
     ByHost,
 }
 
-/// True when the entrance's service speaks HTTP/1.1 by its declaration of this moment.
-pub(crate) fn is_http(worker: &Worker, upstream: &Upstream) -> bool {
-    let table = worker.shared.table.load();
-    let protocol = table.service(&upstream.service).map(|service| service.protocol(upstream.port.as_ref()));
-    match protocol {
-        Some(Protocol::Http) => true,
-        // gRPC needs HTTP/2, which passes as bytes; of an unknown service nothing better is known.
-        Some(Protocol::Grpc | Protocol::Tcp) | None => false,
-    }
+/// What all requests of a connection have in common.
+pub(crate) struct Entrance {
+    pub(crate) worker: Rc<Worker>,
+    route: Route,
+    pub(crate) door: Rc<Door>,
+    /// What the connection becomes, once an answer says so.
+    switch: Cell<Option<Switch>>,
 }
 
 /// Serves one connection until it ends. Owns it; dropping this at any `.await` closes it, and requests under way count
 /// as given up by their client.
-pub(crate) async fn serve<S>(worker: Rc<Worker>, stream: S, route: Route)
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let door = Door::new();
-    let io = TokioIo::new(Guard::new(stream, door.clone()));
+pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Route) {
     let mut phase = worker.phase.clone();
     let builder = worker.server.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (worker, route, door) = (worker.clone(), route.clone(), door.clone());
-        // On the heap, once per request: an idle connection must not carry the largest state of a busy one.
-        Box::pin(async move { Ok::<_, Infallible>(answer(worker, route, door, request).await) })
-    });
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let entrance = Rc::new(Entrance { worker, route, door: Door::new(), switch: Cell::new(None) });
+    let io = TokioIo::new(Guard::new(stream, entrance.door.clone(), Offer::Http1Or2));
+    let service = {
+        let entrance = entrance.clone();
+        service_fn(move |request: Request<Incoming>| {
+            let entrance = entrance.clone();
+            // On the heap, once per request: an idle connection must not carry the largest state of a busy one.
+            Box::pin(async move {
+                let verdict = entrance.door.verdict();
+                Ok::<_, Infallible>(answer(&entrance, request, verdict).await)
+            })
+        })
+    };
+    let mut connection = builder.serve_connection(io, service);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
+    if entrance.door.is_http2() {
+        let (stream, read) = connection.into_parts().io.into_inner().into_inner();
+        return Box::pin(h2::serve(entrance, Rewound::new(read, stream))).await;
+    }
     if let Err(error) = ended {
         debug!(%error, "an application's connection broke");
+        return;
+    }
+    let mut guard = connection.into_parts().io.into_inner();
+    let Some(switch) = entrance.switch.take() else {
+        // hyper leaves this to us on a connection that could have switched and did not.
+        let _ = guard.shutdown().await;
+        return;
+    };
+    // On the heap: an idle connection must not carry the state of a tunnel.
+    match switch {
+        Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(guard.into_inner().0, exchange, far)).await,
+        Switch::Entrance { exchange, wanted } => {
+            drop(exchange);
+            let worker = entrance.worker.clone();
+            drop(entrance);
+            let tunnel: Pin<Box<dyn Future<Output = ()>>> = Box::pin(enter(worker, guard.into_inner().0, wanted));
+            tunnel.await;
+        }
     }
 }
 
-/// What a request asks for.
-struct Wanted {
-    service: ServiceKey,
-    port: Option<PortName>,
-    source: Option<ServiceKey>,
+/// Serves a connection to a known service by what that speaks.
+pub(crate) async fn enter<S: Tunnelled>(worker: Rc<Worker>, stream: S, wanted: Wanted) {
+    match protocol(&worker, &wanted) {
+        Some(Protocol::Http | Protocol::Grpc) => serve(worker, stream, Route::Fixed(Rc::new(wanted))).await,
+        Some(Protocol::Detect) => Box::pin(detect::serve(worker, stream, wanted)).await,
+        // Of an unknown service nothing better is known.
+        Some(Protocol::Tcp) | None => {
+            let mut stream = stream;
+            l4::outbound::serve(worker, &mut stream, &wanted).await;
+        }
+    }
 }
 
-async fn answer(
-    worker: Rc<Worker>,
-    route: Route,
-    door: Rc<Door>,
+/// What the wanted port speaks by its declaration of this moment; `None`: the service is not known.
+pub(crate) fn protocol(worker: &Worker, wanted: &Wanted) -> Option<Protocol> {
+    let table = worker.shared.table.load();
+    table.service(&wanted.service).map(|service| service.protocol(wanted.port.as_ref()))
+}
+
+/// What a request, or a connection, asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The service it is addressed to.
+    pub(crate) service: ServiceKey,
+    /// Which of its ports; `None` takes its only one, else any.
+    pub(crate) port: Option<PortName>,
+    /// On whose behalf; `None` is the bare node.
+    pub(crate) source: Option<ServiceKey>,
+}
+
+/// Answers one request, one way or the other.
+pub(crate) async fn answer(
+    entrance: &Entrance,
     request: Request<Incoming>,
+    verdict: Verdict,
 ) -> Response<ResponseBody> {
+    let Entrance { worker, route, door, switch } = entrance;
     let busy = door.busy();
     let active = worker.active(Side::Outbound);
-    let refused = door.verdict().map(Answer::refused);
-    let wanted = match refused {
-        Some(refused) => Err(refused),
-        None => wanted(&worker, &route, &request),
+    let spoken = Spoken::of(&request);
+    let wanted = match verdict {
+        Verdict::Refused(refused) => Err(Answer::refused(refused)),
+        Verdict::Approved | Verdict::MaySwitch => wanted(worker, route, &request),
     };
-    let source = match &route {
-        Route::Fixed(upstream) => upstream.source.as_ref(),
+    let source = match route {
+        Route::Fixed(wanted) => wanted.source.as_ref(),
         Route::ByHost => None,
     };
     // Only names that the mesh declared may become labels.
     let labelled = wanted.as_ref().ok().map(|wanted| &wanted.service).filter(|service| worker.knows(service));
     let edge = worker.edges.edge(Direction::Outbound, source, labelled);
-    let exchange = Exchange::begin(&worker, edge, busy, active);
-    match wanted {
-        Err(answer) => own(&worker, exchange, &answer),
-        Ok(wanted) => forward(&worker, &wanted, exchange, request).await,
+    let exchange = Exchange::begin(worker, edge, spoken, (busy, active));
+    let answered = match wanted {
+        Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
+        Ok(wanted) if request.method() == Method::CONNECT => connect::answer(worker, wanted, exchange),
+        Ok(wanted) => forward(worker, &wanted, exchange, request, verdict).await,
+    };
+    match answered {
+        Relay::Answer(mut response) => {
+            if verdict == Verdict::MaySwitch {
+                door.answered(Answered::Stays);
+            }
+            if spoken != Spoken::Http1 {
+                h2::pass_on(&mut response);
+            }
+            response
+        }
+        Relay::Switch(response, into) => {
+            door.answered(Answered::Switches);
+            switch.set(Some(into));
+            response
+        }
     }
+}
+
+/// What goes back, and whether the connection carries HTTP after it.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, where it is made for each request")]
+pub(crate) enum Relay {
+    Answer(Response<ResponseBody>),
+    Switch(Response<ResponseBody>, Switch),
 }
 
 /// Our own answer, counted.
-fn own(worker: &Worker, mut exchange: Exchange, answer: &Answer) -> Response<ResponseBody> {
-    exchange.answered(answer.status.as_u16(), Some(answer.error));
+pub(crate) fn own(worker: &Worker, mut exchange: Exchange, answer: &Answer) -> Response<ResponseBody> {
+    let response = said(worker, &exchange, answer);
+    exchange.answered(response.status().as_u16(), Some(answer.error));
+    exchange.learn(response.headers());
+    response.map(own_body)
+}
+
+/// An answer of ours in the words of whoever asked.
+pub(crate) fn said(worker: &Worker, exchange: &Exchange, answer: &Answer) -> Response<Bytes> {
     let digest = worker.shared.table.load().digest();
-    answer.response(&worker.config.node, digest).map(|body| ResponseBody::Own(Some(body)))
+    match exchange.spoken() {
+        Spoken::Http1 | Spoken::Http2 => answer.response(&worker.config.node, digest),
+        Spoken::Grpc => answer.grpc_response(&worker.config.node, digest),
+    }
+}
+
+/// Without bytes there is no body, and the head is the end of the answer.
+pub(crate) fn own_body(bytes: Bytes) -> ResponseBody {
+    ResponseBody::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
 fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result<Wanted, Answer> {
-    if let Route::Fixed(upstream) = route {
-        let Upstream { service, port, source, listen: _ } = &**upstream;
-        return Ok(Wanted { service: service.clone(), port: port.clone(), source: source.clone() });
+    if let Route::Fixed(wanted) = route {
+        if request.method() == Method::CONNECT {
+            return Err(Answer::refused(HeadRefused::Connect));
+        }
+        return Ok(Wanted::clone(wanted));
     }
-    let absolute = request.uri().authority().map(http::uri::Authority::as_str);
-    let host = absolute.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
-    let service = asked::by_host(&worker.shared.table.load(), &worker.config.domain, host, absolute.is_some())?;
-    Ok(Wanted { service, port: None, source: None })
-}
-
-impl Failed {
-    /// Another endpoint would change nothing.
-    fn for_good(error: ErrorType) -> Self {
-        Self { outcome: TryOutcome::Begun, error, endpoint: None }
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
+    // HTTP/2 has an authority in every request, to a proxy or not.
+    let absolute = authority.is_some() && request.version() != Version::HTTP_2;
+    let table = worker.shared.table.load();
+    let service = asked::by_host(&table, &worker.config.domain, host, absolute)?;
+    if request.method() == Method::CONNECT {
+        return connect::wanted(service, host.unwrap_or_default());
     }
-}
-
-/// A try that gave no answer.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    pub(crate) outcome: TryOutcome,
-    pub(crate) error: ErrorType,
-    /// What it says of the endpoint, if anything.
-    pub(crate) endpoint: Option<Failure>,
+    Ok(Wanted { service: service.key.clone(), port: None, source: None })
 }
 
 async fn forward(
@@ -161,10 +238,11 @@ async fn forward(
     wanted: &Wanted,
     mut exchange: Exchange,
     mut request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let mut head = match Head::new(&worker.config.domain, &wanted.service, &mut request) {
+    verdict: Verdict,
+) -> Relay {
+    let mut head = match Head::new(&worker.config.domain, &wanted.service, &mut request, verdict) {
         Ok(head) => head,
-        Err(answer) => return own(worker, exchange, &answer),
+        Err(answer) => return Relay::Answer(own(worker, exchange, &answer)),
     };
     let upload = Upload::new(request.into_body(), exchange.edge());
     let draws = worker.draws();
@@ -184,13 +262,17 @@ async fn forward(
         };
         let mut choice = match worker.decide(&facts, Instant::now(), draws) {
             Decision::Forward(choice) => choice,
-            Decision::Answer(answer) => return routed::direct(exchange, answer),
+            Decision::Answer(answer) => return Relay::Answer(routed::direct(exchange, answer)),
             // With every endpoint tried, the reason of the last try says more than that none is left.
             Decision::Refuse { why, rule } => {
                 let answer = last.unwrap_or_else(|| refused(why, wanted, rule.as_deref()));
-                return own(worker, exchange, &answer);
+                return Relay::Answer(own(worker, exchange, &answer));
             }
         };
+        if choice.endpoint().protocol == Protocol::Grpc && exchange.spoken() == Spoken::Http1 {
+            let answer = Answer::new(ErrorType::HttpRequestError, "this service speaks gRPC, which needs HTTP/2");
+            return Relay::Answer(own(worker, exchange, &answer.with_status(StatusCode::NOT_IMPLEMENTED)));
+        }
         exchange.at(choice.endpoint());
         let others = choice.candidates_len() > tried.len() + 1;
         let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
@@ -251,7 +333,7 @@ async fn forward(
                         // The client is still sending what nobody will read.
                         Answer { connection: Connection::Close, ..answer }
                     };
-                    return own(worker, exchange, &answer);
+                    return Relay::Answer(own(worker, exchange, &answer));
                 }
                 if by_rule {
                     tokio::time::sleep(wait).await;
@@ -262,7 +344,7 @@ async fn forward(
     }
 }
 
-fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
+pub(crate) fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
     let error = match refusal {
         Refusal::NoService | Refusal::NoPort | Refusal::NoRule => ErrorType::DestinationNotFound,
         Refusal::NoBackend | Refusal::InvalidBackend => ErrorType::ProxyConfigurationError,
@@ -286,226 +368,48 @@ fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
     )
 }
 
-/// What one try brought.
-struct Answered {
-    answer: Response<Incoming>,
-    client: Client,
-    key: PoolKey,
-    /// When the try began.
-    sent: Instant,
-}
-
-/// What one try is made of.
-struct Try<'a> {
-    choice: &'a Choice,
-    wanted: &'a Wanted,
-    copies: Copies,
-    /// There are endpoints that were not tried.
-    others: bool,
-    began: Instant,
-}
-
-/// One try at one endpoint, up to the head of an answer.
-async fn attempt(
-    worker: &Rc<Worker>,
-    Try { choice, wanted, copies, others, began }: Try<'_>,
-    (head, upload): (&mut Head, &Upload),
-) -> Result<Answered, Failed> {
-    let policy = choice.policy();
-    let patience = policy.head_timeout();
-    let whole = began + patience;
-    let endpoint = choice.endpoint();
-    let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
-    loop {
-        let mut client = match worker.pool.take(&key) {
-            Some(client) => client,
-            None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref())).await.unwrap_or(Err(
-                Failed {
-                    // The request's own time is over, which says nothing of the endpoint.
-                    outcome: TryOutcome::TimedOut,
-                    error: ErrorType::HttpResponseTimeout,
-                    endpoint: None,
-                },
-            ))?,
-        };
-        let sent = Instant::now();
-        let request = match head.request(upload.next_try(), copies, choice) {
-            Ok(Some(request)) => request,
-            // Only after a give-away, which is the last try.
-            Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
-            // The request's own bytes make no target under this rule.
-            Err(_) => return Err(Failed::for_good(ErrorType::HttpRequestError)),
-        };
-        let one = policy.backend_request.value.map(|period| sent + period);
-        let deadline = one.map_or(whole, |one| one.min(whole));
-        let sending = client.sender.try_send_request(request);
-        // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
-        let leaves = head.safe && upload.is_empty() && others;
-        let lane = client.lane().filter(|_| leaves);
-        let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
-        // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
-        let strict = one.is_some() || policy.request.origin == Origin::Rule;
-        let moved = || upload.moved().filter(|_| !strict);
-        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
-            Waited::Done(outcome) => outcome,
-            Waited::Stalled => {
-                let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
-                return Err(Failed { outcome, error, endpoint: Some(Failure::TimedOut) });
-            }
-            Waited::TooLong => {
-                let timed_out = StatusCode::GATEWAY_TIMEOUT.as_u16();
-                // Of one try, and the rule wants such tried again: as if the endpoint had refused.
-                let again = one == Some(deadline) && deadline < whole && policy.retry_codes.contains(&timed_out);
-                let outcome = if again { TryOutcome::Refused } else { TryOutcome::TimedOut };
-                return Err(Failed { outcome, error: ErrorType::HttpResponseTimeout, endpoint: None });
-            }
-        };
-        let mut error = match outcome {
-            Ok(answer) => {
-                return judged(answer).map(|answer| {
-                    let now = Instant::now();
-                    if answer.headers().contains_key(STARLING_ERROR) {
-                        // Not the instance's answer.
-                    } else if client.reused {
-                        worker.shared.loads.succeeded(endpoint, now.saturating_duration_since(sent), now);
-                    } else {
-                        // A first request on a stream pays for connections at both ends; as a latency it would keep
-                        // the endpoint out of favour long after.
-                        worker.shared.loads.reached(endpoint, now);
-                    }
-                    Answered { answer, client, key, sent }
-                });
-            }
-            Err(error) => error,
-        };
-        if upload.is_broken() {
-            return Err(Failed::for_good(ErrorType::HttpRequestError));
-        }
-        if let Some(unsent) = error.take_message() {
-            head.restore(unsent);
-            if client.reused {
-                // It was closed while it idled. Each turn of this loop uses one up; then a fresh one is opened.
-                continue;
-            }
-            let (outcome, error) = (TryOutcome::NotSent, ErrorType::ConnectionTerminated);
-            return Err(Failed { outcome, error, endpoint: Some(Failure::Quick) });
-        }
-        let (outcome, error) = match client.fault.get() {
-            Some(fault) if fault.nothing_was_processed() => (TryOutcome::Refused, ErrorType::ConnectionRefused),
-            Some(_) | None => {
-                (TryOutcome::Broken { safe: head.safe && upload.is_empty() }, ErrorType::ConnectionTerminated)
-            }
-        };
-        return Err(Failed { outcome, error, endpoint: Some(Failure::Quick) });
-    }
-}
-
-/// How waiting for an answer ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Waited<T> {
-    Done(T),
-    /// The host has fallen silent, and the request can go elsewhere.
-    Stalled,
-    TooLong,
-}
-
-/// How often a waiting request looks whether its host still answers.
-const STALL_LOOK: Duration = Duration::from_millis(500);
-
-/// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
-/// anew with its last bytes, so that a large upload over a slow line ends well.
-async fn in_time<T>(
-    sending: impl Future<Output = T>,
-    mut deadline: Instant,
-    (patience, moved): (Duration, impl Fn() -> Option<Instant>),
-    stalled: impl Fn() -> bool,
-) -> Waited<T> {
-    let mut sending = std::pin::pin!(sending);
-    loop {
-        // One timer for both: most requests are answered before it is ever due.
-        let look = deadline.min(Instant::now() + STALL_LOOK);
-        if let Ok(outcome) = timeout_at(look.into(), sending.as_mut()).await {
-            return Waited::Done(outcome);
-        }
-        if stalled() {
-            return Waited::Stalled;
-        }
-        if look == deadline {
-            match moved().map(|moved| moved + patience).filter(|later| *later > deadline) {
-                Some(later) => deadline = later,
-                None => return Waited::TooLong,
-            }
-        }
-    }
-}
-
-/// An answer of the peer's agent that says that nobody has seen the request is no answer.
-fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // A correct agent passes none on; this hop has asked for none.
-        let (outcome, error) = (TryOutcome::Begun, ErrorType::ConnectionTerminated);
-        return Err(Failed { outcome, error, endpoint: None });
-    }
-    if !answer.headers().contains_key(STARLING_UNPROCESSED) {
-        return Ok(answer);
-    }
-    let word = answer.headers().get(STARLING_ERROR).map(HeaderValue::as_bytes);
-    let error = word.and_then(ErrorType::from_word).unwrap_or(ErrorType::ConnectionRefused);
-    Err(Failed { outcome: TryOutcome::Refused, error, endpoint: Some(Failure::Quick) })
-}
-
-/// A fresh stream with hyper on it.
-pub(crate) async fn open(
-    worker: &Rc<Worker>,
-    endpoint: &Endpoint,
-    source: Option<&ServiceKey>,
-) -> Result<Client, Failed> {
-    let header = OpenHeader {
-        carry: Carry::Http1,
-        source: source.cloned(),
-        destination: endpoint.service.clone(),
-        instance: endpoint.instance().clone(),
-        port: endpoint.port.clone(),
-    };
-    let stream = peers::open(worker, endpoint, &header).await?;
-    let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
-    let io = TokioIo::new(Watched::new(stream, fault.clone()));
-    let shaken = worker.upstream.handshake(io).await;
-    let (sender, connection) = shaken.map_err(|_| Failed {
-        outcome: TryOutcome::NotSent,
-        error: ErrorType::ProxyInternalError,
-        endpoint: None,
-    })?;
-    // Owns the stream; ends with it, or when its sender is dropped.
-    drop(tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            debug!(%error, "a stream to a peer broke");
-        }
-    }));
-    Ok(Client::new(sender, fault, Some(lane)))
-}
-
 /// Passes an answer on; it is counted when its last byte has gone, however that ends.
 fn relay(
     worker: &Worker,
     choice: &Choice,
     mut exchange: Exchange,
-    Answered { mut answer, client, key, sent }: Answered,
+    Tried { mut answer, mut client, key, sent }: Tried,
     back: &routed::Back,
-) -> Response<ResponseBody> {
+) -> Relay {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
     if error.is_some() {
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
     exchange.answered(answer.status().as_u16(), error);
-    exchange.carried_by(key, client);
+    exchange.learn(answer.headers());
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(far) = client.far.take()
+    {
+        let response = switched(answer, |headers| back.edit(choice, headers));
+        exchange.switched();
+        return Relay::Switch(response, Switch::Upgrade { exchange, far });
+    }
+    if client.far.is_none() {
+        exchange.carried_by(key, client);
+    }
     pass_on(&mut answer);
     back.edit(choice, answer.headers_mut());
     if answer.body().is_end_stream() {
         exchange.completed();
     }
     let end = routed::whole_deadline(choice, exchange.began(), sent);
-    answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end })
+    Relay::Answer(answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end }))
+}
+
+/// Passes `101` on: with the protocol that the request asked for, which the answer was seen to name.
+pub(crate) fn switched(mut answer: Response<Incoming>, edit: impl FnOnce(&mut HeaderMap)) -> Response<ResponseBody> {
+    let protocol = upgrade::wanted(answer.headers());
+    pass_on(&mut answer);
+    edit(answer.headers_mut());
+    if let Some(protocol) = protocol {
+        upgrade::announce(answer.headers_mut(), protocol);
+    }
+    answer.map(|_| ResponseBody::Own(None))
 }
 
 /// What ends at this hop is taken off an answer.
@@ -517,25 +421,4 @@ pub(crate) fn pass_on(answer: &mut Response<Incoming>) {
     harden::strip_hop_by_hop(answer.headers_mut());
     harden::strip_ours(answer.headers_mut());
     *answer.version_mut() = Version::HTTP_11;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_millis(60);
-
-    async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
-        let began = Instant::now();
-        let moved = move || Some(Instant::now().min(began + moves_for));
-        in_time(tokio::time::sleep(work), began + PATIENCE, (PATIENCE, moved), || stalled).await
-    }
-
-    #[tokio::test]
-    async fn a_body_that_still_moves_is_waited_for_and_a_silent_one_is_not() {
-        assert_eq!(waited(Duration::ZERO, false, PATIENCE * 20).await, Waited::TooLong);
-        assert_eq!(waited(PATIENCE * 8, false, PATIENCE * 4).await, Waited::Done(()));
-        assert_eq!(waited(PATIENCE * 3, false, PATIENCE * 20).await, Waited::TooLong, "it stopped moving");
-        assert_eq!(waited(PATIENCE * 8, true, PATIENCE * 20).await, Waited::Stalled);
-    }
 }

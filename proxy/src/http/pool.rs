@@ -1,4 +1,5 @@
-//! Idle HTTP/1.1 clients of one data thread: streams to peers, connections to local instances.
+//! Clients of one data thread: HTTP/1.1 ones that idle, HTTP/2 ones that many requests share; streams to peers,
+//! connections to local instances.
 //!
 //! A client is taken by one request and comes back when its answer was read to the end. Nothing is shared between
 //! threads, so nothing is locked. What has been idle for too long is dropped by a sweep, before the other side does it.
@@ -9,13 +10,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use starling_model::ServiceKey;
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
 use crate::http::body::RequestBody;
-use crate::limits::{INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT};
+use crate::http::upgrade::FarTask;
+use crate::limits::{
+    H2_HOP_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT,
+};
 
 /// What a client leads to. Two requests with equal keys may use one client after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,14 +42,81 @@ impl PoolKey {
     }
 }
 
+/// What a client is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Requests, one after the other.
+    Requests,
+    /// One request that asks for another protocol: it takes no client that others used, and leaves none.
+    Upgrade,
+    /// Requests at the same time.
+    Http2,
+}
+
+/// The sending half of a hyper client.
+#[derive(Debug)]
+pub(crate) enum Sender {
+    /// In one hand at a time.
+    Http1(http1::SendRequest<RequestBody>),
+    /// Shared; the place is given back when this is dropped.
+    Http2(http2::SendRequest<RequestBody>, Place),
+}
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender, place) => sender.is_closed() || place.0.is_dead.get(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender, _) => sender.is_ready(),
+        }
+    }
+}
+
+/// One request's place on a connection that many share.
+#[derive(Debug)]
+pub(crate) struct Place(Rc<Seats>);
+
+#[derive(Debug, Default)]
+struct Seats {
+    taken: Cell<u32>,
+    /// A request could not be sent on it.
+    is_dead: Cell<bool>,
+}
+
+impl Place {
+    /// The first of a connection that was opened just now.
+    pub(crate) fn first() -> Self {
+        Self::take(&Rc::default())
+    }
+
+    fn take(seats: &Rc<Seats>) -> Self {
+        seats.taken.set(seats.taken.get() + 1);
+        Self(seats.clone())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.set(self.0.taken.get().saturating_sub(1));
+    }
+}
+
 /// One hyper client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) sender: SendRequest<RequestBody>,
+    sender: Sender,
     /// Why its stream ended, once it has.
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
+    /// Yields the stream when the answer switched protocols; only of one that was opened for that.
+    pub(crate) far: Option<FarTask>,
     /// The connection under its stream; none under a connection to a local instance.
     lane: Option<Lane>,
     born: Instant,
@@ -51,8 +124,47 @@ pub(crate) struct Client {
 
 impl Client {
     /// A fresh one; whatever notes why its stream ends shares `fault`.
-    pub(crate) fn new(sender: SendRequest<RequestBody>, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
-        Self { sender, fault, reused: false, lane, born: Instant::now() }
+    pub(crate) fn new(sender: Sender, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
+        Self { sender, fault, reused: false, far: None, lane, born: Instant::now() }
+    }
+
+    /// Sends one request; its answer's head.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// It took no request: nobody else should try.
+    pub(crate) fn give_up(&self) {
+        match &self.sender {
+            Sender::Http1(_) => {}
+            Sender::Http2(_, place) => place.0.is_dead.set(true),
+        }
+    }
+
+    /// Another client of the same connection, if that takes several requests.
+    fn shared(&self) -> Option<Self> {
+        let Sender::Http2(sender, Place(seats)) = &self.sender else { return None };
+        let sender = Sender::Http2(sender.clone(), Place::take(seats));
+        let (fault, lane) = (self.fault.clone(), self.lane.clone());
+        Some(Self { sender, fault, reused: true, far: None, lane, born: self.born })
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(..))
+    }
+
+    /// Requests on its connection, as whoever keeps it for others sees it: its own place is none.
+    fn requests(&self) -> u32 {
+        match &self.sender {
+            Sender::Http1(_) => 0,
+            Sender::Http2(_, Place(seats)) => seats.taken.get().saturating_sub(1),
+        }
     }
 
     /// A handle on the connection under its stream, if it has one.
@@ -67,6 +179,37 @@ impl Client {
     }
 }
 
+/// Connections that carry requests at the same time, all to one place; each with the last moment it was seen in use.
+#[derive(Debug, Default)]
+pub(crate) struct Shared(Vec<(Client, Instant)>);
+
+impl Shared {
+    /// A client of the connection with the fewest requests, if one has room.
+    pub(crate) fn take(&mut self) -> Option<Client> {
+        self.0.retain(|(client, _)| !client.is_spent());
+        let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_HOP_STREAMS_MAX);
+        with_room.min_by_key(|(client, _)| client.requests())?.0.shared()
+    }
+
+    /// Lets others use the connection of a fresh client too. Over a limit it stays with that one request.
+    pub(crate) fn put(&mut self, client: &Client) {
+        if let Some(shared) = client.shared().filter(|_| self.0.len() < POOL_IDLE_PER_KEY_MAX) {
+            self.0.push((shared, Instant::now()));
+        }
+    }
+
+    /// Lets go of what is closed, old, or has carried nothing for a while; requests under way go on.
+    fn sweep(&mut self, now: Instant) {
+        self.0.retain_mut(|(client, used)| {
+            if client.requests() > 0 {
+                *used = now;
+            }
+            let idle = now.saturating_duration_since(*used) >= POOL_IDLE_TIMEOUT;
+            !(client.is_spent() || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
+        });
+    }
+}
+
 #[derive(Debug)]
 struct Idle {
     client: Client,
@@ -77,6 +220,7 @@ struct Idle {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
+    shared: RefCell<HashMap<PoolKey, Shared>>,
     count: Cell<usize>,
 }
 
@@ -100,10 +244,23 @@ impl Pool {
         None
     }
 
-    /// Takes a client back. Over a limit it is dropped, which closes it.
+    /// A client of a connection that others may use at the same time.
+    pub(crate) fn take_shared(&self, key: &PoolKey) -> Option<Client> {
+        self.shared.borrow_mut().get_mut(key)?.take()
+    }
+
+    /// Lets others use a connection that was opened just now.
+    pub(crate) fn share(&self, key: &PoolKey, client: &Client) {
+        let mut shared = self.shared.borrow_mut();
+        if shared.len() < POOL_IDLE_MAX {
+            shared.entry(key.clone()).or_default().put(client);
+        }
+    }
+
+    /// Takes a client back. One that is shared was never away. Over a limit it is dropped, which closes it.
     pub(crate) fn put(&self, key: PoolKey, mut client: Client, now: Instant) {
         let old = now.saturating_duration_since(client.born) >= POOL_AGE_MAX;
-        if old || client.is_spent() || self.count.get() >= POOL_IDLE_MAX {
+        if old || client.is_spent() || client.is_shared() || self.count.get() >= POOL_IDLE_MAX {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -125,11 +282,16 @@ impl Pool {
             !clients.is_empty()
         });
         self.count.set(idle.values().map(Vec::len).sum());
+        self.shared.borrow_mut().retain(|_, shared| {
+            shared.sweep(now);
+            !shared.0.is_empty()
+        });
     }
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
         self.count.set(0);
     }
 }

@@ -48,6 +48,8 @@ enum State {
     Body(u64),
     /// Within a chunked body.
     Chunked(Chunk),
+    /// Behind a head whose answer may make the connection a tunnel: nothing may come until that is known.
+    Switch,
     /// Nothing passes any more.
     Refused,
 }
@@ -93,6 +95,19 @@ impl Scan {
         self.state == State::Refused
     }
 
+    /// True behind a head whose answer may make the connection a tunnel.
+    #[must_use]
+    pub fn is_switching(&self) -> bool {
+        self.state == State::Switch
+    }
+
+    /// The connection became no tunnel: what follows is a head again.
+    pub fn stay(&mut self) {
+        if self.is_switching() {
+            self.state = State::Head { searched: 0 };
+        }
+    }
+
     /// Nothing passes from here on: whoever keeps time has lost patience.
     pub fn give_up(&mut self) {
         self.state = State::Refused;
@@ -105,6 +120,10 @@ impl Scan {
         loop {
             let (taken, outcome) = match self.state {
                 State::Refused => return progress,
+                State::Switch => {
+                    progress.in_body = true;
+                    (0, Err(HeadRefused::Early))
+                }
                 State::Head { searched } => {
                     let (taken, outcome) = head(rest, searched);
                     progress.heads = progress.heads.saturating_add(u64::from(taken > 0));
@@ -163,6 +182,9 @@ fn head(bytes: &[u8], searched: usize) -> (usize, Result<State, HeadRefused>) {
         Ok(httparse::Status::Complete(len)) => match harden::check_head(&request) {
             Ok(Framing::Empty) => (len, Ok(State::Head { searched: 0 })),
             Ok(Framing::Length(left)) => (len, Ok(State::Body(left))),
+            // Refused with its head, so that it gets an answer.
+            Ok(Framing::Switch) if len < bytes.len() => (0, Err(HeadRefused::Early)),
+            Ok(Framing::Switch) => (len, Ok(State::Switch)),
             Ok(Framing::Chunked) => (len, Ok(State::Chunked(Chunk::Size { digits: 0, size: 0 }))),
             Err(refused) => (0, Err(refused)),
         },

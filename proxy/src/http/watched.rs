@@ -21,6 +21,11 @@ impl<T> Watched<T> {
         Self { inner, fault }
     }
 
+    /// The stream itself.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
+    }
+
     fn note<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(error)) = &polled
             && let Some(fault) = fault_of(error)

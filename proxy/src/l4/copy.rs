@@ -120,6 +120,12 @@ impl Tunnel {
         Self { replay: Some(Vec::new()), ..Self::default() }
     }
 
+    /// A tunnel whose server has said this much already.
+    pub(crate) fn answered(early: &[u8]) -> Self {
+        let down = Flow { leftover: BytesMut::from(early), ..Flow::default() };
+        Self { down, ..Self::default() }
+    }
+
     /// True while everything that the client sent can be given to another server.
     pub(crate) fn can_repeat(&self) -> bool {
         self.replay.is_some()

@@ -9,17 +9,18 @@ use starling_transport::data::{MuxStream, ResetCode};
 use tracing::debug;
 
 use crate::answers::ErrorType;
+use crate::detect::Sniff;
 use crate::header::OpenHeader;
 use crate::l4::copy::{Broken, Tunnel};
 use crate::l4::outbound::Account;
 use crate::l4::{Tunnelled as _, connect};
-use crate::metrics::Direction;
+use crate::metrics::{Direction, Turned};
 use crate::worker::{Side, Worker};
 
 /// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it and closes the instance's socket.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
-    mut stream: MuxStream,
+    mut stream: Sniff<MuxStream>,
     header: &OpenHeader,
     caller: &Caller,
     address: SocketAddr,
@@ -33,12 +34,19 @@ pub(crate) async fn serve(
             debug!(service = %header.destination, endpoint = %header.instance, %error, "a local instance cannot be reached");
             let timed_out = error.kind() == io::ErrorKind::TimedOut;
             account.error = Some(if timed_out { ErrorType::ConnectionTimeout } else { ErrorType::ConnectionRefused });
-            stream.reset(ResetCode::Refused);
+            stream.inner().reset(ResetCode::Refused);
             return;
         }
     };
     match Tunnel::default().run(&mut stream, &mut instance, &mut account).await {
         Ok(()) => {}
+        Err(Broken::Client(_)) if stream.is_http() => {
+            // Its agent would have carried it as that: this one wants to be around the hardening.
+            debug!(service = %header.destination, "a peer sent requests as bytes");
+            worker.shared.metrics.turned_away(Turned::Carry);
+            stream.inner().reset(ResetCode::Error);
+            instance.break_off();
+        }
         Err(Broken::Client(error)) => {
             debug!(service = %header.destination, %error, "a peer broke its tunnel off");
             instance.break_off();
@@ -46,7 +54,7 @@ pub(crate) async fn serve(
         Err(Broken::Server(error)) => {
             debug!(service = %header.destination, endpoint = %header.instance, %error, "an instance broke a tunnel off");
             account.error = Some(ErrorType::ConnectionTerminated);
-            stream.reset(ResetCode::Error);
+            stream.inner().reset(ResetCode::Error);
         }
     }
 }

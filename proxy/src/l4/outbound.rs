@@ -9,9 +9,9 @@ use starling_transport::data::fault_of;
 use tracing::debug;
 
 use crate::answers::ErrorType;
-use crate::config::Upstream;
 use crate::header::{Carry, OpenHeader};
-use crate::http::outbound::Failed;
+use crate::http::attempt::Failed;
+use crate::http::outbound::Wanted;
 use crate::l4::Tunnelled;
 use crate::l4::copy::{Broken, Tally, Tunnel};
 use crate::loads::Failure;
@@ -81,30 +81,30 @@ impl Drop for AtEndpoint<'_> {
     }
 }
 
-/// Serves one connection until it ends. Owns it; dropping this at any `.await` closes both sides.
-pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstream: &Upstream) {
+/// Serves one connection until it ends. Dropping this at any `.await` closes the far side.
+pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
     let _active = worker.active(Side::Outbound);
-    let labelled = Some(&upstream.service).filter(|service| worker.knows(service));
-    let mut account = Account::open(worker.edges.edge(Direction::Outbound, upstream.source.as_ref(), labelled));
+    let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
+    let mut account = Account::open(worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled));
     let mut tunnel = Tunnel::repeatable();
     let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = ErrorType::DestinationUnavailable;
     loop {
         let facts = RequestFacts {
-            destination: &upstream.service,
-            port: upstream.port.as_ref(),
-            source: upstream.source.as_ref(),
+            destination: &wanted.service,
+            port: wanted.port.as_ref(),
+            source: wanted.source.as_ref(),
             http: None,
             avoid: &tried,
         };
         let Decision::Forward(choice) = worker.decide(&facts, Instant::now(), draws) else {
-            return fail(&mut account, &client, last);
+            return fail(&mut account, client, last);
         };
         let endpoint = choice.endpoint();
         let header = OpenHeader {
             carry: Carry::Bytes,
-            source: upstream.source.clone(),
+            source: wanted.source.clone(),
             destination: endpoint.service.clone(),
             instance: endpoint.instance().clone(),
             port: endpoint.port.clone(),
@@ -112,11 +112,11 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
         let mut at = AtEndpoint::new(&mut account, &worker, endpoint);
         let failed = match peers::open(&worker, endpoint, &header).await {
             Err(failed) => failed,
-            Ok(mut server) => match tunnel.run(&mut client, &mut server, &mut at).await {
+            Ok(mut server) => match tunnel.run(client, &mut server, &mut at).await {
                 Ok(()) => return,
                 Err(Broken::Client(error)) => {
                     // Dropping the stream resets it: the instance learns of it at once.
-                    debug!(service = %upstream.service, %error, "an application broke its tunnel off");
+                    debug!(service = %wanted.service, %error, "an application broke its tunnel off");
                     return;
                 }
                 Err(Broken::Server(error)) => {
@@ -141,7 +141,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, mut client: S, upstr
         last = failed.error;
         let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         if next_try(failed.outcome, tries, choice.policy()) == NextTry::GiveUp || !tunnel.can_repeat() {
-            return fail(&mut account, &client, failed.error);
+            return fail(&mut account, client, failed.error);
         }
         tunnel.rewind();
     }

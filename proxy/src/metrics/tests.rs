@@ -17,7 +17,14 @@ fn scrape(metrics: &ProxyMetrics) -> String {
 }
 
 fn end(status: u16, millis: u64) -> RequestEnd {
-    RequestEnd { status, error: None, duration: Duration::from_millis(millis), now: Instant::now() }
+    RequestEnd {
+        status,
+        error: None,
+        spoken: Spoken::Http1,
+        grpc_status: None,
+        duration: Duration::from_millis(millis),
+        now: Instant::now(),
+    }
 }
 
 #[test]

@@ -34,9 +34,15 @@ async fn canned(answer: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
 /// As a member may that runs other code: a stream of bytes to a service that is served as HTTP.
 #[tokio::test]
 async fn a_member_cannot_pass_the_hardening_by_carrying_bytes() {
+    for protocol in [Protocol::Http, Protocol::Detect] {
+        carried_as_bytes(protocol).await;
+    }
+}
+
+async fn carried_as_bytes(protocol: Protocol) {
     let orders = backend::http("orders").await;
     let mut mesh = Mesh::new(2);
-    mesh.serve("vm-2", "orders-1", "orders", Protocol::Http, orders.address);
+    mesh.serve("vm-2", "orders-1", "orders", protocol, orders.address);
     let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock);
     let header = |carry| OpenHeader {
         carry,
@@ -60,7 +66,8 @@ async fn a_member_cannot_pass_the_hardening_by_carrying_bytes() {
                 if passes {
                     assert!(answer.contains("URI=spiffe://prod.internal/node/vm-1"), "{answer}");
                 } else {
-                    assert_eq!(fault_of(&read.unwrap_err()), Some(Fault::Refused));
+                    let want = if protocol == Protocol::Http { Fault::Refused } else { Fault::Reset };
+                    assert_eq!(fault_of(&read.unwrap_err()), Some(want));
                 }
             }
         })

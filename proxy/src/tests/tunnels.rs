@@ -121,3 +121,62 @@ async fn a_unix_socket_is_an_entrance_too() {
     plane.shutdown();
     assert!(!path.exists(), "the socket file goes with its listener");
 }
+
+/// Says something first, then echoes.
+async fn greeter() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(b"220 hello\r\n").await;
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_no_service_declares_is_found_out_for_each_connection() {
+    let http = backend::http("orders").await;
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Detect, http.address);
+    mesh.serve("vm-2", "echo-1", "echo", Protocol::Detect, greeter().await);
+    let node = mesh.node("vm-1");
+    // HTTP, by the fixed entrance and by Host: hardened, routed and counted as that.
+    for entrance in [node.orders, node.http] {
+        let answer = backend::Client::new(entrance).await.get("orders.mesh.internal", "/head").await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.text().contains("x-forwarded-client-cert: By="), "{}", answer.text());
+    }
+    // A request that comes late, when its tunnel is open already.
+    let mut stream = TcpStream::connect(node.orders).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let forged = "GET /head HTTP/1.1\r\nhost: orders.mesh.internal\r\nx-forwarded-client-cert: boss\r\nconnection: close\r\n\r\n";
+    stream.write_all(forged.as_bytes()).await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 ") && !all.contains("boss"), "{all}");
+    // A server that speaks first does not wait for its client.
+    let began = Instant::now();
+    let mut stream = TcpStream::connect(node.echo).await.unwrap();
+    let mut line = [0; 11];
+    stream.read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"220 hello\r\n");
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    for said in [&b"EHLO x\r\n"[..], b"GET / HTTP/1.1\r\n"] {
+        // Once it is bytes, it stays bytes.
+        stream.write_all(said).await.unwrap();
+        let mut back = vec![0; said.len()];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(back, said);
+    }
+    // A client that speaks first, and no HTTP.
+    let mut stream = TcpStream::connect(node.echo).await.unwrap();
+    stream.write_all(b"\x16\x03\x01binary").await.unwrap();
+    let mut back = [0; 11 + 9];
+    stream.read_exact(&mut back).await.unwrap();
+    assert!(back.ends_with(b"\x16\x03\x01binary"), "{back:?}");
+}

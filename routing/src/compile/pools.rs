@@ -203,9 +203,15 @@ struct Draft {
 }
 
 impl Draft {
-    /// Instances disagree: only bytes are certain to be understood by both.
+    /// Where instances disagree, only bytes are certain to be understood by both, unless one of them does not say: then
+    /// each connection tells.
     fn see(&mut self, protocol: Protocol) {
-        self.seen = Some(self.seen.map_or(protocol, |seen| if seen == protocol { seen } else { Protocol::Tcp }));
+        self.seen = Some(match (self.seen, protocol) {
+            (None, protocol) => protocol,
+            (Some(Protocol::Detect), _) | (_, Protocol::Detect) => Protocol::Detect,
+            (Some(seen), protocol) if seen == protocol => seen,
+            (Some(_), _) => Protocol::Tcp,
+        });
     }
 
     fn finish(self) -> ServicePort {
@@ -321,4 +327,25 @@ fn pools(ports: &[ServicePort], subsets: &[SubsetSpec], endpoints: &[Endpoint], 
         }
     }
     pools
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_speaks_what_its_instances_agree_on() {
+        let check = |instances: &[Protocol], want| {
+            let name = PortName::new("main").unwrap();
+            let port = ServicePort { name, number: None, protocol: Protocol::Tcp };
+            let mut draft = Draft { port, announced: Vec::new(), pinned: false, seen: None };
+            instances.iter().for_each(|protocol| draft.see(*protocol));
+            assert_eq!(draft.finish().protocol, want, "{instances:?}");
+        };
+        check(&[], Protocol::Tcp);
+        check(&[Protocol::Grpc, Protocol::Grpc], Protocol::Grpc);
+        check(&[Protocol::Http, Protocol::Grpc], Protocol::Tcp);
+        check(&[Protocol::Http, Protocol::Detect], Protocol::Detect);
+        check(&[Protocol::Http, Protocol::Tcp, Protocol::Detect, Protocol::Http], Protocol::Detect);
+    }
 }

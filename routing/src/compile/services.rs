@@ -101,7 +101,7 @@ fn starling(in_use: &InUse, service: &StarlingService) -> ServiceSpec {
 /// Names under which instances announce a port: its name, its number, its target. Of a Service with one port also the
 /// names that an instance's port has when its owner gave it none.
 fn announced(name: &PortName, others: [Option<PortName>; 2], alone: bool) -> Vec<PortName> {
-    let unsaid = [Protocol::Http, Protocol::Grpc, Protocol::Tcp].into_iter().filter(|_| alone);
+    let unsaid = [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Detect].into_iter().filter(|_| alone);
     let unsaid = unsaid.filter_map(|protocol| PortName::new(protocol.as_str()).ok());
     let mut names: Vec<PortName> = [Some(name.clone())].into_iter().chain(others).flatten().chain(unsaid).collect();
     names.sort();

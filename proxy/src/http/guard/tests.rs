@@ -19,14 +19,17 @@ async fn serve(pipe: DuplexStream) {
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = service_door.busy();
         let verdict = service_door.verdict();
+        if verdict == Verdict::MaySwitch {
+            service_door.answered(Answered::Stays);
+        }
         async move {
             let mut response = Response::new(Full::new(Bytes::new()));
             match verdict {
-                Some(refused) => {
+                Verdict::Refused(refused) => {
                     *response.status_mut() = StatusCode::from_u16(refused.status()).unwrap();
                     response.headers_mut().insert("connection", "close".parse().unwrap());
                 }
-                None => match request.into_body().collect().await {
+                Verdict::Approved | Verdict::MaySwitch => match request.into_body().collect().await {
                     Ok(body) => *response.body_mut() = Full::new(format!("{}", body.to_bytes().len()).into()),
                     Err(_) => *response.status_mut() = StatusCode::BAD_REQUEST,
                 },
@@ -37,7 +40,7 @@ async fn serve(pipe: DuplexStream) {
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.max_buf_size(crate::limits::HTTP_BUFFER_BYTES).header_read_timeout(None);
-    let _ = builder.serve_connection(TokioIo::new(Guard::new(pipe, door)), service).await;
+    let _ = builder.serve_connection(TokioIo::new(Guard::new(pipe, door, Offer::Http1)), service).await;
 }
 
 /// Statuses of all answers to `bytes`, sent in pieces of `piece`.
@@ -127,6 +130,28 @@ async fn a_slow_head_is_cut_off_and_an_idle_connection_is_not() {
             assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
             let rest = String::from_utf8_lossy(&rest);
             assert!(rest.contains(" 408 "), "{rest}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_switch_that_is_not_made_leaves_requests_behind_it() {
+    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    check(upgrade.as_bytes(), &[200]).await;
+    // What follows before the answer is refused: as a whole where it came with the head.
+    let early = statuses(format!("{upgrade}{GET}").as_bytes(), usize::MAX).await;
+    assert_eq!(early, [400]);
+    let local = tokio::task::LocalSet::new();
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    local.spawn_local(serve(server));
+    local
+        .run_until(async move {
+            let mut buffer = [0; 1_024];
+            for request in [upgrade, GET, upgrade, GET] {
+                client.write_all(request.as_bytes()).await.unwrap();
+                let length = client.read(&mut buffer).await.unwrap();
+                assert!(buffer[..length].starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&buffer));
+            }
         })
         .await;
 }

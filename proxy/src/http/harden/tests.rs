@@ -76,9 +76,29 @@ fn one_host_that_agrees() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
-    assert_eq!(judge("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"), Err(HeadRefused::Connect));
-    check("Upgrade: websocket\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+fn what_may_switch_is_judged_by_its_head() {
+    for host in ["a:80", "A:80", "a"] {
+        let head = format!("CONNECT a:80 HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(judge(&head), Ok(Framing::Switch), "{host}");
+    }
+    let connect = |target: &str, lines: &str| judge(&format!("CONNECT {target} HTTP/1.1\r\nHost: a:80\r\n{lines}\r\n"));
+    for target in ["a", "a:", ":80", "a:0", "a:65536", "a:+80", "/a:80", "http://a:80", "x@a:80", "[a]:80"] {
+        assert!(connect(target, "").is_err(), "{target}");
+    }
+    assert_eq!(connect("b:80", ""), Err(HeadRefused::Host));
+    assert_eq!(connect("a:80", "Content-Length: 0\r\n"), Err(HeadRefused::Early));
+    assert_eq!(connect("a:80", "Transfer-Encoding: chunked\r\n"), Err(HeadRefused::Early));
+    check("Upgrade: websocket\r\nConnection: upgrade\r\n", Ok(Framing::Switch));
+    check("Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n", Ok(Framing::Switch));
+    check("Upgrade: websocket\r\n", Ok(Framing::Empty));
+    check("Upgrade: x/1.0\r\nConnection: upgrade\r\n", Ok(Framing::Switch));
+    for several in ["a, b", "h2c, websocket", "", "a b", "/1", "a/", "a/1/2"] {
+        check(&format!("Upgrade: {several}\r\nConnection: upgrade\r\n"), Err(HeadRefused::Upgrade));
+    }
+    check("Upgrade: a\r\nUpgrade: b\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: h2c\r\nUpgrade: h2c\r\nConnection: upgrade\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: a\r\nConnection: upgrade\r\nContent-Length: 1\r\n", Err(HeadRefused::Upgrade));
+    check("Upgrade: a\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n", Err(HeadRefused::Upgrade));
     check("Upgrade: h2c\r\nConnection: upgrade\r\n", Ok(Framing::Empty));
     check("X_Forwarded_Client_Cert: By=x\r\n", Err(HeadRefused::Disguised));
     check("x-starling_error: x\r\n", Err(HeadRefused::Disguised));
@@ -122,4 +142,63 @@ fn identity_is_ours_to_say() {
     }
     strip_ours(&mut headers);
     assert_eq!(names(&headers), ["x-forwarded-for", "x-request-id"]);
+}
+
+#[test]
+fn an_http_2_head_keeps_the_same_rules() {
+    let judge = |target: &str, headers: &[(&'static str, &str)]| {
+        let request = Request::builder().uri(target);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        check_http2(&request.body(()).unwrap())
+    };
+    let check = |headers: &[(&'static str, &str)], want| assert_eq!(judge("http://a/x", headers), want, "{headers:?}");
+    check(&[], Ok(()));
+    check(&[("host", "A:80"), ("te", "trailers"), ("content-length", "3")], Ok(()));
+    check(&[("host", "b")], Err(HeadRefused::Host));
+    check(&[("host", "a"), ("host", "a")], Err(HeadRefused::Host));
+    check(&[("content-length", "3"), ("content-length", "3")], Err(HeadRefused::ContentLength));
+    check(&[("content-length", "3, 3")], Err(HeadRefused::ContentLength));
+    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+        check(&[(name, "x")], Err(HeadRefused::Malformed));
+    }
+    check(&[("x_starling_error", "x")], Err(HeadRefused::Disguised));
+    for (target, want) in [
+        ("https://a/x", Ok(())),
+        ("ftp://a/x", Err(HeadRefused::Target)),
+        ("http://a/%00", Err(HeadRefused::Target)),
+        ("http://u@a/x", Err(HeadRefused::Host)),
+        ("/x", Err(HeadRefused::Host)),
+    ] {
+        assert_eq!(judge(target, &[]), want, "{target}");
+    }
+    assert_eq!(judge("/x", &[("host", "a")]), Ok(()));
+    let connect = Request::builder().method("CONNECT").uri("a:80").body(()).unwrap();
+    assert_eq!(check_http2(&connect), Err(HeadRefused::Connect));
+    let many = |count: usize| {
+        let request =
+            (0..count).fold(Request::builder().uri("http://a/"), |request, at| request.header(format!("x-{at}"), "y"));
+        check_http2(&request.body(()).unwrap())
+    };
+    assert_eq!((many(HEADERS_MAX), many(HEADERS_MAX + 1)), (Ok(()), Err(HeadRefused::HeadTooLarge)));
+}
+
+#[test]
+fn trailers_cannot_become_what_a_head_says() {
+    let mut trailers = HeaderMap::new();
+    for name in [
+        "grpc-status",
+        "x-own",
+        "x-forwarded-client-cert",
+        "x-starling-error",
+        "host",
+        "content-length",
+        "te",
+        "cookie",
+    ] {
+        trailers.insert(HeaderName::from_static(name), "0".parse().unwrap());
+    }
+    strip_trailers(&mut trailers);
+    let mut left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["grpc-status", "x-own"]);
 }

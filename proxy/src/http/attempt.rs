@@ -1,0 +1,312 @@
+//! One try of a request at one endpoint, up to the head of an answer.
+
+use std::cell::Cell;
+use std::error::Error as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::header::HeaderValue;
+use http::{Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use starling_model::ServiceKey;
+use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
+use starling_transport::data::Lane;
+use tokio::time::timeout_at;
+use tracing::debug;
+
+use crate::answers::ErrorType;
+use crate::header::{Carry, OpenHeader};
+use crate::http::body::Upload;
+use crate::http::grpc::Spoken;
+use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
+use crate::http::head::{Copies, Head};
+use crate::http::outbound::Wanted;
+use crate::http::pool::{Client, Place, PoolKey, Sender, Use};
+use crate::http::upgrade::{self, Far};
+use crate::http::watched::Watched;
+use crate::loads::Failure;
+use crate::peers;
+use crate::worker::Worker;
+
+/// A try that gave no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) outcome: TryOutcome,
+    pub(crate) error: ErrorType,
+    /// What it says of the endpoint, if anything.
+    pub(crate) endpoint: Option<Failure>,
+}
+
+impl Failed {
+    /// Another endpoint would change nothing.
+    fn for_good(error: ErrorType) -> Self {
+        Self { outcome: TryOutcome::Begun, error, endpoint: None }
+    }
+}
+
+/// What one try brought.
+pub(crate) struct Answered {
+    pub(crate) answer: Response<Incoming>,
+    pub(crate) client: Client,
+    pub(crate) key: PoolKey,
+    /// When the try began.
+    pub(crate) sent: Instant,
+}
+
+/// What one try is made of.
+pub(crate) struct Try<'a> {
+    pub(crate) choice: &'a Choice,
+    pub(crate) wanted: &'a Wanted,
+    pub(crate) copies: Copies,
+    /// There are endpoints that were not tried.
+    pub(crate) others: bool,
+    pub(crate) began: Instant,
+}
+
+/// One try at one endpoint, up to the head of an answer.
+pub(crate) async fn attempt(
+    worker: &Rc<Worker>,
+    Try { choice, wanted, copies, others, began }: Try<'_>,
+    (head, upload): (&mut Head, &Upload),
+) -> Result<Answered, Failed> {
+    let policy = choice.policy();
+    let patience = policy.head_timeout();
+    let whole = began + patience;
+    let endpoint = choice.endpoint();
+    let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
+    let version = head.version_for(endpoint);
+    let purpose = match &head.upgrade {
+        _ if version == Version::HTTP_2 => Use::Http2,
+        Some(_) => Use::Upgrade,
+        None => Use::Requests,
+    };
+    loop {
+        let pooled = match purpose {
+            Use::Requests => worker.pool.take(&key),
+            Use::Http2 => worker.pool.take_shared(&key),
+            Use::Upgrade => None,
+        };
+        let mut client = match pooled {
+            Some(client) => client,
+            None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)).await.unwrap_or(
+                Err(Failed {
+                    // The request's own time is over, which says nothing of the endpoint.
+                    outcome: TryOutcome::TimedOut,
+                    error: ErrorType::HttpResponseTimeout,
+                    endpoint: None,
+                }),
+            )?,
+        };
+        if !client.reused && purpose == Use::Http2 {
+            worker.pool.share(&key, &client);
+        }
+        let sent = Instant::now();
+        let request = match head.request(upload.next_try(), copies, choice, version) {
+            Ok(Some(request)) => request,
+            // Only after a give-away, which is the last try.
+            Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
+            // The request's own bytes make no target under this rule.
+            Err(_) => return Err(Failed::for_good(ErrorType::HttpRequestError)),
+        };
+        let one = policy.backend_request.value.map(|period| sent + period);
+        let deadline = one.map_or(whole, |one| one.min(whole));
+        // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
+        let leaves = head.safe && upload.is_empty() && others;
+        let lane = client.lane().filter(|_| leaves);
+        let sending = client.send(request);
+        let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
+        // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
+        let strict = one.is_some() || policy.request.origin == Origin::Rule;
+        // A call whose client still may say more is answered when it has said all: such a stream may be quiet for long.
+        let listening = head.spoken == Spoken::Grpc && !strict;
+        let moved = || match listening && !upload.has_ended() {
+            true => Some(Instant::now()),
+            false => upload.moved().filter(|_| !strict),
+        };
+        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
+            Waited::Done(outcome) => outcome,
+            Waited::Stalled => {
+                let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
+                return Err(Failed { outcome, error, endpoint: Some(Failure::TimedOut) });
+            }
+            Waited::TooLong => {
+                let timed_out = StatusCode::GATEWAY_TIMEOUT.as_u16();
+                // Of one try, and the rule wants such tried again: as if the endpoint had refused.
+                let again = one == Some(deadline) && deadline < whole && policy.retry_codes.contains(&timed_out);
+                let outcome = if again { TryOutcome::Refused } else { TryOutcome::TimedOut };
+                return Err(Failed { outcome, error: ErrorType::HttpResponseTimeout, endpoint: None });
+            }
+        };
+        let mut error = match outcome {
+            Ok(answer) => {
+                return judged(answer, head.upgrade.as_ref()).map(|answer| {
+                    let now = Instant::now();
+                    if answer.headers().contains_key(STARLING_ERROR) {
+                        // Not the instance's answer.
+                    } else if client.reused {
+                        worker.shared.loads.succeeded(endpoint, now.saturating_duration_since(sent), now);
+                    } else {
+                        // A first request on a stream pays for connections at both ends; as a latency it would keep
+                        // the endpoint out of favour long after.
+                        worker.shared.loads.reached(endpoint, now);
+                    }
+                    Answered { answer, client, key, sent }
+                });
+            }
+            Err(error) => error,
+        };
+        if upload.is_broken() {
+            return Err(Failed::for_good(ErrorType::HttpRequestError));
+        }
+        if let Some(unsent) = error.take_message() {
+            head.restore(unsent);
+            client.give_up();
+            if client.reused {
+                // It was closed while it idled. Each turn of this loop uses one up; then a fresh one is opened.
+                continue;
+            }
+            let (outcome, error) = (TryOutcome::NotSent, ErrorType::ConnectionTerminated);
+            return Err(Failed { outcome, error, endpoint: Some(Failure::Quick) });
+        }
+        let (outcome, error) = match client.fault.get() {
+            Some(fault) if fault.nothing_was_processed() => (TryOutcome::Refused, ErrorType::ConnectionRefused),
+            Some(_) | None if is_refused(error.error()) => (TryOutcome::Refused, ErrorType::ConnectionRefused),
+            Some(_) | None => {
+                (TryOutcome::Broken { safe: head.safe && upload.is_empty() }, ErrorType::ConnectionTerminated)
+            }
+        };
+        return Err(Failed { outcome, error, endpoint: Some(Failure::Quick) });
+    }
+}
+
+/// An HTTP/2 server says that it has not looked at the request (RFC 9113, 8.7).
+pub(crate) fn is_refused(error: &hyper::Error) -> bool {
+    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
+    reason == Some(h2::Reason::REFUSED_STREAM)
+}
+
+/// How waiting for an answer ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Waited<T> {
+    Done(T),
+    /// The host has fallen silent, and the request can go elsewhere.
+    Stalled,
+    TooLong,
+}
+
+/// How often a waiting request looks whether its host still answers.
+const STALL_LOOK: Duration = Duration::from_millis(500);
+
+/// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
+/// anew with its last bytes, so that a large upload over a slow line ends well.
+async fn in_time<T>(
+    sending: impl Future<Output = T>,
+    mut deadline: Instant,
+    (patience, moved): (Duration, impl Fn() -> Option<Instant>),
+    stalled: impl Fn() -> bool,
+) -> Waited<T> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        // One timer for both: most requests are answered before it is ever due.
+        let look = deadline.min(Instant::now() + STALL_LOOK);
+        if let Ok(outcome) = timeout_at(look.into(), sending.as_mut()).await {
+            return Waited::Done(outcome);
+        }
+        if stalled() {
+            return Waited::Stalled;
+        }
+        if look == deadline {
+            match moved().map(|moved| moved + patience).filter(|later| *later > deadline) {
+                Some(later) => deadline = later,
+                None => return Waited::TooLong,
+            }
+        }
+    }
+}
+
+/// An answer of the peer's agent that says that nobody has seen the request is no answer.
+fn judged(answer: Response<Incoming>, upgrade: Option<&HeaderValue>) -> Result<Response<Incoming>, Failed> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if upgrade::agrees(&answer, upgrade) {
+            return Ok(answer);
+        }
+        // A correct agent passes none on that was not asked for.
+        let (outcome, error) = (TryOutcome::Begun, ErrorType::ConnectionTerminated);
+        return Err(Failed { outcome, error, endpoint: None });
+    }
+    if !answer.headers().contains_key(STARLING_UNPROCESSED) {
+        return Ok(answer);
+    }
+    let word = answer.headers().get(STARLING_ERROR).map(HeaderValue::as_bytes);
+    let error = word.and_then(ErrorType::from_word).unwrap_or(ErrorType::ConnectionRefused);
+    Err(Failed { outcome: TryOutcome::Refused, error, endpoint: Some(Failure::Quick) })
+}
+
+/// A fresh stream with hyper on it.
+pub(crate) async fn open(
+    worker: &Rc<Worker>,
+    endpoint: &Endpoint,
+    source: Option<&ServiceKey>,
+    purpose: Use,
+) -> Result<Client, Failed> {
+    let carry = match purpose {
+        Use::Requests | Use::Upgrade => Carry::Http1,
+        Use::Http2 => Carry::Http2,
+    };
+    let header = OpenHeader {
+        carry,
+        source: source.cloned(),
+        destination: endpoint.service.clone(),
+        instance: endpoint.instance().clone(),
+        port: endpoint.port.clone(),
+    };
+    let stream = peers::open(worker, endpoint, &header).await?;
+    let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
+    let io = TokioIo::new(Watched::new(stream, fault.clone()));
+    let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
+    if purpose == Use::Http2 {
+        let (sender, connection) = worker.http2.upstream.handshake(io).await.map_err(broken)?;
+        // Owns the stream; ends with it, or when the last of its senders is dropped.
+        drop(tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "an HTTP/2 stream to a peer broke");
+            }
+        }));
+        return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, Some(lane)));
+    }
+    let (sender, mut connection) = worker.upstream.handshake(io).await.map_err(broken)?;
+    // Owns the stream; ends with it, or when its sender is dropped.
+    let task = tokio::task::spawn_local(async move {
+        if let Err(error) = (&mut connection).await {
+            debug!(%error, "a stream to a peer broke");
+            return None;
+        }
+        let parts = connection.into_parts();
+        (purpose == Use::Upgrade).then(|| (Far::Peer(parts.io.into_inner().into_inner()), parts.read_buf))
+    });
+    let mut client = Client::new(Sender::Http1(sender), fault, Some(lane));
+    client.far = (purpose == Use::Upgrade).then_some(task);
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(60);
+
+    async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
+        let began = Instant::now();
+        let moved = move || Some(Instant::now().min(began + moves_for));
+        in_time(tokio::time::sleep(work), began + PATIENCE, (PATIENCE, moved), || stalled).await
+    }
+
+    #[tokio::test]
+    async fn a_body_that_still_moves_is_waited_for_and_a_silent_one_is_not() {
+        assert_eq!(waited(Duration::ZERO, false, PATIENCE * 20).await, Waited::TooLong);
+        assert_eq!(waited(PATIENCE * 8, false, PATIENCE * 4).await, Waited::Done(()));
+        assert_eq!(waited(PATIENCE * 3, false, PATIENCE * 20).await, Waited::TooLong, "it stopped moving");
+        assert_eq!(waited(PATIENCE * 8, true, PATIENCE * 20).await, Waited::Stalled);
+    }
+}
