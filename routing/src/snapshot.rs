@@ -4,15 +4,19 @@
 //! Written as JSON by an agent, read back by whoever wants to know why later. A file is input like any other: it is
 //! bounded, and each value is checked when it is read. Nothing in it is signed, and nothing in it is secret.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use starling_config::documents::Document;
 use starling_model::mesh::hex;
 use starling_model::{
-    Announcement, Digest, DocumentKey, DocumentVersion, Generation, HealthEntry, HealthRecord, InstanceName, Labels,
-    MemberState, Namespace, NodeName, PortName, Protocol, Readiness, ServiceKey, ServiceName, ServicesRecord, Weight,
+    Announcement, Digest, DocumentKey, DocumentVersion, Generation, HealthEntry, HealthRecord, InstanceName, KeyId,
+    Labels, MemberState, Namespace, NodeName, PortName, Protocol, Readiness, ServiceKey, ServiceName, ServicesRecord,
+    Weight,
 };
 
 use crate::compile::{TableSettings, compile};
@@ -203,10 +207,9 @@ impl Snapshot {
         // Far enough for moments before it.
         let now = clock + APART_MAX;
         let documents = self.documents.iter().map(SnapshotDocument::in_use).collect::<Result<Vec<_>, _>>()?;
-        let mut registry = Registry::new();
+        let registry = self.registry()?;
         let mut readings = BTreeMap::new();
         for node in &self.nodes {
-            node.tell(&mut registry)?;
             for instance in &node.instances {
                 readings.insert((&node.name, &instance.name), instance.load(now));
             }
@@ -217,6 +220,35 @@ impl Snapshot {
         let load = |one: &Endpoint| Some((one.index, *readings.get(&(one.node(), one.instance()))?));
         let loads = endpoints.filter_map(load).collect();
         Ok(Frozen { table, now, loads })
+    }
+
+    fn registry(&self) -> Result<Registry, SnapshotInvalid> {
+        let mut registry = Registry::new();
+        self.nodes.iter().try_for_each(|node| node.tell(&mut registry))?;
+        Ok(registry)
+    }
+}
+
+impl RouteTable {
+    /// The table that would be in use if these documents were, too; each replaces the one of its name.
+    ///
+    /// # Errors
+    /// [`SnapshotInvalid`] where this table holds what no agent announces, which is a bug.
+    pub fn with(&self, documents: Vec<Document>, now: Instant) -> Result<Self, SnapshotInvalid> {
+        let registry = Snapshot::of(self, now, &|_| Load::default()).registry()?;
+        let keys: BTreeSet<DocumentKey> = documents.iter().map(|document| document.key.clone()).collect();
+        let held = self.documents().iter().filter(|one| !keys.contains(&one.document.key)).cloned();
+        let new = documents.into_iter().map(|document| InUse {
+            version: DocumentVersion {
+                generation: Generation::FIRST,
+                signer: KeyId(0),
+                hash: Digest(Sha256::digest(document.text.as_bytes()).into()),
+            },
+            document: Arc::new(document),
+            signer: Arc::from("nobody yet"),
+        });
+        let settings = TableSettings { domain: self.domain.clone() };
+        Ok(compile(&Documents::new(held.chain(new)), &registry, &settings, None))
     }
 }
 

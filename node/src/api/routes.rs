@@ -130,7 +130,7 @@ fn backends(split: &Split) -> Vec<RouteBackend> {
 }
 
 /// What of the documents in use does not come out as written, and where they lead to no endpoint now.
-fn problems(table: &RouteTable) -> Vec<DocumentProblem> {
+pub(super) fn problems(table: &RouteTable) -> Vec<DocumentProblem> {
     let findings = table.findings().iter().map(|one| DocumentProblem {
         document_kind: one.document.kind.to_string(),
         namespace: one.document.namespace.to_string(),

@@ -2,7 +2,7 @@
 //!
 //! The desk reads files ([`input`]), compares them with what is in use ([`plan`]), signs what is new ([`desk`]: the key
 //! never leaves this process) and hands the signed forms to an agent, which spreads them ([`hand_over`]). The agent is
-//! asked for everything else; nothing is remembered here.
+//! asked for everything else ([`live`] for what a mesh adds to a file's own checks); nothing is remembered here.
 
 pub(crate) mod apply;
 pub(crate) mod delete;
@@ -12,6 +12,7 @@ pub(crate) mod get;
 mod hand_over;
 pub(crate) mod input;
 mod kinds;
+pub(crate) mod live;
 mod plan;
 mod wait;
 

@@ -1,8 +1,9 @@
-//! `starling lint`: documents are checked by themselves, without an agent and without a key.
+//! `starling lint`: documents are checked without a key, by themselves; a local agent adds what it knows of the mesh.
 //!
 //! All files that are given count as one input: every problem of all of them comes in one run.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -10,7 +11,10 @@ use starling_config::documents::{self, Document};
 use starling_config::{Problem, problem};
 use starling_model::codes::Level;
 
+use crate::cli::AgentPlace;
+use crate::cli::client::Client;
 use crate::cli::documents::input::{Input, read};
+use crate::cli::documents::live;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
 
@@ -22,7 +26,21 @@ pub(crate) struct LintArgs {
     /// How problems are written
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     format: LintFormat,
+    /// Asks no agent. Else one that answers at once adds what it knows: references to nothing, rules without an endpoint
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    place: AgentPlace,
 }
+
+impl LintArgs {
+    pub(crate) fn place(&self) -> &AgentPlace {
+        &self.place
+    }
+}
+
+/// How long an agent has to add what it knows.
+const LIVE_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LintFormat {
@@ -44,8 +62,11 @@ struct Report {
     problems: Vec<Problem>,
 }
 
-pub(crate) fn run(args: &LintArgs) -> Result<Exit, CliError> {
-    let report = check(read(&args.file)?);
+pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
+    let (documents, mut report) = inspect(read(&args.file)?);
+    if !args.offline {
+        report.add(live::problems(client, &documents, LIVE_TIMEOUT));
+    }
     let text = match args.format {
         LintFormat::Text => text(&report),
         LintFormat::Json => String::from_utf8_lossy(&output::to_json(&report)?).into_owned(),
@@ -55,8 +76,17 @@ pub(crate) fn run(args: &LintArgs) -> Result<Exit, CliError> {
     Ok(if report.errors > 0 { Exit::Bad } else { written })
 }
 
+#[cfg(test)]
 fn check(input: Input) -> Report {
     inspect(input).1
+}
+
+impl Report {
+    /// Adds warnings.
+    fn add(&mut self, warnings: Vec<Problem>) {
+        self.warnings = self.warnings.saturating_add(warnings.len());
+        self.problems.extend(warnings);
+    }
 }
 
 /// The documents of an input, none where one of them is wrong, and what is to be told of them.

@@ -1,5 +1,7 @@
 //! `POST /v1/config/dry-run`: what an `apply` of unsigned documents would do; nothing is kept.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,7 +16,8 @@ use crate::api::answer;
 use crate::api::body::read_object;
 use crate::api::problem::Refusal;
 use crate::api::query::Query;
-use crate::api::views::{DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, kind};
+use crate::api::routes::problems;
+use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, kind};
 use crate::tasks::gossip::{AnyCase, History};
 use crate::telemetry::time::Clocks;
 
@@ -36,7 +39,8 @@ pub async fn post(
         problems.retain(|problem| problem.code.level == Level::Error);
         readable::refusal(&problems, 1)
     })?;
-    let mut run = DryRun { items: Vec::new(), warnings: Vec::new() };
+    let problems = what_if(&state, read.clone()).await;
+    let mut run = DryRun { items: Vec::new(), warnings: Vec::new(), problems };
     for document in read {
         let key = &document.key;
         let (what, namespace, name) = (key.kind.to_string(), key.namespace.to_string(), key.name.to_string());
@@ -47,6 +51,23 @@ pub async fn post(
     }
     let envelope = Envelope::new(kind::DRY_RUN, answer::view(&state, &Clocks::read()), run);
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
+}
+
+/// What would not come out as written of these documents, if they were in use.
+async fn what_if(state: &Shared, documents: Vec<Document>) -> Vec<DocumentProblem> {
+    let keys: BTreeSet<(String, String, String)> = documents
+        .iter()
+        .map(|document| {
+            let key = &document.key;
+            (key.kind.to_string(), key.namespace.to_string(), key.name.to_string())
+        })
+        .collect();
+    let (table, now) = (state.shared.table.load_full(), Clocks::read().now());
+    let made = tokio::task::spawn_blocking(move || table.with(documents, now).map(|table| problems(&table)));
+    // A document with which compiling panics is left out by the table's own task; a dry run says nothing of it.
+    let Ok(Ok(mut told)) = made.await else { return Vec::new() };
+    told.retain(|one| keys.contains(&(one.document_kind.clone(), one.namespace.clone(), one.name.clone())));
+    told
 }
 
 /// One document beside what is held of it.

@@ -40,6 +40,9 @@ pub struct DryRun {
     pub items: Vec<PlannedDocument>,
     /// What is right and hardly meant.
     pub warnings: Vec<super::ProblemPart>,
+    /// What would not come out as written among the documents and services there are.
+    #[serde(default)]
+    pub problems: Vec<super::DocumentProblem>,
 }
 
 /// One document of a dry run.

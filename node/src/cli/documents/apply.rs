@@ -13,9 +13,9 @@ use super::desk::Desk;
 use super::input::{self, Input};
 use super::plan::Step;
 use super::wait::Awaited;
-use super::{SignArgs, Wanted, hand_over, label_of, look_up};
+use super::{SignArgs, Wanted, hand_over, label_of, live, look_up};
 use crate::api::views::{ApplyRequest, SignedForm};
-use crate::cli::client::Client;
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::{AgentPlace, lint, output};
 use crate::files;
@@ -94,6 +94,8 @@ fn documents(client: &Client, args: &ApplyArgs, input: Input, asked: Option<&Nam
         return Err(CliError::plain(Exit::Bad, "the input holds no document"));
     }
     super::in_namespace(read.iter().map(|document| &document.key), asked)?;
+    let told = live::problems(client, &read, ANSWER_TIMEOUT);
+    output::message(&told.iter().map(|problem| format!("{problem}\n")).collect::<String>());
     let mut steps = Vec::new();
     for document in read {
         let held = look_up(client, &document.key, Wanted::Held)?;
