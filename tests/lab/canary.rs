@@ -62,8 +62,6 @@ fn a_canary_gets_its_share_is_moved_and_rolled_back_under_load_without_an_error(
         let (exit, out, error) = alice.signed(&hosts[0], &["apply", "-f", "canary.yaml", "--wait"]);
         assert_eq!(exit, 0, "{out}{error}");
         println!("{stable}/{new}: {}", out.lines().last().unwrap_or_default());
-        // In use is told by gossip; the table follows within its pause.
-        std::thread::sleep(Duration::from_millis(300));
     };
     apply(90, 10);
     let load = Load::start(hosts[0].at(7780), "orders.mesh.internal", 8, Duration::from_millis(1));
@@ -78,7 +76,6 @@ fn a_canary_gets_its_share_is_moved_and_rolled_back_under_load_without_an_error(
     assert_eq!(exit, 0);
     alice.write("before.yaml", &text);
     assert_eq!(alice.signed(&hosts[0], &["apply", "-f", "before.yaml", "--wait"]).0, 0);
-    std::thread::sleep(Duration::from_millis(300));
     let back = share(&backends, 3_000);
     println!("rolled back: {:.2} %", back * 100.0);
     let report = load.finish();

@@ -340,7 +340,7 @@ fn offline(mesh: &Mesh, host: &Host) {
     assert!(none.0 == 3 && none.2.contains("ST0301"), "{none:?}");
     // By POST, over the socket only; nothing is changed by it.
     let socket = host.config.join("api.sock");
-    let body = r#"{"url": "http://orders.mesh.internal/split", "headers": ["x-canary: always"], "seed": "7"}"#;
+    let body = r#"{"url": "http://orders.mesh.internal/x", "headers": ["x-canary: always"], "seed": "7"}"#;
     let (status, text) = crate::mesh::over_socket(&socket, "POST", "/v1/explain", body);
     assert!(status == 200 && text.contains("\"seed\":\"7\"") && text.contains("\"rule\":\"testers\""), "{text}");
     let (status, text) = crate::mesh::over_socket(&socket, "POST", "/v1/explain", r#"{"url": "x", "live": true}"#);

@@ -145,7 +145,10 @@ pub async fn get(
     };
     match shown {
         Some(shown) => {
-            let held_back = readable::held_back(shown).await;
+            let unread = readable::held_back(shown).await;
+            let newest = history.used.as_ref().is_some_and(|used| used.version == shown.version);
+            let left_out = newest && state.view.load().applied.held_back.contains_key(&shown.key);
+            let held_back = unread.or_else(|| left_out.then(|| "no route table comes about with it".to_owned()));
             let document = Desk::of(&state).show(shown, Part::Whole(&history));
             Ok(read(&state, &headers, kind::DOCUMENT, Document { held_back, ..document }))
         }

@@ -92,12 +92,17 @@ impl Laggards {
     }
 }
 
-/// This node, where it holds something back.
+/// This node, while its table is not made of the newest of what it holds: for a moment, or since it holds something back.
 fn own(view: &MeshView) -> Option<Laggard> {
-    let held_back = &view.applied.held_back;
-    let newest = view.roots.newest().filter(|_| !held_back.is_empty())?;
-    let used = held_back.iter().fold((**newest).clone(), |used, (key, version)| used.but(key, *version));
-    Some(Laggard { node: view.node.to_string(), used: Some(Arc::new(used)), since: None })
+    let newest = view.roots.newest().filter(|newest| newest.digest() != view.applied.digest)?;
+    let held_back = view.applied.held_back.iter();
+    let known = held_back.fold((**newest).clone(), |used, (key, version)| used.but(key, *version));
+    let used = if known.digest() == view.applied.digest {
+        Some(Arc::new(known))
+    } else {
+        view.roots.used(view.applied.digest, Some(view.documents_root))
+    };
+    Some(Laggard { node: view.node.to_string(), used, since: None })
 }
 
 fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
@@ -221,6 +226,15 @@ mod tests {
         assert_eq!(behind(&told.items[0])[0], ("vm-1", "behind", None));
         assert_eq!(told.items[0].in_use, InUse { alive: 5, same: 1 }, "vm-3 alone");
         assert!(told.items[1].behind.iter().all(|one| one.node != "vm-1"), "it uses web");
+    }
+
+    #[test]
+    fn this_node_is_behind_until_its_table_follows() {
+        let mut view = view();
+        view.applied = Arc::new(Applied { digest: digest(&[document("orders", 2)]), ..Applied::default() });
+        let told = whole(&view, &view.documents);
+        assert!(told.items[0].behind.iter().all(|one| one.node != "vm-1"), "orders 2 is in its table");
+        assert_eq!(behind(&told.items[1])[0], ("vm-1", "behind", None));
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Used {
         Self { versions, digest }
     }
 
+    /// Their digest, as statuses carry it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// The generation of one document; `None`: it has none.
     #[must_use]
     pub fn generation(&self, key: &DocumentKey) -> Option<Generation> {

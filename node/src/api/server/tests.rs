@@ -22,6 +22,7 @@ use crate::tasks::instances::{self, Instances};
 use crate::tasks::{gossip, identity, own::OwnRecords, routes::RoutesInbox};
 use crate::telemetry::metrics::{Metrics, Sources};
 
+mod applied;
 mod documents;
 
 struct Fixture {
@@ -161,6 +162,7 @@ async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
         ("/v1/config", "DocumentList"),
         ("/v1/config/convergence", "Convergence"),
         ("/v1/trust", "Trust"),
+        ("/v1/snapshot", "Snapshot"),
     ] {
         let answer = fixture.tcp(&get(path, "127.0.0.1")).await;
         assert_eq!(status_of(&answer), 200, "{path}: {answer}");
@@ -183,6 +185,33 @@ async fn every_endpoint_answers_in_its_envelope_and_is_guarded() {
     for path in ["/livez", "/live", "/metrics"] {
         assert_eq!(status_of(&fixture.tcp(&get(path, "localhost")).await), 200, "{path}");
         assert_eq!(status_of(&fixture.tcp(&get(path, "evil.example")).await), 421, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_answered_over_both_doors_and_one_that_is_none_is_refused() {
+    let fixture = Fixture::start().await;
+    let good = "/v1/explain?url=http://web.mesh.internal/&header=x-a:+1&header=x-b:2&method=POST&from=shop/cart&seed=7";
+    let answer = fixture.tcp(&get(good, "localhost")).await;
+    let told: serde_json::Value = serde_json::from_str(body_of(&answer)).unwrap();
+    assert_eq!((&told["kind"], &told["decision"]), (&"Explanation".into(), &"refuse".into()), "{answer}");
+    let headers = serde_json::json!(["x-a: 1", "x-b: 2"]);
+    assert_eq!((&told["request"]["headers"], &told["outcomes"][0]["status"]), (&headers, &404.into()), "{answer}");
+    for bad in [
+        "",
+        "?url=web",
+        "?url=http://web.mesh.internal/&seed=x",
+        "?url=http://a/&url=http://b/",
+        "?live=true&url=http://a/",
+    ] {
+        let answer = fixture.tcp(&get(&format!("/v1/explain{bad}"), "localhost")).await;
+        assert_eq!(status_of(&answer), 400, "{bad}: {answer}");
+    }
+    let body = r#"{"url": "http://web.mesh.internal/", "headers": ["x-a: 1"]}"#;
+    let (status, told) = fixture.ask("POST", "/v1/explain", body).await;
+    assert_eq!((status, &told["decision"]), (200, &"refuse".into()), "{told}");
+    for bad in ["{}", "[]", r#"{"url": 5}"#, r#"{"url": "http://a/", "live": true}"#] {
+        assert_eq!(fixture.ask("POST", "/v1/explain", bad).await.0, 400, "{bad}");
     }
 }
 

@@ -175,7 +175,7 @@ endpoints  stable   vm-2 orders-v1    50.0%   healthy   2.9 ms
            canary   vm-2 orders-v2   100.0%   healthy   4.4 ms
            canary   vm-3 orders-v2     0.0%   ejected   our connections to it fail, back in 20 s
 transport  TLS 1.3 to vm-2:7740 or vm-3:7740, mTLS; peer must be spiffe://prod.internal/node/{vm-2,vm-3}; opens default/web → default/orders
-grants     no grant names web: accepted as announced (Open, ST0612)
+grants     no grant names web: accepted as announced (Open)
 authorize  ALLOW: no policy is in force   (decided at the receiver)
 policy     timeout 2s, retries 2 on 502,503,504 and connect failure, budget 20 %
 answer     would be sent to vm-2 or vm-3    (view of vm-1, revision 118, agrees with 3/3 members)

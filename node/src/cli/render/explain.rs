@@ -238,7 +238,7 @@ fn grants(source: Option<&str>, transport: &ExplainedTransport) -> String {
     match source {
         None => "no service is named: the caller is the bare node".to_owned(),
         Some(source) if transport.source_granted => {
-            format!("no grant names {}: accepted as announced (Open, ST0612)", short(source))
+            format!("no grant names {}: accepted as announced (Open)", short(source))
         }
         Some(source) => format!("{} is granted elsewhere: the caller counts as its bare node", short(source)),
     }
