@@ -376,10 +376,8 @@ impl Sim {
         let mut inbox: Vec<Input> = vec![Input::Command(Command::Restore(host.disk.restore()))];
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
         inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
-        let mut swim = Swim::new(me, config, seed, instant).sharing(&self.pool);
-        if !self.setup.disks {
-            swim = swim.without_store();
-        }
+        let swim = Swim::new(me, config, seed, instant).sharing(&self.pool);
+        let swim = if self.setup.disks { swim } else { swim.without_store() };
         let mut process = Process::new(swim, (id, host.mesh), host.generation, now);
         process.inbox = inbox;
         host.process = Some(Box::new(process));

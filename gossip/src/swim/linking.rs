@@ -585,8 +585,7 @@ impl Swim {
         for signed in statements {
             match wire::read_life(&signed.body) {
                 Ok(claim) if claim.name() == name => {
-                    let proof = signed.hash();
-                    self.offer(Item::Life { claim, signed, proof }, source.clone(), now);
+                    self.offer(Item::Life { proof: signed.hash(), claim, signed }, source.clone(), now);
                 }
                 Ok(_) | Err(_) => self.stats.drop(Drop::BadSnapshot),
             }
