@@ -325,7 +325,7 @@ pub struct Statement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A member appeared or changed.
-    Member(MemberView),
+    Member(Box<MemberView>),
     /// A member's tombstone is gone.
     MemberForgotten(NodeName),
     /// An owner's services, all shards together. Own ones included.

@@ -1,16 +1,18 @@
 //! What members said, as held: the signed bytes in one piece, read where they lie. Most members are never looked at, so
 //! nothing of it is kept in a second form. Machines of one process can hold each statement once, in a [`Pool`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use starling_model::NodeName;
 
+use crate::by_name::ByName;
 use crate::limits::SIGNATURE_BYTES;
 use crate::replica::Credential;
-use crate::wire::{self, Alive, LifeClaim, SignedLife};
+use crate::wire::{self, Alive, Attributes, LifeClaim, SignedLife};
 
 /// A verified `alive` or `leave`: signature and body, one behind the other.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +58,11 @@ impl Announced {
         }
     }
 
+    /// What it tells of its node, if it is an `alive`.
+    pub(crate) fn attributes(&self) -> Option<Attributes<'_>> {
+        Attributes::of(self.parts().1).ok()
+    }
+
     /// Hash of the node statement that certifies its key.
     pub(crate) fn credential(&self) -> [u8; 32] {
         wire::read_credential(self.parts().1).unwrap_or_default()
@@ -69,9 +76,10 @@ pub struct Pool(Arc<Mutex<Shared>>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    names: BTreeSet<NodeName>,
-    lives: BTreeMap<u64, Weak<[u8]>>,
-    credentials: BTreeMap<[u8; 32], Weak<Credential>>,
+    /// Names are few, and each is there once.
+    names: ByName<()>,
+    lives: HashMap<u64, Weak<[u8]>, FixedState>,
+    credentials: HashMap<[u8; 32], Weak<Credential>, FixedState>,
     /// Lives and credentials at which those are dropped that nobody holds any more.
     crowded: usize,
 }
@@ -94,20 +102,21 @@ impl Pool {
     /// The same name, in the memory that all share.
     pub(crate) fn name(&self, name: NodeName) -> NodeName {
         let mut shared = self.lock();
-        if let Some(held) = shared.names.get(&name) {
+        if let Some((held, ())) = shared.names.find(name.as_str()) {
             return held.clone();
         }
-        shared.names.insert(name.clone());
+        shared.names.insert(name.clone(), ());
         name
     }
 
     /// The same statement, in the memory that all share.
-    pub(crate) fn life(&self, proof: u64, announced: Announced) -> Announced {
+    pub(crate) fn life(&self, proof: u64, signed: &SignedLife) -> Announced {
         let mut shared = self.lock();
         let held = shared.lives.get(&proof).and_then(Weak::upgrade).map(Announced);
-        if let Some(held) = held.filter(|held| *held == announced) {
+        if let Some(held) = held.filter(|held| held.is(signed)) {
             return held;
         }
+        let announced = Announced::new(signed);
         shared.lives.insert(proof, Arc::downgrade(&announced.0));
         announced
     }
@@ -157,6 +166,10 @@ mod tests {
         assert!(announced.is_signed(&whole));
         (0..whole.len()).for_each(|end| assert!(!announced.is_signed(&whole[..end])));
         assert_eq!(announced.credential(), alive.credential);
+        let attributes = announced.attributes().unwrap();
+        assert_eq!((attributes.region, attributes.release), (&*alive.region, &*alive.release));
+        assert_eq!((attributes.protocol, attributes.features), (alive.protocol, alive.features));
+        assert_eq!(attributes.addresses, alive.addresses);
         assert_eq!(announced.alive(), Some(alive));
     }
 
@@ -164,18 +177,18 @@ mod tests {
     fn a_pool_holds_each_statement_once_and_forgets_what_nobody_holds() {
         let pool = Pool::default();
         let (_, first) = signed("n1", 4);
-        let a = pool.life(first.hash(), Announced::new(&first));
-        let b = pool.life(first.hash(), Announced::new(&first));
+        let a = pool.life(first.hash(), &first);
+        let b = pool.life(first.hash(), &first);
         assert!(Arc::ptr_eq(&a.0, &b.0));
-        assert!(Arc::ptr_eq(&a.0, &pool.life(first.hash(), Announced::new(&first)).0));
+        assert!(Arc::ptr_eq(&a.0, &pool.life(first.hash(), &first).0));
         for epoch in 0..3_000 {
             let (_, other) = signed("n2", epoch);
-            pool.life(other.hash(), Announced::new(&other));
+            pool.life(other.hash(), &other);
         }
         let held = pool.lock().lives.len();
         assert!(held <= CROWDED_MIN + 1, "{held} lives, and one is held");
         // Two statements under one hash are two statements.
         let (_, other) = signed("n3", 1);
-        assert!(pool.life(first.hash(), Announced::new(&other)).is(&other));
+        assert!(pool.life(first.hash(), &other).is(&other));
     }
 }

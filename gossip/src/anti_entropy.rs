@@ -62,7 +62,8 @@ impl Exchange {
 /// What the lister listed so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listing {
-    pub(crate) members: BTreeMap<NodeName, MemberDigest>,
+    /// One member may be listed twice: it is compared twice.
+    pub(crate) members: Vec<MemberDigest>,
     pub(crate) records: BTreeMap<(NodeName, RecordKind, u8), RecordVersion>,
     /// Operators' words; `None` when the lister did not list them, since both hold the same.
     pub(crate) words: Option<Vec<SignedDigest>>,
@@ -73,7 +74,7 @@ pub(crate) struct Listing {
 impl Listing {
     /// False when the lister lists more than anybody can hold.
     pub(crate) fn add_members(&mut self, list: Vec<MemberDigest>) -> bool {
-        self.members.extend(list.into_iter().map(|digest| (digest.name.clone(), digest)));
+        self.members.extend(list);
         self.is_bounded()
     }
 

@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use starling_model::{NodeName, RecordKind};
 
+use crate::by_name::ByName;
 use crate::limits::{DATAGRAMS_PER_FLUSH_MAX, LINKS_MAX};
 use crate::wire::DATAGRAM_MESSAGE_MAX;
 
 /// What an update is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Subject {
     /// The newest `alive` or `leave` of a member.
     Life(NodeName),
@@ -71,6 +74,8 @@ pub(crate) enum Parcel {
 const PEERS_MAX: usize = LINKS_MAX;
 /// Updates that one pick looks at: with that many told to this target already, the rest waits for the next.
 const LOOK_MAX: usize = 256;
+/// Subjects for which an empty queue keeps memory; what a burst took beyond it is given back.
+const SUBJECTS_KEPT: usize = 64;
 /// No message is shorter, so a pick ends when less room is left.
 const MESSAGE_BYTES_MIN: usize = 16;
 
@@ -130,12 +135,12 @@ type Key = (Class, u32, u64);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Broadcasts {
     updates: BTreeMap<u64, Update>,
-    subjects: BTreeMap<Subject, u64>,
+    subjects: HashMap<Subject, u64, FixedState>,
     order: BTreeSet<Key>,
     /// Those that no flush has seen yet.
     fresh: Vec<u64>,
     next: u64,
-    places: BTreeMap<NodeName, usize>,
+    places: ByName<usize>,
     names: Vec<NodeName>,
     /// The place that is given away next once all are taken.
     oldest: usize,
@@ -206,7 +211,10 @@ impl Broadcasts {
         }
         if self.updates.is_empty() {
             self.fresh.clear();
-            self.places.clear();
+            if self.subjects.capacity() > SUBJECTS_KEPT {
+                self.subjects = HashMap::default();
+            }
+            self.places = ByName::default();
             self.names.clear();
             self.oldest = 0;
         }

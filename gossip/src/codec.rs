@@ -13,6 +13,7 @@ use bincode::enc::Encoder;
 use bincode::enc::write::Writer;
 use bincode::error::{DecodeError, EncodeError};
 use starling_model::NodeName;
+use starling_model::limits::NAME_BYTES_MAX;
 
 pub(crate) use bincode::{Decode, Encode};
 
@@ -81,6 +82,21 @@ pub(crate) fn encode_into<const LIMIT: usize, T: Encode + Decode<()>>(
     let start = out.len();
     bincode::encode_into_writer(value, Tail(out), rules::<LIMIT>()).map_err(|_| WireError::Malformed)?;
     decode::<LIMIT, T>(out.get(start..).unwrap_or_default())?;
+    Ok(())
+}
+
+/// [`encode_into`] without reading it back, for values none of whose fields can hold what their reader refuses.
+pub(crate) fn append<const LIMIT: usize, T: Encode + Decode<()>>(
+    out: &mut Vec<u8>,
+    value: &T,
+) -> Result<(), WireError> {
+    let start = out.len();
+    bincode::encode_into_writer(value, Tail(out), rules::<LIMIT>()).map_err(|_| WireError::Malformed)?;
+    let bytes = out.get(start..).unwrap_or_default();
+    if bytes.len() > LIMIT {
+        return Err(WireError::TooLong);
+    }
+    debug_assert!(decode::<LIMIT, T>(bytes).is_ok(), "a field holds what its reader refuses");
     Ok(())
 }
 
@@ -191,8 +207,13 @@ impl Encode for Name {
 
 impl<C> Decode<C> for Name {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let text = Text::<{ starling_model::limits::NAME_BYTES_MAX }>::decode(decoder)?;
-        NodeName::new(text.as_str()).map(Self).map_err(|_| DecodeError::Other("not a node name"))
+        let len = usize::from(u8::decode(decoder)?);
+        let mut room = [0; NAME_BYTES_MAX];
+        let bytes = room.get_mut(..len).ok_or(DecodeError::LimitExceeded)?;
+        decoder.claim_bytes_read(len)?;
+        decoder.reader().read(bytes)?;
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Other("text is not UTF-8"))?;
+        NodeName::new(text).map(Self).map_err(|_| DecodeError::Other("not a node name"))
     }
 }
 

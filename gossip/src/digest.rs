@@ -42,13 +42,13 @@ pub(crate) fn of_record(owner: &NodeName, kind: RecordKind, shard: u8, version: 
 }
 
 impl Sums {
-    /// An owner adds `new`, and no longer `old`.
-    pub(crate) fn replace(&mut self, owner: &NodeName, old: u64, new: u64) {
+    /// An owner in `bucket` adds `new`, and no longer `old`.
+    pub(crate) fn replace(&mut self, bucket: u8, old: u64, new: u64) {
         if old == new {
             return;
         }
         let change = new.wrapping_sub(old);
-        if let Some(sum) = self.buckets.get_mut(usize::from(bucket(owner))) {
+        if let Some(sum) = self.buckets.get_mut(usize::from(bucket)) {
             *sum = sum.wrapping_add(change);
         }
         self.root = self.root.wrapping_add(change);
@@ -103,15 +103,15 @@ mod tests {
     fn the_root_depends_on_what_is_held_and_not_on_how_it_came() {
         let life = |name: &str, epoch| of_life(&node(name), Life::first(BootEpoch(epoch)));
         let (mut a, mut b) = (Sums::default(), Sums::default());
-        a.replace(&node("x"), 0, life("x", 1));
-        a.replace(&node("y"), 0, life("y", 2));
-        b.replace(&node("y"), 0, life("y", 9));
-        b.replace(&node("z"), 0, life("z", 3));
-        b.replace(&node("x"), 0, life("x", 1));
-        b.replace(&node("y"), life("y", 9), life("y", 2));
+        a.replace(bucket(&node("x")), 0, life("x", 1));
+        a.replace(bucket(&node("y")), 0, life("y", 2));
+        b.replace(bucket(&node("y")), 0, life("y", 9));
+        b.replace(bucket(&node("z")), 0, life("z", 3));
+        b.replace(bucket(&node("x")), 0, life("x", 1));
+        b.replace(bucket(&node("y")), life("y", 9), life("y", 2));
         assert_ne!(a.root(), b.root());
         assert!(Mask::differing(a.buckets(), b.buckets()).holds(&node("z")));
-        b.replace(&node("z"), life("z", 3), 0);
+        b.replace(bucket(&node("z")), life("z", 3), 0);
         assert_eq!((a.root(), a.buckets()), (b.root(), b.buckets()));
         assert_eq!(Mask::differing(a.buckets(), b.buckets()), Mask([0; BUCKETS / 8]));
     }

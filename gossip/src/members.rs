@@ -9,7 +9,7 @@ use starling_model::{BootEpoch, Incarnation, Life, MemberState, NodeName};
 use crate::action::Roots;
 use crate::announced::Announced;
 use crate::anti_entropy::Holding;
-use crate::by_name::ByName;
+use crate::by_name::{ByName, Marks, Slot};
 use crate::digest;
 use crate::rtt::Rtt;
 use crate::suspicion::Suspicion;
@@ -173,13 +173,18 @@ impl Member {
 
     /// A connection reached it there.
     pub(crate) fn observe(&mut self, address: SocketAddr) {
-        let announced = self.announced.alive().is_some_and(|alive| alive.addresses.contains(&address));
+        let announced = self.announced.attributes().is_some_and(|said| said.addresses.contains(&address));
         self.contact_mut().observed = (!announced).then_some(address);
     }
 
     /// Announced addresses, then the observed one.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let mut addresses = self.announced.alive().map(|alive| alive.addresses).unwrap_or_default();
+        self.addresses_of(self.announced.attributes().map(|said| said.addresses))
+    }
+
+    /// The same, for who has read already which addresses it announced.
+    pub(crate) fn addresses_of(&self, announced: Option<Vec<SocketAddr>>) -> Vec<SocketAddr> {
+        let mut addresses = announced.unwrap_or_default();
         if let Some(observed) = self.contact().observed.filter(|observed| !addresses.contains(observed)) {
             addresses.push(observed);
         }
@@ -215,7 +220,7 @@ pub(crate) fn is_present(state: MemberState) -> bool {
     }
 }
 
-/// All other members, by name; states change through [`Members::set_state`], so that counts cost nothing.
+/// All other members; states change through [`Members::set_state`], so that counts cost nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Members {
     table: ByName<Member>,
@@ -273,8 +278,19 @@ impl Members {
         *counter = if more { *counter + 1 } else { *counter - 1 };
     }
 
+    /// All, in an order that is the same in each run.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeName, &Member)> {
         self.table.iter()
+    }
+
+    /// A member, and its place for [`Members::unmarked`].
+    pub(crate) fn place(&self, name: &NodeName) -> Option<(Slot, &Member)> {
+        self.table.place(name)
+    }
+
+    /// All that are not marked.
+    pub(crate) fn unmarked(&self, marks: &Marks) -> impl Iterator<Item = (&NodeName, &Member)> {
+        self.table.unmarked(marks)
     }
 
     /// All others, tombstones included.

@@ -208,14 +208,10 @@ impl View {
         Self { wanted: BTreeSet::new(), stale: false, rings: Rings::new(me, links), rovers: Rovers::default() }
     }
 
-    /// A member came, or went.
-    pub(crate) fn presence(&mut self, name: &NodeName, present: bool) {
-        self.stale = true;
-        if present {
-            self.rings.add(name);
-        } else {
-            self.rings.remove(name);
-        }
+    /// A member came, or went; true when it was or becomes one of those that we want.
+    pub(crate) fn presence(&mut self, name: &NodeName, present: bool) -> bool {
+        let near = if present { self.rings.add(name) } else { self.rings.remove(name) };
+        near || self.wanted.contains(name)
     }
 }
 

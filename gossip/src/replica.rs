@@ -4,11 +4,13 @@
 //! Signed statements wait in one of two places: for a verdict on themselves (under a ticket), or for the credential that
 //! certifies their key (under owner and hash).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use starling_model::{BootEpoch, NodeName};
 
 use crate::action::Ticket;
@@ -96,6 +98,9 @@ impl Credentials {
     }
 }
 
+/// Hash and owner of a credential, in the order that tells them apart soonest.
+pub(crate) type CredentialKey = ([u8; 32], NodeName);
+
 /// How something reached us; decides what it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
@@ -118,32 +123,44 @@ pub(crate) struct Source {
 /// One unverified thing.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Credential { owner: NodeName, hash: [u8; 32], bytes: Bytes },
-    Life { claim: LifeClaim, signed: SignedLife },
-    Record { parts: Box<RecordParts>, bytes: Bytes },
+    Credential {
+        owner: NodeName,
+        hash: [u8; 32],
+        bytes: Bytes,
+    },
+    /// With the hash that names the statement.
+    Life {
+        claim: LifeClaim,
+        signed: SignedLife,
+        proof: u64,
+    },
+    Record {
+        parts: Box<RecordParts>,
+        bytes: Bytes,
+    },
     Document(Box<SignedDocument>),
     Revocation(Box<SignedRevocation>),
 }
 
 impl Item {
     /// Names it, so that a second copy does not wait besides the first.
-    pub(crate) fn id(&self) -> u64 {
+    fn id(&self) -> ItemId {
         match self {
-            Self::Credential { owner, hash, .. } => hash::head(&[b"c", owner.as_str().as_bytes(), hash]),
-            Self::Life { signed, .. } => signed.hash(),
-            Self::Record { bytes, .. } => hash::head(&[b"r", bytes]),
-            Self::Document(document) => document_id(&document.version.hash.0),
-            Self::Revocation(revocation) => hash::head(&[b"v", &revocation.hash]),
+            Self::Credential { owner, hash, .. } => ItemId::Credential(*hash, owner.clone()),
+            Self::Life { proof, .. } => ItemId::Life(*proof),
+            Self::Record { bytes, .. } => ItemId::Record(hash::head(&[b"r", bytes])),
+            Self::Document(document) => ItemId::Document(document.version.hash.0),
+            Self::Revocation(revocation) => ItemId::Revocation(revocation.hash),
         }
     }
 
-    /// Owner and hash of the credential that certifies its key; a credential certifies itself, and operators' keys are
+    /// Hash and owner of the credential that certifies its key; a credential certifies itself, and operators' keys are
     /// in the trust bundle.
-    pub(crate) fn credential(&self) -> Option<(NodeName, [u8; 32])> {
+    pub(crate) fn credential(&self) -> Option<CredentialKey> {
         match self {
             Self::Credential { .. } | Self::Document(_) | Self::Revocation(_) => None,
-            Self::Life { claim, .. } => Some((claim.name().clone(), *claim.credential())),
-            Self::Record { parts, .. } => Some((parts.head.owner.clone(), parts.head.statement)),
+            Self::Life { claim, .. } => Some((*claim.credential(), claim.name().clone())),
+            Self::Record { parts, .. } => Some((parts.head.statement, parts.head.owner.clone())),
         }
     }
 }
@@ -158,9 +175,14 @@ impl Item {
     }
 }
 
-/// Names a document in the room.
-fn document_id(hash: &[u8; 32]) -> u64 {
-    hash::head(&[b"d", hash])
+/// Names what waits; nobody is free to choose a hash.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum ItemId {
+    Credential([u8; 32], NodeName),
+    Life(u64),
+    Record(u64),
+    Document([u8; 32]),
+    Revocation([u8; 32]),
 }
 
 /// What one sender has in the room.
@@ -175,16 +197,20 @@ struct Share {
 pub(crate) struct Waiting {
     pub(crate) item: Item,
     pub(crate) source: Source,
-    id: u64,
+    id: ItemId,
     since: Instant,
 }
+
+/// Items for whose names an empty room keeps memory; what a burst took beyond it is given back.
+const IDS_KEPT: usize = 64;
 
 /// The room.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Room {
-    asked: BTreeMap<Ticket, Waiting>,
-    blocked: BTreeMap<(NodeName, [u8; 32]), Vec<Waiting>>,
-    ids: BTreeSet<u64>,
+    asked: BTreeMap<Ticket, Box<Waiting>>,
+    blocked: BTreeMap<CredentialKey, Vec<Box<Waiting>>>,
+    /// Whoever makes up hashes that collide makes a full room slow by some milliseconds.
+    ids: HashSet<ItemId, FixedState>,
     shares: BTreeMap<NodeName, Share>,
     bytes: usize,
     /// Documents and revocations of our own store.
@@ -193,7 +219,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// Lets one item in, unless it is here already or there is no room. The caller says next where it waits.
-    pub(crate) fn enter(&mut self, item: Item, source: Source, now: Instant) -> Result<Waiting, Drop> {
+    pub(crate) fn enter(&mut self, item: Item, source: Source, now: Instant) -> Result<Box<Waiting>, Drop> {
         let id = item.id();
         if self.ids.contains(&id) {
             return Err(Drop::Duplicate);
@@ -211,35 +237,38 @@ impl Room {
         }
         self.bytes += bytes;
         self.restoring += usize::from(is_restored_word(&item, &source));
-        self.ids.insert(id);
-        Ok(Waiting { item, source, id, since: now })
+        self.ids.insert(id.clone());
+        Ok(Box::new(Waiting { item, source, id, since: now }))
     }
 
     /// It waits for a verdict.
-    pub(crate) fn ask(&mut self, ticket: Ticket, waiting: Waiting) {
+    pub(crate) fn ask(&mut self, ticket: Ticket, waiting: Box<Waiting>) {
         self.asked.insert(ticket, waiting);
     }
 
     /// It waits for a credential.
-    pub(crate) fn block(&mut self, credential: (NodeName, [u8; 32]), waiting: Waiting) {
+    pub(crate) fn block(&mut self, credential: CredentialKey, waiting: Box<Waiting>) {
         self.blocked.entry(credential).or_default().push(waiting);
     }
 
     /// The verdict came: it leaves.
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
+    pub(crate) fn take(&mut self, ticket: Ticket) -> Option<Box<Waiting>> {
         let waiting = self.asked.remove(&ticket)?;
         self.left(&waiting);
         Some(waiting)
     }
 
     /// The credential was judged: what waited for it goes on (it stays in the room) or leaves.
-    pub(crate) fn unblock(&mut self, credential: &(NodeName, [u8; 32])) -> Vec<Waiting> {
+    pub(crate) fn unblock(&mut self, credential: &CredentialKey) -> Vec<Box<Waiting>> {
         self.blocked.remove(credential).unwrap_or_default()
     }
 
     /// Gives the place of an item free.
     pub(crate) fn left(&mut self, waiting: &Waiting) {
         self.ids.remove(&waiting.id);
+        if self.ids.is_empty() && self.ids.capacity() > IDS_KEPT {
+            self.ids = HashSet::default();
+        }
         let bytes = waiting.item.bytes();
         self.bytes -= bytes;
         self.restoring -= usize::from(is_restored_word(&waiting.item, &waiting.source));
@@ -256,7 +285,7 @@ impl Room {
 
     /// What has just been taken keeps its place: it is asked again.
     pub(crate) fn left_and_back(&mut self, waiting: &Waiting) {
-        self.ids.insert(waiting.id);
+        self.ids.insert(waiting.id.clone());
         let bytes = waiting.item.bytes();
         self.bytes += bytes;
         self.restoring += usize::from(is_restored_word(&waiting.item, &waiting.source));
@@ -275,7 +304,7 @@ impl Room {
     /// Drops what waited too long; returns how many.
     pub(crate) fn sweep(&mut self, now: Instant) -> usize {
         let old = |waiting: &Waiting| now.saturating_duration_since(waiting.since) > WAITING_TIME_MAX;
-        let mut gone: Vec<Waiting> = Vec::new();
+        let mut gone: Vec<Box<Waiting>> = Vec::new();
         self.asked.retain(|_, waiting| {
             let keep = !old(waiting);
             if !keep {
@@ -284,29 +313,28 @@ impl Room {
             keep
         });
         self.blocked.retain(|_, queue| {
-            let (late, keep) = std::mem::take(queue).into_iter().partition(old);
+            let (late, keep) = std::mem::take(queue).into_iter().partition(|waiting| old(waiting));
             *queue = keep;
-            gone.extend::<Vec<Waiting>>(late);
+            gone.extend::<Vec<Box<Waiting>>>(late);
             !queue.is_empty()
         });
         gone.iter().for_each(|waiting| self.left(waiting));
         gone.len()
     }
 
-    /// True while something with this id waits.
-    pub(crate) fn holds(&self, id: u64) -> bool {
-        self.ids.contains(&id)
+    /// True while the life with this hash waits.
+    pub(crate) fn holds_life(&self, proof: u64) -> bool {
+        self.ids.contains(&ItemId::Life(proof))
     }
 
     /// True when a credential is on its way to a verdict.
     pub(crate) fn judges(&self, owner: &NodeName, hash: &[u8; 32]) -> bool {
-        let item = hash::head(&[b"c", owner.as_str().as_bytes(), hash]);
-        self.ids.contains(&item)
+        self.ids.contains(&ItemId::Credential(*hash, owner.clone()))
     }
 
     /// True when a document is on its way to a verdict.
     pub(crate) fn judges_document(&self, hash: &[u8; 32]) -> bool {
-        self.ids.contains(&document_id(hash))
+        self.ids.contains(&ItemId::Document(*hash))
     }
 
     /// Documents and revocations of our own store that wait.

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use starling_model::MemberState;
 use starling_model::limits::ADDRESSES_MAX;
 
-use crate::codec::{BoundedVec, Decode, Encode, Text, WireError, decode, encode};
+use crate::codec::{BoundedVec, Decode, Encode, Text, WireError, append, decode, encode};
 use crate::limits::{LIFE_BYTES_MAX, SIGNATURE_BYTES};
 use crate::members::Member;
 use crate::wire::SignedLife;
 
 const SNAPSHOT_BYTES_MAX: usize = 4 << 10;
+/// Most members have less.
+const RESERVE: usize = 384;
 /// Longest text of a socket address.
 const ADDRESS_BYTES_MAX: usize = 64;
 
@@ -56,7 +58,9 @@ pub(crate) fn write_member(member: &Member) -> Result<Bytes, WireError> {
         leave: BoundedVec::new(leave)?,
         observed: Text::new(&observed)?,
     };
-    encode::<SNAPSHOT_BYTES_MAX, _>(&raw).map(Bytes::from)
+    let mut out = Vec::with_capacity(RESERVE);
+    append::<SNAPSHOT_BYTES_MAX, _>(&mut out, &raw)?;
+    Ok(out.into())
 }
 
 /// Reads a member.

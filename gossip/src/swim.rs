@@ -31,7 +31,7 @@ use starling_model::{Life, MemberState, NodeName, RecordKind};
 
 use crate::accusers::Accusers;
 use crate::action::{
-    Action, Alarm, Command, ConnectionChange, Event, ExchangeId, LocalMember, Rejected, Restored, Roots, Seed,
+    Action, Alarm, Change, Command, ConnectionChange, Event, ExchangeId, LocalMember, Rejected, Restored, Roots, Seed,
     Signature, Ticket, Verdict, Wake,
 };
 use crate::announced::Pool;
@@ -145,6 +145,8 @@ pub struct Swim {
     sums: Sums,
     own_summed: u64,
     pool: Option<Pool>,
+    /// There is no store, so nothing is written for it.
+    storeless: bool,
     room: Room,
     quota: Quota,
     /// The same for what comparisons bring.
@@ -233,6 +235,7 @@ impl Swim {
             sums: Sums::default(),
             own_summed: 0,
             pool: None,
+            storeless: false,
             room: Room::default(),
             quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_WRITES_BURST),
             sync_quota: Quota::new(OWNER_WRITES_PER_SECOND, OWNER_SYNCED_BURST),
@@ -451,6 +454,13 @@ impl Swim {
         }
         self.actions.push_back(action);
         self.stats.queue_actions_peak = self.stats.queue_actions_peak.max(self.actions.len());
+    }
+
+    /// Asks the store, if there is one, to keep something.
+    fn persist(&mut self, change: impl FnOnce() -> Change) {
+        if !self.storeless {
+            self.act(Action::Persist(change()));
+        }
     }
 
     fn emit(&mut self, event: Event) {

@@ -27,14 +27,14 @@ use starling_model::{Life, MemberState, MeshId, NodeName, RecordKind, RecordVers
 
 use reader::Reader;
 pub(crate) use signed::{
-    Alive, Glimpse, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record,
+    Alive, Attributes, Glimpse, Leave, LifeClaim, RecordHead, RecordParts, read_credential, read_life, read_record,
 };
 
 use structs::{
     AccusationV1, AckV1, BundleV1, EndV1, ListV1, MemberV1, NonceV1, PingReqV1, RecordV1, RootsV1, SignedV1, WantV1,
     life, member_digest, record_digest, signed_digest, want,
 };
-pub(crate) use write::{DatagramWriter, expected_len, frame, message, padding};
+pub(crate) use write::{DatagramWriter, FrameWriter, expected_len, frame, message, padding};
 
 use crate::action::{OperatorClaim, Roots};
 use crate::bundles::BundleHead;
@@ -100,6 +100,14 @@ impl SignedLife {
     pub(crate) fn hash(&self) -> u64 {
         hash::head(&[&self.body, &self.signature])
     }
+}
+
+/// A signed life with its hash, so that it is hashed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HashedLife {
+    pub(crate) signed: SignedLife,
+    /// [`SignedLife::hash`].
+    pub(crate) proof: u64,
 }
 
 /// A doubt about a member, or the word that it is dead.
@@ -277,8 +285,8 @@ pub(crate) fn read_frame(which: Envelope, mesh: &[u8; 8], bytes: &[u8]) -> Resul
     read_news(which, mesh, bytes, |_| false)
 }
 
-/// Reads a whole frame, but leaves out signed messages that `held` knows to be copies of what was read before. It may
-/// say so of nothing else: what is left out is not checked again.
+/// Reads a whole frame, but leaves out signed messages that `held` knows to be copies of what was read before, and
+/// announcements of such. It may say so of nothing else: what is left out is not checked again.
 pub(crate) fn read_news(
     which: Envelope,
     mesh: &[u8; 8],
@@ -318,6 +326,7 @@ pub(crate) fn read_news(
         let glimpse = match kind {
             kind::LIFE => Glimpse::of_life(payload),
             kind::RECORD => Glimpse::of_record(payload),
+            kind::MEMBERS => Glimpse::of_announcement(payload),
             _ => None,
         };
         if glimpse.is_some_and(|glimpse| held(&glimpse)) {

@@ -377,6 +377,7 @@ impl Sim {
         inbox.extend(host.own.values().map(|record| Input::Command(Command::Put(record.clone()))));
         inbox.push(Input::Command(Command::Join { seeds: host.seeds.clone() }));
         let swim = Swim::new(me, config, seed, instant).sharing(&self.pool);
+        let swim = if self.setup.disks { swim } else { swim.without_store() };
         let mut process = Process::new(swim, (id, host.mesh), host.generation, now);
         process.inbox = inbox;
         host.process = Some(Box::new(process));

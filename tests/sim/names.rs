@@ -1,6 +1,6 @@
 //! The names of a run, numbered, so that what every agent holds about every other fits into flat tables.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use starling_model::{Life, MeshId, NodeName};
 
@@ -13,7 +13,7 @@ pub struct NameId(pub(crate) usize);
 /// All names, and the hosts that bear each: clones and other meshes share them.
 #[derive(Debug, Default)]
 pub struct Names {
-    ids: BTreeMap<NodeName, NameId>,
+    ids: HashMap<NodeName, NameId>,
     hosts: Vec<Vec<HostId>>,
 }
 
@@ -42,9 +42,14 @@ impl Names {
 
     /// All names with their numbers, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeName, NameId)> {
-        self.ids.iter().map(|(name, id)| (name, *id))
+        let mut all: Vec<(&NodeName, NameId)> = self.ids.iter().map(|(name, id)| (name, *id)).collect();
+        all.sort_unstable();
+        all.into_iter()
     }
 }
+
+/// Names for which a table grows at a time.
+const STEP: usize = 256;
 
 /// A value for each name, in a flat table that grows to the greatest number.
 #[derive(Clone, Debug)]
@@ -67,6 +72,8 @@ impl<T> ByName<T> {
 
     pub(crate) fn set(&mut self, id: NameId, value: Option<T>) {
         if self.0.len() <= id.0 {
+            // Every agent has such a table of all others, so none is twice as large as it must be.
+            self.0.reserve_exact((id.0 + 1).next_multiple_of(STEP) - self.0.len());
             self.0.resize_with(id.0 + 1, || None);
         }
         self.0[id.0] = value;

@@ -34,7 +34,11 @@ impl Mixer {
     /// Adds bytes with their length.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
-        let (words, rest) = bytes.as_chunks::<8>();
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        for block in blocks {
+            self.block(block);
+        }
+        let (words, rest) = rest.as_chunks::<8>();
         for word in words {
             self.number(u64::from_le_bytes(*word));
         }
@@ -42,6 +46,14 @@ impl Mixer {
             let mut word = [0; 8];
             word[..rest.len()].copy_from_slice(rest);
             self.number(u64::from_le_bytes(word));
+        }
+    }
+
+    /// One word into each lane; the next number carries each into the others.
+    fn block(&mut self, block: &[u8; 32]) {
+        let (words, _) = block.as_chunks::<8>();
+        for ((lane, word), multiplier) in self.lanes.iter_mut().zip(words).zip(MULTIPLIERS) {
+            *lane = (*lane ^ u64::from_le_bytes(*word)).wrapping_mul(multiplier).rotate_left(29);
         }
     }
 

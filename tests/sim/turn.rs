@@ -24,6 +24,9 @@ use crate::trace::Trace;
 /// A crypto driver that is not slower answers all questions of a turn together.
 const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
+/// Inputs for which an agent keeps room between its turns.
+const INBOX_KEPT: usize = 16;
+
 /// What a driver feeds into its machine.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
@@ -125,7 +128,10 @@ impl Process {
         for input in inbox.drain(..) {
             self.feed(id, input, nanos, instant);
         }
-        self.inbox = inbox;
+        // What a burst took is given back: thousands of agents would keep room for the greatest turn of each.
+        if inbox.capacity() <= INBOX_KEPT {
+            self.inbox = inbox;
+        }
         anomaly.handle_timeout(&mut self.swim, instant);
         while let Some(action) = self.swim.poll_action() {
             trace_action(&mut self.thought.trace, id, nanos, &action);

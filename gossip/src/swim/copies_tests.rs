@@ -30,6 +30,13 @@ fn held_life(swim: &Swim) -> SignedLife {
     swim.members.get(&node("n3")).unwrap().announced().signed()
 }
 
+/// The news that a life of `n3` with this hash exists.
+fn news(swim: &Swim, proof: u64) -> Message {
+    let name = node("n3");
+    let digest = swim.members.get(&name).unwrap().digest(&name);
+    Message::Members(vec![wire::MemberDigest { proof, ..digest }])
+}
+
 fn held_record(swim: &Swim) -> Bytes {
     swim.records.get(&node("n3"), RecordKind::Status, 0).unwrap().bytes.clone()
 }
@@ -50,6 +57,7 @@ fn a_copy_is_a_duplicate_that_is_not_judged_again_and_its_sender_needs_no_tellin
     let swim = swim(&mut mesh);
     let cases = [
         (Message::Life(held_life(swim)), Subject::Life(node("n3"))),
+        (news(swim, held_life(swim).hash()), Subject::Life(node("n3"))),
         (Message::Record(held_record(swim)), Subject::Record(node("n3"), RecordKind::Status, 0)),
     ];
     for (message, subject) in cases {
@@ -112,4 +120,54 @@ fn a_copy_of_a_leave_and_of_our_own_word_count_as_duplicates() {
         assert_eq!(swim.stats().dropped(Drop::Duplicate), before + 1);
         assert_eq!(questions(swim), 0);
     }
+}
+
+/// Of what is not held the sender is asked, however much of the announcement is as we have it.
+#[test]
+fn an_announcement_of_another_life_is_news() {
+    let mut mesh = mesh();
+    let now = mesh.now;
+    let swim = swim(&mut mesh);
+    let Message::Members(mut list) = news(swim, held_life(swim).hash() ^ 1) else { panic!("a list") };
+    list[0].life = list[0].life.next().unwrap();
+    let before = swim.stats().dropped(Drop::Duplicate);
+    swim.handle_datagram(&node("n2"), &datagram(&Message::Members(list)), now).unwrap();
+    swim.handle_timeout(now);
+    assert_eq!(swim.stats().dropped(Drop::Duplicate), before);
+    let asked = std::iter::from_fn(|| swim.poll_action()).any(|action| matches!(action, Action::SendSync { .. }));
+    assert!(asked, "n2 is asked for the life");
+}
+
+/// A machine without a store says and does the same, but for what it would keep.
+#[test]
+fn without_a_store_nothing_is_to_be_kept() {
+    let asks_to_keep = |mesh: &mut Mesh, storeless: bool| {
+        let (now, body) = (mesh.now, held_leave(mesh).to_bytes());
+        let swim = swim(mesh);
+        swim.storeless = storeless;
+        let leave = Message::Life(SignedLife { body, signature: [3; 64] });
+        swim.handle_datagram(&node("n3"), &datagram(&leave), now).unwrap();
+        let (mut kept, mut told) = (0, 0);
+        while let Some(action) = swim.poll_action() {
+            match action {
+                Action::Verify { ticket, .. } => swim.handle_verdict(ticket, crate::action::Verdict::Valid, now),
+                Action::Persist(_) => kept += 1,
+                Action::Emit(_) => told += 1,
+                Action::SendDatagram { .. }
+                | Action::SendSync { .. }
+                | Action::Dial { .. }
+                | Action::Close { .. }
+                | Action::Sign { .. } => {}
+            }
+        }
+        (kept, told)
+    };
+    let (kept, told) = asks_to_keep(&mut mesh(), false);
+    assert!(kept > 0 && told > 0);
+    assert_eq!(asks_to_keep(&mut mesh(), true), (0, told));
+}
+
+fn held_leave(mesh: &mut Mesh) -> Leave {
+    let member = swim(mesh).members.get(&node("n3")).unwrap();
+    Leave { name: node("n3"), life: member.life(), credential: member.announced().credential() }
 }

@@ -9,8 +9,8 @@ use starling_model::{Digest, DocumentKey, NodeName};
 
 use super::{Phase, Swim, Synced};
 use crate::action::{
-    Action, Alarm, Change, DocumentView, DocumentsEvent, Event, OperatorClaim, RevocationView, SignedClaim, SubmitId,
-    Ticket, Verdict, Void,
+    Alarm, Change, DocumentView, DocumentsEvent, Event, OperatorClaim, RevocationView, SignedClaim, SubmitId, Ticket,
+    Verdict, Void,
 };
 use crate::broadcasts::{Class, Subject};
 use crate::documents::{Changes, Documents, SignedDocument, Unfit};
@@ -243,7 +243,7 @@ impl Swim {
             self.word_refused(OperatorClaim::Document, verdict, source, now);
             self.operators.refuse(hash.0, now);
             if source.via == Via::Snapshot {
-                self.act(Action::Persist(Change::ForgetDocument { hash }));
+                self.persist(|| Change::ForgetDocument { hash });
             }
             return;
         }
@@ -275,7 +275,7 @@ impl Swim {
         self.root_moved(before, now);
         if !origin.is_snapshot() {
             let durable = matches!(origin, Origin::Submitted);
-            self.act(Action::Persist(Change::Document { key, hash, bytes, durable }));
+            self.persist(|| Change::Document { key, hash, bytes, durable });
         }
         let live = changes.live;
         self.tell_changes(changes);
@@ -306,7 +306,7 @@ impl Swim {
             self.broadcasts.remove(&Subject::Document(hash.0));
         }
         for hash in changes.forgotten {
-            self.act(Action::Persist(Change::ForgetDocument { hash }));
+            self.persist(|| Change::ForgetDocument { hash });
         }
         if !self.operators.documents.is_settled() {
             return;
@@ -369,7 +369,7 @@ impl Swim {
             self.word_refused(OperatorClaim::Revocation, verdict, source, now);
             self.operators.refuse(hash, now);
             if source.via == Via::Snapshot {
-                self.act(Action::Persist(Change::ForgetRevocation { hash }));
+                self.persist(|| Change::ForgetRevocation { hash });
             }
             return;
         }
@@ -392,11 +392,11 @@ impl Swim {
         let gone = self.operators.trust.insert(revocation)?;
         self.root_moved(before, now);
         if !origin.is_snapshot() {
-            self.act(Action::Persist(Change::Revocation { node: node.clone(), hash, bytes: bytes.clone() }));
+            self.persist(|| Change::Revocation { node: node.clone(), hash, bytes: bytes.clone() });
         }
         for hash in gone {
             self.broadcasts.remove(&Subject::Revocation(hash));
-            self.act(Action::Persist(Change::ForgetRevocation { hash }));
+            self.persist(|| Change::ForgetRevocation { hash });
         }
         self.emit(Event::Revoked(view));
         self.operators.revoked.insert(node.clone(), Ticket(self.next_ticket));

@@ -82,7 +82,7 @@ impl Swim {
                 self.stats.drop(Drop::Duplicate);
             } else if !compare_member(ours, Some(Holding::listed(theirs))).want {
                 self.stats.drop(Drop::Stale);
-            } else if !self.room.holds(theirs.proof) {
+            } else if !self.room.holds_life(theirs.proof) {
                 self.want(Want::Member(theirs.name.clone()), from, now);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use starling_model::NodeName;
+use starling_model::{MemberState, NodeName};
 
 use super::{Phase, Swim};
 use crate::action::{Action, ExchangeId, Reach, Rejected};
@@ -12,7 +12,9 @@ use crate::config::Buddy;
 use crate::limits::{EXCHANGES_MAX, INBOUND_SYNCS_MAX, INBOUND_SYNCS_PER_PEER_MAX, MEMBERS_MAX};
 use crate::replica::{Item, Source, Via};
 use crate::stats::Drop;
-use crate::wire::{self, Envelope, Frame, Glimpse, LifeClaim, Message, RecordDigest, SignedLife, Want, WireError};
+use crate::wire::{
+    self, Envelope, Frame, FrameWriter, Glimpse, LifeClaim, Message, RecordDigest, SignedLife, Want, WireError,
+};
 
 impl Swim {
     pub(super) fn datagram(&mut self, from: &NodeName, payload: &[u8], now: Instant) -> Result<(), Rejected> {
@@ -61,8 +63,8 @@ impl Swim {
         self.opened(frame)
     }
 
-    /// The messages of a datagram, but for signed ones that we hold word for word: most of what peers repeat. Those count
-    /// as duplicates unread.
+    /// The messages of a datagram, but for signed ones that we hold word for word, or the news that there are such: most
+    /// of what peers repeat. Those count as duplicates unread.
     fn open_news(&mut self, from: &NodeName, bytes: &[u8]) -> Result<Vec<Message>, Rejected> {
         self.may_speak(from)?;
         let (mut count, mut subjects) = (0, Vec::new());
@@ -106,6 +108,10 @@ impl Swim {
             Glimpse::Life { owner, signed } => {
                 let (name, member) = self.members.find(owner)?;
                 member.has_said(signed).then_some(name)
+            }
+            Glimpse::Announcement { owner, proof } => {
+                let (name, member) = self.members.find(owner)?;
+                (member.proof == proof && member.state != MemberState::Joining).then_some(name)
             }
             Glimpse::Record { owner, kind, shard, bytes } => {
                 let (name, held) = self.records.find(owner, kind, shard)?;
@@ -270,7 +276,8 @@ impl Swim {
             Ok(claim) => {
                 self.fetches.answered(&Want::Member(claim.name().clone()));
                 let source = Source { from: Some(from.clone()), via };
-                self.offer(Item::Life { claim, signed }, source, now);
+                let proof = signed.hash();
+                self.offer(Item::Life { claim, signed, proof }, source, now);
             }
             Err(_) => self.stats.drop(Drop::Refused),
         }
@@ -329,25 +336,16 @@ impl Swim {
 
     /// Sends messages on a stream, in as many frames as they need.
     pub(super) fn send_sync(&mut self, to: &NodeName, exchange: ExchangeId, messages: &[Message], last: bool) {
-        let mut frames = Vec::new();
-        let (mut batch, mut len) = (Vec::new(), 0);
+        let mut writer = FrameWriter::new(&self.mesh, messages);
         for message in messages {
             self.stats.sent_documents += u64::from(matches!(message, Message::Document(_)));
             // What cannot be encoded breaks our own limits: it is dropped here, not at every peer.
-            let Ok(bytes) = wire::message(message) else {
+            if writer.put(message).is_err() {
                 self.stats.drop(Drop::OwnTooLarge);
-                continue;
-            };
-            if len + bytes.len() > crate::limits::SYNC_FRAME_BYTES_TARGET && !batch.is_empty() {
-                frames.push(wire::frame(Envelope::Sync, &self.mesh, &std::mem::take(&mut batch)));
-                len = 0;
             }
-            len += bytes.len();
-            batch.push(bytes);
         }
-        if !batch.is_empty() {
-            frames.push(wire::frame(Envelope::Sync, &self.mesh, &batch));
-        } else if last && frames.is_empty() {
+        let mut frames = writer.finish();
+        if last && frames.is_empty() {
             frames.push(bytes::Bytes::new());
         }
         let count = frames.len();
@@ -360,7 +358,7 @@ impl Swim {
 
 fn subject(glimpse: &Glimpse<'_>, owner: &NodeName) -> Subject {
     match *glimpse {
-        Glimpse::Life { .. } => Subject::Life(owner.clone()),
+        Glimpse::Life { .. } | Glimpse::Announcement { .. } => Subject::Life(owner.clone()),
         Glimpse::Record { kind, shard, .. } => Subject::Record(owner.clone(), kind, shard),
     }
 }

@@ -128,9 +128,11 @@ impl Swim {
         if self.links.len() <= LINKS_MAX {
             return;
         }
-        let idle = self.links.iter().filter(|(peer, _)| *peer != newest && !self.needs_link(peer));
-        let oldest = idle.min_by_key(|(peer, link)| (link.used, *peer)).map(|(peer, _)| peer.clone());
-        if let Some(peer) = oldest {
+        let mut links: Vec<_> = self.links.iter().map(|(peer, link)| (link.used, peer)).collect();
+        links.sort_unstable();
+        // Whether a link is needed takes longer to find out than the order in which they were.
+        let oldest = links.into_iter().map(|(_, peer)| peer).find(|peer| *peer != newest && !self.needs_link(peer));
+        if let Some(peer) = oldest.cloned() {
             self.close_link(&peer, CloseReason::Evicted, now);
         }
     }
@@ -583,7 +585,7 @@ impl Swim {
         for signed in statements {
             match wire::read_life(&signed.body) {
                 Ok(claim) if claim.name() == name => {
-                    self.offer(Item::Life { claim, signed }, source.clone(), now);
+                    self.offer(Item::Life { proof: signed.hash(), claim, signed }, source.clone(), now);
                 }
                 Ok(_) | Err(_) => self.stats.drop(Drop::BadSnapshot),
             }

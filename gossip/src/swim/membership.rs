@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use starling_model::{Life, MemberState, NodeName};
 
 use super::Swim;
-use crate::action::{Action, Alarm, Change, CloseReason, Event, Step};
+use crate::action::{Alarm, Change, CloseReason, Event, Step};
 use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
 use crate::config::{Eviction, HealthRule};
@@ -20,7 +20,7 @@ use crate::snapshot;
 use crate::stats::Drop;
 use crate::suspicion::Suspicion;
 use crate::timers::Timer;
-use crate::wire::{Accusation, Alive, Leave, Message, SignedLife, Want};
+use crate::wire::{Accusation, Alive, HashedLife, Leave, Message, SignedLife, Want};
 
 /// Two agents under one name change places at most this often.
 const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -30,28 +30,28 @@ const INCONCLUSIVE_MAX: u32 = 1;
 
 impl Swim {
     /// A verified `alive` of another member.
-    pub(super) fn apply_alive(&mut self, alive: &Alive, signed: SignedLife, source: &Source, now: Instant) {
+    pub(super) fn apply_alive(&mut self, alive: &Alive, word: HashedLife, source: &Source, now: Instant) {
         let name = alive.name.clone();
         let Some(member) = self.members.get_mut(&name) else {
             if self.members.len() >= MEMBERS_MAX {
                 self.alarm(Alarm::TableFull, now);
                 return self.stats.drop(Drop::TableFull);
             }
-            return self.admit_member(&name, alive.life, &signed, source, now);
+            return self.admit_member(&name, alive.life, &word, source, now);
         };
         let new = Claim { life: alive.life, state: MemberState::Alive };
-        if new.life == member.life() && member.proof != signed.hash() {
-            return self.forked(&name, alive, signed, source, now);
+        if new.life == member.life() && member.proof != word.proof {
+            return self.forked(&name, alive, word, source, now);
         }
         if !supersedes(new, member.claim()) {
             self.stats.drop(Drop::Stale);
             return self.answer_stale(&name, source);
         }
-        let (proof, announced) = self.hold_life(&signed);
+        let announced = self.hold_life(&word);
         let Some(member) = self.members.get_mut(&name) else { return };
         let (suspicion, before) = (member.take_suspicion(), (member.state, member.life()));
         member.set_life(alive.life);
-        member.announce(proof, announced);
+        member.announce(word.proof, announced);
         if member.contact().leave.is_some() {
             member.contact_mut().leave = None;
         }
@@ -63,9 +63,9 @@ impl Swim {
         self.settle_alive(&name, source, now);
     }
 
-    fn admit_member(&mut self, name: &NodeName, life: Life, signed: &SignedLife, source: &Source, now: Instant) {
-        let (proof, announced) = self.hold_life(signed);
-        let mut member = Member::new(name, life, proof, announced, now);
+    fn admit_member(&mut self, name: &NodeName, life: Life, word: &HashedLife, source: &Source, now: Instant) {
+        let announced = self.hold_life(word);
+        let mut member = Member::new(name, life, word.proof, announced, now);
         let restored = self.restored.remove(name).filter(|_| source.via == Via::Snapshot);
         if let Some((_, Some(address))) = restored {
             member.observe(address);
@@ -98,9 +98,10 @@ impl Swim {
         self.told_dead.remove(name);
         self.calls.remove(name);
         self.isolation.forget(name);
-        let Some(signed) = self.members.get(name).map(|member| member.announced().signed()) else { return };
         self.transition(name, MemberState::Alive, now);
-        if self.retells(name, source) {
+        if self.retells(name, source)
+            && let Some(signed) = self.members.get(name).map(|member| member.announced().signed())
+        {
             let knows = source.from.as_ref();
             let life = Subject::Life(name.clone());
             self.spread(life.clone(), Class::Life, &Message::Life(signed), knows, now);
@@ -114,18 +115,18 @@ impl Swim {
     }
 
     /// One life, two statements: a cloned identity. All nodes choose alike.
-    fn forked(&mut self, name: &NodeName, alive: &Alive, signed: SignedLife, source: &Source, now: Instant) {
+    fn forked(&mut self, name: &NodeName, alive: &Alive, word: HashedLife, source: &Source, now: Instant) {
         let Some(member) = self.members.get_mut(name) else { return };
         let Some(held) = member.announced().alive() else { return };
-        let wins = (alive.credential, alive.tag, signed.hash()) < (held.credential, held.tag, member.proof);
+        let wins = (alive.credential, alive.tag, word.proof) < (held.credential, held.tag, member.proof);
         let switched = member.contact().switched;
         let settled = switched.is_some_and(|at| now.saturating_duration_since(at) < SWITCH_PAUSE);
         let cloned = alive.tag != held.tag;
         if wins && !settled {
             member.contact_mut().switched = Some(now);
-            member.announce(signed.hash(), Announced::new(&signed));
+            member.announce(word.proof, Announced::new(&word.signed));
             let knows = source.from.as_ref();
-            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(signed), knows, now);
+            self.spread(Subject::Life(name.clone()), Class::Life, &Message::Life(word.signed), knows, now);
             self.persist_member(name);
             self.emit_member(name);
         } else {
@@ -163,7 +164,7 @@ impl Swim {
         self.timers.cancel(&Timer::Suspicion(name.clone()));
         self.timers.cancel(&Timer::Verification(name.clone()));
         self.drop_records(&name);
-        self.act(Action::Persist(Change::ForgetOwner(name.clone())));
+        self.persist(|| Change::ForgetOwner(name.clone()));
         self.broadcasts.forget(&name);
         if self.retells(&name, source) {
             let knows = source.from.as_ref();
@@ -461,7 +462,10 @@ impl Swim {
         }
         self.high_water = self.high_water.max(self.members.alive());
         self.sum_owner(name);
-        self.view.presence(name, is_present(to));
+        let near = self.view.presence(name, is_present(to));
+        // Beyond the full view, whoever is no neighbour and has no link changes nothing in it.
+        self.view.stale |=
+            near || self.members.present() <= self.config.full_view_members_max || self.links.is_up(name);
         self.links.state_changed(name);
         self.timers.set_earlier(Timer::Links, now + self.settling());
         self.persist_member(name);
@@ -469,16 +473,19 @@ impl Swim {
     }
 
     fn persist_member(&mut self, name: &NodeName) {
+        if self.storeless {
+            return;
+        }
         let Some(member) = self.members.get(name) else { return };
         match snapshot::write_member(member) {
-            Ok(bytes) => self.act(Action::Persist(Change::Member { name: name.clone(), bytes })),
+            Ok(bytes) => self.persist(|| Change::Member { name: name.clone(), bytes }),
             Err(_) => self.stats.drop(Drop::BadSnapshot),
         }
     }
 
     fn emit_member(&mut self, name: &NodeName) {
         if let Some(view) = self.members.get(name).map(|member| self.view_of(name, member)) {
-            self.emit(Event::Member(view));
+            self.emit(Event::Member(Box::new(view)));
         }
     }
 
@@ -533,7 +540,7 @@ impl Swim {
     fn forget_member(&mut self, name: &NodeName, state: MemberState) {
         let Some(member) = self.members.remove(name) else { return };
         self.links.state_changed(name);
-        self.sums.replace(name, member.summed, 0);
+        self.sums.replace(member.bucket(), member.summed, 0);
         self.drop_records(name);
         self.credentials.forget(name);
         self.broadcasts.forget(name);
@@ -543,14 +550,14 @@ impl Swim {
         self.sync_quota.forget(name);
         self.calls.remove(name);
         self.dials.remove(name);
-        self.act(Action::Persist(Change::ForgetOwner(name.clone())));
+        self.persist(|| Change::ForgetOwner(name.clone()));
         self.emit(Event::MemberForgotten(name.clone()));
-        self.view.presence(name, false);
+        self.view.stale |= self.view.presence(name, false);
         // Who left is not called again; who died may come back where it was.
         if state != MemberState::Left && self.book.len() < ADDRESS_BOOK_MAX {
             let addresses = member.addresses();
             if let Ok(bytes) = snapshot::write_addresses(&addresses) {
-                self.act(Action::Persist(Change::AddressBook { name: name.clone(), bytes }));
+                self.persist(|| Change::AddressBook { name: name.clone(), bytes });
             }
             self.book.insert(name.clone(), addresses);
         }

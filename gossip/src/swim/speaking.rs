@@ -133,7 +133,8 @@ impl Swim {
     }
 
     fn epoch_rose(&mut self) {
-        self.act(Action::Persist(Change::Epoch(self.life.epoch)));
+        let epoch = self.life.epoch;
+        self.persist(|| Change::Epoch(epoch));
         self.own.restart_versions();
         self.own_dirty.extend(self.own.all());
     }

@@ -10,20 +10,20 @@ use super::{Swim, Synced};
 use crate::action::{Action, Alarm, Change, ClaimKind, Event, OperatorClaim, SignedClaim, Ticket, Verdict};
 use crate::announced::Announced;
 use crate::broadcasts::{Class, Subject};
-use crate::digest::{of_life, of_record};
+use crate::digest::{self, of_life, of_record};
 use crate::limits::MEMBERS_MAX;
 use crate::members::Member;
 use crate::payload;
 use crate::replica::{Credential, Item, Source, Via, Waiting};
 use crate::stats::Drop;
-use crate::wire::{LifeClaim, Message, RecordParts, SignedLife};
+use crate::wire::{HashedLife, LifeClaim, Message, RecordParts, SignedLife};
 
 impl Swim {
     /// Takes something unverified, if it could be news, into the waiting room.
     pub(super) fn offer(&mut self, item: Item, source: Source, now: Instant) {
         let admitted = match &item {
             Item::Credential { owner, hash, .. } => self.admit_credential(owner, hash),
-            Item::Life { claim, signed } => self.admit_life(claim, signed, &source),
+            Item::Life { claim, signed, .. } => self.admit_life(claim, signed, &source),
             Item::Record { parts, bytes } => self.admit_record(parts, bytes, &source, now),
             Item::Document(document) => self.admit_document(document, &source, now),
             Item::Revocation(revocation) => self.admit_revocation(revocation, &source, now),
@@ -31,12 +31,12 @@ impl Swim {
         if let Err(why) = admitted {
             return self.stats.drop(why);
         }
-        let lacking = item.credential().filter(|(owner, hash)| self.credentials.get(owner, hash).is_none());
+        let lacking = item.credential().filter(|(hash, owner)| self.credentials.get(owner, hash).is_none());
         let from = source.from.clone();
         let waiting = self.room.enter(item, source, now);
         // Whoever tells it again can be asked as well, should the first stay silent.
         if let (Ok(_) | Err(Drop::Duplicate), Some(key), Some(from)) = (&waiting, &lacking, &from) {
-            let (owner, hash) = key.clone();
+            let (hash, owner) = key.clone();
             self.want_credential(owner, hash, from, now);
         }
         match (waiting, lacking) {
@@ -132,12 +132,12 @@ impl Swim {
         }
     }
 
-    fn ask(&mut self, waiting: Waiting) {
+    fn ask(&mut self, waiting: Box<Waiting>) {
         let claim = match &waiting.item {
             Item::Credential { owner, bytes, .. } => {
                 SignedClaim::Credential { owner: owner.clone(), bytes: bytes.clone() }
             }
-            Item::Life { claim, signed } => {
+            Item::Life { claim, signed, .. } => {
                 let Some(key) = self.credentials.get(claim.name(), claim.credential()) else {
                     return self.dismiss(&waiting, Drop::Refused);
                 };
@@ -191,6 +191,7 @@ impl Swim {
             self.room.left_and_back(&waiting);
             return self.ask(waiting);
         }
+        let waiting = *waiting;
         match (waiting.item, verdict) {
             (Item::Credential { owner, hash, bytes }, Verdict::Credential { .. })
                 if self.predates_revocation(&owner, ticket) =>
@@ -199,9 +200,9 @@ impl Swim {
                 self.offer(Item::Credential { owner, hash, bytes }, waiting.source, now);
             }
             (Item::Credential { owner, hash, bytes }, Verdict::Credential { record_key, epoch }) => {
-                self.act(Action::Persist(Change::Credential { owner: owner.clone(), bytes: bytes.clone() }));
+                self.persist(|| Change::Credential { owner: owner.clone(), bytes: bytes.clone() });
                 self.hold_credential(&owner, Credential { hash, bytes, record_key, epoch });
-                for blocked in self.room.unblock(&(owner, hash)) {
+                for blocked in self.room.unblock(&(hash, owner)) {
                     self.ask(blocked);
                 }
             }
@@ -211,13 +212,15 @@ impl Swim {
                 let last = !self.credentials.knows(&owner) && !self.room.judges_any_of(&owner);
                 if (self.is_revoked(&owner) || (anew && last)) && owner != self.me.name {
                     self.drop_records(&owner);
-                    self.act(Action::Persist(Change::ForgetOwner(owner.clone())));
+                    self.persist(|| Change::ForgetOwner(owner.clone()));
                 }
-                for blocked in self.room.unblock(&(owner, hash)) {
+                for blocked in self.room.unblock(&(hash, owner)) {
                     self.dismiss(&blocked, Drop::Refused);
                 }
             }
-            (Item::Life { claim, signed }, Verdict::Valid) => self.apply_life(claim, signed, &waiting.source, now),
+            (Item::Life { claim, signed, proof }, Verdict::Valid) => {
+                self.apply_life(claim, HashedLife { signed, proof }, &waiting.source, now);
+            }
             (Item::Record { parts, bytes }, Verdict::Valid) => {
                 self.apply_record(&parts, bytes, &waiting.source, now);
             }
@@ -234,7 +237,7 @@ impl Swim {
         }
     }
 
-    fn apply_life(&mut self, claim: LifeClaim, signed: SignedLife, source: &Source, now: Instant) {
+    fn apply_life(&mut self, claim: LifeClaim, word: HashedLife, source: &Source, now: Instant) {
         // The statement must not be older than the life it certifies, nor belong to a life before it.
         let epoch = self.credentials.get(claim.name(), claim.credential()).map(|credential| credential.epoch);
         if epoch.is_none_or(|epoch| epoch > claim.life().epoch) {
@@ -243,8 +246,8 @@ impl Swim {
         match claim {
             LifeClaim::Alive(alive) if alive.name == self.me.name => self.met_ourselves(&alive, now),
             LifeClaim::Leave(leave) if leave.name == self.me.name => self.met_own_leave(&leave, now),
-            LifeClaim::Alive(alive) => self.apply_alive(&alive, signed, source, now),
-            LifeClaim::Leave(leave) => self.apply_leave(&leave, signed, source, now),
+            LifeClaim::Alive(alive) => self.apply_alive(&alive, word, source, now),
+            LifeClaim::Leave(leave) => self.apply_leave(&leave, word.signed, source, now),
         }
     }
 
@@ -295,9 +298,9 @@ impl Swim {
             self.broadcasts.remove(&Subject::Record(head.owner.clone(), head.kind, shard));
         }
         self.sum_owner(&head.owner);
-        let (owner, kind, shard) = (head.owner.clone(), head.kind, head.shard);
-        self.act(Action::Persist(Change::Record { owner: owner.clone(), kind, shard, bytes, own }));
-        self.emit_record(&owner, kind);
+        let (owner, kind, shard) = (&head.owner, head.kind, head.shard);
+        self.persist(|| Change::Record { owner: owner.clone(), kind, shard, bytes, own });
+        self.emit_record(owner, kind);
     }
 
     fn emit_record(&mut self, owner: &NodeName, kind: RecordKind) {
@@ -322,21 +325,20 @@ impl Swim {
         };
         let records = self.records.of(name).map(|(kind, shard, held)| of_record(name, kind, shard, held.version));
         let all = life.map_or(0, |life| records.fold(of_life(name, life), u64::wrapping_add));
-        let summed = match self.members.get_mut(name) {
-            Some(member) => &mut member.summed,
-            None if *name == self.me.name => &mut self.own_summed,
+        let (bucket, summed) = match self.members.get_mut(name) {
+            Some(member) => (member.bucket(), &mut member.summed),
+            None if *name == self.me.name => (digest::bucket(name), &mut self.own_summed),
             None => return,
         };
         let before = std::mem::replace(summed, all);
-        self.sums.replace(name, before, all);
+        self.sums.replace(bucket, before, all);
     }
 
     /// Takes a verified life into memory, shared if we share.
-    pub(super) fn hold_life(&self, signed: &SignedLife) -> (u64, Announced) {
-        let (proof, announced) = (signed.hash(), Announced::new(signed));
+    pub(super) fn hold_life(&self, word: &HashedLife) -> Announced {
         match &self.pool {
-            Some(pool) => (proof, pool.life(proof, announced)),
-            None => (proof, announced),
+            Some(pool) => pool.life(word.proof, &word.signed),
+            None => Announced::new(&word.signed),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Comparisons on streams: with each new peer once, then at intervals, and when an ack shows another root.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
@@ -8,10 +9,12 @@ use starling_model::{MemberState, NodeName, RecordKind};
 use super::{Phase, Swim, Synced};
 use crate::action::ExchangeId;
 use crate::anti_entropy::{Exchange, Holding, Listing, Purpose, compare_member};
+use crate::by_name::Marks;
 use crate::digest::Mask;
 use crate::limits::{
     BUCKETS, DIGEST_ITEMS_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX, OUTBOUND_SYNCS_MAX, PLAIN_DIGEST_MAX, WANT_ITEMS_MAX,
 };
+use crate::members::{Member, is_present};
 use crate::records;
 use crate::stats::Drop;
 use crate::timers::Timer;
@@ -298,23 +301,26 @@ impl Swim {
             }
         };
         let me = &self.me.name;
-        if mask.holds(me) {
-            let own = self.own_digest();
-            compare(me, own.as_ref().map(Holding::listed), listing.members.get(me));
-        }
-        // Both are in the order of names.
-        let mut listed = listing.members.iter().filter(|(name, _)| *name != me).peekable();
-        for (name, member) in self.members.iter().filter(|(_, member)| mask.has(member.bucket())) {
-            while let Some((other, theirs)) = listed.next_if(|(other, _)| *other < name) {
-                if mask.holds(other) {
-                    compare(other, None, Some(theirs));
+        let holding = |member: &Member| Some(member.holding()).filter(|ours| ours.claim.state != MemberState::Joining);
+        let (mut seen, mut own) = (Marks::default(), None);
+        for theirs in &listing.members {
+            match self.members.place(&theirs.name) {
+                Some((place, member)) => {
+                    seen.mark(place);
+                    if mask.has(member.bucket()) {
+                        compare(&theirs.name, holding(member), Some(theirs));
+                    }
                 }
+                None if theirs.name == *me => own = Some(theirs),
+                None if mask.holds(&theirs.name) => compare(&theirs.name, None, Some(theirs)),
+                None => {}
             }
-            let theirs = listed.next_if(|(other, _)| *other == name).map(|(_, theirs)| theirs);
-            compare(name, Some(member.holding()).filter(|ours| ours.claim.state != MemberState::Joining), theirs);
         }
-        for (name, theirs) in listed.filter(|(name, _)| mask.holds(name)) {
-            compare(name, None, Some(theirs));
+        if mask.holds(me) {
+            compare(me, self.own_digest().as_ref().map(Holding::listed), own);
+        }
+        for (name, member) in self.members.unmarked(&seen).filter(|(_, member)| mask.has(member.bucket())) {
+            compare(name, holding(member), None);
         }
         for (owner, kind, shard, held) in self.records.iter().filter(|(owner, ..)| mask.holds(owner)) {
             match listing.records.get(&(owner.clone(), kind, shard)) {
@@ -328,10 +334,14 @@ impl Swim {
                 }
             }
         }
+        let owners: BTreeSet<&NodeName> = listing.records.keys().map(|(owner, ..)| owner).collect();
+        let states = listing.members.iter().filter(|theirs| owners.contains(&theirs.name));
+        let listed_states: BTreeMap<&NodeName, MemberState> =
+            states.map(|theirs| (&theirs.name, theirs.state)).collect();
         for (owner, kind, shard) in listing.records.keys() {
             let held = self.records.get(owner, *kind, *shard).is_some();
             let gone = self.members.get(owner).is_some_and(|member| member.state == MemberState::Left);
-            let stone = listing.members.get(owner).is_none_or(|theirs| !crate::members::is_present(theirs.state));
+            let stone = listed_states.get(owner).is_none_or(|state| !is_present(*state));
             let ours = *owner == self.me.name;
             if !held && !gone && (!stone || ours) && mask.holds(owner) {
                 wants.push(Want::Record(owner.clone(), *kind, *shard));

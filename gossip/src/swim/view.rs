@@ -18,7 +18,14 @@ impl Swim {
         self
     }
 
-    /// State and life of all other members, by name: the part of [`Swim::members`] that costs nothing.
+    /// This machine has no store: it never asks to keep anything, and writes nothing down for that.
+    #[must_use]
+    pub fn without_store(mut self) -> Self {
+        self.storeless = true;
+        self
+    }
+
+    /// State and life of all other members: the part of [`Swim::members`] that costs nothing.
     pub fn standings(&self) -> impl Iterator<Item = (&NodeName, MemberState, Life)> + '_ {
         self.members.iter().map(|(name, member)| (name, member.state, member.life()))
     }
@@ -33,7 +40,7 @@ impl Swim {
         (state, self.life)
     }
 
-    /// All other members, tombstones included, and connected peers that have not proved their life yet; by name.
+    /// All other members, tombstones included, and connected peers that have not proved their life yet; in no order.
     pub fn members(&self) -> impl Iterator<Item = MemberView> + '_ {
         let joining = self.links.iter().filter(|(name, _)| self.members.get(name).is_none());
         let joining = joining.map(|(name, link)| MemberView {
@@ -91,13 +98,17 @@ impl Swim {
 
     pub(super) fn view_of(&self, name: &NodeName, member: &Member) -> MemberView {
         let contact = member.contact();
-        let alive = member.announced().alive();
-        let (release, region, protocol) = alive.map(|one| (one.release, one.region, one.protocol)).unwrap_or_default();
+        let said = member.announced().attributes();
+        let (release, region, protocol) = said
+            .as_ref()
+            .map(|said| (said.release.to_owned(), said.region.to_owned(), said.protocol))
+            .unwrap_or_default();
+        let addresses = member.addresses_of(said.map(|said| said.addresses));
         MemberView {
             name: name.clone(),
             state: member.state,
             life: member.life(),
-            addresses: member.addresses(),
+            addresses,
             // Before the first probe the transport's own figure has to do.
             rtt: contact.rtt.smoothed().or_else(|| self.links.get(name).and_then(|link| link.rtt)),
             jitter: contact.rtt.variation(),

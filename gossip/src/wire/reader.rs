@@ -54,12 +54,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Printable text: control characters never reach a log or a table.
-    pub(super) fn text(&mut self) -> Result<String, WireError> {
+    pub(super) fn text(&mut self) -> Result<&'a str, WireError> {
         let text = self.str(TEXT_BYTES_MAX, "text")?;
         if text.chars().any(char::is_control) {
             return Err(WireError::BadField("text"));
         }
-        Ok(text.to_owned())
+        Ok(text)
     }
 
     pub(super) fn address(&mut self) -> Result<SocketAddr, WireError> {

@@ -9,7 +9,7 @@ use starling_model::limits::{ADDRESSES_MAX, NAME_BYTES_MAX};
 use starling_model::{BootEpoch, Life, NodeName, RecordKind, RecordVersion};
 
 use super::reader::{Reader, put_name, put_text};
-use super::structs::life;
+use super::structs::{LISTED_STATES, life};
 use crate::codec::WireError;
 use crate::limits::{LIFE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_PAYLOAD_BYTES_MAX, SIGNATURE_BYTES};
 
@@ -120,6 +120,47 @@ fn life_head(form: u8, name: &NodeName, life: Life, credential: &[u8; 32]) -> Ve
     out
 }
 
+/// What an `alive` tells of its node beside its life, read where it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attributes<'a> {
+    pub(crate) protocol: (u16, u16),
+    pub(crate) features: u64,
+    pub(crate) region: &'a str,
+    pub(crate) release: &'a str,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl<'a> Attributes<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let protocol = (reader.u16()?, reader.u16()?);
+        let features = reader.u64()?;
+        let (region, release) = (reader.text()?, reader.text()?);
+        let count = usize::from(reader.u8()?);
+        if count > ADDRESSES_MAX {
+            return Err(WireError::BadField("addresses"));
+        }
+        let mut addresses = Vec::with_capacity(count);
+        for _ in 0..count {
+            addresses.push(reader.address()?);
+        }
+        Ok(Self { protocol, features, region, release, addresses })
+    }
+
+    /// Of the signed bytes of an `alive` that was read whole before.
+    pub(crate) fn of(body: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader(body);
+        if reader.u8()? != FORM_ALIVE {
+            return Err(WireError::BadField("form"));
+        }
+        let _schema = reader.u8()?;
+        let name = usize::from(reader.u8()?);
+        reader.take(name)?;
+        // Life, credential, tag.
+        reader.take(8 + 4 + 32 + 8)?;
+        Self::read(&mut reader)
+    }
+}
+
 /// Reads the signed bytes of an `alive` or `leave`.
 pub(crate) fn read_life(body: &[u8]) -> Result<LifeClaim, WireError> {
     if body.len() > LIFE_BYTES_MAX {
@@ -135,17 +176,8 @@ pub(crate) fn read_life(body: &[u8]) -> Result<LifeClaim, WireError> {
     let claim = match form {
         FORM_ALIVE => {
             let tag = reader.u64()?;
-            let protocol = (reader.u16()?, reader.u16()?);
-            let features = reader.u64()?;
-            let (region, release) = (reader.text()?, reader.text()?);
-            let count = usize::from(reader.u8()?);
-            if count > ADDRESSES_MAX {
-                return Err(WireError::BadField("addresses"));
-            }
-            let mut addresses = Vec::with_capacity(count);
-            for _ in 0..count {
-                addresses.push(reader.address()?);
-            }
+            let Attributes { protocol, features, region, release, addresses } = Attributes::read(&mut reader)?;
+            let (region, release) = (region.to_owned(), release.to_owned());
             LifeClaim::Alive(Alive { name, life, credential, tag, protocol, features, region, release, addresses })
         }
         FORM_LEAVE => LifeClaim::Leave(Leave { name, life, credential }),
@@ -167,6 +199,12 @@ pub(crate) enum Glimpse<'a> {
         /// Signature and body, as they lie in a message.
         signed: &'a [u8],
     },
+    /// The news that a life exists, alone in its message.
+    Announcement {
+        owner: &'a str,
+        /// Hash of the life.
+        proof: u64,
+    },
     /// One shard of a record.
     Record {
         owner: &'a str,
@@ -186,6 +224,24 @@ impl<'a> Glimpse<'a> {
         reader.take(2).ok()?;
         let owner = reader.str(NAME_BYTES_MAX, "name").ok()?;
         Some(Self::Life { owner, signed })
+    }
+
+    /// Of the payload of a message with digests of members, if it has one.
+    #[inline]
+    pub(super) fn of_announcement(bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.u32().ok()? != 1 {
+            return None;
+        }
+        let owner = reader.str(NAME_BYTES_MAX, "name").ok()?;
+        reader.take(8 + 4).ok()?;
+        if !LISTED_STATES.contains(&reader.u8().ok()?) {
+            return None;
+        }
+        let proof = reader.u64().ok()?;
+        reader.take(8).ok()?;
+        reader.end().ok()?;
+        Some(Self::Announcement { owner, proof })
     }
 
     /// Of the payload of a record message.

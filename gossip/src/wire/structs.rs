@@ -83,6 +83,9 @@ pub(super) fn life(epoch: u64, incarnation: u32) -> Life {
     Life { epoch: BootEpoch(epoch), incarnation: Incarnation(incarnation) }
 }
 
+/// The bytes of all states that travel.
+pub(super) const LISTED_STATES: std::ops::RangeInclusive<u8> = 1..=4;
+
 /// The byte of a state in digests and accusations. `Joining` never travels.
 pub(super) fn state_byte(state: MemberState) -> u8 {
     match state {

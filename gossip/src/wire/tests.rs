@@ -344,3 +344,55 @@ fn a_frame_of_many_small_messages_is_refused() {
     assert!(matches!(read(MESSAGES_MAX), Ok(Frame::Ours(..))));
     assert_eq!(read(MESSAGES_MAX + 1), Err(WireError::TooLong));
 }
+
+/// Messages keep their order; no frame is larger than it must be, and what cannot be sent is left out.
+#[test]
+fn messages_fill_frames_up_to_the_target() {
+    let message = |len: usize| Message::Record(vec![7; len].into());
+    let check = |lens: &[usize], frames: &[&[usize]]| {
+        let messages: Vec<Message> = lens.iter().copied().map(message).collect();
+        let mut writer = FrameWriter::new(&MESH, &messages);
+        for (message, len) in messages.iter().zip(lens) {
+            assert_eq!(writer.put(message).is_err(), *len > RECORD_BYTES_MAX, "{len}");
+        }
+        let read: Vec<Frame> =
+            writer.finish().iter().map(|bytes| read_frame(Envelope::Sync, &MESH, bytes).unwrap()).collect();
+        let want: Vec<Frame> =
+            frames.iter().map(|lens| Frame::Ours(lens.iter().copied().map(message).collect(), 0)).collect();
+        assert_eq!(read, want, "{lens:?}");
+    };
+    let most = 8_000;
+    let six = crate::limits::SYNC_FRAME_BYTES_TARGET - 6 * (most + MESSAGE_HEADER_BYTES) - MESSAGE_HEADER_BYTES;
+    check(&[], &[]);
+    check(&[10, RECORD_BYTES_MAX + 1, 20], &[&[10, 20]]);
+    check(&[RECORD_BYTES_MAX + 1], &[]);
+    check(&[most; 13], &[&[most; 6], &[most; 6], &[most]]);
+    check(&[most, most, most, most, most, most, six], &[&[most, most, most, most, most, most, six]]);
+    check(&[most, most, most, most, most, most, six + 1], &[&[most; 6], &[six + 1]]);
+}
+
+/// Only what its reader would take, and only one digest alone.
+#[test]
+fn an_announcement_is_known_at_first_sight() {
+    let digest =
+        MemberDigest { name: node("vm-3"), life: sample_life(), state: MemberState::Alive, proof: 4, credential: 5 };
+    let payload = |list: Vec<MemberDigest>| message(&Message::Members(list)).unwrap().slice(MESSAGE_HEADER_BYTES..);
+    let one = payload(vec![digest.clone()]);
+    assert_eq!(Glimpse::of_announcement(&one), Some(Glimpse::Announcement { owner: "vm-3", proof: 4 }));
+    assert_eq!(
+        message(&Message::Members(vec![digest.clone()])).unwrap().len(),
+        expected_len(&Message::Members(vec![digest.clone()]))
+    );
+    assert_eq!(Glimpse::of_announcement(&payload(vec![digest.clone(), digest])), None);
+    (0..one.len()).for_each(|end| assert_eq!(Glimpse::of_announcement(&one[..end]), None));
+    let longer = [&one[..], &[0]].concat();
+    assert_eq!(Glimpse::of_announcement(&longer), None);
+    let state_at = 4 + 1 + 4 + 8 + 4;
+    for (state, known) in [(0, false), (1, true), (4, true), (5, false)] {
+        let mut other = one.to_vec();
+        other[state_at] = state;
+        assert_eq!(Glimpse::of_announcement(&other).is_some(), known, "{state}");
+        let frame = frame(Envelope::Datagram, &MESH, &[[&[18, one.len() as u8, 0][..], &other].concat().into()]);
+        assert_eq!(read_frame(Envelope::Datagram, &MESH, &frame).is_ok(), known, "{state}");
+    }
+}

@@ -9,14 +9,19 @@ use super::structs::{
     raw_member, raw_record, raw_signed, raw_want, state_byte,
 };
 use super::{ENVELOPE_BYTES, Envelope, MAGIC, MESSAGE_HEADER_BYTES, Message, STRUCT_BYTES_MAX, WIDE, WireError, kind};
-use crate::codec::{Decode, Encode, Name, encode_into};
+use crate::codec::{Decode, Encode, Name, append};
 use crate::limits::{
     BUCKETS, CREDENTIAL_BYTES_MAX, DIGEST_ITEMS_MAX, DOCUMENT_BYTES_MAX, LIFE_BYTES_MAX, RECORD_BYTES_MAX,
-    REVOCATION_BYTES_MAX, SIGNATURE_BYTES, UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX, WANT_ITEMS_MAX,
+    REVOCATION_BYTES_MAX, SIGNATURE_BYTES, SYNC_FRAME_BYTES_TARGET, UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX,
+    WANT_ITEMS_MAX,
 };
 
 /// Bytes for which room is made at once where a message's length is not known before.
 const RESERVE: usize = 64;
+/// Bytes of a list before its first entry.
+const LIST_BYTES: usize = 4;
+/// Bytes of a member's digest without its name: the name's length, life, state, proof, credential.
+pub(super) const MEMBER_FIXED_BYTES: usize = 1 + 8 + 4 + 1 + 8 + 8;
 
 /// One encoded message: header and payload, ready to be packed.
 ///
@@ -35,6 +40,9 @@ pub(crate) fn expected_len(message: &Message) -> usize {
         Message::Record(bytes) | Message::Revocation(bytes) | Message::WantUpdates(bytes) => bytes.len(),
         Message::Document(bytes) | Message::Updates(bytes) => bytes.len().saturating_add(2),
         Message::Credential { owner, bytes } => bytes.len().saturating_add(1).saturating_add(owner.as_str().len()),
+        Message::Members(list) => list.iter().fold(LIST_BYTES, |sum, digest| {
+            sum.saturating_add(digest.name.as_str().len()).saturating_add(MEMBER_FIXED_BYTES)
+        }),
         Message::Ping { .. }
         | Message::Ack { .. }
         | Message::PingReq { .. }
@@ -48,7 +56,6 @@ pub(crate) fn expected_len(message: &Message) -> usize {
         | Message::WantHashes(_)
         | Message::SyncOpen { .. }
         | Message::Buckets(_)
-        | Message::Members(_)
         | Message::Records(_)
         | Message::DigestEnd { .. }
         | Message::Want(_)
@@ -191,7 +198,7 @@ fn bounded(out: &mut Vec<u8>, bytes: &[u8], max: usize) -> Result<(), WireError>
 }
 
 fn fixed<T: Encode + Decode<()>>(out: &mut Vec<u8>, value: &T) -> Result<(), WireError> {
-    encode_into::<STRUCT_BYTES_MAX, T>(out, value)
+    append::<STRUCT_BYTES_MAX, T>(out, value)
 }
 
 /// A filling of `bytes` in all; nothing where a message's header does not fit.
@@ -212,6 +219,59 @@ pub(crate) fn frame(which: Envelope, mesh: &[u8; 8], messages: &[Bytes]) -> Byte
     messages.iter().for_each(|message| out.extend_from_slice(message));
     end(&mut out);
     out.into()
+}
+
+/// Writes messages one behind the other into as many sync frames as they need.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    mesh: [u8; 8],
+    out: Vec<u8>,
+    done: Vec<Bytes>,
+}
+
+impl FrameWriter {
+    /// With room for what these messages need, at most one frame.
+    pub(crate) fn new(mesh: &[u8; 8], messages: &[Message]) -> Self {
+        let len = messages.iter().map(expected_len).fold(0_usize, usize::saturating_add);
+        let room = len.min(SYNC_FRAME_BYTES_TARGET).saturating_add(ENVELOPE_BYTES);
+        let mut out = Vec::with_capacity(room);
+        begin(&mut out, Envelope::Sync, mesh);
+        Self { mesh: *mesh, out, done: Vec::new() }
+    }
+
+    /// Puts a message in; what was put in before it makes a frame of its own if both together are too large.
+    ///
+    /// # Errors
+    /// It breaks a limit of its reader; it is left out.
+    pub(crate) fn put(&mut self, message: &Message) -> Result<(), WireError> {
+        let start = self.out.len();
+        put(&mut self.out, message)?;
+        if start > ENVELOPE_BYTES && self.out.len() > SYNC_FRAME_BYTES_TARGET.saturating_add(ENVELOPE_BYTES) {
+            let last = self.out.get(start..).unwrap_or_default();
+            let room = SYNC_FRAME_BYTES_TARGET.max(last.len()).saturating_add(ENVELOPE_BYTES);
+            let mut next = Vec::with_capacity(room);
+            begin(&mut next, Envelope::Sync, &self.mesh);
+            next.extend_from_slice(last);
+            self.out.truncate(start);
+            self.close(next);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, next: Vec<u8>) {
+        end(&mut self.out);
+        // A frame may wait for its turn on the stream: without memory that it does not need.
+        self.out.shrink_to_fit();
+        self.done.push(std::mem::replace(&mut self.out, next).into());
+    }
+
+    /// The frames; none without messages.
+    pub(crate) fn finish(mut self) -> Vec<Bytes> {
+        if self.out.len() > ENVELOPE_BYTES {
+            self.close(Vec::new());
+        }
+        self.done
+    }
 }
 
 /// Where an envelope tells its length.
