@@ -74,6 +74,10 @@ pub const H2_STREAM_WINDOW: u32 = 64 * 1024;
 pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const _: () = assert!(H2_STREAM_WINDOW <= H2_CONNECTION_WINDOW);
 
+/// The same on a connection that requests of many callers share: so many that streams nobody reads leave room for all
+/// others.
+pub const H2_HOP_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_HOP_STREAMS_MAX;
+
 /// Bytes written to an HTTP/2 stream that may wait for its other end.
 pub const H2_SEND_BUFFER_BYTES: usize = H2_STREAM_WINDOW as usize;
 

@@ -35,8 +35,8 @@ use crate::http::outbound::{self, Entrance};
 use crate::l4::Tunnelled;
 use crate::limits::{
     H2_CANCELS_MAX, H2_CANCELS_PERIOD, H2_CONNECTION_WINDOW, H2_ERROR_RESETS_MAX, H2_HEADER_LIST_BYTES_MAX,
-    H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX, H2_SEND_BUFFER_BYTES, H2_STREAM_WINDOW,
-    H2_STREAMS_MAX, IDLE_TIMEOUT,
+    H2_HOP_CONNECTION_WINDOW, H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX,
+    H2_SEND_BUFFER_BYTES, H2_STREAM_WINDOW, H2_STREAMS_MAX, IDLE_TIMEOUT,
 };
 use crate::worker::Phase;
 
@@ -64,7 +64,7 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(crate) fn new() -> Self {
-        let server = |streams: u32, resets: usize| {
+        let server = |streams: u32, resets: usize, window: u32| {
             let mut server = Server::new(OnThread);
             server
                 .max_concurrent_streams(streams)
@@ -72,7 +72,7 @@ impl Http2 {
                 .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
                 .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
                 .initial_stream_window_size(H2_STREAM_WINDOW)
-                .initial_connection_window_size(H2_CONNECTION_WINDOW)
+                .initial_connection_window_size(window)
                 .max_send_buf_size(H2_SEND_BUFFER_BYTES)
                 .auto_date_header(false);
             server
@@ -82,11 +82,11 @@ impl Http2 {
             .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .initial_connection_window_size(H2_HOP_CONNECTION_WINDOW)
             .max_send_buf_size(H2_SEND_BUFFER_BYTES);
         Self {
-            of_applications: server(H2_STREAMS_MAX, H2_PENDING_RESETS_MAX),
-            of_peers: server(H2_HOP_STREAMS_MAX, H2_HOP_PENDING_RESETS_MAX),
+            of_applications: server(H2_STREAMS_MAX, H2_PENDING_RESETS_MAX, H2_CONNECTION_WINDOW),
+            of_peers: server(H2_HOP_STREAMS_MAX, H2_HOP_PENDING_RESETS_MAX, H2_HOP_CONNECTION_WINDOW),
             upstream,
         }
     }

@@ -293,6 +293,25 @@ async fn a_reader_that_waits_holds_its_writer_back() {
     eventually("the call ends", || mesh.node("vm-2").plane.as_ref().unwrap().inbound_under_way() == 0).await;
 }
 
+/// The window of a connection between agents is for all of its calls: those that nobody reads must not use it up.
+#[tokio::test]
+async fn readers_that_wait_hold_nobody_else_back() {
+    let (mesh, _one) = mesh().await;
+    let mut floods = Vec::new();
+    for _ in 0..40 {
+        let mut client = client(mesh.node("vm-1").http).await;
+        let flood = client.server_streaming(Request::new(Vec::new()), "/shop.Orders/Flood".parse().unwrap(), Raw).await;
+        floods.push(flood.unwrap().into_inner());
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = client(mesh.node("vm-1").http).await;
+    for _ in 0..5 {
+        let called = unary(&mut other, "/shop.Orders/Get", "a");
+        let answer = tokio::time::timeout(Duration::from_secs(5), called).await.expect("an answer in time");
+        assert_eq!(answer.unwrap(), "one:a");
+    }
+}
+
 #[tokio::test]
 async fn a_grpc_route_sends_methods_where_it_says() {
     let (one, two) = (server("one").await, server("two").await);
