@@ -206,6 +206,10 @@ const IDS_KEPT: usize = 64;
 
 /// The room.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "what waits moves between the two maps as one pointer, instead of some hundred bytes"
+)]
 pub(crate) struct Room {
     asked: BTreeMap<Ticket, Box<Waiting>>,
     blocked: BTreeMap<CredentialKey, Vec<Box<Waiting>>>,
@@ -259,6 +263,7 @@ impl Room {
     }
 
     /// The credential was judged: what waited for it goes on (it stays in the room) or leaves.
+    #[expect(clippy::vec_box, reason = "as it was kept")]
     pub(crate) fn unblock(&mut self, credential: &CredentialKey) -> Vec<Box<Waiting>> {
         self.blocked.remove(credential).unwrap_or_default()
     }
