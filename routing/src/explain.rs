@@ -198,7 +198,9 @@ impl Explanation {
     pub(crate) fn endpoints(&mut self, field: Field<'_>, part: Part, picked: Option<u32>) {
         let Field { service, pool, now, loads } = field;
         let shares = pool_shares(field);
-        let candidate = |endpoint: &Endpoint, share: f64| {
+        let candidate = |(position, endpoint): (Option<u32>, &Endpoint)| {
+            // Looked for among thousands, but only for those that are listed.
+            let share = shares.iter().find(|(at, _)| Some(*at) == position).map_or(0.0, |(_, share)| *share);
             let load = loads(endpoint.index);
             let condition = condition(endpoint, &load, now);
             let (id, service) = (endpoint.id.clone(), endpoint.service.clone());
@@ -212,13 +214,11 @@ impl Explanation {
                 load,
             }
         };
-        let admitted = pool.positions().filter_map(|position| {
-            let share = shares.iter().find(|(at, _)| *at == position).map_or(0.0, |(_, share)| *share);
-            service.endpoints.get(position as usize).map(|endpoint| (endpoint, share))
-        });
+        let admitted = pool.positions().map(|position| (Some(position), service.endpoints.get(position as usize)));
+        let admitted = admitted.filter_map(|(position, endpoint)| Some((position, endpoint?)));
         let left_out = service.endpoints.iter().filter(|one| !one.admissible() && service.is_of(one, part));
-        let mut all = admitted.chain(left_out.map(|endpoint| (endpoint, 0.0)));
-        let candidates = all.by_ref().take(EXPLAINED_MAX).map(|(endpoint, share)| candidate(endpoint, share)).collect();
+        let mut all = admitted.chain(left_out.map(|endpoint| (None, endpoint)));
+        let candidates = all.by_ref().take(EXPLAINED_MAX).map(candidate).collect();
         let port = part.port.and_then(|at| service.ports.get(usize::from(at))).map(|port| port.name.clone());
         let subset = part.subset.and_then(|at| service.subsets().get(usize::from(at)));
         self.endpoints = Some(EndpointStep {

@@ -11,6 +11,7 @@ use crate::explain::Explanation;
 use crate::matching::Miss;
 use crate::rules::Side;
 use crate::snapshot::Frozen;
+use crate::table::Part;
 use crate::*;
 
 /// Sets of documents and records; each is asked [`ASKS`] times.
@@ -359,6 +360,7 @@ fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_
         let json = serde_json::to_vec(&snapshot).unwrap();
         let frozen = Snapshot::read(&json).unwrap().freeze(now).unwrap();
         assert_eq!(frozen.table.digest(), table.digest());
+        pools_hold_whom_they_should(&table);
         for _ in 0..ASKS {
             let (ask, draw) = (an_ask(&mut dice), dice.next());
             let context = || format!("seed={seed} draw={draw} {ask:?}\n{yaml}");
@@ -392,6 +394,22 @@ fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_
     }
 }
 
+/// A pool is of those that may be picked among those that are of its part, told by the two places that know.
+fn pools_hold_whom_they_should(table: &RouteTable) {
+    let places = |len: usize| [None].into_iter().chain((0..u16::try_from(len).unwrap()).map(Some));
+    for service in table.services() {
+        for part in places(service.ports.len())
+            .flat_map(|port| places(service.subsets().len()).map(move |subset| Part { port, subset }))
+        {
+            let pooled: Vec<u32> = service.pool(part).unwrap().positions().collect();
+            let fit =
+                service.endpoints.iter().enumerate().filter(|(_, one)| one.admissible() && service.is_of(one, part));
+            let fit: Vec<u32> = fit.map(|(at, _)| u32::try_from(at).unwrap()).collect();
+            assert_eq!(pooled, fit, "{} {part:?}", service.key);
+        }
+    }
+}
+
 fn shares(outcome: &Outcome) -> Vec<(String, f64)> {
     let candidates = outcome.endpoints.iter().flat_map(|step| &step.candidates);
     candidates.map(|one| (one.id.to_string(), one.share)).collect()
@@ -422,4 +440,20 @@ fn endpoints_that_cannot_be_picked_are_told_with_their_share_of_nothing() {
     let (decision, explanation) = Ask::new("orders", "GET /").explain(&world.table(), 1);
     assert!(matches!(decision, Decision::Refuse { why: Refusal::NoEndpoint, .. }));
     assert_eq!(explanation.outcomes[0].endpoints.as_ref().unwrap().candidates.len(), 2, "why there is none");
+}
+
+/// Whoever asks, any local user may be, waits for no square of the endpoints.
+#[test]
+fn a_service_of_very_many_endpoints_is_explained_at_once() {
+    let mut world = World::new("");
+    for host in 0..100 {
+        let names: Vec<String> = (0..100).map(|at| format!("i-{at} many")).collect();
+        world = world.node(&format!("vm-{host}"), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let table = world.table();
+    let began = base();
+    let (_, explanation) = Ask::new("many", "GET /").explain(&table, 1);
+    let took = base() - began;
+    assert_eq!(explanation.endpoints.unwrap().unlisted, 10_000 - limits::EXPLAINED_MAX);
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }
