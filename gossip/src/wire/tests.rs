@@ -392,7 +392,11 @@ fn an_announcement_is_known_at_first_sight() {
         let mut other = one.to_vec();
         other[state_at] = state;
         assert_eq!(Glimpse::of_announcement(&other).is_some(), known, "{state}");
-        let frame = frame(Envelope::Datagram, &MESH, &[[&[18, one.len() as u8, 0][..], &other].concat().into()]);
+        let frame = frame(
+            Envelope::Datagram,
+            &MESH,
+            &[[&[18, u8::try_from(one.len()).unwrap(), 0][..], &other].concat().into()],
+        );
         assert_eq!(read_frame(Envelope::Datagram, &MESH, &frame).is_ok(), known, "{state}");
     }
 }
