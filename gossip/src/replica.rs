@@ -206,12 +206,9 @@ const IDS_KEPT: usize = 64;
 
 /// The room.
 #[derive(Clone, Debug, Default)]
-#[expect(
-    clippy::vec_box,
-    reason = "what waits moves between the two maps as one pointer, instead of some hundred bytes"
-)]
 pub(crate) struct Room {
     asked: BTreeMap<Ticket, Box<Waiting>>,
+    #[expect(clippy::vec_box, reason = "what waits is large, and goes from place to place without being moved")]
     blocked: BTreeMap<CredentialKey, Vec<Box<Waiting>>>,
     /// Whoever makes up hashes that collide makes a full room slow by some milliseconds.
     ids: HashSet<ItemId, FixedState>,
@@ -263,7 +260,7 @@ impl Room {
     }
 
     /// The credential was judged: what waited for it goes on (it stays in the room) or leaves.
-    #[expect(clippy::vec_box, reason = "as it was kept")]
+    #[expect(clippy::vec_box, reason = "as it lay in the room")]
     pub(crate) fn unblock(&mut self, credential: &CredentialKey) -> Vec<Box<Waiting>> {
         self.blocked.remove(credential).unwrap_or_default()
     }
