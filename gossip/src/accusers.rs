@@ -13,6 +13,8 @@ const REFUTED_MAX: usize = 5;
 const REFUTED_WINDOW: Duration = Duration::from_secs(60);
 /// How long it is ignored.
 const IGNORED_FOR: Duration = Duration::from_secs(600);
+/// An accuser over its cap is probed so often at most, besides the rounds.
+const LOOK_PAUSE: Duration = Duration::from_secs(60);
 /// New accusations per suspicion window that always count.
 const CAP_MIN: usize = 3;
 
@@ -22,6 +24,8 @@ struct Record {
     accusations: VecDeque<Instant>,
     refuted: VecDeque<Instant>,
     ignored_until: Option<Instant>,
+    /// When it was last probed for what it says.
+    looked_at: Option<Instant>,
 }
 
 /// All accusers; bounded by the member table, since only members are listened to.
@@ -48,6 +52,17 @@ impl Accusers {
         true
     }
 
+    /// Is it time to probe an accuser that is over its cap? Once in [`LOOK_PAUSE`]: everybody passes its accusations on,
+    /// again and again, and in a storm of them there are many such accusers.
+    pub(crate) fn looks_at(&mut self, accuser: &NodeName, now: Instant) -> bool {
+        let Some(record) = self.records.get_mut(accuser) else { return false };
+        let is_due = record.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_PAUSE);
+        if is_due {
+            record.looked_at = Some(now);
+        }
+        is_due
+    }
+
     /// One of its accusations was refuted by the accused.
     pub(crate) fn refuted(&mut self, accuser: &NodeName, now: Instant) {
         let Some(record) = self.records.get_mut(accuser) else { return };
@@ -65,7 +80,8 @@ impl Accusers {
             forget(&mut record.accusations, window, now);
             forget(&mut record.refuted, REFUTED_WINDOW, now);
             let ignored = record.ignored_until.is_some_and(|until| now < until);
-            ignored || !record.accusations.is_empty() || !record.refuted.is_empty()
+            let looked = record.looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK_PAUSE);
+            ignored || looked || !record.accusations.is_empty() || !record.refuted.is_empty()
         });
     }
 
@@ -86,6 +102,19 @@ mod tests {
     use crate::testing::{base, node};
 
     const WINDOW: Duration = Duration::from_secs(16);
+
+    #[test]
+    fn an_accuser_over_its_cap_is_looked_at_once_in_a_while() {
+        let mut accusers = Accusers::default();
+        let (liar, now) = (node("n1"), base());
+        assert!(!accusers.looks_at(&liar, now), "it said nothing");
+        accusers.admit(&liar, 10, WINDOW, now);
+        let looked = (0..160_u32).filter(|at| accusers.looks_at(&liar, now + LOOK_PAUSE / 100 * *at)).count();
+        assert_eq!(looked, 2);
+        // What it said is forgotten sooner than that it was looked at.
+        accusers.sweep(WINDOW, now + LOOK_PAUSE + LOOK_PAUSE / 2);
+        assert!(!accusers.looks_at(&liar, now + LOOK_PAUSE * 2 - LOOK_PAUSE / 10));
+    }
 
     #[test]
     fn three_or_one_percent_count_per_window() {

@@ -239,7 +239,8 @@ impl Swim {
                 }
                 self.alarm(Alarm::AccuserOverCap { accuser: said.accuser.clone() }, now);
                 // The accuser is the likelier patient.
-                if !self.is_probed(&said.accuser) && self.members.is_present(&said.accuser) {
+                let present = self.members.is_present(&said.accuser) && !self.is_probed(&said.accuser);
+                if present && self.accusers.looks_at(&said.accuser, now) {
                     self.probe(&said.accuser.clone(), Purpose::Verify, now);
                 }
                 return;
