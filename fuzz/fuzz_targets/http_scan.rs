@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::Input;
+use starling_proxy::http::harden::HeadRefused;
 use starling_proxy::http::scan::Scan;
 use starling_proxy::limits::HTTP_BUFFER_BYTES;
 
@@ -41,7 +42,10 @@ fuzz_target!(|bytes: &[u8]| {
         heads += progress.heads;
         refused = refused.or(progress.refused);
     }
-    assert_eq!((approved, heads), (once.approved, once.heads), "cutting decides what passes");
+    // A head that asks for a switch is refused together with what comes behind it too early; it passes where it comes
+    // alone, since nobody knows what follows.
+    let alone = once.refused == Some(HeadRefused::Early) && heads == once.heads + 1 && approved > once.approved;
+    assert!(alone || (approved, heads) == (once.approved, once.heads), "cutting decides what passes");
     assert!(refused.is_none() || once.refused.is_some(), "cutting makes {refused:?}");
     assert!(!scan.is_refused() || scan.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").approved == 0);
 
