@@ -70,18 +70,12 @@ impl RouteTable {
     /// that nobody knows is a [finding](Self::findings) instead.
     #[must_use]
     pub fn empty_backends(&self) -> Vec<(&Arc<Rule>, usize, &Target)> {
-        let mut found: Vec<(&Arc<Rule>, usize, &Target)> = Vec::new();
         let rules = self.rules.fronts.values().flat_map(|front| front.every()).flat_map(Attached::rules);
-        for rule in rules {
-            for (at, target) in rule.split.targets() {
-                if self.is_empty(target)
-                    && !found.iter().any(|(held, place, _)| Arc::ptr_eq(held, rule) && *place == at)
-                {
-                    found.push((rule, at, target));
-                }
-            }
-        }
+        let targets = rules.flat_map(|rule| rule.split.targets().map(move |(at, target)| (rule, at, target)));
+        let mut found: Vec<_> = targets.filter(|(_, _, target)| self.is_empty(target)).collect();
+        // A rule comes once for each match and each port that it holds for.
         found.sort_by_key(|(rule, at, _)| (&rule.route, &rule.id, *at));
+        found.dedup_by_key(|(rule, at, _)| (&rule.route, &rule.id, *at));
         found
     }
 

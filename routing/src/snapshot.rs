@@ -160,26 +160,11 @@ impl Snapshot {
     /// What `table` was made of, as far as it depends on it, with the readings of `now`.
     #[must_use]
     pub fn of(table: &RouteTable, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Self {
-        let mut nodes: BTreeMap<&NodeName, (&Endpoint, BTreeMap<&InstanceName, &Endpoint>)> = BTreeMap::new();
-        // An instance that several Services select stands in each of them.
-        for endpoint in table.services().flat_map(|service| &service.endpoints) {
-            let (_, instances) = nodes.entry(endpoint.node()).or_insert_with(|| (endpoint, BTreeMap::new()));
-            instances.insert(endpoint.instance(), endpoint);
-        }
-        let node = |(name, (first, instances)): (&NodeName, (&Endpoint, BTreeMap<&InstanceName, &Endpoint>))| {
-            let instance = |endpoint: &Endpoint| SnapshotInstance::of(endpoint, now, &loads(endpoint.index));
-            SnapshotNode {
-                name: name.clone(),
-                state: first.member.as_str().to_owned(),
-                address: first.address,
-                instances: instances.into_values().map(instance).collect(),
-            }
-        };
         Self {
             format: FORMAT.to_owned(),
             domain: table.domain().to_owned(),
             documents: table.documents().iter().map(SnapshotDocument::of).collect(),
-            nodes: nodes.into_iter().map(node).collect(),
+            nodes: nodes(table, now, loads),
         }
     }
 
@@ -207,7 +192,7 @@ impl Snapshot {
         // Far enough for moments before it.
         let now = clock + APART_MAX;
         let documents = self.documents.iter().map(SnapshotDocument::in_use).collect::<Result<Vec<_>, _>>()?;
-        let registry = self.registry()?;
+        let registry = registry(&self.nodes)?;
         let mut readings = BTreeMap::new();
         for node in &self.nodes {
             for instance in &node.instances {
@@ -221,12 +206,33 @@ impl Snapshot {
         let loads = endpoints.filter_map(load).collect();
         Ok(Frozen { table, now, loads })
     }
+}
 
-    fn registry(&self) -> Result<Registry, SnapshotInvalid> {
-        let mut registry = Registry::new();
-        self.nodes.iter().try_for_each(|node| node.tell(&mut registry))?;
-        Ok(registry)
+/// The nodes whose instances a table has.
+fn nodes(table: &RouteTable, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Vec<SnapshotNode> {
+    let mut nodes: BTreeMap<&NodeName, (&Endpoint, BTreeMap<&InstanceName, &Endpoint>)> = BTreeMap::new();
+    // An instance that several Services select stands in each of them.
+    for endpoint in table.services().flat_map(|service| &service.endpoints) {
+        let (_, instances) = nodes.entry(endpoint.node()).or_insert_with(|| (endpoint, BTreeMap::new()));
+        instances.insert(endpoint.instance(), endpoint);
     }
+    let node = |(name, (first, instances)): (&NodeName, (&Endpoint, BTreeMap<&InstanceName, &Endpoint>))| {
+        let instance = |endpoint: &Endpoint| SnapshotInstance::of(endpoint, now, &loads(endpoint.index));
+        SnapshotNode {
+            name: name.clone(),
+            state: first.member.as_str().to_owned(),
+            address: first.address,
+            instances: instances.into_values().map(instance).collect(),
+        }
+    };
+    nodes.into_iter().map(node).collect()
+}
+
+/// What these nodes announce.
+fn registry(nodes: &[SnapshotNode]) -> Result<Registry, SnapshotInvalid> {
+    let mut registry = Registry::new();
+    nodes.iter().try_for_each(|node| node.tell(&mut registry))?;
+    Ok(registry)
 }
 
 impl RouteTable {
@@ -235,7 +241,7 @@ impl RouteTable {
     /// # Errors
     /// [`SnapshotInvalid`] where this table holds what no agent announces, which is a bug.
     pub fn with(&self, documents: Vec<Document>, now: Instant) -> Result<Self, SnapshotInvalid> {
-        let registry = Snapshot::of(self, now, &|_| Load::default()).registry()?;
+        let registry = registry(&nodes(self, now, &|_| Load::default()))?;
         let keys: BTreeSet<DocumentKey> = documents.iter().map(|document| document.key.clone()).collect();
         let held = self.documents().iter().filter(|one| !keys.contains(&one.document.key)).cloned();
         let new = documents.into_iter().map(|document| InUse {

@@ -149,9 +149,9 @@ fn mesh25_forms_notices_deaths_and_a_restart_and_forgives_a_pause() {
 
 /// Documents applied one after the other; the ninety-ninth of a hundred says how long one takes to be in use everywhere.
 const APPLIES: usize = 100;
-/// Half a second is promised, at p99 and with a release build on a machine that has nothing else to do; here the test's
-/// own agents share its cores.
-const APPLY_MAX: Duration = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_millis(500) };
+/// Half a second is promised, at p99 and with a release build (`STARLING_BIN`) on a machine that has nothing else to do.
+const APPLY_MAX: Duration = Duration::from_millis(500);
+const APPLY_DEBUG_MAX: Duration = Duration::from_secs(5);
 
 #[test]
 fn mesh25_uses_a_document_everywhere_within_half_a_second() {
@@ -159,8 +159,9 @@ fn mesh25_uses_a_document_everywhere_within_half_a_second() {
     let alice = crate::apply::Desk::of(&mesh, "alice");
     let mut hosts = hosts(&mesh);
     form(&mesh, &mut hosts);
-    // Fewer where the agents are of a debug build.
-    let applies = if std::env::var_os("STARLING_BIN").is_some() { APPLIES } else { APPLIES / 10 };
+    // Fewer and slower where the agents are of a debug build.
+    let release = std::env::var_os("STARLING_BIN").is_some();
+    let (applies, most) = if release { (APPLIES, APPLY_MAX) } else { (APPLIES / 10, APPLY_DEBUG_MAX) };
     let mut took = Vec::new();
     for at in 0..applies {
         alice.write(
@@ -183,5 +184,5 @@ fn mesh25_uses_a_document_everywhere_within_half_a_second() {
     took.sort_by(f64::total_cmp);
     let part = |of: usize| took[(took.len() * of).div_ceil(100).saturating_sub(1)];
     println!("mesh25: a document is in use on 25 agents after {} s at p50, {} s at p99", part(50), part(99));
-    assert!(part(99) <= APPLY_MAX.as_secs_f64(), "{took:?}");
+    assert!(part(99) <= most.as_secs_f64(), "{took:?}");
 }

@@ -34,7 +34,7 @@ pub async fn list(
     Query::read(query.as_deref(), &[])?;
     let table = state.shared.table.load_full();
     let clocks = Clocks::read();
-    let items = table.services().map(|service| show(&state, service, &clocks)).collect();
+    let items = table.services().map(|service| show(&state, &table, service, &clocks)).collect();
     Ok(read(&state, &headers, kind::SERVICE_LIST, Items::<Service> { items }))
 }
 
@@ -52,7 +52,7 @@ pub async fn get(
     let key = key_of(&namespace, &name)?;
     let table = state.shared.table.load_full();
     let service = table.service(&key).ok_or_else(|| unknown(&state, &key))?;
-    Ok(read(&state, &headers, kind::SERVICE, show(&state, service, &Clocks::read())))
+    Ok(read(&state, &headers, kind::SERVICE, show(&state, &table, service, &Clocks::read())))
 }
 
 /// The service that a path names.
@@ -130,7 +130,7 @@ fn show_traffic(figures: &Figures) -> Traffic {
     }
 }
 
-fn show(state: &Shared, service: &starling_routing::Service, clocks: &Clocks) -> Service {
+fn show(state: &Shared, table: &RouteTable, service: &starling_routing::Service, clocks: &Clocks) -> Service {
     let now = clocks.now();
     let loads = |index: EndpointIndex| state.shared.loads.load(index, now);
     let shares = service.shares(now, &loads);
@@ -155,7 +155,7 @@ fn show(state: &Shared, service: &starling_routing::Service, clocks: &Clocks) ->
                 ..show_endpoint(state, endpoint, share, clocks)
             })
             .collect(),
-        routes: attached(&state.shared.table.load(), service),
+        routes: attached(table, service),
         traffic: figures_of(state, &service.key, now).as_ref().map(show_traffic),
     }
 }
