@@ -1,10 +1,11 @@
 //! One mesh of real agents: its operator folder, its hosts, and their ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -84,6 +85,9 @@ impl Mesh {
     }
 
     pub(crate) fn with_domain(net: u8, trust_domain: &str) -> Self {
+        // Two tests on the same addresses would end each other's agents.
+        static TAKEN: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
+        assert!(TAKEN.lock().unwrap().insert(net), "127.{net}.0.0 is another test's: take a number of your own");
         let dir = tempfile::tempdir().unwrap();
         starling_ok(
             dir.path(),

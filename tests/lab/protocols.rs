@@ -177,7 +177,7 @@ parentRefs: [{kind: Service, name: shop}]\n  rules:\n    \
 
 #[test]
 fn a_grpc_route_sends_methods_to_different_services() {
-    let mesh = Mesh::new(101);
+    let mesh = Mesh::new(111);
     let alice = Desk::of(&mesh, "alice");
     let hosts = three(&mesh, "lan", |_| String::new());
     let call = async |path: &'static str| {

@@ -40,11 +40,11 @@ spec:
 
 #[test]
 fn testers_copies_rewrites_and_redirects_do_what_the_manual_says() {
-    let mesh = Mesh::new(101);
+    let mesh = Mesh::new(110);
     let alice = Desk::of(&mesh, "alice");
     let hosts = three(&mesh, "lan", |_| String::new());
     let backends = [("orders", 1), ("orders-next", 2), ("orders-shadow", 3)].map(|(service, host)| {
-        let backend = Backend::start(&format!("127.101.0.{host}:0"), service);
+        let backend = Backend::start(&format!("127.110.0.{host}:0"), service);
         hosts[host - 1].announce(service, service, "http", backend.address, "");
         backend
     });
