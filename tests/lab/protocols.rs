@@ -190,7 +190,7 @@ fn a_grpc_route_sends_methods_to_different_services() {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (shop, next) =
-        runtime.block_on(async { (server("127.101.0.2:0", "shop").await, server("127.101.0.3:0", "next").await) });
+        runtime.block_on(async { (server("127.111.0.2:0", "shop").await, server("127.111.0.3:0", "next").await) });
     hosts[1].announce("shop-1", "shop", "grpc", shop, "");
     hosts[2].announce("next-1", "next", "grpc", next, "");
     let call = |path| runtime.block_on(call(path));
