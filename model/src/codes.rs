@@ -75,7 +75,7 @@ codes! {
     SIGNATURE_INVALID = 411, Error, "a signature is bad or its key is unknown", "sign again with a key that the trust bundle names: starling trust inspect shows them";
     DOCUMENT_STALE = 412, Error, "a later generation of the document is in use", "fetch the one in use, edit it, and apply that";
     DOCUMENT_CONFLICT = 413, Warning, "two contents of one generation were signed", "the greater one is in use everywhere; agree with the other signer and apply the next generation";
-    DOCUMENT_HELD_BACK = 414, Warning, "a document is held back: this agent cannot read it", "an operator signed it with a later release: upgrade this agent; until then it has no effect here";
+    DOCUMENT_HELD_BACK = 414, Warning, "a document is held back: this agent cannot use it", "`starling get KIND NAME` says why: of a later release, upgrade this agent; quarantined, apply another text; it would empty a service, see `starling services`";
     MEMBERS_DIFFER = 421, Warning, "members use different documents", "normal for a moment; if it stays: starling get and starling members say who is behind";
     BATCH_INCOMPLETE = 422, Warning, "a batch of documents is not complete", "it is used when the rest arrives; if it does not, apply the files again";
     BACKEND_EMPTY = 431, Warning, "a rule leads to no endpoint now", "its share is answered with 503 until an instance is ready: `starling services NAME` shows what there is";

@@ -39,7 +39,7 @@ use crate::tasks::gossip::{self, MeshCommand};
 use crate::tasks::identity::{self, Identity, chain_of};
 use crate::tasks::instances::{self, InstanceCommand, Instances};
 use crate::tasks::own::OwnRecords;
-use crate::tasks::routes::{self, Routes};
+use crate::tasks::routes::{self, LeftBehind, Routes};
 use crate::telemetry::log::{self, FilterHandle};
 use crate::telemetry::metrics::{Metrics, Sources};
 use crate::telemetry::notify;
@@ -224,6 +224,7 @@ async fn agent(
     let node = identity.node.node().clone();
     let view = Arc::new(ArcSwap::from_pointee(MeshView::empty(node, epoch, began)));
     let own = OwnRecords::default();
+    let events = Events::new(epoch);
     let routes = Routes {
         inbox: routes::RoutesInbox::default(),
         documents: Arc::new(watch::Sender::new(Arc::from([]))),
@@ -233,6 +234,10 @@ async fn agent(
         settings: lower::table(config),
         ages: Arc::default(),
         figures: Arc::default(),
+        left_behind: LeftBehind::default(),
+        events: events.clone(),
+        store: Some(store.clone()),
+        node: identity.node.node().clone(),
     };
     own.change_status(|status| {
         status.release = crate::RELEASE.to_owned();
@@ -253,7 +258,6 @@ async fn agent(
     let (instance_commands, instance_inbox) = mpsc::channel(instances::COMMANDS_LEN_MAX);
     let (mesh_commands, mesh_inbox) = Queue::new("mesh", gossip::COMMANDS_LEN_MAX);
     let advertised = advertised(config, net.local_addr().unwrap_or(config.mesh.listen)).await;
-    let events = Events::new(epoch);
     let context = gossip::Context {
         settings: Arc::new(gossip::Settings {
             swim: lower::swim(config.mesh.preset),
@@ -280,6 +284,7 @@ async fn agent(
             store: store.clone(),
             routes_inbox: routes.inbox.clone(),
             routes: Arc::clone(&routes.figures),
+            left_behind: routes.left_behind.clone(),
             net: net.clone(),
         },
     );

@@ -19,6 +19,7 @@ use crate::table::{Directory, RouteTable, Service};
 mod attach;
 mod backends;
 mod grpc;
+pub mod guard;
 mod http;
 mod l4;
 mod pools;

@@ -35,7 +35,7 @@ pub mod split;
 pub mod table;
 
 pub use authz::Caller;
-pub use compile::{TableSettings, compile};
+pub use compile::{TableSettings, compile, guard};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Documents, InUse};
 pub use ewma::PeakEwma;

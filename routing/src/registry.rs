@@ -25,7 +25,7 @@ pub struct MemberFact {
     pub address: Option<SocketAddr>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct NodeEntry {
     state: Option<MemberState>,
     address: Option<SocketAddr>,
@@ -45,14 +45,14 @@ pub(crate) struct EndpointFacts<'a> {
     pub(crate) birth: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct ServiceEntry {
     revision: u64,
     endpoints: BTreeSet<(NodeName, InstanceName)>,
 }
 
 /// Members, what they announce, and how ready it is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     nodes: BTreeMap<NodeName, NodeEntry>,
     services: BTreeMap<ServiceKey, ServiceEntry>,
@@ -220,7 +220,7 @@ fn endpoint_id(node: &NodeName, announcement: &Announcement) -> EndpointId {
 
 /// Hands out small stable numbers; a freed number is used again under a new birth, so that load state kept by number
 /// never passes to another endpoint.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Indexes {
     taken: BTreeMap<EndpointId, (EndpointIndex, u64)>,
     free: BTreeSet<EndpointIndex>,

@@ -147,8 +147,9 @@ pub async fn get(
         Some(shown) => {
             let unread = readable::held_back(shown).await;
             let newest = history.used.as_ref().is_some_and(|used| used.version == shown.version);
-            let left_out = newest && state.view.load().applied.held_back.contains_key(&shown.key);
-            let held_back = unread.or_else(|| left_out.then(|| "no route table comes about with it".to_owned()));
+            let view = state.view.load();
+            let left_out = view.applied.held_back.get(&shown.key).filter(|_| newest);
+            let held_back = unread.or_else(|| left_out.map(|held| held.why.to_string()));
             let document = Desk::of(&state).show(shown, Part::Whole(&history));
             Ok(read(&state, &headers, kind::DOCUMENT, Document { held_back, ..document }))
         }

@@ -96,7 +96,7 @@ impl Laggards {
 fn own(view: &MeshView) -> Option<Laggard> {
     let newest = view.roots.newest().filter(|newest| newest.digest() != view.applied.digest)?;
     let held_back = view.applied.held_back.iter();
-    let known = held_back.fold((**newest).clone(), |used, (key, version)| used.but(key, *version));
+    let known = held_back.fold((**newest).clone(), |used, (key, held)| used.but(key, held.used));
     let used = if known.digest() == view.applied.digest {
         Some(Arc::new(known))
     } else {
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::mesh_view::tests::{document, member};
-    use crate::tasks::routes::Applied;
+    use crate::tasks::routes::{Applied, HeldBack, Why};
 
     fn digest(documents: &[DocumentView]) -> Digest {
         digest_of(documents.iter().map(|one| &one.version.hash))
@@ -219,8 +219,11 @@ mod tests {
         assert_eq!(behind(&told.items[0])[0], ("vm-2", "behind", Some(1)));
         assert!(told.items[1].behind.iter().all(|one| one.node != "vm-2"), "it uses web as we do");
         // We cannot use orders 2 either, and never had another.
-        let applied =
-            Applied { digest: digest(&view.documents[1..]), documents: 1, held_back: [(orders.key, None)].into() };
+        let applied = Applied {
+            digest: digest(&view.documents[1..]),
+            documents: 1,
+            held_back: [(orders.key, HeldBack { used: None, why: Why::Panicked })].into(),
+        };
         view.applied = Arc::new(applied);
         let told = whole(&view, &view.documents);
         assert_eq!(behind(&told.items[0])[0], ("vm-1", "behind", None));

@@ -20,6 +20,7 @@ use super::views::{
 };
 use crate::crypto::wall_clock;
 use crate::mesh_view::MeshView;
+use crate::tasks::routes::{HeldBack, Why};
 use crate::telemetry::time::{Clocks, millis, rfc3339_millis, rfc3339_seconds};
 
 /// Problems of one kind in one answer; a broken rack must not hide what else is wrong.
@@ -188,14 +189,26 @@ fn bounded(mut found: Vec<StatusProblem>, help: &str) -> Vec<StatusProblem> {
 
 /// Documents that the mesh uses and this node does not.
 fn held_back(view: &MeshView) -> Vec<StatusProblem> {
-    let help = "`starling get KIND NAME` says what this agent does not understand; is it of an older release?";
-    let one = |(document, used): (&starling_model::DocumentKey, &Option<starling_model::DocumentVersion>)| {
-        let instead = match used {
+    let one = |(document, held): (&starling_model::DocumentKey, &HeldBack)| {
+        let instead = match held.used {
             Some(used) => format!("generation {} stays in use here", used.generation),
             None => "it has no effect here".to_owned(),
         };
-        let detail = format!("{document} is held back: {instead}");
-        StatusProblem { help: help.to_owned(), ..coded(codes::DOCUMENT_HELD_BACK, detail) }
+        let detail = format!("{document} is held back: {}; {instead}", held.why);
+        let help = match &held.why {
+            Why::Unreadable => {
+                "`starling get KIND NAME` says what this agent does not understand; is it of an older release?"
+                    .to_owned()
+            }
+            Why::Panicked | Why::TimedOut | Why::Crashed => {
+                "apply another text, or delete it; that this one cannot be used is a bug of Starling".to_owned()
+            }
+            Why::Empties(service) => {
+                format!("compare its selector with `starling services {service}`; used once the traffic ends")
+            }
+            Why::Waiting => "start the agent again, and report the documents that are quarantined".to_owned(),
+        };
+        StatusProblem { help, ..coded(codes::DOCUMENT_HELD_BACK, detail) }
     };
     bounded(view.applied.held_back.iter().map(one).collect(), "`starling get` lists all documents")
 }

@@ -21,6 +21,8 @@ mod story;
 mod submissions;
 mod trust;
 
+pub(super) use rulings::subject;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;

@@ -1,37 +1,56 @@
 //! From news about members to the route table.
 //!
 //! News wait in a mailbox, the newest per owner, so a burst of thousands costs one rebuild. The first change is served
-//! after [`SETTLE`], then at most one rebuild per [`REBUILD_PAUSE`]. News with which a rebuild panics are left out, and
-//! their owner's last good ones stay ([`intake`]). The task may be dropped at any `.await`: what it took from the mailbox
-//! is folded in before the next one.
+//! after [`SETTLE`], then at most one rebuild per [`REBUILD_PAUSE`]. Texts are read and tables are made on threads of
+//! their own ([`worker`]), with a deadline. News with which that fails are left out, and their owner's last good ones
+//! stay ([`intake`]); documents are tried first ([`trial`]), while members' news go on into the table in use. What a
+//! table costs is counted up to its publication; a trial is not in it.
 
 use std::collections::BTreeMap;
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use starling_gossip::DocumentView;
-use starling_model::{EndpointId, HealthRecord, MemberState, NodeName, Readiness, ServicesRecord};
+use starling_model::{DocumentKey, EndpointId, HealthRecord, MemberState, NodeName, Readiness, ServicesRecord, codes};
 use starling_proxy::ProxyShared;
 use starling_routing::{MemberFact, RouteTable, TableSettings};
 use tokio::sync::watch;
-use tokio::time::sleep;
-use tracing::{debug, error};
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, error, info};
 
-pub use self::applied::{Applied, AppliedCell};
+pub use self::applied::{Applied, AppliedCell, HeldBack, Why};
+use self::crumbs::Crumbs;
 use self::intake::Intake;
+#[cfg(test)]
+pub(crate) use self::trial::Compile;
+use self::trial::{Ground, Judged, Steps, Trial};
+pub use self::worker::LeftBehind;
+use super::gossip::subject;
 use super::own::OwnRecords;
 use crate::channel::Mailbox;
+use crate::events::{Events, Kind, News};
+use crate::store::StoreHandle;
 
 mod applied;
+mod crumbs;
 mod documents;
 mod intake;
+mod trial;
+mod worker;
 
 /// How long the first change waits for those that come with it: a services record is followed by its health record.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Least time between two rebuilds.
 pub const REBUILD_PAUSE: Duration = Duration::from_millis(50);
+/// After this long documents are tried again that would empty a service with traffic, or found no thread.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+/// An endpoint has traffic if it answered this node so lately, or is just asked.
+const TRAFFIC_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What is new about one owner; later news replace earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +87,7 @@ pub struct EndpointAge {
 pub struct RoutesFigures {
     /// Tables published.
     pub rebuilds: AtomicU64,
-    /// Rebuilds that panicked.
+    /// Attempts that brought no table: they panicked, did not end, or were refused by the guard.
     pub failures: AtomicU64,
     /// How long the last rebuild took, microseconds.
     pub last_us: AtomicU64,
@@ -93,6 +112,14 @@ pub struct Routes {
     pub ages: EndpointAges,
     /// Figures.
     pub figures: Arc<RoutesFigures>,
+    /// Threads that hang in a compile step.
+    pub left_behind: LeftBehind,
+    /// Where it is told what is held back.
+    pub events: Events,
+    /// Remembers what was tried when the agent ended; without one nobody does.
+    pub store: Option<StoreHandle>,
+    /// This node.
+    pub node: NodeName,
 }
 
 impl std::fmt::Debug for Routes {
@@ -103,64 +130,216 @@ impl std::fmt::Debug for Routes {
 
 /// Publishes tables until the agent ends.
 pub async fn run(routes: Routes) {
-    let mut intake = Intake::new(routes.settings.clone());
+    let steps = Steps::new(routes.settings.clone(), routes.left_behind.clone());
+    publish_by(steps, routes).await;
+}
+
+/// A trial under way, with what it is of.
+type UnderWay = Pin<Box<dyn Future<Output = (Trial, Arc<[DocumentView]>, Judged)> + Send>>;
+
+/// The task with another compiler and deadline.
+#[cfg(test)]
+pub(crate) async fn run_with(compile: Compile, deadline: Duration, routes: Routes) {
+    let steps = Steps::new(routes.settings.clone(), routes.left_behind.clone());
+    publish_by(Steps { compile, deadline, ..steps }, routes).await;
+}
+
+async fn publish_by(steps: Steps, routes: Routes) {
+    let mut intake = Intake::new(steps.clone());
     let mut documents = routes.documents.subscribe();
     // What is in use already counts, also after a restart of this task.
     documents.mark_changed();
+    let mut idle = Some(Trial::new(steps, Crumbs::open(routes.store.clone())));
+    let mut under_way: Option<UnderWay> = None;
+    // When documents that may do later are tried again.
+    let mut again: Option<Instant> = None;
+    // When news that came are folded in.
+    let mut next_fold: Option<Instant> = None;
+    let mut next_table = Instant::now();
+    let mut next_trial = next_table;
     loop {
         tokio::select! {
-            () = routes.inbox.wait() => {}
-            // The sender is held here, so this ends with a change only.
-            _ = documents.changed() => documents.mark_changed(),
+            (trial, meant, judged) = outcome(&mut under_way) => {
+                under_way = None;
+                idle = Some(trial);
+                next_trial = Instant::now() + REBUILD_PAUSE.saturating_sub(SETTLE);
+                again = match routes.adopt(&mut intake, &meant, judged).await {
+                    Adopted::Whole => None,
+                    Adopted::InPart => Some(Instant::now() + TRY_AGAIN),
+                    // Members changed, and it does not go together with those: the next trial finds out why.
+                    Adopted::Stale => Some(next_trial),
+                };
+            }
+            // What comes is remembered here, since another branch may come first.
+            () = routes.inbox.wait() => {
+                let soon = next_table.max(Instant::now() + SETTLE);
+                next_fold = Some(next_fold.map_or(soon, |due| due.min(soon)));
+            }
+            () = at(next_fold) => {
+                routes.fold(&mut intake).await;
+                let now = Instant::now();
+                next_table = now + REBUILD_PAUSE;
+                next_fold = intake.is_waiting().then_some(now + TRY_AGAIN);
+            }
+            () = wanted(&mut documents, (next_trial, again)), if under_way.is_none() => {
+                // A trial is made with the members of this moment.
+                routes.fold(&mut intake).await;
+                let meant = Arc::clone(&documents.borrow_and_update());
+                let ground = routes.ground(&intake);
+                under_way = idle.take().map(|trial| tried(trial, meant, ground));
+            }
         }
-        sleep(SETTLE).await;
-        let news = routes.inbox.take();
-        let in_use = documents.has_changed().unwrap_or(false).then(|| Arc::clone(&documents.borrow_and_update()));
-        if news.is_empty() && in_use.is_none() {
-            continue;
-        }
-        routes.rebuild(&mut intake, news, in_use);
-        sleep(REBUILD_PAUSE.saturating_sub(SETTLE)).await;
     }
 }
 
+/// Waits for this moment, if there is one.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => pending().await,
+    }
+}
+
+/// Waits until the mesh uses other documents, or some are to be tried again.
+async fn wanted(documents: &mut watch::Receiver<Arc<[DocumentView]>>, (not_before, again): (Instant, Option<Instant>)) {
+    tokio::select! {
+        // The sender is held by the task, so this ends with a change only; it is remembered until they are taken.
+        _ = documents.changed() => documents.mark_changed(),
+        () = at(again) => documents.mark_changed(),
+    }
+    sleep_until(not_before.into()).await;
+    sleep(SETTLE).await;
+}
+
+/// Waits for the trial, if one is under way.
+async fn outcome(under_way: &mut Option<UnderWay>) -> (Trial, Arc<[DocumentView]>, Judged) {
+    match under_way {
+        Some(trial) => trial.await,
+        None => pending().await,
+    }
+}
+
+fn tried(mut trial: Trial, meant: Arc<[DocumentView]>, ground: Ground) -> UnderWay {
+    Box::pin(async move {
+        let judged = trial.judge(&meant, ground).await;
+        (trial, meant, judged)
+    })
+}
+
+/// What became of documents that were judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adopted {
+    /// In use, but for those that never will be.
+    Whole,
+    /// In use, but for those that may do later.
+    InPart,
+    /// Not in use: members changed since.
+    Stale,
+}
+
 impl Routes {
-    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>, in_use: Option<Arc<[DocumentView]>>) {
-        let began = Instant::now();
-        let previous = self.shared.table.load_full();
-        let quarantined = intake.quarantined();
-        let mut table = if news.is_empty() { None } else { intake.table(news, &previous) };
-        if let Some(in_use) = &in_use {
-            let made = intake.table_of(in_use, table.as_ref().unwrap_or(&previous));
-            table = made.or(table);
+    /// Takes what is in the mailbox into the table.
+    async fn fold(&self, intake: &mut Intake) {
+        let news = self.inbox.take();
+        if news.is_empty() && !intake.is_waiting() {
+            return;
         }
+        let (began, previous, quarantined) = (Instant::now(), self.shared.table.load_full(), intake.quarantined());
+        let table = intake.table(news, &previous).await;
         if table.is_none() || intake.quarantined() > quarantined {
             self.figures.failures.fetch_add(1, Ordering::Relaxed);
         }
-        // Told once the table is in use, not before.
-        let applied = in_use.map(|in_use| Applied::new(&in_use, table.as_ref().unwrap_or(&previous).documents()));
-        self.publish(table, &previous, began);
-        if let Some(applied) = applied {
-            let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
-            self.applied.store(Arc::new(applied));
-            self.own.change_status(|status| (status.digest, status.documents) = (digest, count));
+        match table {
+            Some(table) => self.publish(table, &previous, began),
+            None => error!("the route table could not be built; the last good one stays in use"),
         }
     }
 
-    fn publish(&self, table: Option<RouteTable>, previous: &RouteTable, began: Instant) {
-        let Some(table) = table else {
-            error!("the route table could not be built; the last good one stays in use");
-            return;
+    fn ground(&self, intake: &Intake) -> Ground {
+        let shared = Arc::clone(&self.shared);
+        let has_traffic = move |index| {
+            let now = Instant::now();
+            let load = shared.loads.load(index, now);
+            load.in_flight > 0
+                || load.last_success.is_some_and(|at| now.saturating_duration_since(at) < TRAFFIC_AGE_MAX)
         };
+        Ground {
+            documents: intake.documents().clone(),
+            registry: Arc::clone(intake.registry()),
+            table: self.shared.table.load_full(),
+            has_traffic: Arc::new(has_traffic),
+        }
+    }
+
+    /// Puts what was judged to use, and tells it.
+    async fn adopt(&self, intake: &mut Intake, meant: &[DocumentView], judged: Judged) -> Adopted {
+        let Judged { documents, table, why, failures } = judged;
+        self.figures.failures.fetch_add(failures, Ordering::Relaxed);
+        let (began, previous) = (Instant::now(), self.shared.table.load_full());
+        if let Some(table) = table {
+            let table = if table.revision() == intake.registry().revision() {
+                intake.adopt(documents);
+                table
+            } else {
+                match intake.adopt_anew(documents, &previous).await {
+                    Some(table) => table,
+                    None => return Adopted::Stale,
+                }
+            };
+            self.publish(table, &previous, began);
+        }
+        // Told once the table is in use, not before.
+        let applied = Applied::new(meant, intake.documents(), &why);
+        self.tell(&applied);
+        let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
+        let may_do = |held: &HeldBack| matches!(held.why, Why::Empties(_) | Why::Waiting);
+        let adopted = if applied.held_back.values().any(may_do) { Adopted::InPart } else { Adopted::Whole };
+        self.applied.store(Arc::new(applied));
+        self.own.change_status(|status| (status.digest, status.documents) = (digest, count));
+        adopted
+    }
+
+    /// Says what is held back that was not before, once.
+    fn tell(&self, applied: &Applied) {
+        let before = self.applied.load();
+        for (document, held) in applied.held_back.iter().filter(|(key, held)| before.held_back.get(*key) != Some(*held))
+        {
+            let (code, why) = (codes::DOCUMENT_HELD_BACK, &held.why);
+            let used = held.used.map(|used| used.generation.get());
+            error!(%document, %code, %why, used, "a document is held back");
+            self.events.tell(held_back(&self.node, document, held), SystemTime::now());
+        }
+        for document in before.held_back.keys().filter(|key| !applied.held_back.contains_key(*key)) {
+            info!(%document, "a document is no longer held back");
+        }
+    }
+
+    fn publish(&self, table: Arc<RouteTable>, previous: &RouteTable, began: Instant) {
         if previous.revision() == table.revision() && previous.digest() == table.digest() {
             return;
         }
         self.ages.store(Arc::new(ages(&self.ages.load(), &table, began)));
         debug!(services = table.services().len(), revision = table.revision(), "route table published");
-        self.shared.publish(Arc::new(table));
+        self.shared.publish(table);
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.figures.last_us.store(took, Ordering::Relaxed);
         self.figures.rebuilds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The event of a document that is held back.
+fn held_back(me: &NodeName, document: &DocumentKey, held: &HeldBack) -> News {
+    let instead = match held.used {
+        Some(used) => format!("generation {} stays in use here", used.generation),
+        None => "it has no effect here".to_owned(),
+    };
+    News {
+        kind: Kind::Config,
+        node: me.to_string(),
+        subject: subject(document),
+        step: if held.why.is_quarantine() { "quarantined" } else { "held_back" },
+        what: format!("held back: {}; {instead}", held.why),
+        evidence: json!({"used": held.used.map(|used| used.generation.get())}),
     }
 }
 
@@ -181,7 +360,7 @@ fn ages(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use starling_model::{Announcement, HealthEntry, InstanceName, Labels, PortName, Protocol, ServiceKey, Weight};
 
     use starling_routing::{Documents, Registry, compile};
@@ -193,7 +372,7 @@ mod tests {
         NodeName::new(text).unwrap()
     }
 
-    pub(super) fn services(names: &[&str]) -> ServicesRecord {
+    pub(crate) fn services(names: &[&str]) -> ServicesRecord {
         let instances = names.iter().map(|name| Announcement {
             instance: InstanceName::new(name).unwrap(),
             service: ServiceKey::parse(name, &starling_model::Namespace::default()).unwrap(),

@@ -20,7 +20,7 @@ use super::process::Figures;
 use crate::mesh_view::{MeshView, MeshViewCell};
 use crate::store::StoreHandle;
 use crate::tasks::identity::Identity;
-use crate::tasks::routes::{RoutesFigures, RoutesInbox};
+use crate::tasks::routes::{LeftBehind, RoutesFigures, RoutesInbox};
 
 /// Above this many members the gauge per peer is off.
 const PEER_SERIES_MAX: usize = 100;
@@ -44,6 +44,8 @@ pub struct Sources {
     pub routes_inbox: RoutesInbox,
     /// Rebuilds.
     pub routes: Arc<RoutesFigures>,
+    /// Threads that hang in a compile step.
+    pub left_behind: LeftBehind,
     /// Connections with the others.
     pub net: GossipNet,
 }
@@ -301,6 +303,10 @@ impl Sources {
         gauge(encoder, "starling_config_documents", help, view.applied.documents as u64)?;
         let help = "Documents of the mesh that this node cannot use in their newest version";
         gauge(encoder, "starling_config_documents_held_back", help, view.applied.held_back.len() as u64)?;
+        let help = "Of those, documents whose contents no table comes about with: they are not tried again";
+        gauge(encoder, "starling_config_documents_quarantined", help, view.applied.quarantined() as u64)?;
+        let help = "Threads left behind in a compile step that did not end in time";
+        gauge(encoder, "starling_config_compile_hanging", help, self.left_behind.count() as u64)?;
         let help = "Live members that use other documents";
         let behind = view.agreement().behind_count;
         gauge(encoder, "starling_config_members_behind", help, behind)?;

@@ -182,3 +182,27 @@ fn a_change_makes_anew_what_depends_on_it_alone() {
     let bare = other.table_after(&newer);
     assert!(same(&newer, &bare, "orders") && bare.service(&key("front")).is_none());
 }
+
+#[test]
+fn a_document_that_takes_the_last_endpoint_from_a_used_service_is_told() {
+    use crate::guard::emptied;
+    let front = |label: &str| core("front", &format!("{{selector: {{app: {label}}}, ports: [{{port: 80}}]}}"));
+    let registry = ["a orders app=web", "b stock app=db"];
+    let with = |yaml: &str| World::new(yaml).node("vm-1", &registry).table();
+    let (web, db, none) = (with(&front("web")), with(&front("db")), with(&front("wbe")));
+    let used = |index: EndpointIndex| index == web.service(&key("orders")).unwrap().endpoints[0].index;
+    assert_eq!(emptied(&web, &none, &used), Some(key("front")));
+    assert_eq!(emptied(&web, &with(""), &used), Some(key("front")), "without its document it does not exist");
+    assert_eq!(emptied(&web, &db, &used), None, "another endpoint serves it");
+    assert_eq!(emptied(&none, &db, &used), None);
+    assert_eq!(emptied(&none, &none, &used), None, "it had none before");
+    assert_eq!(emptied(&db, &none, &used), None, "stock has no traffic");
+    assert_eq!(emptied(&web, &none, &|_| false), None);
+    let mut unready = World::new(&front("web")).node("vm-1", &registry);
+    unready.unready("vm-1");
+    assert_eq!(
+        emptied(&unready.table(), &none, &|_| true),
+        None,
+        "of endpoints that may not be used there is none to lose"
+    );
+}

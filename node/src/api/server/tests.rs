@@ -54,6 +54,7 @@ fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshComm
         identity: Arc::clone(&identity),
         store: store.clone(),
         routes_inbox: RoutesInbox::default(),
+        left_behind: Default::default(),
         routes: Arc::default(),
     };
     let local = instances::LocalViewCell::default();

@@ -29,7 +29,7 @@ fn signer(bundle: &TrustBundle, key: KeyId) -> String {
 }
 
 /// `HTTPRoute/orders`; `HTTPRoute/shop/orders` outside of the default namespace.
-fn subject(key: &DocumentKey) -> String {
+pub(in crate::tasks) fn subject(key: &DocumentKey) -> String {
     match key.namespace.as_str() {
         "default" => format!("{}/{}", key.kind, key.name),
         namespace => format!("{}/{namespace}/{}", key.kind, key.name),

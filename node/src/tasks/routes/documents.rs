@@ -1,7 +1,7 @@
-//! Documents in use on their way into the table.
+//! Documents of the mesh on their way into the table: each text is read once, and what comes of it is kept by its hash.
 //!
-//! A text is read once for each hash. One that cannot be read here leaves the last good version of its document in use
-//! (ST0414), and one with which compiling panics is left out by its hash, found by halving what changed.
+//! A text that cannot be read here leaves the last good version of its document in use (ST0414). One whose trial took a
+//! thread down, or never ended, is quarantined: nothing is tried with its hash again while this agent runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,58 +12,113 @@ use starling_model::{Digest, DocumentKey, codes};
 use starling_routing::InUse;
 use tracing::warn;
 
-/// Documents that were read, by hash; `None` for those that are left out.
+use super::applied::Why;
+use super::worker::{Failure, Worker};
+
+/// Hashes that are remembered as quarantined although the mesh does not use them any more.
+const QUARANTINED_OLD_MAX: usize = 1_024;
+
+/// What is known of texts, by hash.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    read: BTreeMap<Digest, Option<Arc<Document>>>,
-    /// The newest good version of each document in use.
-    good: BTreeMap<DocumentKey, InUse>,
+    read: BTreeMap<Digest, Arc<Document>>,
+    refused: BTreeMap<Digest, Why>,
 }
 
 impl Shelf {
-    /// What the table is to be made of: each document in use, or its last good version.
-    pub(super) fn take(&mut self, in_use: &[DocumentView]) -> Vec<InUse> {
-        let hashes: BTreeSet<Digest> = in_use.iter().map(|view| view.version.hash).collect();
-        let keys: BTreeSet<&DocumentKey> = in_use.iter().map(|view| &view.key).collect();
+    /// Forgets what the mesh does not use, but for what is quarantined.
+    pub(super) fn keep(&mut self, meant: &[DocumentView]) {
+        let hashes: BTreeSet<Digest> = meant.iter().map(|view| view.version.hash).collect();
         self.read.retain(|hash, _| hashes.contains(hash));
-        self.good.retain(|key, _| keys.contains(key));
-        in_use.iter().filter_map(|view| self.one(view)).collect()
+        let mut old = 0;
+        self.refused.retain(|hash, why| {
+            let is_old = !hashes.contains(hash);
+            old += usize::from(is_old && why.is_quarantine());
+            !is_old || (why.is_quarantine() && old <= QUARANTINED_OLD_MAX)
+        });
     }
 
-    fn one(&mut self, view: &DocumentView) -> Option<InUse> {
+    /// Why nothing comes of this hash, if that is known.
+    pub(super) fn refusal(&self, hash: &Digest) -> Option<&Why> {
+        self.refused.get(hash)
+    }
+
+    /// Nothing is tried with this hash again.
+    pub(super) fn refuse(&mut self, hash: Digest, why: Why) {
+        self.read.remove(&hash);
+        self.refused.insert(hash, why);
+    }
+
+    /// What the text says.
+    pub(super) async fn read(&mut self, view: &DocumentView, worker: &mut Worker) -> Result<InUse, Why> {
         let hash = view.version.hash;
-        let document = self.read.entry(hash).or_insert_with(|| read(view)).clone();
-        match document {
-            Some(document) => {
-                let signer = view.version.signer.to_string().into();
-                Some(InUse { document, version: view.version, signer })
-            }
-            None => self.good.get(&view.key).cloned(),
+        if let Some(why) = self.refused.get(&hash) {
+            return Err(why.clone());
         }
-    }
-
-    /// The table came about with these.
-    pub(super) fn keep(&mut self, used: &[InUse]) {
-        self.good.extend(used.iter().map(|one| (one.document.key.clone(), one.clone())));
-    }
-
-    /// No table comes about with this one.
-    pub(super) fn leave_out(&mut self, hash: Digest) {
-        self.read.insert(hash, None);
+        let document = match self.read.get(&hash) {
+            Some(document) => Arc::clone(document),
+            None => {
+                let (key, text) = (view.key.clone(), view.text.clone());
+                let read = match worker.run(move || parse(&key, &text)).await {
+                    Ok(Ok(document)) => Ok(Arc::new(document)),
+                    Ok(Err(told)) => {
+                        let (document, code) = (&view.key, codes::DOCUMENT_HELD_BACK);
+                        warn!(%document, version = %view.version, %code, why = %told, "a document cannot be read here");
+                        Err(Why::Unreadable)
+                    }
+                    Err(Failure::Panicked) => Err(Why::Panicked),
+                    Err(Failure::TimedOut) => Err(Why::TimedOut),
+                    Err(Failure::NoThread) => return Err(Why::Waiting),
+                };
+                match read {
+                    Ok(document) => {
+                        self.read.insert(hash, Arc::clone(&document));
+                        document
+                    }
+                    Err(why) => {
+                        self.refuse(hash, why.clone());
+                        return Err(why);
+                    }
+                }
+            }
+        };
+        Ok(InUse { document, version: view.version, signer: view.version.signer.to_string().into() })
     }
 }
 
-fn read(view: &DocumentView) -> Option<Arc<Document>> {
-    let text = std::str::from_utf8(&view.text).ok()?;
-    let told = match documents::parse(&view.key.to_string(), text) {
-        Ok(mut read) if read.len() == 1 => match read.pop().filter(|document| document.key == view.key) {
-            Some(document) => return Some(Arc::new(document)),
-            None => "it is another document than its header says".to_owned(),
+fn parse(key: &DocumentKey, text: &[u8]) -> Result<Document, String> {
+    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+    match documents::parse(&key.to_string(), text) {
+        Ok(mut read) if read.len() == 1 => match read.pop().filter(|document| document.key == *key) {
+            Some(document) => Ok(document),
+            None => Err("it is another document than its header says".to_owned()),
         },
-        Ok(read) => format!("it has {} documents", read.len()),
-        Err(problems) => problems.first().map(ToString::to_string).unwrap_or_default(),
-    };
-    let (document, code) = (&view.key, codes::DOCUMENT_HELD_BACK);
-    warn!(%document, version = %view.version, %code, why = %told, "a document cannot be used here; its last good version stays");
-    None
+        Ok(read) => Err(format!("it has {} documents", read.len())),
+        Err(problems) => Err(problems.first().map(ToString::to_string).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh_view::tests::document;
+
+    #[test]
+    fn what_is_quarantined_stays_so_when_the_mesh_uses_it_no_more_up_to_a_bound() {
+        let mut shelf = Shelf::default();
+        for at in 0..=QUARANTINED_OLD_MAX {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&(at as u64).to_be_bytes());
+            shelf.refuse(Digest(hash), Why::TimedOut);
+        }
+        let unreadable = document("a", 1);
+        shelf.refuse(unreadable.version.hash, Why::Unreadable);
+        shelf.keep(&[]);
+        assert_eq!(
+            shelf.refused.len(),
+            QUARANTINED_OLD_MAX,
+            "one more is forgotten, and so is what is only unreadable"
+        );
+        assert_eq!(shelf.refusal(&Digest([0; 32])), Some(&Why::TimedOut));
+    }
 }

@@ -1,47 +1,46 @@
 //! News of owners on their way into the registry, and the owners whose news would take the table down.
 //!
-//! Whoever announces something with which compiling panics hurts only itself: its news are found by halving the burst that
-//! they came with, and left out; its last good ones stay in use until it says something else. All agents get the same
-//! record and decide alike.
+//! Whoever announces something with which compiling panics, or does not end, hurts only itself: its news are found among
+//! the burst that they came with (by halving, or one by one, as with documents), and left out; its last good ones stay in
+//! use until it says something else. All agents get the same record and decide alike.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use starling_gossip::DocumentView;
-use starling_model::{NodeName, codes};
-use starling_routing::{Documents, InUse, Registry, RouteTable, TableSettings, compile};
+use starling_model::NodeName;
+use starling_routing::{Documents, Registry, RouteTable};
 use tracing::error;
 
 use super::OwnerNews;
-use super::documents::Shelf;
-
-/// How a table is made of documents, a registry and the table before.
-pub(super) type Compile = fn(&Documents, &Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
+use super::trial::Steps;
+use super::worker::{Failure, Worker};
 
 /// The registry with what its owners said, and the documents in use.
 #[derive(Debug)]
 pub(super) struct Intake {
-    registry: Registry,
+    registry: Arc<Registry>,
     documents: Documents,
-    shelf: Shelf,
-    settings: TableSettings,
-    compile: Compile,
+    steps: Steps,
+    worker: Worker,
     /// The newest good news of each owner.
     good: BTreeMap<NodeName, OwnerNews>,
     /// Owners whose newest records are left out, with these.
     quarantined: BTreeMap<NodeName, OwnerNews>,
+    /// News that wait until a table can be made again.
+    waiting: BTreeMap<NodeName, OwnerNews>,
 }
 
 impl Intake {
-    pub(super) fn new(settings: TableSettings) -> Self {
+    pub(super) fn new(steps: Steps) -> Self {
         Self {
-            registry: Registry::new(),
+            registry: Arc::default(),
             documents: Documents::default(),
-            shelf: Shelf::default(),
-            settings,
-            compile,
+            worker: steps.worker(),
+            steps,
             good: BTreeMap::new(),
             quarantined: BTreeMap::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -50,63 +49,44 @@ impl Intake {
         self.quarantined.len()
     }
 
-    /// Makes the table that follows `previous` with these documents in use; `None` when nothing came of it. A document with
-    /// which no table comes about is left out, and its last good version stays.
-    pub(super) fn table_of(&mut self, in_use: &[DocumentView], previous: &RouteTable) -> Option<RouteTable> {
-        let wanted = self.shelf.take(in_use);
-        if let Some(table) = self.with(&wanted, previous) {
-            self.adopt(&wanted);
-            return Some(table);
-        }
-        let as_before =
-            |one: &InUse| self.documents.get(&one.document.key).is_some_and(|held| held.version == one.version);
-        let (same, changed): (Vec<InUse>, Vec<InUse>) = wanted.into_iter().partition(as_before);
-        let used = self.admit(same, &changed, previous);
-        let table = self.with(&used, previous)?;
-        self.adopt(&used);
+    /// True while news wait for a thread.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Members of this moment.
+    pub(super) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The documents in use.
+    pub(super) fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// These came out of a trial with a registry as it still is.
+    pub(super) fn adopt(&mut self, documents: Documents) {
+        self.documents = documents;
+    }
+
+    /// Takes documents that came out of a trial, when members have changed since; `None`: they do not go together.
+    pub(super) async fn adopt_anew(
+        &mut self,
+        documents: Documents,
+        previous: &Arc<RouteTable>,
+    ) -> Option<Arc<RouteTable>> {
+        let make = self.steps.making(&documents, &self.registry, previous);
+        let table = self.worker.run(make).await.ok()?;
+        self.documents = documents;
         Some(table)
     }
 
-    /// Adds what changed to what is in use, without those with which no table comes about: found by halving, as with news.
-    fn admit(&mut self, mut used: Vec<InUse>, changed: &[InUse], previous: &RouteTable) -> Vec<InUse> {
-        let together: Vec<InUse> = used.iter().chain(changed).cloned().collect();
-        if self.with(&together, previous).is_some() {
-            return together;
-        }
-        match changed {
-            [] => used,
-            [one] => {
-                let (document, version, code) = (&one.document.key, one.version, codes::DOCUMENT_HELD_BACK);
-                error!(%document, %version, %code, "this document breaks the route table; its last good version stays in use");
-                self.shelf.leave_out(version.hash);
-                used.extend(self.documents.get(document).cloned());
-                used
-            }
-            several => {
-                let (left, right) = several.split_at(several.len() / 2);
-                let used = self.admit(used, left, previous);
-                self.admit(used, right, previous)
-            }
-        }
-    }
-
-    /// The table of these documents, if one comes about.
-    fn with(&self, used: &[InUse], previous: &RouteTable) -> Option<RouteTable> {
-        let documents = Documents::new(used.iter().cloned());
-        let table = catch_unwind(AssertUnwindSafe(|| {
-            (self.compile)(&documents, &self.registry, &self.settings, Some(previous))
-        }));
-        table.ok()
-    }
-
-    /// They are in use from now on.
-    fn adopt(&mut self, used: &[InUse]) {
-        self.shelf.keep(used);
-        self.documents = Documents::new(used.iter().cloned());
-    }
-
     /// Folds news in and makes the table that follows `previous`; `None` when nothing came of it.
-    pub(super) fn table(&mut self, news: BTreeMap<NodeName, OwnerNews>, previous: &RouteTable) -> Option<RouteTable> {
+    pub(super) async fn table(
+        &mut self,
+        news: BTreeMap<NodeName, OwnerNews>,
+        previous: &Arc<RouteTable>,
+    ) -> Option<Arc<RouteTable>> {
         let known = |owner: &NodeName, said: &OwnerNews| self.quarantined.get(owner) == Some(said);
         let mut news: BTreeMap<_, _> = news.into_iter().filter(|(owner, said)| !known(owner, said)).collect();
         for (owner, said) in news.iter_mut().filter(|(_, said)| said.services.is_some() || said.health.is_some()) {
@@ -116,37 +96,79 @@ impl Intake {
                 said.health = said.health.take().or_else(|| held.health.clone());
             }
         }
-        self.attempt(news, previous)
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for (owner, said) in news {
+            add(&mut waiting, owner, said);
+        }
+        self.admit(waiting, previous).await
     }
 
-    fn attempt(&mut self, news: BTreeMap<NodeName, OwnerNews>, previous: &RouteTable) -> Option<RouteTable> {
-        let said = news.clone();
-        let folded = catch_unwind(AssertUnwindSafe(|| {
-            fold(&mut self.registry, said);
-            (self.compile)(&self.documents, &self.registry, &self.settings, Some(previous))
-        }));
-        if let Ok(table) = folded {
-            self.keep(news);
-            return Some(table);
+    async fn admit(
+        &mut self,
+        news: BTreeMap<NodeName, OwnerNews>,
+        previous: &Arc<RouteTable>,
+    ) -> Option<Arc<RouteTable>> {
+        let mut made: Option<Arc<RouteTable>> = None;
+        let mut parts = vec![news];
+        while let Some(mut part) = parts.pop() {
+            let before = Arc::clone(made.as_ref().unwrap_or(previous));
+            let failure = match self.attempt(part.clone(), &before).await {
+                Ok(table) => {
+                    self.keep(part);
+                    made = Some(table);
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            self.restore(part.keys());
+            match (failure, part.len()) {
+                (Failure::NoThread, _) => {
+                    for (owner, said) in part {
+                        add(&mut self.waiting, owner, said);
+                    }
+                }
+                (_, 0) => {}
+                (_, 1) => {
+                    let Some((owner, said)) = part.pop_first() else { continue };
+                    made = self.quarantine(owner, said, &before).await.or(made);
+                }
+                (Failure::TimedOut, _) => parts.extend(part.into_iter().rev().map(|one| BTreeMap::from([one]))),
+                (Failure::Panicked, len) => {
+                    let Some(middle) = part.keys().nth(len / 2).cloned() else { continue };
+                    let right = part.split_off(&middle);
+                    parts.extend([right, part]);
+                }
+            }
         }
-        self.restore(news.keys());
-        if news.len() > 1 {
-            let middle = news.keys().nth(news.len() / 2).cloned()?;
-            let (mut left, mut right) = (news, BTreeMap::new());
-            right.append(&mut left.split_off(&middle));
-            let first = self.attempt(left, previous);
-            return self.attempt(right, previous).or(first);
-        }
-        let (owner, said) = news.into_iter().next()?;
+        made
+    }
+
+    /// Folds news in and makes the table.
+    async fn attempt(
+        &mut self,
+        news: BTreeMap<NodeName, OwnerNews>,
+        previous: &Arc<RouteTable>,
+    ) -> Result<Arc<RouteTable>, Failure> {
+        // Shared only with a step that was given up, which then keeps what it has.
+        let registry = Arc::make_mut(&mut self.registry);
+        catch_unwind(AssertUnwindSafe(|| fold(registry, news))).map_err(|_| Failure::Panicked)?;
+        let make = self.steps.making(&self.documents, &self.registry, previous);
+        self.worker.run(make).await
+    }
+
+    /// No table comes about with what this owner says.
+    async fn quarantine(
+        &mut self,
+        owner: NodeName,
+        said: OwnerNews,
+        previous: &Arc<RouteTable>,
+    ) -> Option<Arc<RouteTable>> {
         error!(member = %owner, "what this member announces breaks the route table; its last good records stay in use");
         let member = said.member.clone();
         self.quarantined.insert(owner.clone(), said);
         // Whether it lives is told by membership, and counts.
         let rest = OwnerNews { member, ..OwnerNews::default() };
-        fold(&mut self.registry, BTreeMap::from([(owner.clone(), rest.clone())]));
-        let table = catch_unwind(AssertUnwindSafe(|| {
-            (self.compile)(&self.documents, &self.registry, &self.settings, Some(previous))
-        }));
+        let table = self.attempt(BTreeMap::from([(owner.clone(), rest.clone())]), previous).await;
         if table.is_ok() {
             self.good.entry(owner).or_default().merge(rest);
         }
@@ -171,7 +193,7 @@ impl Intake {
         for owner in owners {
             let good = self.good.get(owner).cloned();
             let back = OwnerNews { forgotten: true, ..good.unwrap_or_default() };
-            fold(&mut self.registry, BTreeMap::from([(owner.clone(), back)]));
+            fold(Arc::make_mut(&mut self.registry), BTreeMap::from([(owner.clone(), back)]));
         }
     }
 }
@@ -185,6 +207,15 @@ impl OwnerNews {
         self.member = later.member.or_else(|| self.member.take());
         self.services = later.services.or_else(|| self.services.take());
         self.health = later.health.or_else(|| self.health.take());
+    }
+}
+
+/// Puts news to those that wait, which they follow.
+fn add(waiting: &mut BTreeMap<NodeName, OwnerNews>, owner: NodeName, said: OwnerNews) {
+    if said.forgotten {
+        waiting.insert(owner, said);
+    } else {
+        waiting.entry(owner).or_default().merge(said);
     }
 }
 
@@ -208,11 +239,13 @@ pub(super) fn fold(registry: &mut Registry, news: BTreeMap<NodeName, OwnerNews>)
 
 #[cfg(test)]
 mod tests {
-    use starling_routing::ServicePort;
+    use std::time::Duration;
 
-    use starling_model::{Digest, DocumentKey, DocumentVersion, Generation, KeyId, MemberState, Readiness};
+    use starling_model::{MemberState, Readiness};
+    use starling_routing::{TableSettings, compile};
 
     use super::super::tests::{health, member, node, services};
+    use super::super::worker::LeftBehind;
     use super::*;
 
     /// A compiler that cannot stand services of one name.
@@ -237,90 +270,85 @@ mod tests {
         (node(name), said)
     }
 
-    fn document(name: &str, generation: u64) -> DocumentView {
-        let mut hash = [u8::try_from(generation).unwrap(); 32];
-        hash[0] = name.as_bytes()[0];
-        let generation = Generation::new(generation).unwrap();
-        let version = DocumentVersion { generation, signer: KeyId(1), hash: Digest(hash) };
-        let text = format!(
-            "apiVersion: starling/v1\nkind: Service\nmetadata: {{name: {name}}}\n\
-             spec: {{ports: [{{name: http, port: {generation}, protocol: http}}]}}\n"
-        );
-        DocumentView {
-            key: DocumentKey::parse("Service", "default", name).unwrap(),
-            version,
-            schema: 1,
-            signed_at: 0,
-            deleted: false,
-            batch: None,
-            text: text.into(),
-            envelope: bytes::Bytes::new(),
-        }
+    fn offers(table: &RouteTable, host: &str) -> usize {
+        table.resolve_host(host).map_or(0, |service| service.endpoints.len())
     }
 
-    /// A compiler that cannot stand port 66.
-    fn picky_of_ports(
+    /// gossip.md, S25: whose consumer panics is left out by itself, and its last good record stays.
+    #[tokio::test]
+    async fn a_poison_record_hurts_only_its_owner_and_its_last_good_one_stays() {
+        let mut intake = Intake::new(steps(picky));
+        let empty = Arc::default();
+        let good = [news("vm-1", &["web"]), news("vm-2", &["web"])];
+        let table = intake.table(BTreeMap::from(good), &empty).await.unwrap();
+        assert_eq!(offers(&table, "web.mesh.internal"), 2);
+
+        // A burst of many, one of which is poison.
+        let burst = (3..20).map(|at| news(&format!("vm-{at}"), &["web"])).chain([news("vm-2", &["poison"])]);
+        let table = intake.table(burst.collect(), &table).await.unwrap();
+        assert_eq!(offers(&table, "web.mesh.internal"), 19, "vm-2 with what it said before");
+        assert_eq!(intake.quarantined(), 1);
+
+        // The same again changes nothing; what it says next does, and so does its death.
+        let again = intake.table(BTreeMap::from([news("vm-2", &["poison"])]), &table).await.unwrap();
+        assert_eq!((offers(&again, "web.mesh.internal"), intake.quarantined()), (19, 1));
+        let dead = OwnerNews { member: Some(member("vm-2", MemberState::Dead)), ..OwnerNews::default() };
+        let table = intake.table(BTreeMap::from([(node("vm-2"), dead)]), &again).await.unwrap();
+        let endpoints = &table.resolve_host("web.mesh.internal").unwrap().endpoints;
+        assert!(endpoints.iter().any(|one| one.member == MemberState::Dead));
+        let table = intake.table(BTreeMap::from([news("vm-2", &["shop"])]), &table).await.unwrap();
+        assert_eq!((offers(&table, "web.mesh.internal"), offers(&table, "shop.mesh.internal")), (18, 1));
+        assert_eq!(intake.quarantined(), 0);
+    }
+
+    /// A compiler that never ends with services of one name.
+    fn endless(
         documents: &Documents,
         registry: &Registry,
         settings: &TableSettings,
         previous: Option<&RouteTable>,
     ) -> RouteTable {
         let table = compile(documents, registry, settings, previous);
-        let is_good = |port: &ServicePort| port.number.is_none_or(|number| number.get() != 66);
-        assert!(table.services().flat_map(|service| &service.ports).all(is_good), "on purpose");
+        while table.resolve_host("poison.mesh.internal").is_some() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         table
     }
 
-    /// F40: a document with which no table comes about leaves its last good version in use, whatever stands beside it.
-    #[test]
-    fn a_poison_document_is_left_out_and_its_last_good_version_stays() {
+    /// F40, of records: an owner whose news hang the compiler costs two deadlines, and nobody else's news are lost.
+    #[tokio::test]
+    async fn a_record_that_hangs_hurts_only_its_owner() {
+        let steps = steps(endless);
+        let left_behind = steps.left_behind.clone();
+        let mut intake = Intake::new(steps);
+        let burst = (1..6).map(|at| news(&format!("vm-{at}"), &["web"])).chain([news("vm-6", &["poison"])]);
+        let table = intake.table(burst.collect(), &Arc::default()).await.unwrap();
+        assert_eq!((offers(&table, "web.mesh.internal"), offers(&table, "poison.mesh.internal")), (5, 0));
+        assert_eq!((intake.quarantined(), left_behind.count()), (1, 2), "with the burst, and alone");
+        let table = intake.table(BTreeMap::from([news("vm-6", &["web"])]), &table).await.unwrap();
+        assert_eq!((offers(&table, "web.mesh.internal"), intake.quarantined()), (6, 0));
+    }
+
+    /// At the bound of threads left behind nothing is made, and nothing is lost: what comes then waits.
+    #[tokio::test]
+    async fn news_wait_while_no_thread_is_to_be_had() {
+        let steps = steps(compile);
+        let left_behind = steps.left_behind.clone();
+        let mut intake = Intake::new(steps);
+        let empty = Arc::default();
+        let hold = left_behind.hold(super::super::trial::LEFT_BEHIND_MAX);
+        assert!(intake.table(BTreeMap::from([news("vm-1", &["web"])]), &empty).await.is_none());
+        let gone = OwnerNews { forgotten: true, ..OwnerNews::default() };
+        let both = BTreeMap::from([(node("vm-1"), gone), news("vm-2", &["web"])]);
+        assert!(intake.table(both, &empty).await.is_none());
+        drop(hold);
+        let table = intake.table(BTreeMap::new(), &empty).await.unwrap();
+        assert_eq!(offers(&table, "web.mesh.internal"), 1, "vm-1 was forgotten meanwhile");
+    }
+
+    fn steps(compile: super::super::trial::Compile) -> Steps {
         let settings = TableSettings { domain: "mesh.internal".to_owned() };
-        let mut intake = Intake { compile: picky_of_ports, ..Intake::new(settings) };
-        let port = |table: &RouteTable, host: &str| {
-            let service = table.resolve_host(&format!("{host}.mesh.internal"));
-            service.and_then(|service| service.ports.first()?.number).map(std::num::NonZeroU16::get)
-        };
-        let first = [document("a", 1), document("b", 2), document("c", 3)];
-        let table = intake.table_of(&first, &RouteTable::default()).unwrap();
-        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(1), Some(2), Some(3)]);
-        let poisoned = [document("a", 4), document("b", 66), document("c", 5)];
-        let table = intake.table_of(&poisoned, &table).unwrap();
-        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(4), Some(2), Some(5)]);
-        // The same again is not tried again; the next version is.
-        let table = intake.table_of(&poisoned, &table).unwrap();
-        assert_eq!(port(&table, "b"), Some(2));
-        let table = intake.table_of(&[document("a", 4), document("b", 7)], &table).unwrap();
-        assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(4), Some(7), None]);
-    }
-
-    fn offers(table: &RouteTable, host: &str) -> usize {
-        table.resolve_host(host).map_or(0, |service| service.endpoints.len())
-    }
-
-    /// gossip.md, S25: whose consumer panics is left out by itself, and its last good record stays.
-    #[test]
-    fn a_poison_record_hurts_only_its_owner_and_its_last_good_one_stays() {
-        let mut intake = Intake { compile: picky, ..Intake::new(TableSettings { domain: "mesh.internal".to_owned() }) };
-        let empty = RouteTable::default();
-        let good = [news("vm-1", &["web"]), news("vm-2", &["web"])];
-        let table = intake.table(BTreeMap::from(good), &empty).unwrap();
-        assert_eq!(offers(&table, "web.mesh.internal"), 2);
-
-        // A burst of many, one of which is poison.
-        let burst = (3..20).map(|at| news(&format!("vm-{at}"), &["web"])).chain([news("vm-2", &["poison"])]);
-        let table = intake.table(burst.collect(), &table).unwrap();
-        assert_eq!(offers(&table, "web.mesh.internal"), 19, "vm-2 with what it said before");
-        assert_eq!(intake.quarantined(), 1);
-
-        // The same again changes nothing; what it says next does, and so does its death.
-        let again = intake.table(BTreeMap::from([news("vm-2", &["poison"])]), &table).unwrap();
-        assert_eq!((offers(&again, "web.mesh.internal"), intake.quarantined()), (19, 1));
-        let dead = OwnerNews { member: Some(member("vm-2", MemberState::Dead)), ..OwnerNews::default() };
-        let table = intake.table(BTreeMap::from([(node("vm-2"), dead)]), &again).unwrap();
-        let endpoints = &table.resolve_host("web.mesh.internal").unwrap().endpoints;
-        assert!(endpoints.iter().any(|one| one.member == MemberState::Dead));
-        let table = intake.table(BTreeMap::from([news("vm-2", &["shop"])]), &table).unwrap();
-        assert_eq!((offers(&table, "web.mesh.internal"), offers(&table, "shop.mesh.internal")), (18, 1));
-        assert_eq!(intake.quarantined(), 0);
+        let deadline = Duration::from_millis(200);
+        Steps { compile, deadline, ..Steps::new(settings, LeftBehind::default()) }
     }
 }

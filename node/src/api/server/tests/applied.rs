@@ -1,16 +1,17 @@
 //! What a node says that it uses is what its table is made of, also where a document cannot be used.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use starling_gossip::{DocumentView, OwnRecord};
-use starling_model::{Digest, DocumentVersion, Generation, StatusRecord};
-use starling_routing::TableSettings;
+use starling_model::{Digest, DocumentVersion, Generation, NodeName, StatusRecord};
+use starling_routing::{Documents, MemberFact, Registry, RouteTable, TableSettings, compile};
 use tokio::sync::watch;
 
 use super::*;
 use crate::mesh_view::tests::document;
-use crate::tasks::routes::{self, Applied, AppliedCell, Routes};
+use crate::tasks::routes::{self, Applied, AppliedCell, HeldBack, LeftBehind, Routes, Why};
 
 /// `HTTPRoute default/NAME` that can be read.
 fn readable(name: &str, generation: u64) -> DocumentView {
@@ -31,22 +32,31 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("never: {what}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_is() {
-    let fixture = Fixture::start().await;
-    let (own, applied) = (OwnRecords::default(), AppliedCell::default());
-    own.change_status(|status| status.release = "0.1.0".to_owned());
-    let documents: routes::DocumentsInUse = Arc::new(watch::Sender::new(Arc::from([])));
-    let routes = Routes {
+/// The task of the route table, which publishes to the fixture's data plane.
+fn task_of(fixture: &Fixture, own: &OwnRecords, applied: &AppliedCell) -> Routes {
+    Routes {
         inbox: RoutesInbox::default(),
-        documents: Arc::clone(&documents),
-        applied: Arc::clone(&applied),
+        documents: Arc::new(watch::Sender::new(Arc::from([]))),
+        applied: Arc::clone(applied),
         own: own.clone(),
         shared: Arc::clone(&fixture.state.shared),
         settings: TableSettings { domain: "mesh.internal".to_owned() },
         ages: Arc::default(),
         figures: Arc::default(),
-    };
+        left_behind: LeftBehind::default(),
+        events: fixture.state.events.clone(),
+        store: None,
+        node: "vm-1".parse().unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_is() {
+    let fixture = Fixture::start().await;
+    let (own, applied) = (OwnRecords::default(), AppliedCell::default());
+    own.change_status(|status| status.release = "0.1.0".to_owned());
+    let routes = task_of(&fixture, &own, &applied);
+    let documents = Arc::clone(&routes.documents);
     let task = tokio::spawn(routes::run(routes));
     let use_these = |meant: Vec<DocumentView>| drop(documents.send_replace(meant.into()));
     let told = |what: &'static str, count: usize, held: Vec<(&'static str, Option<u64>)>| {
@@ -56,7 +66,7 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
                 let now = applied.load_full();
                 let generation = |used: &Option<DocumentVersion>| used.map(|used| used.generation.get());
                 let found: Vec<_> =
-                    now.held_back.iter().map(|(key, used)| (key.name.as_str(), generation(used))).collect();
+                    now.held_back.iter().map(|(key, held)| (key.name.as_str(), generation(&held.used))).collect();
                 (now.documents == count && found == held).then_some(Applied::clone(&now))
             })
             .await;
@@ -97,4 +107,71 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
     task.abort();
     let (_, status) = fixture.ask("GET", "/v1/status", "").await;
     assert_eq!(status["config"]["heldBack"], json!(0), "the fixture's own view knows nothing of these");
+}
+
+static HANGS: AtomicBool = AtomicBool::new(false);
+
+/// Cannot stand a route `panics`, and never ends with one called `hangs`.
+fn picky(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let has = |name: &str| documents.iter().any(|one| one.document.key.name.as_str() == name);
+    while has("hangs") {
+        HANGS.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!has("panics"), "on purpose");
+    compile(documents, registry, settings, previous)
+}
+
+/// F40 with the task itself: traffic goes on by the last good table, members go on to be known while a document hangs,
+/// all others come into use, and everybody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_hangs_or_panics_is_quarantined_and_the_mesh_goes_on() {
+    let fixture = Fixture::start().await;
+    let (own, applied) = (OwnRecords::default(), AppliedCell::default());
+    let routes = task_of(&fixture, &own, &applied);
+    let (documents, inbox) = (Arc::clone(&routes.documents), routes.inbox.clone());
+    let left_behind = routes.left_behind.clone();
+    let task = tokio::spawn(routes::run_with(picky, Duration::from_secs(2), routes));
+    let used = || applied.load().documents;
+    documents.send_replace([readable("a", 1)].into());
+    until("a is in use", || (used() == 1).then_some(())).await;
+
+    documents.send_replace([readable("a", 2), readable("b", 1), readable("hangs", 1), readable("panics", 1)].into());
+    until("it hangs", || HANGS.load(Ordering::SeqCst).then_some(())).await;
+    // Members that change meanwhile come into the table in use.
+    let began = Instant::now();
+    let (node, address) = ("vm-9".parse::<NodeName>().unwrap(), "127.0.0.1:7740".parse().ok());
+    let record = routes::tests::services(&["orders"]);
+    inbox.merge(node.clone(), |news| {
+        news.member = Some(MemberFact { node, state: MemberState::Alive, address });
+        news.services = Some(record.into());
+    });
+    let shared = Arc::clone(&fixture.state.shared);
+    until("the member is known", || shared.table.load().resolve_host("orders.mesh.internal").cloned()).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!((used(), left_behind.count()), (1, 0), "the documents are still on trial");
+
+    let now = until("the others are in use", || Some(applied.load_full()).filter(|now| now.documents == 2)).await;
+    let held: Vec<(&str, &HeldBack)> = now.held_back.iter().map(|(key, held)| (key.name.as_str(), held)).collect();
+    let [("hangs", hangs), ("panics", panics)] = held[..] else { panic!("{held:?}") };
+    assert_eq!((&hangs.why, &panics.why, hangs.used), (&Why::TimedOut, &Why::Panicked, None));
+    let table = shared.table.load_full();
+    assert_eq!((table.digest(), table.documents().len()), (now.digest, 2));
+    assert!(table.resolve_host("orders.mesh.internal").is_some(), "the table that was tried did not know the member");
+    assert_eq!((left_behind.count(), now.quarantined()), (2, 2));
+    let told = fixture.state.events.after(0, 10, |_| true).entries;
+    let steps: Vec<_> = told.iter().map(|one| (one.event.subject.as_str(), one.event.step.as_str())).collect();
+    assert_eq!(steps, [("HTTPRoute/hangs", "quarantined"), ("HTTPRoute/panics", "quarantined")]);
+    assert!(told[0].event.what.contains("within 5 s"), "{}", told[0].event.what);
+    // The next set is tried, and what was found out is not forgotten.
+    let began = Instant::now();
+    documents.send_replace([readable("a", 3), readable("hangs", 1)].into());
+    until("a comes in again", || (applied.load().documents == 1).then_some(())).await;
+    assert!(began.elapsed() < Duration::from_secs(1) && left_behind.count() == 2, "{:?}", began.elapsed());
+    task.abort();
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::mesh_view::tests::document;
 use crate::store::Durability;
 use crate::tasks::gossip::{History, MeshCommand, SubmissionFate};
-use crate::tasks::routes::Applied;
+use crate::tasks::routes::{Applied, HeldBack, Why};
 
 impl Fixture {
     /// Lets `answer` be the mesh task.
@@ -178,7 +178,8 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     let mut view = MeshView::clone(&fixture.state.view.load());
     view.documents = vec![held.versions[0].clone(), document("web", 1)];
     view.conflicts.insert(held.versions[0].key.clone(), held.versions[..2].to_vec());
-    let held_back = [(held.versions[0].key.clone(), Some(held.versions[1].version))].into();
+    let of_orders = HeldBack { used: Some(held.versions[1].version), why: Why::TimedOut };
+    let held_back = [(held.versions[0].key.clone(), of_orders)].into();
     view.applied = Arc::new(Applied { documents: 2, held_back, ..Applied::default() });
     fixture.state.view.store(Arc::new(view));
     let (_, list) = fixture.ask("GET", "/v1/config", "").await;
@@ -191,7 +192,8 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     let problems = status["problems"].as_array().unwrap();
     let held_back = problems.iter().find(|problem| problem["code"] == "ST0414").unwrap();
     let detail = held_back["detail"].as_str().unwrap();
-    assert!(detail.starts_with("HTTPRoute default/orders is held back: generation "), "{detail}");
+    let want = "HTTPRoute default/orders is held back: no route table comes about with it within 5 s; it is quarantined; generation ";
+    assert!(detail.starts_with(want), "{detail}");
     assert!(detail.ends_with(" stays in use here"), "{detail}");
 }
 

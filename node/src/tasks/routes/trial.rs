@@ -1,0 +1,336 @@
+//! The trial of the documents that the mesh uses, beside the table in use: what comes out of it is safe to take.
+//!
+//! All that changed is tried together first. Where no table comes about, what is at fault is found and left out by its
+//! hash, and its last good version stays: by halving, where compiling panics or the guard refuses; one by one, where it
+//! hangs, since each hang costs the deadline and a thread. Documents that took the whole agent down before are tried
+//! alone ([`super::crumbs`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_gossip::DocumentView;
+use starling_model::{Digest, DocumentKey};
+use starling_routing::guard::emptied;
+use starling_routing::{Documents, EndpointIndex, InUse, Registry, RouteTable, TableSettings, compile};
+
+use super::applied::Why;
+use super::crumbs::{Crumbs, ENDS_MAX};
+use super::documents::Shelf;
+use super::worker::{DEADLINE, Failure, LeftBehind, Worker};
+
+/// Threads left behind at which no more documents are tried; the rest is for news of members.
+const LEFT_BEHIND_BY_DOCUMENTS_MAX: usize = 4;
+/// Threads left behind at which nothing is tried any more: the table stays as it is until the agent starts again.
+pub(super) const LEFT_BEHIND_MAX: usize = 8;
+const _: () = assert!(LEFT_BEHIND_BY_DOCUMENTS_MAX < LEFT_BEHIND_MAX);
+/// Sets of documents that are known to hang; what is beyond is tried again.
+const HUNG_SETS_MAX: usize = 1_024;
+
+/// How a table is made of documents, a registry and the table before.
+pub(crate) type Compile = fn(&Documents, &Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
+
+/// True for an endpoint that has traffic from here.
+pub(super) type HasTraffic = Arc<dyn Fn(EndpointIndex) -> bool + Send + Sync>;
+
+/// How tables are made, and what it may cost.
+#[derive(Clone, Debug)]
+pub(super) struct Steps {
+    pub(super) compile: Compile,
+    pub(super) settings: TableSettings,
+    pub(super) deadline: Duration,
+    pub(super) left_behind: LeftBehind,
+}
+
+impl Steps {
+    pub(super) fn new(settings: TableSettings, left_behind: LeftBehind) -> Self {
+        Self { compile, settings, deadline: DEADLINE, left_behind }
+    }
+
+    /// A worker for what members say.
+    pub(super) fn worker(&self) -> Worker {
+        Worker::new(self.left_behind.clone(), LEFT_BEHIND_MAX, self.deadline)
+    }
+
+    /// A step that makes a table.
+    pub(super) fn making(
+        &self,
+        documents: &Documents,
+        registry: &Arc<Registry>,
+        previous: &Arc<RouteTable>,
+    ) -> impl FnOnce() -> Arc<RouteTable> + Send + 'static {
+        let (compile, settings) = (self.compile, self.settings.clone());
+        let (documents, registry, previous) = (documents.clone(), Arc::clone(registry), Arc::clone(previous));
+        move || Arc::new(compile(&documents, &registry, &settings, Some(&previous)))
+    }
+}
+
+/// What a trial starts from.
+#[derive(Clone)]
+pub(super) struct Ground {
+    /// What is in use.
+    pub(super) documents: Documents,
+    /// Members of this moment.
+    pub(super) registry: Arc<Registry>,
+    /// The table in use.
+    pub(super) table: Arc<RouteTable>,
+    pub(super) has_traffic: HasTraffic,
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ground").field("documents", &self.documents.digest()).finish_non_exhaustive()
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// What is to be used.
+    pub(super) documents: Documents,
+    /// The table of these and of the ground's registry; `None`: they are those in use.
+    pub(super) table: Option<Arc<RouteTable>>,
+    /// Why the others are not.
+    pub(super) why: BTreeMap<DocumentKey, Why>,
+    /// Attempts that brought no table.
+    pub(super) failures: u64,
+}
+
+/// One difference between what is used and what is meant.
+#[derive(Clone, Debug)]
+enum Change {
+    Use(InUse),
+    Drop(DocumentKey),
+}
+
+impl Change {
+    fn key(&self) -> &DocumentKey {
+        match self {
+            Self::Use(one) => &one.document.key,
+            Self::Drop(key) => key,
+        }
+    }
+}
+
+/// The judge. It remembers what it found out about hashes.
+#[derive(Debug)]
+pub(super) struct Trial {
+    steps: Steps,
+    shelf: Shelf,
+    worker: Worker,
+    crumbs: Crumbs,
+    /// Sets with which compiling hangs.
+    hung: BTreeSet<Digest>,
+    /// Hashes that this agent outlived the trial of.
+    outlived: BTreeSet<Digest>,
+}
+
+impl Trial {
+    pub(super) fn new(steps: Steps, crumbs: Crumbs) -> Self {
+        let worker = Worker::new(steps.left_behind.clone(), LEFT_BEHIND_BY_DOCUMENTS_MAX, steps.deadline);
+        Self { steps, shelf: Shelf::default(), worker, crumbs, hung: BTreeSet::new(), outlived: BTreeSet::new() }
+    }
+
+    /// Tries `meant`. May take some deadlines long; the table in use serves meanwhile.
+    pub(super) async fn judge(&mut self, meant: &[DocumentView], ground: Ground) -> Judged {
+        self.shelf.keep(meant);
+        let hashes: BTreeSet<Digest> = meant.iter().map(|view| view.version.hash).collect();
+        self.outlived.retain(|hash| hashes.contains(hash));
+        let keys: BTreeSet<&DocumentKey> = meant.iter().map(|view| &view.key).collect();
+        let dropped = ground.documents.iter().filter(|one| !keys.contains(&one.document.key));
+        let mut changes: Vec<Change> = dropped.map(|one| Change::Drop(one.document.key.clone())).collect();
+        let in_use =
+            |view: &&DocumentView| ground.documents.get(&view.key).is_none_or(|used| used.version != view.version);
+        let (suspects, fresh): (Vec<&DocumentView>, Vec<&DocumentView>) =
+            meant.iter().filter(in_use).partition(|view| self.crumbs.ends(&view.version.hash) > 0);
+        let judged = Judged { documents: ground.documents.clone(), table: None, why: BTreeMap::new(), failures: 0 };
+        let mut case = Case { trial: self, ground, judged, base: None };
+        case.guarded(&fresh, &mut changes).await;
+        for suspect in suspects {
+            case.suspect(suspect).await;
+        }
+        case.judged
+    }
+
+    fn note_hung(&mut self, set: Digest) {
+        if self.hung.len() < HUNG_SETS_MAX {
+            self.hung.insert(set);
+        }
+    }
+}
+
+/// One trial under way.
+struct Case<'a> {
+    trial: &'a mut Trial,
+    ground: Ground,
+    judged: Judged,
+    /// The table of `judged.documents` and the ground's registry, once it was needed.
+    base: Option<Arc<RouteTable>>,
+}
+
+impl Case<'_> {
+    /// Tries documents that never took the agent down, with those that are dropped.
+    async fn guarded(&mut self, views: &[&DocumentView], changes: &mut Vec<Change>) {
+        let outlived = |hash: &Digest| self.trial.outlived.contains(hash) || self.trial.shelf.refusal(hash).is_some();
+        let new: Vec<Digest> = views.iter().map(|view| view.version.hash).filter(|hash| !outlived(hash)).collect();
+        self.trial.crumbs.lay(&new).await;
+        for view in views {
+            match self.trial.shelf.read(view, &mut self.trial.worker).await {
+                Ok(one) => changes.push(Change::Use(one)),
+                Err(why) => self.leave_out(view.key.clone(), why),
+            }
+        }
+        self.admit(std::mem::take(changes)).await;
+        if !new.is_empty() {
+            self.trial.crumbs.sweep();
+            self.trial.outlived.extend(new);
+        }
+    }
+
+    /// Tries one that may have taken the agent down, alone.
+    async fn suspect(&mut self, view: &DocumentView) {
+        let hash = view.version.hash;
+        if self.trial.crumbs.ends(&hash) >= ENDS_MAX {
+            self.trial.shelf.refuse(hash, Why::Crashed);
+        }
+        self.guarded(&[view], &mut Vec::new()).await;
+        if self.judged.documents.get(&view.key).is_some_and(|used| used.version == view.version) {
+            self.trial.crumbs.clear(&hash);
+        }
+    }
+
+    fn leave_out(&mut self, key: DocumentKey, why: Why) {
+        self.judged.why.insert(key, why);
+    }
+
+    /// Makes as many of the changes as a table comes about with.
+    async fn admit(&mut self, changes: Vec<Change>) {
+        let mut parts = vec![changes];
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let set = self.with(&part);
+            let Err(why) = self.attempt(set).await else { continue };
+            self.judged.failures += 1;
+            match (why, part.len()) {
+                (Why::Waiting, _) => part.iter().for_each(|one| self.leave_out(one.key().clone(), Why::Waiting)),
+                (why, 1) => part.iter().for_each(|one| self.fault(one, &why)),
+                (Why::TimedOut, len) => {
+                    self.without_those_that_hang_alone(&mut part).await;
+                    if part.len() < len {
+                        parts.push(part);
+                    } else {
+                        // Only together: the one with which it begins is at fault. The first is on top.
+                        parts.extend(part.into_iter().rev().map(|one| vec![one]));
+                    }
+                }
+                (_, len) => {
+                    let right = part.split_off(len / 2);
+                    parts.extend([right, part]);
+                }
+            }
+        }
+    }
+
+    /// What would be used with these changes.
+    fn with(&self, part: &[Change]) -> Documents {
+        let changed: BTreeSet<&DocumentKey> = part.iter().map(Change::key).collect();
+        let kept = self.judged.documents.iter().filter(|one| !changed.contains(&one.document.key));
+        let new = part.iter().filter_map(|change| match change {
+            Change::Use(one) => Some(one),
+            Change::Drop(_) => None,
+        });
+        Documents::new(kept.chain(new).cloned())
+    }
+
+    /// No table comes about with this one alone.
+    fn fault(&mut self, change: &Change, why: &Why) {
+        if let (Change::Use(one), true) = (change, why.is_quarantine()) {
+            self.trial.shelf.refuse(one.version.hash, why.clone());
+        }
+        self.leave_out(change.key().clone(), why.clone());
+    }
+
+    /// Makes the table of `set`, and takes it if the guard agrees.
+    async fn attempt(&mut self, set: Documents) -> Result<(), Why> {
+        let base = self.base().await?;
+        let digest = set.digest();
+        if self.trial.hung.contains(&digest) {
+            return Err(Why::TimedOut);
+        }
+        let make = self.trial.steps.making(&set, &self.ground.registry, &base);
+        let has_traffic = Arc::clone(&self.ground.has_traffic);
+        let step = move || {
+            let table = make();
+            match emptied(&base, &table, &*has_traffic) {
+                Some(service) => Err(service),
+                None => Ok(table),
+            }
+        };
+        match self.trial.worker.run(step).await {
+            Ok(Ok(table)) => {
+                self.base = Some(Arc::clone(&table));
+                (self.judged.documents, self.judged.table) = (set, Some(table));
+                Ok(())
+            }
+            Ok(Err(service)) => Err(Why::Empties(service)),
+            Err(Failure::Panicked) => Err(Why::Panicked),
+            Err(Failure::TimedOut) => {
+                self.trial.note_hung(digest);
+                Err(Why::TimedOut)
+            }
+            Err(Failure::NoThread) => Err(Why::Waiting),
+        }
+    }
+
+    /// The table of what is used so far and of the members that all attempts are made with: what a change empties is to
+    /// be told from what members take away.
+    async fn base(&mut self) -> Result<Arc<RouteTable>, Why> {
+        if let Some(base) = &self.base {
+            return Ok(Arc::clone(base));
+        }
+        let table = &self.ground.table;
+        let is_base =
+            table.revision() == self.ground.registry.revision() && table.digest() == self.ground.documents.digest();
+        let base = if is_base {
+            Arc::clone(table)
+        } else {
+            let make = self.trial.steps.making(&self.ground.documents, &self.ground.registry, table);
+            match self.trial.worker.run(make).await {
+                Ok(table) => table,
+                Err(Failure::NoThread) => return Err(Why::Waiting),
+                // What is in use is no good with these members: the guard looks at the table in use then.
+                Err(Failure::Panicked | Failure::TimedOut) => Arc::clone(table),
+            }
+        };
+        self.base = Some(Arc::clone(&base));
+        Ok(base)
+    }
+
+    /// Leaves those out with which compiling hangs even where nothing else is in use.
+    async fn without_those_that_hang_alone(&mut self, part: &mut Vec<Change>) {
+        let mut rest = Vec::with_capacity(part.len());
+        for change in part.drain(..) {
+            let hangs = match &change {
+                Change::Drop(_) => false,
+                Change::Use(one) => {
+                    let alone = Documents::new([one.clone()]);
+                    let make = self.trial.steps.making(&alone, &self.ground.registry, &self.ground.table);
+                    self.trial.worker.run(make).await.is_err_and(|failure| failure == Failure::TimedOut)
+                }
+            };
+            if hangs {
+                self.judged.failures += 1;
+                self.fault(&change, &Why::TimedOut);
+            } else {
+                rest.push(change);
+            }
+        }
+        *part = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! F40: one document that cannot be compiled takes nothing else with it.
+
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use starling_model::{
+    DocumentVersion, Generation, HealthRecord, KeyId, MeshId, Namespace, Readiness, ServiceKey, ServicesRecord,
+};
+use starling_routing::MemberFact;
+
+use super::super::tests::{health, member, node, services};
+use super::*;
+use crate::store;
+
+const SETTINGS: &str = "mesh.internal";
+/// Ports of documents that a compiler of these tests cannot stand.
+const PANICS: u16 = 66;
+const HANGS: u16 = 77;
+
+/// A Service with one port, numbered as its generation, and a selector if there is one.
+fn view(name: &str, generation: u16, selector: &str) -> DocumentView {
+    let mut hash = [u8::try_from(generation).unwrap(); 32];
+    hash[..name.len()].copy_from_slice(name.as_bytes());
+    let version = DocumentVersion {
+        generation: Generation::new(generation.into()).unwrap(),
+        signer: KeyId(1),
+        hash: Digest(hash),
+    };
+    let text = format!(
+        "apiVersion: starling/v1\nkind: Service\nmetadata: {{name: {name}}}\n\
+         spec: {{ports: [{{name: http, port: {generation}, protocol: http}}]{selector}}}\n"
+    );
+    DocumentView {
+        key: DocumentKey::parse("Service", "default", name).unwrap(),
+        version,
+        schema: 1,
+        signed_at: 0,
+        deleted: false,
+        batch: None,
+        text: text.into(),
+        envelope: bytes::Bytes::new(),
+    }
+}
+
+fn plain(name: &str, generation: u16) -> DocumentView {
+    view(name, generation, "")
+}
+
+fn ports(table: &RouteTable) -> impl Iterator<Item = u16> {
+    table.services().flat_map(|service| &service.ports).filter_map(|port| port.number).map(NonZeroU16::get)
+}
+
+fn picky(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let table = compile(documents, registry, settings, previous);
+    while ports(&table).any(|port| port == HANGS) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(ports(&table).all(|port| port != PANICS), "on purpose");
+    table
+}
+
+fn trial(compile: Compile) -> Trial {
+    let settings = TableSettings { domain: SETTINGS.to_owned() };
+    let deadline = Duration::from_millis(200);
+    Trial::new(Steps { compile, deadline, ..Steps::new(settings, LeftBehind::default()) }, Crumbs::open(None))
+}
+
+/// What is in use, from trial to trial.
+struct Bench {
+    trial: Trial,
+    ground: Ground,
+}
+
+impl Bench {
+    fn new(trial: Trial) -> Self {
+        let ground = Ground {
+            documents: Documents::default(),
+            registry: Arc::default(),
+            table: Arc::default(),
+            has_traffic: Arc::new(|_| false),
+        };
+        Self { trial, ground }
+    }
+
+    async fn judge(&mut self, meant: &[DocumentView]) -> BTreeMap<String, Why> {
+        let judged = self.trial.judge(meant, self.ground.clone()).await;
+        if let Some(table) = judged.table {
+            assert_eq!(table.digest(), judged.documents.digest());
+            self.ground.table = table;
+            self.ground.documents = judged.documents;
+        }
+        judged.why.into_iter().map(|(key, why)| (key.name.to_string(), why)).collect()
+    }
+
+    fn used(&self) -> Vec<(String, u64)> {
+        let used = self.ground.documents.iter();
+        used.map(|one| (one.document.key.name.to_string(), one.version.generation.get())).collect()
+    }
+
+    fn left_behind(&self) -> usize {
+        self.trial.steps.left_behind.count()
+    }
+}
+
+fn used(pairs: &[(&str, u64)]) -> Vec<(String, u64)> {
+    pairs.iter().map(|(name, generation)| ((*name).to_owned(), *generation)).collect()
+}
+
+fn whys<const N: usize>(pairs: [(&str, Why); N]) -> BTreeMap<String, Why> {
+    pairs.into_iter().map(|(name, why)| (name.to_owned(), why)).collect()
+}
+
+#[tokio::test]
+async fn a_document_that_panics_is_left_out_and_its_last_good_version_stays() {
+    let mut bench = Bench::new(trial(picky));
+    assert_eq!(bench.judge(&[plain("a", 1), plain("b", 2), plain("c", 3)]).await, whys([]));
+    let poisoned = [plain("a", 4), plain("b", PANICS), plain("c", 5)];
+    assert_eq!(bench.judge(&poisoned).await, whys([("b", Why::Panicked)]));
+    assert_eq!(bench.used(), used(&[("a", 4), ("b", 2), ("c", 5)]));
+    // The same again is not tried again; the next version is, and one without a text is dropped.
+    assert_eq!(bench.judge(&poisoned).await, whys([("b", Why::Panicked)]));
+    assert_eq!(bench.judge(&[plain("a", 4), plain("b", 7)]).await, whys([]));
+    assert_eq!(bench.used(), used(&[("a", 4), ("b", 7)]));
+    assert_eq!(bench.left_behind(), 0);
+}
+
+#[tokio::test]
+async fn a_document_that_hangs_is_left_out_at_the_cost_of_two_threads_and_never_tried_again() {
+    let mut bench = Bench::new(trial(picky));
+    bench.judge(&[plain("b", 2)]).await;
+    let many: Vec<DocumentView> =
+        (1..=40).map(|at| plain(&format!("n{at:02}"), at)).chain([plain("b", HANGS), plain("x", PANICS)]).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(bench.judge(&many).await, whys([("b", Why::TimedOut), ("x", Why::Panicked)]));
+    assert_eq!(bench.used().len(), 41, "all others, and b as it was");
+    assert!(bench.used().contains(&("b".to_owned(), 2)));
+    assert_eq!(bench.left_behind(), 2, "all together, and b alone");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // Neither when it comes again, nor after the mesh used something else in between.
+    assert_eq!(bench.judge(&[plain("b", HANGS)]).await, whys([("b", Why::TimedOut)]));
+    assert_eq!(bench.judge(&[plain("b", 3)]).await, whys([]));
+    assert_eq!(bench.judge(&[plain("b", HANGS)]).await, whys([("b", Why::TimedOut)]));
+    assert_eq!((bench.used(), bench.left_behind()), (used(&[("b", 3)]), 2));
+}
+
+#[tokio::test]
+async fn documents_that_hang_only_together_lose_the_later_one() {
+    fn jealous(
+        documents: &Documents,
+        registry: &Registry,
+        settings: &TableSettings,
+        previous: Option<&RouteTable>,
+    ) -> RouteTable {
+        let table = compile(documents, registry, settings, previous);
+        while ports(&table).filter(|port| *port > 50).count() > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        table
+    }
+    let mut bench = Bench::new(trial(jealous));
+    let why = bench.judge(&[plain("a", 51), plain("b", 1), plain("c", 52), plain("d", 2)]).await;
+    assert_eq!(why, whys([("c", Why::TimedOut)]));
+    assert_eq!(bench.used(), used(&[("a", 51), ("b", 1), ("d", 2)]));
+}
+
+#[tokio::test]
+async fn at_the_bound_of_threads_nothing_is_tried_and_what_is_in_use_stays() {
+    let mut bench = Bench::new(trial(picky));
+    bench.judge(&[plain("a", 1)]).await;
+    let held = bench.trial.steps.left_behind.hold(LEFT_BEHIND_BY_DOCUMENTS_MAX);
+    let meant = [plain("a", 2), plain("b", 1)];
+    assert_eq!(bench.judge(&meant).await, whys([("a", Why::Waiting), ("b", Why::Waiting)]));
+    assert_eq!(bench.used(), used(&[("a", 1)]));
+    drop(held);
+    assert_eq!(bench.judge(&meant).await, whys([]), "a thread that ended makes room");
+    assert_eq!(bench.used(), used(&[("a", 2), ("b", 1)]));
+}
+
+#[tokio::test]
+async fn sets_that_hang_are_remembered_up_to_a_bound() {
+    let mut trial = trial(picky);
+    for at in 0..=HUNG_SETS_MAX {
+        let mut set = [0; 32];
+        set[..8].copy_from_slice(&(at as u64).to_be_bytes());
+        trial.note_hung(Digest(set));
+    }
+    assert_eq!(trial.hung.len(), HUNG_SETS_MAX);
+}
+
+/// Two endpoints of `orders`, labelled by their names.
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    let fact: MemberFact = member("vm-1", starling_model::MemberState::Alive);
+    registry.member(&fact);
+    let record: ServicesRecord = services(&["orders", "stock"]);
+    registry.services(&node("vm-1"), &record);
+    let ready: HealthRecord = health(&["orders", "stock"], Readiness::Ready);
+    registry.health(&node("vm-1"), &ready);
+    registry
+}
+
+static TRAFFIC: AtomicBool = AtomicBool::new(true);
+
+#[tokio::test]
+async fn a_selector_that_empties_a_service_with_traffic_waits_for_the_traffic_to_end() {
+    let mut bench = Bench::new(trial(picky));
+    bench.ground.registry = Arc::new(registry());
+    bench.ground.has_traffic = Arc::new(|_| TRAFFIC.load(Ordering::SeqCst));
+    let selecting =
+        |name: &str, generation, label: &str| view(name, generation, &format!(", selector: {{service: {label}}}"));
+    let good = [selecting("front", 1, "orders"), plain("other", 1)];
+    assert_eq!(bench.judge(&good).await, whys([]), "what has no endpoint before loses none");
+    let slip = [selecting("front", 2, "odrers"), plain("other", 2)];
+    let front = ServiceKey::parse("front", &Namespace::default()).unwrap();
+    let want = whys([("front", Why::Empties(front.clone()))]);
+    assert_eq!(bench.judge(&slip).await, want);
+    assert_eq!(bench.used(), used(&[("front", 1), ("other", 2)]), "the other one is used");
+    assert_eq!(bench.judge(&[plain("other", 2)]).await, want, "deleting it is no better");
+    assert_eq!(bench.judge(&[selecting("front", 3, "stock"), plain("other", 2)]).await, whys([]), "others serve it");
+    // A lost member is no document's fault, and does not stand in the way of one.
+    let mut lost = registry();
+    lost.forget(&node("vm-1"));
+    bench.ground.registry = Arc::new(lost);
+    assert_eq!(bench.judge(&[selecting("front", 4, "stock"), plain("other", 3)]).await, whys([]));
+    bench.ground.registry = Arc::new(registry());
+    assert_eq!(bench.judge(&[selecting("front", 5, "odrers")]).await, want);
+    TRAFFIC.store(false, Ordering::SeqCst);
+    assert_eq!(bench.judge(&[selecting("front", 5, "odrers")]).await, whys([]), "the traffic has ended");
+}
+
+/// A document that ends the process is found by its trace: tried alone after the first end, left out after the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_ended_the_agent_twice_is_quarantined() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || store::open(folder.path(), MeshId([7; 32])).unwrap();
+    let started = |store: &store::StoreHandle| {
+        let mut bench = Bench::new(trial(compile));
+        bench.trial.crumbs = Crumbs::open(Some(store.clone()));
+        bench
+    };
+    let meant = [plain("a", 1), plain("b", 2)];
+    let hashes = [meant[0].version.hash, meant[1].version.hash];
+    for (end, tried) in [(0, vec![hashes[0], hashes[1]]), (1, vec![hashes[1]])] {
+        let store = open();
+        let bench = started(&store);
+        assert_eq!(bench.trial.crumbs.ends(&hashes[1]), end);
+        // The agent ends here.
+        bench.trial.crumbs.lay(&tried).await;
+        store.close();
+    }
+    let store = open();
+    let mut bench = started(&store);
+    assert_eq!(bench.judge(&meant).await, whys([("b", Why::Crashed)]));
+    assert_eq!(bench.used(), used(&[("a", 1)]));
+    assert_eq!(bench.judge(&[plain("a", 1), plain("b", 3)]).await, whys([]), "the next text counts");
+    assert_eq!(bench.trial.crumbs.ends(&hashes[0]), 0, "a was tried alone and is cleared");
+    store.close();
+    drop((bench, store));
+    let store = open();
+    assert_eq!(started(&store).trial.crumbs.ends(&hashes[0]), 0);
+    assert!(store.get(b"q/trying").is_none(), "the trial is over");
+    store.close();
+}
