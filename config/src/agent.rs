@@ -4,6 +4,7 @@
 //! flags. Tables merge key by key; scalars and arrays replace. Every layer is checked whole before it is merged, so a
 //! wrong value is told even where a higher layer replaces it. The origin of each value is kept.
 
+mod access_log;
 mod defaults;
 mod outside;
 mod print;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use starling_model::{Labels, NodeName, PortName, ServiceKey, codes};
 
+pub use self::access_log::{AccessLogFormat, AccessLogOnly, AccessLogSettings, AccessLogTo};
 use crate::problem::{Problem, finish};
 use crate::schema::Checker;
 use crate::tree::{self, Table};
@@ -169,6 +171,8 @@ pub struct AgentConfig {
     pub metrics: MetricsSettings,
     /// The agent's own log.
     pub log: LogSettings,
+    /// Lines about requests and connections.
+    pub access_log: AccessLogSettings,
     /// Threads of the data plane.
     pub data: DataSettings,
 }

@@ -22,9 +22,9 @@ mod values;
 mod yaml;
 
 pub use agent::{
-    AgentConfig, ApiSettings, ConfigDir, DataSettings, DnsSettings, ListenAddress, Loaded, LogFormat, LogSettings,
-    LoopbackRange, MeshSettings, MetricsSettings, Origin, OutboundSettings, Preset, SeedAddress, Setting, SourceFile,
-    SourceKind, Sources, TcpAccess, UpstreamSpec, load,
+    AccessLogFormat, AccessLogOnly, AccessLogSettings, AccessLogTo, AgentConfig, ApiSettings, ConfigDir, DataSettings,
+    DnsSettings, ListenAddress, Loaded, LogFormat, LogSettings, LoopbackRange, MeshSettings, MetricsSettings, Origin,
+    OutboundSettings, Preset, SeedAddress, Setting, SourceFile, SourceKind, Sources, TcpAccess, UpstreamSpec, load,
 };
 pub use instances::{
     HealthProbe, HealthSpec, InstanceForm, InstanceSpec, LoadedInstance, RunAs, ServicesD, parse_instances,

@@ -4,13 +4,16 @@
 //! is named here as having no effect yet.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use starling_config::{
-    AgentConfig, ApiSettings, DataSettings, ListenAddress, MeshSettings, OutboundSettings, Preset, SeedAddress,
-    UpstreamSpec,
+    AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, ListenAddress,
+    MeshSettings, OutboundSettings, Preset, SeedAddress, UpstreamSpec,
 };
 use starling_gossip::{Seed, SwimConfig};
-use starling_proxy::{LocalInstances, ProxyConfig, Upstream};
+use starling_proxy::access_log::Only;
+use starling_proxy::access_log::format::{Format, Formatter};
+use starling_proxy::{AccessLog, LocalInstances, ProxyConfig, Upstream};
 use starling_routing::TableSettings;
 
 use crate::tasks::identity::Identity;
@@ -67,7 +70,7 @@ pub fn advertised(mesh: &MeshSettings, bound: SocketAddr, seed: Option<SocketAdd
 
 /// The data plane's settings.
 #[must_use]
-pub fn proxy(config: &AgentConfig, identity: &Identity) -> ProxyConfig {
+pub fn proxy(config: &AgentConfig, identity: &Identity, access_log: Option<AccessLog>) -> ProxyConfig {
     // The addresses of services (vip, vip_cidr, vip_listeners) have no listener yet; the configuration says so.
     let OutboundSettings { http, vip_cidr: _, vip: _, vip_listeners: _ } = &config.outbound;
     let DataSettings { threads } = config.data;
@@ -78,8 +81,29 @@ pub fn proxy(config: &AgentConfig, identity: &Identity) -> ProxyConfig {
         data_listen: config.mesh.listen,
         http_listen: *http,
         upstreams: config.upstreams.iter().map(upstream).collect(),
+        access_log: access_log.map(Arc::new),
         threads: threads.map_or(0, std::num::NonZero::get),
     }
+}
+
+/// Which lines the access log has and how they look; `None`: it is off.
+#[must_use]
+pub fn access_log(settings: &AccessLogSettings, identity: &Identity) -> Option<(Only, Formatter)> {
+    // Where it goes is the writer's.
+    let AccessLogSettings { to: _, format, only } = settings;
+    let format = match format {
+        AccessLogFormat::Json => Format::Json,
+        AccessLogFormat::Common => Format::Common,
+        AccessLogFormat::Envoy => Format::Envoy,
+        AccessLogFormat::Off => return None,
+    };
+    let only = match only {
+        AccessLogOnly::Errors => Only::Errors,
+        AccessLogOnly::All => Only::All,
+        AccessLogOnly::Sample(parts) => Only::Sample(*parts),
+    };
+    let (node, trust_domain) = (identity.node.node().clone(), identity.node.trust_domain().clone());
+    Some((only, Formatter { format, node, trust_domain }))
 }
 
 fn upstream(spec: &UpstreamSpec) -> Upstream {

@@ -15,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use starling_config::{AgentConfig, Loaded, Setting};
 use starling_identity::Revoked;
 use starling_model::{BootEpoch, SpiffeId, codes};
-use starling_proxy::{DataPlane, ProxyShared};
+use starling_proxy::{AccessLog, AccessLogFigures, DataPlane, ProxyShared};
 use starling_transport::quic::GossipNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -40,6 +40,7 @@ use crate::tasks::identity::{self, Identity, chain_of};
 use crate::tasks::instances::{self, InstanceCommand, Instances};
 use crate::tasks::own::OwnRecords;
 use crate::tasks::routes::{self, LeftBehind, Routes};
+use crate::telemetry::access::AccessWriter;
 use crate::telemetry::log::{self, FilterHandle};
 use crate::telemetry::metrics::{Metrics, Sources};
 use crate::telemetry::notify;
@@ -215,7 +216,9 @@ async fn agent(
     let (net_events, net_inbox) = mpsc::channel(gossip::INBOX_LEN_MAX);
     let net = bind_gossip(config, &identity, net_events)?;
     let shared = Arc::new(ProxyShared::new(identity.current.clone(), wall_clock));
-    let data = DataPlane::start(lower::proxy(config, &identity), Arc::clone(&shared))
+    let access_figures: Arc<AccessLogFigures> = Arc::default();
+    let (access_log, access) = access_log(config, &identity, &access_figures)?.unzip();
+    let data = DataPlane::start(lower::proxy(config, &identity, access_log), Arc::clone(&shared))
         .map_err(|failure| plane_error(&failure))?;
     let doors = bind_api(config).await?;
     let guard = guard(config)?;
@@ -285,6 +288,7 @@ async fn agent(
             routes_inbox: routes.inbox.clone(),
             routes: Arc::clone(&routes.figures),
             left_behind: routes.left_behind.clone(),
+            access_log: access_figures,
             net: net.clone(),
         },
     );
@@ -336,7 +340,12 @@ async fn agent(
         tokio::select! {
             cause = lifecycle.stopped() => break cause,
             cause = signals.stop.next() => break cause.to_owned(),
-            _ = signals.hangup.recv() => reload(options, filter, &instance_commands),
+            _ = signals.hangup.recv() => {
+                if let Some(access) = &access {
+                    access.reopen();
+                }
+                reload(options, filter, &instance_commands);
+            }
         }
     };
     let end = Ending { state: &state, data: &data, net: &net, server: &server, closing: &closing };
@@ -349,9 +358,29 @@ async fn agent(
         again = signals.stop.next() => warn!(signal = again, "ending at once"),
     }
     data.shutdown();
+    if let Some(access) = &access {
+        access.finish();
+    }
     // Whoever starts next finds no socket that nobody serves; missing is as good.
     let _ = std::fs::remove_file(&config.api.socket);
     Ok(())
+}
+
+/// The access log's two ends; `None` where it is off.
+fn access_log(
+    config: &AgentConfig,
+    identity: &Identity,
+    figures: &Arc<AccessLogFigures>,
+) -> Result<Option<(AccessLog, AccessWriter)>, AgentError> {
+    let Some((only, formatter)) = lower::access_log(&config.access_log, identity) else { return Ok(None) };
+    let (log, records) = AccessLog::new(only, Arc::clone(figures));
+    let writer = AccessWriter::start(&config.access_log.to, formatter, records, Arc::clone(figures));
+    writer.map(|writer| Some((log, writer))).map_err(|failure| AgentError {
+        code: codes::FILE_LIMIT,
+        what: "the access log has no thread".to_owned(),
+        cause: Some(failure.to_string()),
+        help: "look at the limits of threads".to_owned(),
+    })
 }
 
 /// Where others reach us; the first seed's address tells which of our addresses leads there.

@@ -1,6 +1,7 @@
 //! What the agent tells about itself: log lines ([`log`]), metrics ([`metrics`], [`process`]), the service manager
 //! ([`notify`]) and the block at the start ([`startup`]).
 
+pub mod access;
 pub mod log;
 pub mod metrics;
 pub mod notify;

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use starling_model::{NodeName, PortName, ServiceKey, TrustDomain};
+
+use crate::access_log::AccessLog;
 
 /// Where a listener waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct ProxyConfig {
     pub http_listen: Option<SocketAddr>,
     /// Fixed entrances.
     pub upstreams: Vec<Upstream>,
+    /// Where the end of each request and connection is told; `None`: nowhere.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Data threads; 0 takes one per core, at most [`crate::limits::THREADS_MAX`].
     pub threads: usize,
 }

@@ -14,6 +14,7 @@
 //! Not here: who is where and how it is (gossip), which endpoint (routing), what a certificate proves (identity), how
 //! streams share a connection (transport), configuration files. HTTP/2, gRPC, upgrades and CONNECT are refused by name.
 
+pub mod access_log;
 pub mod answers;
 pub mod config;
 mod detect;
@@ -35,6 +36,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use access_log::{AccessLog, AccessLogFigures};
 pub use config::{ListenAddress, ProxyConfig, Upstream};
 pub use listen::{ListenError, Purpose};
 pub use loads::Loads;

@@ -15,8 +15,9 @@ use starling_model::{
 };
 use starling_routing::{Documents, InUse, MemberFact, Registry, TableSettings, compile};
 
-use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
+use crate::{AccessLog, DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
+mod access_log;
 mod backend;
 mod failures;
 mod garbage;
@@ -88,6 +89,11 @@ impl Mesh {
     }
 
     fn start(&mut self, name: &str) {
+        self.start_with(name, None);
+    }
+
+    /// With an access log.
+    fn start_with(&mut self, name: &str, log: Option<Arc<AccessLog>>) {
         let node = NodeName::new(name).unwrap();
         let shared = Arc::new(ProxyShared::new(self.identity(&node), clock));
         let free = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -104,6 +110,7 @@ impl Mesh {
             data_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             upstreams: vec![upstream("orders", Some("web")), upstream("echo", None)],
+            access_log: log,
             threads: 2,
         };
         let plane = DataPlane::start(config, shared.clone()).unwrap();

@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::ServiceKey;
-use starling_routing::{Decision, Draws, EndpointIndex, RequestFacts};
+use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
+use crate::access_log::{HttpRecord, Record};
 use crate::config::{ProxyConfig, Upstream};
 use crate::http::h2::Http2;
 use crate::http::outbound::{self, Wanted};
@@ -24,7 +25,7 @@ use crate::http::routed::Budgets;
 use crate::l4;
 use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
 use crate::listen::{Entry, Handover, Permit, Socket};
-use crate::metrics::{Edges, Turned};
+use crate::metrics::{Direction, Edges, Turned};
 use crate::peers::{self, Dials, Handshakes};
 use crate::snapshot::ProxyShared;
 
@@ -153,6 +154,18 @@ impl Worker {
         let next = self.draw.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.draw.set(next);
         Draws::from_seed(next)
+    }
+
+    /// What the access log will be told of something that begins now; `None`: nothing.
+    pub(crate) fn record(
+        &self,
+        direction: Direction,
+        caller: impl FnOnce() -> Caller,
+        http: impl FnOnce() -> Option<HttpRecord>,
+    ) -> Option<Box<Record>> {
+        let log = self.config.access_log.as_ref()?;
+        let begun = || Record::new(direction, caller(), self.shared.table.load().digest(), http());
+        log.begin(|| self.draws().sample(), begun)
     }
 
     /// One decision by the table of this moment.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, StatusCode, header};
+use starling_model::PortName;
 
 use crate::decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 use crate::explain::{Explanation, RouteStep};
 use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
 use crate::pick::{self, Field, Load};
-use crate::rules::{Attached, Rule};
+use crate::rules::{Attached, RouteKind, Rule};
 use crate::split::{Backend, Target};
 use crate::table::{EndpointIndex, Part, RouteTable, Service, ServicePort};
 
@@ -82,7 +83,7 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
                 record.route = Some(RouteStep::matches(side, *kind, group, http));
             }
             match won {
-                Some(won) => by_rule(view, frontend, request, (won.rule, record)),
+                Some(won) => by_rule(view, frontend, request, (*kind, won.rule, record)),
                 None => refuse(Refusal::NoRule, None),
             }
         }
@@ -92,7 +93,7 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
             if let Some(record) = record.as_deref_mut() {
                 record.route = Some(RouteStep::only(side, *kind, rule));
             }
-            by_rule(view, frontend, request, (rule, record))
+            by_rule(view, frontend, request, (*kind, rule, record))
         }
     }
 }
@@ -122,7 +123,7 @@ fn by_rule(
     view: &View<'_>,
     frontend: Frontend<'_>,
     request: &RequestFacts<'_>,
-    (rule, mut record): (&Arc<Rule>, Record<'_>),
+    (kind, rule, mut record): (RouteKind, &Arc<Rule>, Record<'_>),
 ) -> Decision {
     if let Some(answer) = request.http.and_then(|http| answered(&rule.filters, http, frontend)) {
         return answer.finish(rule);
@@ -133,13 +134,13 @@ fn by_rule(
         let weighed = rule.split.backends().zip(rule.split.shares()).enumerate();
         for (at, (backend, share)) in weighed.filter(|(_, (_, share))| *share > 0.0) {
             let mut told = Explanation::default();
-            let decision = by_backend(view, frontend, request, (rule, (at, backend), Some(&mut told)));
+            let decision = by_backend(view, frontend, request, (kind, rule, (at, backend), Some(&mut told)));
             record.outcome(at, share, (decision, told));
         }
     }
     match drawn {
         None => refuse(Refusal::NoBackend, Some(rule)),
-        Some(drawn) => by_backend(view, frontend, request, (rule, drawn, record)),
+        Some(drawn) => by_backend(view, frontend, request, (kind, rule, drawn, record)),
     }
 }
 
@@ -148,13 +149,13 @@ fn by_backend(
     view: &View<'_>,
     frontend: Frontend<'_>,
     request: &RequestFacts<'_>,
-    (rule, (at, backend), mut record): (&Arc<Rule>, (usize, &Backend), Record<'_>),
+    (kind, rule, (at, backend), mut record): (RouteKind, &Arc<Rule>, (usize, &Backend), Record<'_>),
 ) -> Decision {
     let (target, filters) = match backend {
         Backend::Invalid(_) => return refuse(Refusal::InvalidBackend, Some(rule)),
         Backend::To { target, filters } => (target, filters.as_deref()),
     };
-    let Some((place, service, part)) = locate(view.table, frontend, target) else {
+    let Some((place, service, part)) = locate(view.table, frontend, target).filter(|found| carries(kind, found)) else {
         return refuse(Refusal::InvalidBackend, Some(rule));
     };
     let answer = filters.zip(request.http).and_then(|(filters, http)| answered(filters, http, frontend));
@@ -181,6 +182,11 @@ fn by_backend(
         record.mirrors = choice.mirrors.iter().map(|mirror| mirror.endpoint().id.clone()).collect();
     }
     Decision::Forward(choice)
+}
+
+/// Whether the port that was found carries what rules of this kind are about.
+fn carries(kind: RouteKind, (_, service, part): &(u32, &Arc<Service>, Part)) -> bool {
+    !kind.reads_requests() || part.port.is_none_or(|port| !service.is_bytes(port))
 }
 
 /// An answer that no endpoint is needed for, or why it cannot be given.
@@ -221,26 +227,39 @@ fn answered(filters: &FilterChain, http: &HttpFacts<'_>, frontend: Frontend<'_>)
 fn locate<'a>(table: &'a RouteTable, frontend: Frontend<'a>, target: &Target) -> Option<(u32, &'a Arc<Service>, Part)> {
     let own = target.service == frontend.service.key;
     let (at, service) = if own { (frontend.at, frontend.service) } else { table.at(&target.service)? };
-    let port = match target.port {
-        // Nobody announces anything: which ports there would be is not known, nor needed.
-        _ if service.ports.is_empty() => None,
-        Some(number) => {
-            let by_number = service.ports.iter().position(|port| port.number == Some(number));
-            let found = by_number.or_else(|| match service.ports.as_slice() {
-                // A service that no document gives numbers takes any with its only port.
-                [only] if only.number.is_none() => Some(0),
-                ports => {
-                    let named = |port: &ServicePort| port.name.as_str().parse() == Ok(number.get());
-                    ports.iter().position(|port| port.number.is_none() && named(port))
-                }
-            })?;
-            Some(u16::try_from(found).ok()?)
-        }
-        None if service.ports.len() == 1 => Some(0),
-        None if own && frontend.port.is_some() => frontend.port,
-        None => Some(service.port_named(&frontend.port()?.name)?),
-    };
+    let port = port_of(service, target, frontend.port.filter(|_| own), frontend.port().map(|port| &port.name))?;
     Some((at, service, Part { port, subset: target.subset.as_ref().map(|subset| subset.at) }))
+}
+
+/// The place of the port that a target means: `own` is the frontend's, where the target is that very service, `named` its
+/// name. `None`: it has none such; of a service whose ports are not known, none is needed.
+pub(crate) fn port_of(
+    service: &Service,
+    target: &Target,
+    own: Option<u16>,
+    named: Option<&PortName>,
+) -> Option<Option<u16>> {
+    let Some(number) = target.port else {
+        return match service.ports.len() {
+            0 => Some(None),
+            1 => Some(Some(0)),
+            _ if own.is_some() => Some(own),
+            _ => service.port_named(named?).map(Some),
+        };
+    };
+    if service.ports.is_empty() {
+        return Some(None);
+    }
+    let by_number = service.ports.iter().position(|port| port.number == Some(number));
+    let found = by_number.or_else(|| match service.ports.as_slice() {
+        // A service that no document gives numbers takes any with its only port.
+        [only] if only.number.is_none() => Some(0),
+        ports => {
+            let named = |port: &ServicePort| port.name.as_str().parse() == Ok(number.get());
+            ports.iter().position(|port| port.number.is_none() && named(port))
+        }
+    })?;
+    u16::try_from(found).ok().map(Some)
 }
 
 fn endpoint(
@@ -270,7 +289,9 @@ fn mirrors(
     let after = of_backend.into_iter().flat_map(|chain| chain.mirrors(view.draws, first));
     let drawn = of_rule.mirrors(view.draws, 0).chain(after);
     let to = |(at, target): (u32, &Target)| {
-        let (_, service, part) = locate(view.table, frontend, target)?;
+        // Only rules that read requests copy any.
+        let found = locate(view.table, frontend, target).filter(|found| carries(RouteKind::Http, found));
+        let (_, service, part) = found?;
         let field = Field { service, pool: service.pool(part)?, now: view.now, loads: view.loads };
         let endpoint = pick::pick(field, &[], |n| view.draws.mirror_pick(at, n))?;
         Some(MirrorTo { service: Arc::clone(service), endpoint })

@@ -86,6 +86,12 @@ impl Draws {
         Duration::from_nanos(Self::below(self.purpose(4).number(tries), nanos.saturating_add(1)))
     }
 
+    /// The number that decides whether something is sampled.
+    #[must_use]
+    pub fn sample(self) -> u64 {
+        self.purpose(5).number(0)
+    }
+
     /// A seed of its own for each purpose.
     fn purpose(self, purpose: u32) -> Self {
         Self { seed: Self { seed: !self.seed }.number(purpose) }
@@ -146,6 +152,16 @@ impl Choice {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         self.rule.as_ref().map_or(&BUILT_IN, |rule| &rule.policy)
+    }
+
+    /// The subset that the backend names, by its name or as `k=v`.
+    #[must_use]
+    pub fn subset(&self) -> Option<Arc<str>> {
+        let backend = self.rule.as_deref()?.split.backends().nth(self.backend?)?;
+        match backend {
+            Backend::To { target, .. } => target.subset.as_ref().map(|subset| Arc::clone(&subset.name)),
+            Backend::Invalid(_) => None,
+        }
     }
 
     /// What is done to the request and its response: the filters of the rule, then those of the backend.

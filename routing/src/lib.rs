@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
 //! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
-//! [`snapshot`]; for people: [`rows`].
+//! [`snapshot`]; for people: [`rows`], `troubles`.
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
@@ -33,6 +33,7 @@ pub mod rules;
 pub mod snapshot;
 pub mod split;
 pub mod table;
+mod troubles;
 
 pub use authz::Caller;
 pub use compile::{TableSettings, compile, guard};
@@ -50,6 +51,7 @@ pub use rows::{Row, RowRule};
 pub use rules::{RouteKind, Rule, RuleId, Side};
 pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
+pub use troubles::{Trouble, TroubledBackend};
 
 #[cfg(test)]
 mod tests;

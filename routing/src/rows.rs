@@ -8,8 +8,7 @@ use starling_model::PortName;
 use crate::group::{Candidate, RouteGroup};
 use crate::matching::Conditions;
 use crate::rules::{Attached, PortRules, RouteKind, Rule, Side};
-use crate::split::Target;
-use crate::table::{Part, RouteTable, Service};
+use crate::table::{RouteTable, Service};
 
 /// One row: the callers that it is for, what it asks for, and the rule.
 #[derive(Clone, Debug)]
@@ -64,25 +63,6 @@ impl RouteTable {
             Some(_) => {}
         }
         lists.into_iter().flat_map(|(port, rules)| rules.rows(port)).collect()
-    }
-
-    /// Where rules lead that have no endpoint now: rule, the place of the backend in it, and where it leads. A service
-    /// that nobody knows is a [finding](Self::findings) instead.
-    #[must_use]
-    pub fn empty_backends(&self) -> Vec<(&Arc<Rule>, usize, &Target)> {
-        let rules = self.rules.fronts.values().flat_map(|front| front.every()).flat_map(Attached::rules);
-        let targets = rules.flat_map(|rule| rule.split.targets().map(move |(at, target)| (rule, at, target)));
-        let mut found: Vec<_> = targets.filter(|(_, _, target)| self.is_empty(target)).collect();
-        // A rule comes once for each match and each port that it holds for.
-        found.sort_by_key(|(rule, at, _)| (&rule.route, &rule.id, *at));
-        found.dedup_by_key(|(rule, at, _)| (&rule.route, &rule.id, *at));
-        found
-    }
-
-    fn is_empty(&self, target: &Target) -> bool {
-        let Some(service) = self.service(&target.service) else { return false };
-        let subset = target.subset.as_ref().map(|subset| subset.at);
-        service.pool(Part { port: None, subset }).is_none_or(|pool| pool.len() == 0)
     }
 }
 
@@ -139,7 +119,7 @@ impl Attached {
     }
 
     /// Each rule, as often as it has matches.
-    fn rules(&self) -> Box<dyn Iterator<Item = &Arc<Rule>> + '_> {
+    pub(crate) fn rules(&self) -> Box<dyn Iterator<Item = &Arc<Rule>> + '_> {
         match self {
             Self::Matches(_, group) => Box::new(group.candidates().map(|candidate| candidate.rule)),
             Self::Only(_, rule) => Box::new(std::iter::once(rule)),

@@ -100,6 +100,15 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// True where its rules look at requests, which a port of bytes does not carry.
+    #[must_use]
+    pub fn reads_requests(self) -> bool {
+        match self {
+            Self::Grpc | Self::Http => true,
+            Self::Tls | Self::Tcp => false,
+        }
+    }
+
     /// The kind as documents write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -121,6 +130,15 @@ pub(crate) enum Attached {
     Only(RouteKind, Arc<Rule>),
 }
 
+impl Attached {
+    /// The kind of its routes.
+    pub(crate) fn kind(&self) -> RouteKind {
+        match self {
+            Self::Matches(kind, _) | Self::Only(kind, _) => *kind,
+        }
+    }
+}
+
 /// What is attached to one port of a service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PortRules {
@@ -140,6 +158,11 @@ pub enum Side {
 }
 
 impl PortRules {
+    /// The routes for all callers, then those of namespaces for their own.
+    pub(crate) fn every(&self) -> impl Iterator<Item = &Attached> {
+        self.producer.iter().chain(self.consumers.values())
+    }
+
     /// The routes for a caller of this namespace; `None` where none is attached.
     pub(crate) fn for_caller(&self, caller: Option<&Namespace>) -> Option<(Side, &Attached)> {
         let own = caller.filter(|_| !self.consumers.is_empty()).and_then(|caller| self.consumers.get_key_value(caller));
@@ -179,12 +202,12 @@ impl Front {
         self.alone.as_ref().filter(|_| ports == 1).unwrap_or(&self.ports).get(port)
     }
 
-    /// All that is attached anywhere; what is attached to several ports comes several times.
+    /// All that is attached anywhere, whatever ports the service has; what is attached to several ports comes several times.
     pub(crate) fn every(&self) -> impl Iterator<Item = &Attached> {
         let lists = std::iter::once(&self.ports).chain(&self.alone);
         let rules =
             lists.flat_map(|list| list.named.iter().map(|(_, rules)| rules).chain(std::iter::once(&list.other)));
-        rules.flat_map(|rules| rules.producer.iter().chain(rules.consumers.values()))
+        rules.flat_map(PortRules::every)
     }
 }
 

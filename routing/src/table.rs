@@ -163,6 +163,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// In order of their ids.
     pub endpoints: Vec<Endpoint>,
+    /// Of each port, whether it carries nothing but bytes: a document says so, or all instances that announce it.
+    pub(crate) bytes: Vec<bool>,
     /// For any port and each port, of all and of each subset.
     pub(crate) pools: Vec<Pool>,
     pub(crate) sources: Vec<Source>,
@@ -201,6 +203,11 @@ impl Service {
     /// Share of new requests that each endpoint gets now, in the order of `endpoints`; sums to 1, or all are 0.
     pub fn shares(&self, now: Instant, loads: &dyn Fn(EndpointIndex) -> Load) -> Vec<f64> {
         pick::shares(self, now, loads)
+    }
+
+    /// Whether the port at this place is known to carry nothing but bytes.
+    pub(crate) fn is_bytes(&self, port: u16) -> bool {
+        self.bytes.get(usize::from(port)).copied().unwrap_or(false)
     }
 
     pub(crate) fn pool(&self, part: Part) -> Option<&Pool> {

@@ -4,6 +4,8 @@
 //! programs or rights that are missing say `skipped: <cause>` and pass; `.ci/run` installs everything and runs all.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod agent;
 #[cfg(test)]
 mod apply;

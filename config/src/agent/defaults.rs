@@ -49,6 +49,13 @@ listen = "off"
 [log]
 filter = "info"
 format = "auto"
+
+[access_log]
+# Where every host has its log already; a host without a journal loses these lines, and says so once.
+to     = "journald"
+format = "json"
+# Little while all is well, and what is looked for when it is not.
+only   = "errors"
 "#;
 
 /// The built-in layer for one folder and host.

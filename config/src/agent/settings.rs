@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use starling_model::{Namespace, NodeName, PortName, ServiceKey, ServiceName};
 
-use super::{LogFormat, Preset, TcpAccess};
+use super::{LogFormat, Preset, TcpAccess, access_log};
 use crate::schema::{Bad, Field, Form, Shape, dotted};
 use crate::tree::Node;
 use crate::values;
@@ -28,6 +28,7 @@ pub(crate) const TOP: &[Field] = &[
     Field::table("outbound", OUTBOUND),
     Field::table("metrics", METRICS),
     Field::table("log", LOG),
+    Field::table("access_log", ACCESS_LOG),
     Field::table("data", DATA),
     Field::tables("upstream", UPSTREAM).rule("a list of [[upstream]] tables"),
 ];
@@ -89,6 +90,14 @@ const LOG: &[Field] = &[
     Field::leaf("filter", Form::Text, |node| values::text(node).map(drop))
         .rule("levels like \"info,starling_gossip=debug\""),
     Field::leaf("format", Form::Text, |node| log_format(node).map(drop)).rule("how log lines look"),
+];
+
+const ACCESS_LOG: &[Field] = &[
+    Field::leaf("to", Form::Text, |node| access_log::to(node).map(drop))
+        .rule("where lines go: \"journald\", \"stdout\" or an absolute path"),
+    Field::leaf("format", Form::Text, |node| access_log::format(node).map(drop)).rule("how lines look, or \"off\""),
+    Field::leaf("only", Form::Text, |node| access_log::only(node).map(drop))
+        .rule("which requests are told: \"errors\", \"all\" or a share like \"sample:0.01\""),
 ];
 
 const DATA: &[Field] = &[Field::leaf("threads", Form::Toml, |node| threads(node).map(drop))

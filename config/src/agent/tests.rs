@@ -239,6 +239,21 @@ fn slips_are_told_at_their_place_with_the_nearest_name() {
         "did you mean `service`?",
     );
     check("[mesh]\nseeds = [\"a:1\"]\n[log]\nformat = \"jsn\"", (4, 10), bad, "did you mean \"json\"?");
+    check("[access_log]\nformat = \"jsn\"", (2, 10), bad, "did you mean \"json\"?");
+    check("[access_log]\nto = \"access.log\"", (2, 6), bad, "");
+    for only in [
+        "error",
+        "sample",
+        "sample:",
+        "sample:0",
+        "sample:1.000001",
+        "sample:0.0000001",
+        "sample:-1",
+        "sample:1e3",
+        "sample:99999999999",
+    ] {
+        check(&format!("[access_log]\nonly = \"{only}\""), (2, 8), bad, "");
+    }
     check("[mesh]\npreset = \"lann\"", (2, 10), bad, "did you mean \"lan\"?");
     check("[api]\ntcp = \"raed\"", (2, 7), bad, "did you mean \"read\"?");
     check("[mesh]\nlisten = 7740", (2, 10), bad, "put it in double quotes");
@@ -433,5 +448,19 @@ proptest! {
         sources.environment = vec![(format!("STARLING_{key}"), value.clone())];
         sources.flags = vec![(key, value.clone()), ("mesh.labels".into(), value.clone()), ("data.threads".into(), value)];
         let _ = load(sources);
+    }
+}
+
+#[test]
+fn the_access_log_is_read_exactly() {
+    let read = |text: &str| load(agent_toml(&format!("[access_log]\n{text}"))).unwrap().config.access_log;
+    let built_in = read("");
+    assert_eq!((built_in.to, built_in.format), (AccessLogTo::Journald, AccessLogFormat::Json));
+    assert_eq!(built_in.only, AccessLogOnly::Errors);
+    let file = read("to = \"/var/log/starling/access.log\"\nformat = \"envoy\"\nonly = \"all\"");
+    assert_eq!(file.to, AccessLogTo::File("/var/log/starling/access.log".into()));
+    assert_eq!((file.format, file.only), (AccessLogFormat::Envoy, AccessLogOnly::All));
+    for (share, parts) in [("0.01", 10_000), ("1", 1_000_000), ("1.0", 1_000_000), ("0.000001", 1), ("0.5", 500_000)] {
+        assert_eq!(read(&format!("only = \"sample:{share}\"")).only, AccessLogOnly::Sample(parts), "{share}");
     }
 }

@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use starling_model::{Namespace, NodeName, PortName, ServiceKey, ServiceName, codes};
 
 use super::{
-    AgentConfig, ApiSettings, ConfigDir, DataSettings, Defaults, DnsSettings, ListenAddress, LogSettings, MeshSettings,
-    MetricsSettings, OutboundSettings, TcpAccess, UpstreamSpec, settings,
+    AccessLogSettings, AgentConfig, ApiSettings, ConfigDir, DataSettings, Defaults, DnsSettings, ListenAddress,
+    LogSettings, MeshSettings, MetricsSettings, OutboundSettings, TcpAccess, UpstreamSpec, access_log, settings,
 };
 use crate::problem::Problem;
 use crate::schema::{Bad, Field, Shape, join};
@@ -58,6 +58,11 @@ pub(crate) fn config(dir: ConfigDir, merged: &Table, problems: &mut Vec<Problem>
         log: LogSettings {
             filter: get(merged, &["log", "filter"], |node| values::text(node).map(str::to_owned))?,
             format: get(merged, &["log", "format"], settings::log_format)?,
+        },
+        access_log: AccessLogSettings {
+            to: get(merged, &["access_log", "to"], access_log::to)?,
+            format: get(merged, &["access_log", "format"], access_log::format)?,
+            only: get(merged, &["access_log", "only"], access_log::only)?,
         },
         data: DataSettings {
             threads: get(merged, &["data", "threads"], settings::threads)

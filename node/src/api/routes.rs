@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use starling_model::{DocumentKey, Namespace, codes};
-use starling_routing::split::{Backend, Split};
-use starling_routing::{Deadline, Policy, Reason, RouteTable, Row, Service, Side};
+use starling_model::{DocumentKey, Namespace, PortName, codes};
+use starling_routing::split::{Backend, Target};
+use starling_routing::{Deadline, Policy, Reason, RouteTable, Row, RowRule, Service, Side, Trouble, TroubledBackend};
 
 use super::Shared;
 use super::answer::read;
@@ -63,10 +63,10 @@ pub async fn get(
 
 /// Rows of these services, and what is the matter with documents that are attached to them.
 fn rows<'a>(table: &RouteTable, services: impl Iterator<Item = &'a Arc<Service>>) -> Vec<RouteRow> {
-    services.flat_map(|service| table.rows(service).into_iter().map(|row| told(service, &row))).collect()
+    services.flat_map(|service| table.rows(service).into_iter().map(|row| told(table, service, &row))).collect()
 }
 
-fn told(service: &Service, row: &Row<'_>) -> RouteRow {
+fn told(table: &RouteTable, service: &Service, row: &Row<'_>) -> RouteRow {
     let callers = match &row.side {
         Side::Producer => None,
         Side::Consumer(namespace) => Some(namespace.to_string()),
@@ -90,7 +90,7 @@ fn told(service: &Service, row: &Row<'_>) -> RouteRow {
         rule: rule.and_then(|rule| rule.name.clone()),
         matches: row.rule.as_ref().map_or_else(|| "everything".to_owned(), ToString::to_string),
         filters: rule.map(|rule| rule.filters.said().kinds().map(str::to_owned).collect()).unwrap_or_default(),
-        backends: rule.map_or_else(|| vec![whole], |rule| backends(&rule.split)),
+        backends: row.rule.map_or_else(|| vec![whole], |rule| backends(table, service, row.port, rule)),
         timeout: starling_config::duration::format(timeout),
         retries: policy.tries_max.value.saturating_sub(1),
         source: rule.map_or_else(
@@ -109,14 +109,25 @@ pub(super) fn short_name(route: &DocumentKey, home: &Namespace) -> String {
     if route.namespace == *home { route.name.to_string() } else { format!("{}/{}", route.namespace, route.name) }
 }
 
-fn backends(split: &Split) -> Vec<RouteBackend> {
+fn backends(
+    table: &RouteTable,
+    service: &Service,
+    port: Option<&PortName>,
+    RowRule { kind, rule, .. }: RowRule<'_>,
+) -> Vec<RouteBackend> {
+    let port = port.or_else(|| service.ports.first().map(|port| &port.name));
+    // One without an endpoint is no mistake in the document.
+    let invalid = |target: &Target| match table.trouble(Some(service), port, kind, target)? {
+        Trouble::NoEndpoint => None,
+        trouble @ (Trouble::NoPort | Trouble::Bytes) => Some(reason(trouble).as_str().to_owned()),
+    };
     let one = |(backend, share): (&Backend, f64)| match backend {
         Backend::To { target, .. } => RouteBackend {
             namespace: target.service.namespace.to_string(),
             name: target.service.name.to_string(),
             subset: target.subset.as_ref().map(|subset| subset.name.to_string()),
             share,
-            invalid: None,
+            invalid: invalid(target),
         },
         Backend::Invalid(reason) => RouteBackend {
             namespace: String::new(),
@@ -126,7 +137,14 @@ fn backends(split: &Split) -> Vec<RouteBackend> {
             invalid: Some(reason.as_str().to_owned()),
         },
     };
-    split.backends().zip(split.shares()).map(one).collect()
+    rule.split.backends().zip(rule.split.shares()).map(one).collect()
+}
+
+fn reason(trouble: Trouble) -> Reason {
+    match trouble {
+        Trouble::NoEndpoint | Trouble::NoPort => Reason::BackendNotFound,
+        Trouble::Bytes => Reason::UnsupportedProtocol,
+    }
 }
 
 /// What of the documents in use does not come out as written, and where they lead to no endpoint now.
@@ -140,14 +158,23 @@ pub(super) fn problems(table: &RouteTable) -> Vec<DocumentProblem> {
         pointer: one.problem.pointer.clone(),
         detail: one.problem.message.clone(),
     });
-    let empty = table.empty_backends().into_iter().map(|(rule, at, target)| DocumentProblem {
-        document_kind: rule.route.kind.to_string(),
-        namespace: rule.route.namespace.to_string(),
-        name: rule.route.name.to_string(),
-        code: codes::BACKEND_EMPTY.to_string(),
-        reason: Reason::BackendNotFound.as_str().to_owned(),
-        pointer: Some(format!("/spec/rules/{}/backendRefs/{at}", rule.id.rule)),
-        detail: format!("{target} has no endpoint now"),
+    let troubled = table.troubled_backends().into_iter().map(|TroubledBackend { rule, kind, at, target, trouble }| {
+        let (code, detail) = match trouble {
+            Trouble::NoEndpoint => (codes::BACKEND_EMPTY, format!("{target} has no endpoint now")),
+            Trouble::NoPort => (codes::UNKNOWN_REFERENCE, format!("{target} has no such port")),
+            Trouble::Bytes => {
+                (codes::UNKNOWN_REFERENCE, format!("{target} speaks tcp, which {} cannot use", kind.as_str()))
+            }
+        };
+        DocumentProblem {
+            document_kind: rule.route.kind.to_string(),
+            namespace: rule.route.namespace.to_string(),
+            name: rule.route.name.to_string(),
+            code: code.to_string(),
+            reason: reason(trouble).as_str().to_owned(),
+            pointer: Some(format!("/spec/rules/{}/backendRefs/{at}", rule.id.rule)),
+            detail,
+        }
     });
-    findings.chain(empty).collect()
+    findings.chain(troubled).collect()
 }

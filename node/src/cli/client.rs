@@ -234,7 +234,15 @@ impl Client {
     /// # Errors
     /// ST0301 and ST0302 when no agent answered.
     pub(crate) fn try_ask(&self, request: Ask<'_>) -> Result<Answer, CliError> {
-        self.runtime.block_on(ask(&self.address, request)).map_err(|error| no_answer(&self.address, &error))
+        self.try_ask_once(request).map_err(|error| no_answer(&self.address, &error))
+    }
+
+    /// The same, for who tells by himself why there was none.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub(crate) fn try_ask_once(&self, request: Ask<'_>) -> Result<Answer, AskError> {
+        self.runtime.block_on(ask(&self.address, request))
     }
 }
 

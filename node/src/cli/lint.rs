@@ -9,8 +9,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use starling_config::documents::{self, Document};
 use starling_config::{Problem, problem};
+use starling_model::DocumentKey;
 use starling_model::codes::Level;
 
+use self::suppress::Suppress;
 use crate::cli::AgentPlace;
 use crate::cli::client::Client;
 use crate::cli::documents::input::{Input, read};
@@ -18,11 +20,22 @@ use crate::cli::documents::live;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
 
+mod settings;
+mod suppress;
+
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples
+  starling lint -f canary.yaml
+  starling lint -f mesh/ --suppress ST0431=orders-canary
+  starling lint --config-dir /etc/starling   # without -f: settings and services.d of a host")]
 pub(crate) struct LintArgs {
     /// A file, a folder (its .yaml, .yml and .json files) or - for standard input; may be given several times
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    #[arg(short, long = "file", value_name = "FILE", required_unless_present = "config_dir")]
     file: Vec<PathBuf>,
+    /// Leaves a warning of one document out; may be given several times
+    #[arg(long, value_name = "CODE=NAME")]
+    suppress: Vec<Suppress>,
     /// How problems are written
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     format: LintFormat,
@@ -55,18 +68,28 @@ enum LintFormat {
 /// What was found.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Documents that stand in the input, right or wrong.
-    documents: usize,
+    /// What the input is made of.
+    #[serde(skip)]
+    noun: &'static str,
+    /// Documents that stand in the input, right or wrong; of a configuration folder, its files.
+    #[serde(rename = "documents")]
+    count: usize,
     errors: usize,
     warnings: usize,
     problems: Vec<Problem>,
 }
 
 pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
-    let (documents, mut report) = inspect(read(&args.file)?);
-    if !args.offline {
-        report.add(live::problems(client, &documents, LIVE_TIMEOUT));
-    }
+    let report = match &args.place.config_dir {
+        Some(dir) if args.file.is_empty() => settings::inspect(dir)?,
+        Some(_) | None => {
+            let (documents, mut report) = inspect(read(&args.file)?, &args.suppress);
+            if !args.offline {
+                report.add(told(live::problems(client, &documents, LIVE_TIMEOUT), &args.suppress));
+            }
+            report
+        }
+    };
     let text = match args.format {
         LintFormat::Text => text(&report),
         LintFormat::Json => String::from_utf8_lossy(&output::to_json(&report)?).into_owned(),
@@ -78,33 +101,54 @@ pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
 
 #[cfg(test)]
 fn check(input: Input) -> Report {
-    inspect(input).1
+    inspect(input, &[]).1
+}
+
+/// Warnings of documents, without those that are suppressed.
+fn told(
+    warnings: impl IntoIterator<Item = (DocumentKey, Problem)>,
+    suppress: &[Suppress],
+) -> impl Iterator<Item = Problem> {
+    let is_told = |(key, problem): &(DocumentKey, Problem)| {
+        problem.code.level == Level::Error || !suppress.iter().any(|one| one.holds(problem.code, key))
+    };
+    warnings.into_iter().filter(is_told).map(|(_, problem)| problem)
 }
 
 impl Report {
+    /// Of so many things that the input is made of.
+    fn of(noun: &'static str, count: usize, problems: Vec<Problem>) -> Self {
+        let errors = problems.iter().filter(|problem| problem.code.level == Level::Error).count();
+        Self { noun, count, errors, warnings: problems.len().saturating_sub(errors), problems }
+    }
+
     /// Adds warnings.
-    fn add(&mut self, warnings: Vec<Problem>) {
-        self.warnings = self.warnings.saturating_add(warnings.len());
+    fn add(&mut self, warnings: impl Iterator<Item = Problem>) {
+        let before = self.problems.len();
         self.problems.extend(warnings);
+        self.warnings = self.warnings.saturating_add(self.problems.len().saturating_sub(before));
     }
 }
 
 /// The documents of an input, none where one of them is wrong, and what is to be told of them.
-fn inspect(input: Input) -> (Vec<Document>, Report) {
+fn inspect(input: Input, suppress: &[Suppress]) -> (Vec<Document>, Report) {
     let Input { files, unread, .. } = input;
     let stretches = |(path, text): &(String, String)| documents::split(path, text).map_or(1, |found| found.len());
     let count = files.iter().map(stretches).sum();
     let (read, mut problems) = match documents::parse_all(&files) {
         Ok(read) => {
-            let warnings = read.iter().flat_map(|document| document.warnings.clone()).collect();
+            let of = |document: &Document| {
+                let key = document.key.clone();
+                document.warnings.clone().into_iter().map(move |warning| (key.clone(), warning))
+            };
+            let warnings = told(read.iter().flat_map(of).collect::<Vec<_>>(), suppress).collect();
             (read, warnings)
         }
         Err(problems) => (Vec::new(), problems),
     };
     problems.extend(unread);
-    let errors = problems.iter().filter(|problem| problem.code.level == Level::Error).count();
-    let warnings = problems.len().saturating_sub(errors);
-    (if errors == 0 { read } else { Vec::new() }, Report { documents: count, errors, warnings, problems })
+    let report = Report::of("document", count, problems);
+    (if report.errors == 0 { read } else { Vec::new() }, report)
 }
 
 /// The documents of an input, with a message of what is right and hardly meant.
@@ -112,7 +156,7 @@ fn inspect(input: Input) -> (Vec<Document>, Report) {
 /// # Errors
 /// Everything that is wrong, as `starling lint` tells it.
 pub(crate) fn checked(input: Input) -> Result<(Vec<Document>, String), String> {
-    let (read, report) = inspect(input);
+    let (read, report) = inspect(input, &[]);
     if report.errors > 0 {
         return Err(text(&report));
     }
@@ -126,7 +170,7 @@ fn text(report: &Report) -> String {
         parts.push(count(report.warnings, "warning"));
     }
     let problems: String = report.problems.iter().map(|problem| format!("{problem}\n")).collect();
-    format!("{problems}{} in {}\n", parts.join(", "), count(report.documents, "document"))
+    format!("{problems}{} in {}\n", parts.join(", "), count(report.count, report.noun))
 }
 
 /// `::error file=a.yaml,line=1,col=2,title=ST0401::message`
@@ -185,12 +229,16 @@ mod tests {
         assert!(text(&report).ends_with("0 errors, 1 warning in 1 document\n"), "{}", text(&report));
         assert!(annotation(&report.problems[0]).starts_with("::warning file=canary.yaml,line=4,"));
         assert_eq!(text(&checked(RIGHT)), "0 errors in 1 document\n");
+        let input = || Input::of(&[("canary.yaml", &*RIGHT.replace("port: 80", "port: 53, protocol: UDP"))]);
+        let code = report.problems[0].code;
+        let left = |name: &str| inspect(input(), &[format!("{code}={name}").parse().unwrap()]).1.warnings;
+        assert_eq!((left("a"), left("b")), (0, 1), "of that document alone");
     }
 
     #[test]
     fn one_document_in_two_files_is_told() {
         let report = check(Input::of(&[("a.yaml", RIGHT), ("b.yaml", RIGHT)]));
-        assert_eq!((report.errors, report.documents), (1, 2));
+        assert_eq!((report.errors, report.count), (1, 2));
         assert!(text(&report).contains("b.yaml:1:1") && text(&report).contains("a.yaml:1"), "{}", text(&report));
     }
 

@@ -71,7 +71,13 @@ pub(crate) fn hostname() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
-fn files_of(dir: &Path) -> Result<Vec<SourceFile>, LoadError> {
+/// The configuration of these files alone.
+pub(crate) fn of_files(files: Vec<SourceFile>, dir: ConfigDir) -> Result<Loaded, LoadError> {
+    load(Sources { files, dir, hostname: hostname(), ..Sources::default() }).map_err(LoadError::Problems)
+}
+
+/// `agent.toml` and the files of `conf.d`.
+pub(crate) fn files_of(dir: &Path) -> Result<Vec<SourceFile>, LoadError> {
     let mut found = Vec::new();
     let agent = dir.join("agent.toml");
     match files::read_public_text(&agent) {

@@ -41,6 +41,18 @@ pub(crate) fn print(text: &str) -> Result<Exit, CliError> {
     written(data(for_locale(text).as_bytes()))
 }
 
+/// Prints a text of somebody else's as it is, but for what would steer a terminal, if it goes to one.
+pub(crate) fn print_source(text: &str) -> Result<Exit, CliError> {
+    let shown = if io::stdout().is_terminal() { for_terminal(text) } else { text.to_owned() };
+    written(data(shown.as_bytes()))
+}
+
+/// Line ends and tabs stay.
+fn for_terminal(text: &str) -> String {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
 /// Prints a JSON document as YAML.
 pub(crate) fn print_yaml(json: &[u8]) -> Result<Exit, CliError> {
     written(data(to_yaml(json)?.as_bytes()))
@@ -184,6 +196,12 @@ mod tests {
         let again: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         let want: serde_json::Value = serde_json::from_slice(json).unwrap();
         assert_eq!(again, want, "{yaml}");
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_not_done() {
+        let hostile = "# a\u{1b}]0;title\u{7}\u{1b}[2J\r\n\tb: \u{9b}1m é\n";
+        assert_eq!(for_terminal(hostile), "# a\u{fffd}]0;title\u{fffd}\u{fffd}[2J\u{fffd}\n\tb: \u{fffd}1m é\n");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use starling_gossip::stats::{RTT_BUCKETS_US, SUSPICION_BUCKETS_MS};
 use starling_model::{MemberState, SpiffeId, mesh};
-use starling_proxy::ProxyMetrics;
+use starling_proxy::{AccessLogFigures, ProxyMetrics};
 use starling_transport::quic::{DownReason, GossipNet, NetStats};
 
 use super::process::Figures;
@@ -46,6 +46,8 @@ pub struct Sources {
     pub routes: Arc<RoutesFigures>,
     /// Threads that hang in a compile step.
     pub left_behind: LeftBehind,
+    /// Lines of the access log.
+    pub access_log: Arc<AccessLogFigures>,
     /// Connections with the others.
     pub net: GossipNet,
 }
@@ -317,6 +319,15 @@ impl Sources {
         let mut rebuilds = family(encoder, "starling_config_rebuilds", "Route tables built", MetricType::Counter)?;
         rebuilds.counter(&[("result", "success")], self.routes.rebuilds.load(relaxed))?;
         rebuilds.counter(&[("result", "failure")], self.routes.failures.load(relaxed))?;
+        let help = "Lines of the access log, by what became of them";
+        let mut lines = family(encoder, "starling_access_log_lines", help, MetricType::Counter)?;
+        for (result, count) in [
+            ("written", &self.access_log.written),
+            ("dropped", &self.access_log.dropped),
+            ("failed", &self.access_log.failed),
+        ] {
+            lines.counter(&[("result", result)], count.load(relaxed))?;
+        }
         let help = "Owners whose news wait for the next route table";
         gauge(encoder, "starling_config_news_waiting", help, self.routes_inbox.depth() as u64)?;
         let help = "1 while writes to the store are durable";

@@ -26,6 +26,15 @@ pub fn rfc3339_seconds(unix: u64) -> String {
     at.map(|at| at.to_string()).unwrap_or_default()
 }
 
+/// `22/Nov/2026:15:31:59 +0000`, as web servers write it.
+#[must_use]
+pub fn common(at: SystemTime) -> String {
+    match Timestamp::try_from(at) {
+        Ok(at) => at.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
+        Err(_) => String::new(),
+    }
+}
+
 /// One reading of both clocks, to show instants as times of day.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {

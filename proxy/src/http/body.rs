@@ -1,6 +1,6 @@
 //! Bodies on their way through: request bodies that a refused try can repeat, response bodies that tell when they end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -40,6 +40,8 @@ struct Source {
     /// The try that may read; an older one, still held by a dying connection, gets nothing any more.
     turn: u32,
     edge: Rc<Edge>,
+    /// Counts what comes for the access log, too.
+    count: Option<Rc<Cell<u64>>>,
 }
 
 /// A request's body across its tries.
@@ -56,10 +58,11 @@ pub(crate) enum Upload {
 pub(crate) struct UploadStream(Rc<RefCell<Source>>);
 
 impl Upload {
-    pub(crate) fn new(incoming: Incoming, edge: &Rc<Edge>) -> Self {
+    pub(crate) fn new(incoming: Incoming, exchange: &mut Exchange) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
+        let count = exchange.upload_count();
         let size = incoming.size_hint();
         let source = Source {
             incoming,
@@ -71,7 +74,8 @@ impl Upload {
             broken: false,
             moved: Instant::now(),
             turn: 0,
-            edge: edge.clone(),
+            edge: exchange.edge().clone(),
+            count,
         };
         Self::Stream(UploadStream(Rc::new(RefCell::new(source))))
     }
@@ -189,6 +193,9 @@ impl Body for RequestBody {
             if let Some(data) = frame.data_ref() {
                 source.moved = Instant::now();
                 source.edge.request_bytes(data.len() as u64);
+                if let Some(count) = &source.count {
+                    count.set(count.get() + data.len() as u64);
+                }
                 source.kept_bytes += data.len();
                 if source.kept_bytes > REPLAY_BYTES_MAX {
                     source.lost = true;

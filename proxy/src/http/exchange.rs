@@ -1,11 +1,13 @@
 //! One request's bookkeeping, from its arrival to the last byte of its answer, however it ends.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use starling_routing::{Endpoint, EndpointIndex};
 
+use crate::access_log::Record;
 use crate::answers::ErrorType;
 use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::http::guard::Busy;
@@ -34,6 +36,11 @@ pub(crate) struct Exchange {
     complete: bool,
     /// How long it took, where that was known before its end.
     took: Option<Duration>,
+    /// What the access log is told in the end.
+    record: Option<Box<Record>>,
+    /// Bytes that it tells; those of a request's body are counted where they pass.
+    sent: Option<Rc<Cell<u64>>>,
+    received: Cell<u64>,
 }
 
 impl Exchange {
@@ -53,7 +60,42 @@ impl Exchange {
             client: None,
             complete: false,
             took: None,
+            record: None,
+            sent: None,
+            received: Cell::new(0),
         }
+    }
+
+    /// Tells the access log in the end, with this as a beginning.
+    pub(crate) fn told_by(mut self, record: Option<Box<Record>>) -> Self {
+        self.record = record;
+        self
+    }
+
+    /// Adds to what the access log is told, if it is.
+    pub(crate) fn note(&mut self, add: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            add(record);
+        }
+    }
+
+    /// Where bytes of the request's body are counted for the access log; `None`: nowhere.
+    pub(crate) fn upload_count(&mut self) -> Option<Rc<Cell<u64>>> {
+        self.record.as_ref()?;
+        Some(self.sent.get_or_insert_default().clone())
+    }
+
+    /// Bytes of the request's side after it made a tunnel.
+    pub(crate) fn request_bytes(&self, bytes: u64) {
+        self.edge.request_bytes(bytes);
+        if let Some(sent) = &self.sent {
+            sent.set(sent.get() + bytes);
+        }
+    }
+
+    /// Bytes of an answer of our own: no service's bytes, but those that the caller got.
+    pub(crate) fn own_bytes(&self, bytes: usize) {
+        self.received.set(bytes as u64);
     }
 
     pub(crate) fn began(&self) -> Instant {
@@ -101,6 +143,7 @@ impl Exchange {
 
     pub(crate) fn response_bytes(&self, bytes: u64) {
         self.edge.response_bytes(bytes);
+        self.received.set(self.received.get() + bytes);
     }
 
     pub(crate) fn completed(&mut self) {
@@ -110,6 +153,8 @@ impl Exchange {
     /// Its answer made the connection a tunnel: how long that lives says nothing about how fast the answer came.
     pub(crate) fn switched(&mut self) {
         self.took = Some(self.began.elapsed());
+        // From now on bytes pass that are no body.
+        let _ = self.upload_count();
     }
 
     pub(crate) fn timed_out(&mut self) {
@@ -121,6 +166,20 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    fn finished(&self, mut record: Box<Record>, now: Instant) -> Box<Record> {
+        record.sent = self.sent.as_ref().map_or(0, |sent| sent.get());
+        record.received = self.received.get();
+        // Of a tunnel, other than in metrics, until its end.
+        record.duration = now.saturating_duration_since(self.began);
+        record.error = self.error;
+        if let Some(http) = &mut record.http {
+            (http.status, http.grpc_status) = (self.status, self.grpc_status);
+        }
+        record
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.relieve();
@@ -129,6 +188,9 @@ impl Drop for Exchange {
             self.worker.pool.put(key, client, now);
         }
         let duration = self.took.unwrap_or_else(|| now.saturating_duration_since(self.began));
+        if let (Some(record), Some(log)) = (self.record.take(), &self.worker.config.access_log) {
+            log.end(self.finished(record, now));
+        }
         self.edge.request_ended(RequestEnd {
             status: self.status,
             error: self.error,

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -22,6 +23,7 @@ use starling_transport::data::MuxStream;
 use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
+use crate::access_log::HttpRecord;
 use crate::answers::{Answer, Connection, ErrorType, Processed};
 use crate::header::{Carry, OpenHeader};
 use crate::http::attempt::is_refused;
@@ -42,6 +44,7 @@ use crate::worker::{Side, Worker};
 pub(crate) struct Stream {
     pub(crate) worker: Rc<Worker>,
     header: OpenHeader,
+    caller: Caller,
     edge: Rc<Edge>,
     /// `By=<us>;URI=<caller>`.
     identity: HeaderValue,
@@ -62,7 +65,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHea
     let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
     let door = Door::new();
     let carry = header.carry;
-    let of = Rc::new(Stream { worker, header, edge, identity, door, own: RefCell::default(), switch: Cell::new(None) });
+    let (own, switch) = (RefCell::default(), Cell::new(None));
+    let of = Rc::new(Stream { worker, header, caller: caller.clone(), edge, identity, door, own, switch });
     match carry {
         Carry::Http2 => Box::pin(h2::serve_peer(of, stream)).await,
         Carry::Http1 | Carry::Bytes => serve_http1(of, stream).await,
@@ -102,7 +106,9 @@ pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict:
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
     let spoken = Spoken::of(&request);
-    let mut exchange = Exchange::begin(worker, stream.edge.clone(), spoken, (busy, active));
+    let record = worker.record(Direction::Inbound, || stream.caller.clone(), || Some(HttpRecord::of(&request, spoken)));
+    let mut exchange = Exchange::begin(worker, stream.edge.clone(), spoken, (busy, active)).told_by(record);
+    exchange.note(|record| record.reached(&worker.config.node, &stream.header));
     let outcome = match verdict {
         Verdict::Refused(refused) => Err(Answer::refused(refused)),
         Verdict::MaySwitch if request.method() == Method::CONNECT => Err(Answer::refused(HeadRefused::Connect)),
@@ -132,6 +138,7 @@ pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict:
             let mut response = said(worker, &exchange, &answer);
             answer.tell_peer(response.headers_mut());
             exchange.answered(response.status().as_u16(), Some(answer.error));
+            exchange.own_bytes(response.body().len());
             exchange.learn(response.headers());
             let mut response = response.map(own_body);
             if spoken != Spoken::Http1 {
@@ -188,7 +195,7 @@ async fn forward(
     } else {
         uri
     };
-    let upload = Upload::new(request.into_body(), exchange.edge());
+    let upload = Upload::new(request.into_body(), exchange);
     let safe = upload.is_empty() && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     let mut head = Request::new(());
     *head.method_mut() = method;
@@ -215,6 +222,7 @@ async fn forward(
         let parts = if repeatable { head.clone() } else { head.take() };
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
+        let sent = Instant::now();
         let mut error = match client.send(request).await {
             Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.far.take())),
             // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
@@ -224,6 +232,7 @@ async fn forward(
                 return Err(Answer { connection: Connection::Close, ..answer });
             }
             Ok(answer) => {
+                exchange.note(|record| record.upstream = Some(sent.elapsed()));
                 if upgrade.is_none() {
                     exchange.carried_by(key, client);
                 }

@@ -18,10 +18,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
-use starling_routing::{Choice, Decision, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try};
+use starling_routing::{
+    Caller, Choice, Decision, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try,
+};
 use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
+use crate::access_log::HttpRecord;
 use crate::answers::{Answer, Connection, ErrorType};
 use crate::detect;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
@@ -161,7 +164,13 @@ pub(crate) async fn answer(
     // Only names that the mesh declared may become labels.
     let labelled = wanted.as_ref().ok().map(|wanted| &wanted.service).filter(|service| worker.knows(service));
     let edge = worker.edges.edge(Direction::Outbound, source, labelled);
-    let exchange = Exchange::begin(worker, edge, spoken, (busy, active));
+    let record = worker.record(
+        Direction::Outbound,
+        || Caller { node: worker.config.node.clone(), service: source.cloned() },
+        || Some(HttpRecord::of(&request, spoken)),
+    );
+    let mut exchange = Exchange::begin(worker, edge, spoken, (busy, active)).told_by(record);
+    exchange.note(|record| record.destination = labelled.cloned());
     let answered = match wanted {
         Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
         Ok(wanted) if request.method() == Method::CONNECT => connect::answer(worker, wanted, exchange),
@@ -197,6 +206,7 @@ pub(crate) fn own(worker: &Worker, mut exchange: Exchange, answer: &Answer) -> R
     let response = said(worker, &exchange, answer);
     exchange.answered(response.status().as_u16(), Some(answer.error));
     exchange.learn(response.headers());
+    exchange.own_bytes(response.body().len());
     response.map(own_body)
 }
 
@@ -244,7 +254,7 @@ async fn forward(
         Ok(head) => head,
         Err(answer) => return Relay::Answer(own(worker, exchange, &answer)),
     };
-    let upload = Upload::new(request.into_body(), exchange.edge());
+    let upload = Upload::new(request.into_body(), &mut exchange);
     let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut tries = 0_u32;
@@ -262,9 +272,13 @@ async fn forward(
         };
         let mut choice = match worker.decide(&facts, Instant::now(), draws) {
             Decision::Forward(choice) => choice,
-            Decision::Answer(answer) => return Relay::Answer(routed::direct(exchange, answer)),
+            Decision::Answer(answer) => {
+                exchange.note(|record| record.rule = Some(answer.rule.clone()));
+                return Relay::Answer(routed::direct(exchange, answer));
+            }
             // With every endpoint tried, the reason of the last try says more than that none is left.
             Decision::Refuse { why, rule } => {
+                exchange.note(|record| record.rule = record.rule.take().or_else(|| rule.clone()));
                 let answer = last.unwrap_or_else(|| refused(why, wanted, rule.as_deref()));
                 return Relay::Answer(own(worker, exchange, &answer));
             }
@@ -274,6 +288,7 @@ async fn forward(
             return Relay::Answer(own(worker, exchange, &answer.with_status(StatusCode::NOT_IMPLEMENTED)));
         }
         exchange.at(choice.endpoint());
+        exchange.note(|record| record.tried(&choice));
         let others = choice.candidates_len() > tried.len() + 1;
         let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
         let back = routed::Back::new(&choice, &head);
@@ -381,6 +396,7 @@ fn relay(
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
     exchange.answered(answer.status().as_u16(), error);
+    exchange.note(|record| record.upstream = Some(sent.elapsed()));
     exchange.learn(answer.headers());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(far) = client.far.take()

@@ -119,7 +119,7 @@ struct Passing<'a> {
 impl Tally for Passing<'_> {
     fn sent(&mut self, bytes: usize) {
         self.moved.set(tokio::time::Instant::now().into_std());
-        self.exchange.edge().request_bytes(bytes as u64);
+        self.exchange.request_bytes(bytes as u64);
     }
     fn received(&mut self, bytes: usize) {
         self.moved.set(tokio::time::Instant::now().into_std());

@@ -27,7 +27,11 @@ pub(crate) async fn serve(
 ) {
     let _active = worker.active(Side::Inbound);
     let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
-    let mut account = Account::open(edge);
+    let mut record = worker.record(Direction::Inbound, || caller.clone(), || None);
+    if let Some(record) = &mut record {
+        record.reached(&worker.config.node, header);
+    }
+    let mut account = Account::open(&worker, edge, record);
     let mut instance = match connect(address).await {
         Ok(instance) => instance,
         Err(error) => {

@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use starling_model::EndpointId;
-use starling_routing::{Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, next_try};
+use starling_routing::{Caller, Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, next_try};
 use starling_transport::data::fault_of;
 use tracing::debug;
 
+use crate::access_log::Record;
 use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
 use crate::http::attempt::Failed;
@@ -21,19 +22,27 @@ use crate::worker::{Side, Worker};
 
 /// One tunnel's account. Dropped exactly once: then the tunnel counts as closed.
 pub(crate) struct Account {
+    worker: Rc<Worker>,
     edge: Rc<Edge>,
     pub(crate) error: Option<ErrorType>,
+    /// What the access log is told in the end.
+    pub(crate) record: Option<Box<Record>>,
+    began: Instant,
 }
 
 impl Account {
-    pub(crate) fn open(edge: Rc<Edge>) -> Self {
+    pub(crate) fn open(worker: &Rc<Worker>, edge: Rc<Edge>, record: Option<Box<Record>>) -> Self {
         edge.tunnel_opened();
-        Self { edge, error: None }
+        Self { worker: worker.clone(), edge, error: None, record, began: Instant::now() }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
+        if let (Some(mut record), Some(log)) = (self.record.take(), &self.worker.config.access_log) {
+            (record.duration, record.error) = (self.began.elapsed(), self.error);
+            log.end(record);
+        }
         self.edge.tunnel_closed(self.error);
     }
 }
@@ -41,9 +50,15 @@ impl Drop for Account {
 impl Tally for Account {
     fn sent(&mut self, bytes: usize) {
         self.edge.sent(bytes as u64);
+        if let Some(record) = &mut self.record {
+            record.sent += bytes as u64;
+        }
     }
     fn received(&mut self, bytes: usize) {
         self.edge.received(bytes as u64);
+        if let Some(record) = &mut self.record {
+            record.received += bytes as u64;
+        }
     }
 }
 
@@ -85,7 +100,13 @@ impl Drop for AtEndpoint<'_> {
 pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
     let _active = worker.active(Side::Outbound);
     let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
-    let mut account = Account::open(worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled));
+    let caller = || Caller { node: worker.config.node.clone(), service: wanted.source.clone() };
+    let mut record = worker.record(Direction::Outbound, caller, || None);
+    if let Some(record) = &mut record {
+        record.destination = labelled.cloned();
+    }
+    let edge = worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled);
+    let mut account = Account::open(&worker, edge, record);
     let mut tunnel = Tunnel::repeatable();
     let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
@@ -98,10 +119,19 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
             http: None,
             avoid: &tried,
         };
-        let Decision::Forward(choice) = worker.decide(&facts, Instant::now(), draws) else {
-            return fail(&mut account, client, last);
+        let choice = match worker.decide(&facts, Instant::now(), draws) {
+            Decision::Forward(choice) => choice,
+            decision @ (Decision::Answer(_) | Decision::Refuse { .. }) => {
+                if let Some(record) = &mut account.record {
+                    record.rule = record.rule.take().or_else(|| decision.rule().cloned());
+                }
+                return fail(&mut account, client, last);
+            }
         };
         let endpoint = choice.endpoint();
+        if let Some(record) = &mut account.record {
+            record.tried(&choice);
+        }
         let header = OpenHeader {
             carry: Carry::Bytes,
             source: wanted.source.clone(),

@@ -54,8 +54,8 @@ impl Decoder for Raw {
 }
 
 /// A server of every call; ends when dropped.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     calls: Arc<AtomicU64>,
     /// Messages that it could send so far.
     sent: Arc<AtomicU64>,
@@ -141,7 +141,7 @@ impl tonic::server::StreamingService<Vec<u8>> for Call {
     }
 }
 
-async fn server(name: &'static str) -> Server {
+pub(super) async fn server(name: &'static str) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (calls, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -170,13 +170,13 @@ async fn server(name: &'static str) -> Server {
     Server { address, calls, sent, task }
 }
 
-type Client = tonic::client::Grpc<Channel>;
+pub(super) type Client = tonic::client::Grpc<Channel>;
 
-async fn client(entrance: SocketAddr) -> Client {
+pub(super) async fn client(entrance: SocketAddr) -> Client {
     client_of(entrance, "shop").await
 }
 
-async fn client_of(entrance: SocketAddr, service: &str) -> Client {
+pub(super) async fn client_of(entrance: SocketAddr, service: &str) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{entrance}")).unwrap();
     let origin = format!("http://{service}.mesh.internal").parse().unwrap();
     let mut client = tonic::client::Grpc::new(endpoint.origin(origin).connect().await.unwrap());
@@ -184,7 +184,7 @@ async fn client_of(entrance: SocketAddr, service: &str) -> Client {
     client
 }
 
-async fn unary(client: &mut Client, path: &str, message: &str) -> Result<String, Status> {
+pub(super) async fn unary(client: &mut Client, path: &str, message: &str) -> Result<String, Status> {
     client.ready().await.unwrap();
     let path = path.parse().unwrap();
     let answer = client.unary(Request::new(message.as_bytes().to_vec()), path, Raw).await?;

@@ -22,7 +22,7 @@ async fn pair() -> (Mesh, backend::Backend) {
     (mesh, orders)
 }
 
-async fn http2(entrance: SocketAddr) -> SendRequest<Full<Bytes>> {
+pub(super) async fn http2(entrance: SocketAddr) -> SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(entrance).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -32,11 +32,14 @@ async fn http2(entrance: SocketAddr) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-fn get(path: &str) -> http::request::Builder {
+pub(super) fn get(path: &str) -> http::request::Builder {
     Request::get(format!("http://{ORDERS}{path}")).version(Version::HTTP_2)
 }
 
-async fn send(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> (u16, http::HeaderMap, String) {
+pub(super) async fn send(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> (u16, http::HeaderMap, String) {
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (head.status.as_u16(), head.headers, String::from_utf8_lossy(&body).into_owned())

@@ -109,6 +109,7 @@ async fn a_unix_socket_is_an_entrance_too() {
             listen: ListenAddress::Unix(path.clone()),
             source: None,
         }],
+        access_log: None,
         threads: 1,
     };
     let plane = DataPlane::start(config, mesh.node("vm-1").shared.clone()).unwrap();

@@ -124,11 +124,7 @@ impl<'a> Resolver<'a> {
                 return Err((Reason::BackendNotFound, format!("Service {service} has no port {number}")));
             }
             let speaks_bytes = found.is_some_and(|found| found.protocol == Some(Protocol::Tcp));
-            let needs_more = match kind {
-                RouteKind::Http | RouteKind::Grpc => true,
-                RouteKind::Tls | RouteKind::Tcp => false,
-            };
-            if speaks_bytes && needs_more {
+            if speaks_bytes && kind.reads_requests() {
                 let message = format!("the port of Service {service} speaks tcp, which {} cannot use", kind.as_str());
                 return Err((Reason::UnsupportedProtocol, message));
             }

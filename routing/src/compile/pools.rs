@@ -188,9 +188,10 @@ fn service(registry: &Registry, key: &ServiceKey, sources: Vec<Source>, shape: S
             *at = order.get(usize::from(*at)).copied().unwrap_or(*at);
         }
     }
+    let bytes = ports.iter().map(Draft::is_bytes).collect();
     let ports: Vec<ServicePort> = ports.into_iter().map(Draft::finish).collect();
     let pools = pools(&ports, &shape.subsets, &endpoints, &served);
-    Service { key: key.clone(), ports, endpoints, pools, sources, shape }
+    Service { key: key.clone(), ports, endpoints, bytes, pools, sources, shape }
 }
 
 /// A port whose protocol is not settled yet.
@@ -200,18 +201,26 @@ struct Draft {
     /// A document says it.
     pinned: bool,
     seen: Option<Protocol>,
+    /// Some instance says something else than bytes.
+    other: bool,
 }
 
 impl Draft {
     /// Where instances disagree, only bytes are certain to be understood by both, unless one of them does not say: then
     /// each connection tells.
     fn see(&mut self, protocol: Protocol) {
+        self.other |= protocol != Protocol::Tcp;
         self.seen = Some(match (self.seen, protocol) {
             (None, protocol) => protocol,
             (Some(Protocol::Detect), _) | (_, Protocol::Detect) => Protocol::Detect,
             (Some(seen), protocol) if seen == protocol => seen,
             (Some(_), _) => Protocol::Tcp,
         });
+    }
+
+    /// Where nobody says anything, nothing is known.
+    fn is_bytes(&self) -> bool {
+        if self.pinned { self.port.protocol == Protocol::Tcp } else { self.seen.is_some() && !self.other }
     }
 
     fn finish(self) -> ServicePort {
@@ -230,6 +239,7 @@ fn ports(spec: Option<&ServiceSpec>) -> Vec<Draft> {
         announced: port.announced.clone(),
         pinned: port.protocol.is_some(),
         seen: None,
+        other: false,
     };
     spec.map(|spec| spec.ports.iter().map(draft).collect()).unwrap_or_default()
 }
@@ -250,7 +260,7 @@ fn serves(ports: &mut [Draft], announced: &Announcement) -> Vec<u16> {
 fn announced_port(ports: &mut Vec<Draft>, announced: &Announcement) -> u16 {
     let at = ports.iter().position(|draft| draft.port.name == announced.port).unwrap_or_else(|| {
         let port = ServicePort { name: announced.port.clone(), number: None, protocol: announced.protocol };
-        ports.push(Draft { port, announced: Vec::new(), pinned: false, seen: None });
+        ports.push(Draft { port, announced: Vec::new(), pinned: false, seen: None, other: false });
         ports.len() - 1
     });
     if let Some(draft) = ports.get_mut(at) {
@@ -335,17 +345,19 @@ mod tests {
 
     #[test]
     fn a_port_speaks_what_its_instances_agree_on() {
-        let check = |instances: &[Protocol], want| {
+        let check = |instances: &[Protocol], want, bytes: bool| {
             let name = PortName::new("main").unwrap();
             let port = ServicePort { name, number: None, protocol: Protocol::Tcp };
-            let mut draft = Draft { port, announced: Vec::new(), pinned: false, seen: None };
+            let mut draft = Draft { port, announced: Vec::new(), pinned: false, seen: None, other: false };
             instances.iter().for_each(|protocol| draft.see(*protocol));
+            assert_eq!(draft.is_bytes(), bytes, "{instances:?}");
             assert_eq!(draft.finish().protocol, want, "{instances:?}");
         };
-        check(&[], Protocol::Tcp);
-        check(&[Protocol::Grpc, Protocol::Grpc], Protocol::Grpc);
-        check(&[Protocol::Http, Protocol::Grpc], Protocol::Tcp);
-        check(&[Protocol::Http, Protocol::Detect], Protocol::Detect);
-        check(&[Protocol::Http, Protocol::Tcp, Protocol::Detect, Protocol::Http], Protocol::Detect);
+        check(&[], Protocol::Tcp, false);
+        check(&[Protocol::Grpc, Protocol::Grpc], Protocol::Grpc, false);
+        check(&[Protocol::Tcp, Protocol::Tcp], Protocol::Tcp, true);
+        check(&[Protocol::Http, Protocol::Grpc], Protocol::Tcp, false);
+        check(&[Protocol::Http, Protocol::Detect], Protocol::Detect, false);
+        check(&[Protocol::Http, Protocol::Tcp, Protocol::Detect, Protocol::Http], Protocol::Detect, false);
     }
 }

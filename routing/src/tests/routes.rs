@@ -207,8 +207,9 @@ fn shares_hold_by_subset_and_within_it_by_endpoint() {
 
 #[test]
 fn a_valid_backend_without_a_ready_endpoint_is_503_and_a_service_nobody_knows_404() {
-    let mut world = two_services(&http_route("a", "orders", "[{backendRefs: [{name: db}]}]"));
-    world.unready("vm-2");
+    let yaml = http_route("a", "orders", "[{backendRefs: [{name: cache}]}]");
+    let mut world = two_services(&yaml).node("vm-3", &["cache-1 cache"]);
+    world.unready("vm-3");
     assert_eq!(get("/").told(&world.table()), "default/a #0 NoEndpoint 503");
     assert_eq!(Refusal::NoEndpoint.grpc_status(), 14);
     assert_eq!(Ask::new("nobody", "GET /").told(&world.table()), "NoService 404");
@@ -244,13 +245,13 @@ fn mirrors_take_their_share_and_an_unknown_target_is_dropped_and_told() {
     let mirror = |name: &str, percent: u32| {
         format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {name}}}, percent: {percent}}}}}")
     };
-    let filters = format!("filters: [{}, {}]", mirror("db", 25), mirror("gone", 100));
+    let filters = format!("filters: [{}, {}, {}]", mirror("cache", 25), mirror("gone", 100), mirror("db", 100));
     let yaml = http_route(
         "a",
         "orders",
         &format!("[{{{filters}, backendRefs: [{{name: admin, filters: [{}]}}]}}]", mirror("orders", 50)),
     );
-    let table = two_services(&yaml).table();
+    let table = two_services(&yaml).node("vm-3", &["cache-1 cache"]).table();
     assert_eq!(findings(&table).len(), 1, "{:?}", findings(&table));
     let mut counts = BTreeMap::<String, u32>::new();
     for seed in 0..10_000 {
@@ -261,10 +262,11 @@ fn mirrors_take_their_share_and_an_unknown_target_is_dropped_and_told() {
         }
     }
     for (endpoint, share) in
-        [("vm-2/default/db-1", 0.25), ("vm-1/default/orders-1", 0.25), ("vm-2/default/orders-2", 0.25)]
+        [("vm-3/default/cache-1", 0.25), ("vm-1/default/orders-1", 0.25), ("vm-2/default/orders-2", 0.25)]
     {
         assert!((f64::from(counts[endpoint]) / 10_000.0 - share).abs() < 0.02, "{counts:?}");
     }
+    assert!(!counts.contains_key("vm-2/default/db-1"), "bytes are no place for a copy of a request: {counts:?}");
 }
 
 #[test]

@@ -77,9 +77,49 @@ fn backends_without_an_endpoint_are_told_and_those_without_a_share_are_not() {
     );
     let told = |world: World| {
         let table = world.table();
-        let empty = table.empty_backends();
-        empty.into_iter().map(|(rule, at, target)| format!("{rule} {at}: {target}")).collect::<Vec<_>>()
+        let troubled = table.troubled_backends().into_iter();
+        troubled.map(|one| format!("{} {}: {} {:?}", one.rule, one.at, one.target, one.trouble)).collect::<Vec<_>>()
     };
-    assert_eq!(told(world(&yaml)), ["HTTPRoute default/a rule 0 1: default/orders {version=v3}"]);
+    assert_eq!(told(world(&yaml)), ["HTTPRoute default/a rule 0 1: default/orders {version=v3} NoEndpoint"]);
     assert_eq!(told(world(&yaml).node("vm-3", &["orders-3 orders version=v3"])), [""; 0]);
+}
+
+#[test]
+fn backends_are_looked_at_by_their_port_and_by_what_it_speaks() {
+    use super::world::Ask;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: two}\nspec: {ports: [{name: web, port: 80}, {name: admin, port: 81}]}\n---\n";
+    let route = http_route(
+        "a",
+        "orders",
+        "[{matches: [{path: {value: /db}}], backendRefs: [{name: db}]}, \
+         {matches: [{path: {value: /web}}], backendRefs: [{name: two, port: 80}]}, \
+         {matches: [{path: {value: /admin}}], backendRefs: [{name: two, port: 81}]}, \
+         {matches: [{path: {value: /mixed}}], backendRefs: [{name: mixed}]}, \
+         {matches: [{path: {value: /none}}], backendRefs: [{name: many, port: 9}]}]",
+    );
+    let tcp = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: db}\nspec:\n  \
+               parentRefs: [{kind: Service, group: \"\", name: orders, port: 5}]\n  rules: [{backendRefs: [{name: db}]}]\n";
+    let world = World::new(&format!("{service}{route}{tcp}"))
+        .node("vm-1", &["orders-1 orders", "db-1 db:tcp", "two-1 two:web", "many-1 many:a", "many-2 many:b"])
+        .node("vm-2", &["mixed-1 mixed:main version=1", "db-2 db:tcp"]);
+    let table = world.table();
+    let told: Vec<String> = table
+        .troubled_backends()
+        .iter()
+        .map(|one| format!("{} {} {:?}", one.rule.id.rule, one.target, one.trouble))
+        .collect();
+    assert_eq!(told, ["0 default/db Bytes", "2 default/two:81 NoEndpoint", "4 default/many:9 NoPort"]);
+    let ask = |path: &str| Ask::new("orders", &format!("GET {path}")).told(&table);
+    assert_eq!(ask("/db"), "default/a #0 InvalidBackend 500", "whatever instances it has");
+    assert_eq!(
+        (ask("/web").as_str(), ask("/admin").as_str()),
+        ("default/a #1 -> vm-1/default/two-1", "default/a #2 NoEndpoint 503")
+    );
+    let mixed = "default/a #3 -> vm-2/default/mixed-1";
+    assert_eq!((ask("/mixed").as_str(), ask("/none").as_str()), (mixed, "default/a #4 InvalidBackend 500"));
+    // Instances that are not ready still say what they speak.
+    let mut unready = world;
+    unready.unready("vm-1");
+    unready.unready("vm-2");
+    assert_eq!(Ask::new("orders", "GET /db").told(&unready.table()), "default/a #0 InvalidBackend 500");
 }

@@ -55,6 +55,7 @@ fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshComm
         store: store.clone(),
         routes_inbox: RoutesInbox::default(),
         left_behind: Default::default(),
+        access_log: Default::default(),
         routes: Arc::default(),
     };
     let local = instances::LocalViewCell::default();

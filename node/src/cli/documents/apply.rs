@@ -95,7 +95,7 @@ fn documents(client: &Client, args: &ApplyArgs, input: Input, asked: Option<&Nam
     }
     super::in_namespace(read.iter().map(|document| &document.key), asked)?;
     let told = live::problems(client, &read, ANSWER_TIMEOUT);
-    output::message(&told.iter().map(|problem| format!("{problem}\n")).collect::<String>());
+    output::message(&told.iter().map(|(_, problem)| format!("{problem}\n")).collect::<String>());
     let mut steps = Vec::new();
     for document in read {
         let held = look_up(client, &document.key, Wanted::Held)?;
@@ -145,7 +145,7 @@ fn sign_only(client: &Client, args: &ApplyArgs, steps: &[Step], path: &Path) -> 
     }
     let desk = Desk::open(client, args.sign.key.as_deref())?;
     let drafts = new.iter().map(|step| step.draft()).collect::<Result<Vec<_>, _>>()?;
-    let json = output::to_json(&ApplyRequest { documents: desk.sign(&drafts, SystemTime::now())? })?;
+    let json = hand_over::body(desk.sign(&drafts, SystemTime::now())?)?;
     let told = render(steps, Some(&desk.signer()))?;
     if path == Path::new("-") {
         output::message(&told);

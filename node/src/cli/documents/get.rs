@@ -89,7 +89,7 @@ fn one(client: &Client, args: &GetArgs, key: &DocumentKey, look: &Look) -> Resul
             let what = format!("generation {} of {key} deletes it, so it has no source", document.body.generation);
             Err(CliError::plain(Exit::NotFound, what))
         }
-        Format::Yaml => output::written(output::data(source(&document.body).as_bytes())),
+        Format::Yaml => output::print_source(&source(&document.body)),
         Format::Name => output::print(&name(&document.body)),
         Format::Table | Format::Wide => {
             let Envelope { api_version, kind, view, body } = document;
@@ -124,7 +124,7 @@ fn sources(client: &Client, items: &[Document]) -> Result<Exit, CliError> {
         }
         text.push_str(&source(&whole.body));
     }
-    output::written(output::data(text.as_bytes()))
+    output::print_source(&text)
 }
 
 /// The source byte for byte, with the line feed that ends a file.

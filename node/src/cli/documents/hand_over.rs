@@ -1,5 +1,7 @@
 //! Handing signed documents to an agent: all of one batch are taken or none.
 
+use std::time::Duration;
+
 use http::Method;
 use starling_model::{DocumentKey, codes};
 
@@ -7,7 +9,7 @@ use super::wait::{self, Awaited};
 use super::{WaitArgs, Wanted, look_up, parse, signer_of};
 use crate::api::server::BODY_BYTES_MAX;
 use crate::api::views::{ApplyRequest, Document, DocumentPage, Envelope, Problem, SignedForm};
-use crate::cli::client::{ANSWER_TIMEOUT, Answer, Ask, Client, refusal};
+use crate::cli::client::{ANSWER_TIMEOUT, Answer, Ask, AskError, Client, no_answer, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
 use crate::cli::table::clean;
@@ -23,20 +25,51 @@ pub(super) struct Accepted {
 /// # Errors
 /// What the agent refused them for; a generation that came too late with who was faster and what to do.
 pub(super) fn send(client: &Client, forms: Vec<SignedForm>, keys: &[DocumentKey]) -> Result<Accepted, CliError> {
+    // The agent reads all texts and keeps them on disk before it answers.
+    send_within(client, forms, keys, ANSWER_TIMEOUT.saturating_mul(4))
+}
+
+/// What an agent is sent.
+///
+/// # Errors
+/// ST0308 when it is more than one reads.
+pub(super) fn body(forms: Vec<SignedForm>) -> Result<Vec<u8>, CliError> {
     let json = output::to_json(&ApplyRequest { documents: forms })?;
     if json.len() > BODY_BYTES_MAX {
         let what = format!("the batch has {} bytes, an agent reads at most {BODY_BYTES_MAX}", json.len());
         return Err(CliError::coded(Exit::Refused, codes::API_LIMIT, what)
             .help(["apply the documents in parts; those of one part are used together"]));
     }
-    // The agent reads all texts and keeps them on disk before it answers.
-    let timeout = ANSWER_TIMEOUT.saturating_mul(4);
-    let answer = client.try_ask(Ask { method: Method::PUT, path: "/v1/config", body: Some(json), timeout })?;
+    Ok(json)
+}
+
+fn send_within(
+    client: &Client,
+    forms: Vec<SignedForm>,
+    keys: &[DocumentKey],
+    timeout: Duration,
+) -> Result<Accepted, CliError> {
+    let ask = Ask { method: Method::PUT, path: "/v1/config", body: Some(body(forms)?), timeout };
+    let answer = match client.try_ask_once(ask) {
+        Ok(answer) => answer,
+        Err(AskError::TimedOut(after)) => return Err(unanswered(client, after)),
+        Err(error) => return Err(no_answer(client.address(), &error)),
+    };
     if answer.status >= 400 {
         return Err(refused(client, &answer, keys));
     }
     let page: Envelope<DocumentPage> = parse(&answer.body)?;
     Ok(Accepted { node: page.view.node, documents: page.body.items })
+}
+
+/// The agent was there and may have taken the documents.
+fn unanswered(client: &Client, after: Duration) -> CliError {
+    let waited = starling_config::duration::format(after);
+    let what = format!("the agent at {} did not say within {waited} whether it took the documents", client.address());
+    CliError::plain(Exit::TimedOut, what).help([
+        "what is in use:  starling get     how the agent is:  starling status",
+        "apply the same again when it answers: what it took is not signed again",
+    ])
 }
 
 /// The agent's refusal; of a generation that another one came before with who signed that, and what to do.
@@ -117,4 +150,40 @@ pub(super) fn conclude(
 pub(super) fn settle(client: &Client, awaited: &[Awaited], args: WaitArgs) -> Result<Exit, CliError> {
     let done = wait::wait(client, awaited, args.timeout)?;
     output::print(&format!("{done}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::cli::address::Address;
+
+    fn form(payload: usize) -> SignedForm {
+        let (format, key_id) = ("starling-document/1".to_owned(), "k1".to_owned());
+        SignedForm { format, payload: "a".repeat(payload), key_id, signature: String::new() }
+    }
+
+    #[test]
+    fn one_byte_more_than_an_agent_reads_is_told_before_it_is_sent_or_written() {
+        let around = body(vec![form(0)]).unwrap().len();
+        assert_eq!(body(vec![form(BODY_BYTES_MAX - around)]).unwrap().len(), BODY_BYTES_MAX);
+        let error = body(vec![form(BODY_BYTES_MAX - around + 1)]).unwrap_err();
+        assert_eq!((error.exit(), error.code()), (Exit::Refused, Some(codes::API_LIMIT)));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_answer_in_time_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let _silent = UnixListener::bind(&path).unwrap();
+        let client = Client::new(Address::Unix(path)).unwrap();
+        let told = send_within(&client, vec![form(1)], &[], Duration::from_millis(50));
+        let error = told.map(|_| ()).unwrap_err();
+        assert_eq!((error.exit(), error.code()), (Exit::TimedOut, None));
+        assert!(error.what().contains("did not say within 50ms whether it took the documents"), "{}", error.what());
+        let nobody = Client::new(Address::Unix(folder.path().join("none"))).unwrap();
+        let told = send_within(&nobody, vec![form(1)], &[], Duration::from_millis(50));
+        assert_eq!(told.map(|_| ()).unwrap_err().exit(), Exit::NoAgent);
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use starling_config::Problem;
 use starling_config::documents::Document;
+use starling_model::DocumentKey;
 use starling_model::codes::{self, Code};
 
 use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope};
@@ -12,7 +13,7 @@ use crate::cli::client::{Ask, Client};
 use crate::cli::output;
 
 /// What the agent has to say of these documents; nothing where none answers in time or it cannot tell.
-pub(crate) fn problems(client: &Client, documents: &[Document], timeout: Duration) -> Vec<Problem> {
+pub(crate) fn problems(client: &Client, documents: &[Document], timeout: Duration) -> Vec<(DocumentKey, Problem)> {
     if documents.is_empty() {
         return Vec::new();
     }
@@ -26,7 +27,7 @@ pub(crate) fn problems(client: &Client, documents: &[Document], timeout: Duratio
 }
 
 /// One of them, at its place in the file.
-fn placed(told: &DocumentProblem, documents: &[Document]) -> Option<Problem> {
+fn placed(told: &DocumentProblem, documents: &[Document]) -> Option<(DocumentKey, Problem)> {
     let of = |document: &&Document| {
         let key = &document.key;
         key.kind.to_string() == told.document_kind
@@ -35,7 +36,9 @@ fn placed(told: &DocumentProblem, documents: &[Document]) -> Option<Problem> {
     };
     let document = documents.iter().find(of)?;
     let place = document.place(told.pointer.as_deref().unwrap_or_default());
-    Some(Problem { place, pointer: told.pointer.clone(), ..Problem::new(code(&told.code)?, told.detail.clone()) })
+    let problem =
+        Problem { place, pointer: told.pointer.clone(), ..Problem::new(code(&told.code)?, told.detail.clone()) };
+    Some((document.key.clone(), problem))
 }
 
 /// A code of a later release is not told: nobody could look it up here.
@@ -62,7 +65,8 @@ mod tests {
             pointer: Some("/spec/rules/0/backendRefs/0".to_owned()),
             detail: "no document and no instance knows a service default/gone".to_owned(),
         };
-        let problem = placed(&told, &documents).unwrap();
+        let (key, problem) = placed(&told, &documents).unwrap();
+        assert_eq!(key.name.as_str(), "r");
         assert_eq!((problem.line(), problem.column(), problem.file()), (Some(11), Some(26), Some("a.yaml")));
         assert!(problem.to_string().starts_with("warning[ST0433]: no document"), "{problem}");
         for other in [

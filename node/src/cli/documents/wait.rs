@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use starling_model::{DocumentKey, codes};
 
-use super::{PAGE, label_of, list, parse, signer_of};
-use crate::api::views::{Convergence, Document, DocumentVersion, Envelope, MemberConvergence, MemberList};
+use super::{PAGE, Wanted, label_of, list, look_up, parse, signer_of};
+use crate::api::views::{
+    Convergence, Document, DocumentConvergence, DocumentVersion, Envelope, MemberConvergence, MemberList,
+};
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::figures;
@@ -43,6 +45,29 @@ impl Awaited {
         })?;
         Ok(Self { key, generation, deleted, digest })
     }
+
+    /// True while it is to be in use and the agent shows nothing of it: not yet, or no more.
+    fn is_missing(&self, now: &Convergence) -> bool {
+        !self.deleted && self.item(now).is_none()
+    }
+
+    /// A later generation deletes it: that one is waited for, since it is later than what was asked for.
+    fn overtake(&mut self, held: &Document) -> bool {
+        let overtaken = held.deleted && held.generation > self.generation;
+        if overtaken {
+            (self.generation, self.deleted) = (held.generation, true);
+            self.digest.clone_from(&held.digest);
+        }
+        overtaken
+    }
+
+    fn item<'a>(&self, now: &'a Convergence) -> Option<&'a DocumentConvergence> {
+        now.items.iter().find(|item| {
+            item.document_kind == self.key.kind.as_str()
+                && item.namespace == self.key.namespace.as_str()
+                && item.name == self.key.name.as_str()
+        })
+    }
 }
 
 /// All use it.
@@ -66,8 +91,21 @@ impl fmt::Display for Done {
 pub(super) fn wait(client: &Client, awaited: &[Awaited], timeout: Duration) -> Result<Done, CliError> {
     let began = Instant::now();
     let mut known = BTreeMap::new();
+    let mut awaited = awaited.to_vec();
     loop {
         let convergence = converged(client)?;
+        for one in awaited.iter_mut().filter(|one| one.is_missing(&convergence)) {
+            if let Some(held) = look_up(client, &one.key, Wanted::Held)?
+                && one.overtake(&held.body)
+            {
+                let (by, generation) = (signer_of(&held.body.signer), one.generation);
+                output::message(&format!(
+                    "{} is deleted meanwhile: generation {generation} by {by}\n",
+                    label_of(&one.key)
+                ));
+            }
+        }
+        let awaited = &awaited[..];
         let members: MemberList = parse(&client.ask(Ask::get("/v1/members"))?.body)?;
         let laggards = laggards(awaited, &convergence, &members, &mut known);
         let after = began.elapsed();
@@ -141,12 +179,7 @@ fn laggards(awaited: &[Awaited], now: &Convergence, members: &MemberList, known:
 impl Awaited {
     /// Members that are behind, and what is known of each.
     fn behind(&self, now: &Convergence, agent: &str) -> Vec<(String, String)> {
-        let item = now.items.iter().find(|item| {
-            item.document_kind == self.key.kind.as_str()
-                && item.namespace == self.key.namespace.as_str()
-                && item.name == self.key.name.as_str()
-        });
-        match item {
+        match self.item(now) {
             Some(item)
                 if item.generation >= self.generation && !(self.deleted && item.generation == self.generation) =>
             {

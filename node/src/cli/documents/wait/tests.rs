@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::api::views::{DocumentConvergence, InUse};
 
+use super::super::plan::tests::held;
 use super::*;
 
 fn members(states: &[(&str, &str)]) -> MemberList {
@@ -85,6 +86,21 @@ fn a_deletion_is_there_once_the_document_is_gone_and_all_hold_the_same() {
     let told = check(&awaited(true), Vec::new(), &["vm-3"], &ALIVE);
     assert_eq!(told, ["vm-3 holds other documents, last seen 2 s ago"]);
     assert_eq!(check(&awaited(true), vec![item(15, &[])], &[], &ALIVE), NONE, "it came back by a later generation");
+}
+
+#[test]
+fn a_later_deletion_takes_the_place_of_what_is_waited_for() {
+    let mut one = awaited(false);
+    let held = |generation: u64, deleted: bool| Document { generation, deleted, ..held(1, "") };
+    let (none, there) = (Convergence::default(), Convergence { items: vec![item(14, &[])], ..Convergence::default() });
+    assert!(one.is_missing(&none) && !one.is_missing(&there) && !awaited(true).is_missing(&none));
+    assert!(!one.overtake(&held(14, false)), "the agent's picture only follows its answer");
+    assert!(!one.overtake(&held(13, true)), "it was deleted before");
+    assert!(one.overtake(&held(15, true)));
+    assert_eq!((one.generation, one.deleted), (15, true));
+    assert_eq!(check(&one, Vec::new(), &[], &ALIVE), NONE, "it is gone everywhere");
+    let told = check(&one, Vec::new(), &["vm-3"], &ALIVE);
+    assert_eq!(told, ["vm-3 holds other documents, last seen 2 s ago"]);
 }
 
 #[test]
