@@ -5,6 +5,7 @@
 //! nothing that an asker does slows down traffic or gossip; writes are commands to the task that owns the thing.
 
 pub mod answer;
+pub mod bench;
 pub mod body;
 pub mod certs;
 pub mod config;
@@ -43,7 +44,7 @@ use crate::supervise::Health;
 use crate::tasks::gossip::MeshCommand;
 use crate::tasks::identity::Identity;
 use crate::tasks::instances::{InstanceCommand, LocalViewCell};
-use crate::tasks::routes::EndpointAges;
+use crate::tasks::routes::{EndpointAges, LeftBehind};
 use crate::telemetry::metrics::Metrics;
 
 /// Everything that answers read, and the queues that writes go into.
@@ -82,6 +83,10 @@ pub struct ApiState {
     pub followers: events::Followers,
     /// Long operations.
     pub operations: operations::Operations,
+    /// Threads that hang in a compile step.
+    pub left_behind: LeftBehind,
+    /// Where documents are read for an answer.
+    pub bench: bench::Bench,
 }
 
 impl fmt::Debug for ApiState {

@@ -214,6 +214,14 @@ pub fn create_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FileEr
     sync_parent(path)
 }
 
+/// Writes a public file without waiting for the disk: it outlives this process, and perhaps not this host.
+///
+/// # Errors
+/// [`FileError`].
+pub fn leave(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    fs::write(path, content).map_err(io_error("write", path))
+}
+
 /// The name of a new file in the same folder; one that a crash left there is removed.
 fn temporary_beside(path: &Path) -> Result<PathBuf, FileError> {
     let mut name = std::ffi::OsString::from(".");

@@ -311,6 +311,8 @@ async fn agent(
         events: events.clone(),
         followers: Default::default(),
         operations: Operations::default(),
+        left_behind: routes.left_behind.clone(),
+        bench: Default::default(),
     });
     let server = Server::new(router(Arc::clone(&state)), guard, closed);
     crate::cli::message(&block(config, &state, advertised).render());

@@ -145,7 +145,7 @@ pub async fn get(
     };
     match shown {
         Some(shown) => {
-            let unread = readable::held_back(shown).await;
+            let unread = readable::held_back(&state.bench, shown).await;
             let newest = history.used.as_ref().is_some_and(|used| used.version == shown.version);
             let view = state.view.load();
             let left_out = view.applied.held_back.get(&shown.key).filter(|_| newest);
@@ -227,7 +227,7 @@ async fn take(state: &Shared, headers: &HeaderMap, forms: Vec<SignedForm>) -> Re
         return Err(Refusal::malformed("no documents"));
     }
     let documents = forms.iter().map(sealed_document).collect::<Result<Vec<_>, _>>()?;
-    readable::check(&documents).await?;
+    readable::check(&state.bench, &documents).await?;
     let versions = submit(state, Submission::Documents(documents.clone())).await?;
     let views = documents.iter().zip(versions).filter_map(|(bytes, version)| view_of(bytes, version));
     let desk = Desk::of(state);

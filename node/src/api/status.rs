@@ -20,7 +20,7 @@ use super::views::{
 };
 use crate::crypto::wall_clock;
 use crate::mesh_view::MeshView;
-use crate::tasks::routes::{HeldBack, Why};
+use crate::tasks::routes::{HeldBack, LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_MAX, Why};
 use crate::telemetry::time::{Clocks, millis, rfc3339_millis, rfc3339_seconds};
 
 /// Problems of one kind in one answer; a broken rack must not hide what else is wrong.
@@ -157,6 +157,7 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
         add(codes::SHARED_ISSUER, "shared issuer: any host can pose as any node".to_owned());
     }
     problems.extend(held_back(&view));
+    problems.extend(hanging(state.left_behind.count()));
     let clocks = Clocks::read();
     problems.extend(failed_members(&view, &clocks));
     problems.extend(bad_endpoints(state, &clocks));
@@ -211,6 +212,18 @@ fn held_back(view: &MeshView) -> Vec<StatusProblem> {
         StatusProblem { help, ..coded(codes::DOCUMENT_HELD_BACK, detail) }
     };
     bounded(view.applied.held_back.iter().map(one).collect(), "`starling get` lists all documents")
+}
+
+/// Compile steps that did not end, each with a thread of its own.
+fn hanging(count: usize) -> Option<StatusProblem> {
+    let consequence = match count {
+        0 => return None,
+        1..LEFT_BEHIND_BY_DOCUMENTS_MAX => "each may hold a core",
+        LEFT_BEHIND_BY_DOCUMENTS_MAX..LEFT_BEHIND_MAX => "no new document is used",
+        _ => "the route table stays as it is",
+    };
+    let help = "start the agent again when it can be spared, and report what is quarantined".to_owned();
+    Some(plain(format!("compile steps that hang: {count}; {consequence}"), help))
 }
 
 fn failed_members(view: &MeshView, clocks: &Clocks) -> Vec<StatusProblem> {
@@ -283,6 +296,17 @@ mod tests {
         assert_eq!(of(PROBLEMS_EACH_MAX).len(), PROBLEMS_EACH_MAX);
         let many = of(PROBLEMS_EACH_MAX + 5);
         assert_eq!((many.len(), many[PROBLEMS_EACH_MAX].detail.as_str()), (PROBLEMS_EACH_MAX + 1, "and 5 more"));
+    }
+
+    #[test]
+    fn compile_steps_that_hang_say_what_that_means() {
+        let told = |count| hanging(count).map(|problem| problem.detail);
+        assert_eq!(told(0), None);
+        assert_eq!(told(1).as_deref(), Some("compile steps that hang: 1; each may hold a core"));
+        let documents = told(LEFT_BEHIND_BY_DOCUMENTS_MAX).unwrap();
+        assert!(documents.ends_with("no new document is used"), "{documents}");
+        let all = told(LEFT_BEHIND_MAX).unwrap();
+        assert!(all.ends_with("the route table stays as it is"), "{all}");
     }
 
     #[test]

@@ -29,7 +29,9 @@ use self::intake::Intake;
 #[cfg(test)]
 pub(crate) use self::trial::Compile;
 use self::trial::{Ground, Judged, Steps, Trial};
+pub(crate) use self::trial::{LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_MAX};
 pub use self::worker::LeftBehind;
+pub(crate) use self::worker::Worker;
 use super::gossip::subject;
 use super::own::OwnRecords;
 use crate::channel::Mailbox;

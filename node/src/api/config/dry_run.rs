@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use starling_config::documents::diff::{Change, changes};
 use starling_config::documents::{self, Document};
-use starling_model::codes::Level;
+use starling_model::codes::{self, Level};
+use starling_routing::Reason;
 
 use super::{history, readable, text_of};
 use crate::api::Shared;
@@ -34,8 +35,8 @@ pub async fn post(
     Query::read(query.as_deref(), &[])?;
     let request: DryRunRequest = read_object(body, r#"{"source": "apiVersion: …"}"#).await?;
     // Patterns of a text are compiled, which may take long.
-    let read = tokio::task::spawn_blocking(move || documents::parse("source", &request.source)).await;
-    let read = read.map_err(|_| Refusal::malformed("the documents cannot be read"))?.map_err(|mut problems| {
+    let read = state.bench.run(move || documents::parse("source", &request.source)).await;
+    let read = read.ok_or_else(|| Refusal::malformed("the documents cannot be read"))?.map_err(|mut problems| {
         problems.retain(|problem| problem.code.level == Level::Error);
         readable::refusal(&problems, 1)
     })?;
@@ -63,11 +64,28 @@ async fn what_if(state: &Shared, documents: Vec<Document>) -> Vec<DocumentProble
         })
         .collect();
     let (table, now) = (state.shared.table.load_full(), Clocks::read().now());
-    let made = tokio::task::spawn_blocking(move || table.with(documents, now).map(|table| problems(&table)));
-    // A document with which compiling panics is left out by the table's own task; a dry run says nothing of it.
-    let Ok(Ok(mut told)) = made.await else { return Vec::new() };
+    let made = state.bench.run(move || table.with(documents, now).map(|table| problems(&table))).await;
+    let mut told = match made {
+        Some(Ok(told)) => told,
+        // A table that cannot be made anew says nothing of these documents.
+        Some(Err(_)) => return Vec::new(),
+        None => return keys.into_iter().map(quarantined).collect(),
+    };
     told.retain(|one| keys.contains(&(one.document_kind.clone(), one.namespace.clone(), one.name.clone())));
     told
+}
+
+/// What becomes of a document with which no table comes about, or only too late.
+fn quarantined((document_kind, namespace, name): (String, String, String)) -> DocumentProblem {
+    DocumentProblem {
+        document_kind,
+        namespace,
+        name,
+        code: codes::DOCUMENT_HELD_BACK.to_string(),
+        reason: Reason::UnsupportedValue.as_str().to_owned(),
+        pointer: None,
+        detail: "no route table comes about with what is applied: agents will hold it back".to_owned(),
+    }
 }
 
 /// One document beside what is held of it.

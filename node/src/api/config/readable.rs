@@ -9,6 +9,7 @@ use starling_gossip::DocumentView;
 use starling_model::codes::{self, Level};
 use starling_model::{Document, DocumentKey, envelope};
 
+use crate::api::bench::Bench;
 use crate::api::problem::Refusal;
 use crate::api::views::ProblemPart;
 
@@ -17,11 +18,11 @@ use crate::api::views::ProblemPart;
 /// # Errors
 /// 422 with every error of every text. A form that cannot be read is left to the mesh task, which says what is wrong
 /// with it.
-pub(super) async fn check(signed: &[Bytes]) -> Result<(), Refusal> {
+pub(super) async fn check(bench: &Bench, signed: &[Bytes]) -> Result<(), Refusal> {
     let texts: Vec<(DocumentKey, String)> = signed.iter().filter_map(text_of).collect();
     // Patterns of a text are compiled, which may take long.
-    let read = tokio::task::spawn_blocking(move || problems(&texts)).await;
-    let problems = read.map_err(|_| {
+    let read = bench.run(move || problems(&texts)).await;
+    let problems = read.ok_or_else(|| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, codes::BAD_DOCUMENT, "the documents cannot be read")
     })?;
     if problems.is_empty() { Ok(()) } else { Err(refusal(&problems, signed.len())) }
@@ -29,13 +30,13 @@ pub(super) async fn check(signed: &[Bytes]) -> Result<(), Refusal> {
 
 /// Why a document that the mesh brought cannot be read here; `None` where it can. A later release may write what this
 /// one does not know: it is kept and passed on all the same.
-pub(super) async fn held_back(document: &DocumentView) -> Option<String> {
+pub(super) async fn held_back(bench: &Bench, document: &DocumentView) -> Option<String> {
     if document.deleted {
         return None;
     }
     let text = String::from_utf8_lossy(&document.text).into_owned();
     let texts = vec![(document.key.clone(), text)];
-    let problems = tokio::task::spawn_blocking(move || problems(&texts)).await.unwrap_or_default();
+    let problems = bench.run(move || problems(&texts)).await.unwrap_or_default();
     problems.first().map(|problem| match (problem.line(), problem.column()) {
         (Some(line), Some(column)) => format!("line {line}, column {column}: {}", sentence(problem)),
         _ => sentence(problem),

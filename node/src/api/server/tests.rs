@@ -88,6 +88,8 @@ fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshComm
         started: std::time::SystemTime::now(),
         events: crate::events::Events::new(BootEpoch(7)),
         followers: Default::default(),
+        left_behind: Default::default(),
+        bench: Default::default(),
         operations: super::super::operations::Operations::default(),
     });
     (state, asked)

@@ -1,19 +1,21 @@
 //! What was being tried when the agent ended: a document may take the whole process down, past any thread of its own.
 //!
-//! Before documents are read and compiled for the first time, their hashes are put on disk; afterwards they are taken
-//! off. Hashes that are found there at a start are of documents that were being tried when the agent ended without
+//! Before documents are read and compiled for the first time, their hashes are put into a file; afterwards it is taken
+//! away. Hashes that are found there at a start are of documents that were being tried when the agent ended without
 //! order. Each is then tried alone, and one that is found there again is quarantined: for this release, since the next
-//! one may stand it.
+//! one may stand it. The file is not flushed: it is to outlive the process, whatever ends that, and a power cut is no
+//! document's doing. How often is in the store.
 
 use std::collections::BTreeMap;
 
 use starling_model::Digest;
 use tracing::warn;
 
+use crate::files;
 use crate::store::{Batch, StoreHandle};
 
-/// Where the hashes under trial are.
-const TRYING_KEY: &[u8] = b"q/trying";
+/// Where the hashes under trial are, in the state folder.
+const TRYING_FILE: &str = "trying";
 /// Before a hash: how often the agent ended while it was tried.
 const ENDED_PREFIX: &[u8] = b"q/ended/";
 /// So many ends quarantine a document: one may be chance (a power cut), of two with the document alone hardly any is.
@@ -43,7 +45,8 @@ impl Crumbs {
                 _ => batch.remove(key),
             }
         }
-        let trying = held.get(TRYING_KEY).unwrap_or_default();
+        // Without it nothing was being tried.
+        let trying = std::fs::read(held.state().join(TRYING_FILE)).unwrap_or_default();
         for hash in trying.chunks_exact(32).filter_map(digest) {
             if ended.len() < ENDED_LEN_MAX || ended.contains_key(&hash) {
                 let count = ended.entry(hash).or_default();
@@ -52,10 +55,13 @@ impl Crumbs {
                 batch.put(ended_key(&hash), [&[*count], crate::RELEASE.as_bytes()].concat());
             }
         }
-        batch.remove(TRYING_KEY);
-        // What cannot be written now is found again at the next start.
-        let _ = held.commit_blocking(batch);
-        Self { store, ended }
+        if !batch.is_empty() {
+            // In memory mode an end is forgotten; the store says itself that it is in that mode.
+            let _ = held.commit_blocking(batch);
+        }
+        let crumbs = Self { store, ended };
+        crumbs.sweep();
+        crumbs
     }
 
     /// How often the agent ended while this one was tried.
@@ -63,21 +69,20 @@ impl Crumbs {
         self.ended.get(hash).copied().unwrap_or(0)
     }
 
-    /// These are about to be tried; durable when this returns, if anything is.
-    pub(super) async fn lay(&self, hashes: &[Digest]) {
+    /// These are about to be tried.
+    pub(super) fn lay(&self, hashes: &[Digest]) {
         let Some(store) = self.store.as_ref().filter(|_| !hashes.is_empty()) else { return };
-        let mut batch = Batch::default();
-        batch.put(TRYING_KEY, hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>());
-        // In memory mode a crash is forgotten; the store says itself that it is in that mode.
-        let _ = store.commit(batch).await;
+        let trying: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        if let Err(error) = files::leave(&store.state().join(TRYING_FILE), &trying) {
+            warn!(%error, "an end of the agent would not be traced to the documents that are tried now");
+        }
     }
 
     /// The agent outlived the trial.
     pub(super) fn sweep(&self) {
         let Some(store) = &self.store else { return };
-        let mut batch = Batch::default();
-        batch.remove(TRYING_KEY);
-        store.commit_then(batch, |_| {});
+        // Missing is as good.
+        let _ = std::fs::remove_file(store.state().join(TRYING_FILE));
     }
 
     /// It came into use after all.
@@ -115,7 +120,7 @@ mod tests {
         let store = open();
         let crumbs = Crumbs::open(Some(store.clone()));
         assert_eq!(crumbs.ends(&first), 0);
-        crumbs.lay(&[first, second]).await;
+        crumbs.lay(&[first, second]);
         crumbs.sweep();
         store.close();
         drop((crumbs, store));
@@ -124,7 +129,7 @@ mod tests {
         let store = open();
         let crumbs = Crumbs::open(Some(store.clone()));
         assert_eq!((crumbs.ends(&first), crumbs.ends(&second)), (0, 0));
-        crumbs.lay(&[first, second]).await;
+        crumbs.lay(&[first, second]);
         store.close();
         drop((crumbs, store));
 
@@ -132,7 +137,7 @@ mod tests {
         let mut crumbs = Crumbs::open(Some(store.clone()));
         assert_eq!((crumbs.ends(&first), crumbs.ends(&second)), (1, 1));
         crumbs.clear(&first);
-        crumbs.lay(&[second]).await;
+        crumbs.lay(&[second]);
         store.close();
         drop((crumbs, store));
 

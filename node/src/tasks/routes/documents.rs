@@ -18,11 +18,21 @@ use super::worker::{Failure, Worker};
 /// Hashes that are remembered as quarantined although the mesh does not use them any more.
 const QUARANTINED_OLD_MAX: usize = 1_024;
 
+/// How a text becomes a document.
+pub(super) type Parse = fn(&DocumentKey, &[u8]) -> Result<Document, String>;
+
 /// What is known of texts, by hash.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shelf {
+    pub(super) parse: Parse,
     read: BTreeMap<Digest, Arc<Document>>,
     refused: BTreeMap<Digest, Why>,
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { parse, read: BTreeMap::new(), refused: BTreeMap::new() }
+    }
 }
 
 impl Shelf {
@@ -49,44 +59,62 @@ impl Shelf {
         self.refused.insert(hash, why);
     }
 
-    /// What the text says.
-    pub(super) async fn read(&mut self, view: &DocumentView, worker: &mut Worker) -> Result<InUse, Why> {
-        let hash = view.version.hash;
-        if let Some(why) = self.refused.get(&hash) {
-            return Err(why.clone());
-        }
-        let document = match self.read.get(&hash) {
-            Some(document) => Arc::clone(document),
-            None => {
-                let (key, text) = (view.key.clone(), view.text.clone());
-                let read = match worker.run(move || parse(&key, &text)).await {
-                    Ok(Ok(document)) => Ok(Arc::new(document)),
-                    Ok(Err(told)) => {
-                        let (document, code) = (&view.key, codes::DOCUMENT_HELD_BACK);
-                        warn!(%document, version = %view.version, %code, why = %told, "a document cannot be read here");
-                        Err(Why::Unreadable)
-                    }
-                    Err(Failure::Panicked) => Err(Why::Panicked),
-                    Err(Failure::TimedOut) => Err(Why::TimedOut),
-                    Err(Failure::NoThread) => return Err(Why::Waiting),
-                };
-                match read {
-                    Ok(document) => {
-                        self.read.insert(hash, Arc::clone(&document));
-                        document
-                    }
-                    Err(why) => {
-                        self.refuse(hash, why.clone());
-                        return Err(why);
-                    }
-                }
-            }
+    /// What the texts say, in the order of `views`: read together, and one by one where that fails.
+    pub(super) async fn read(&mut self, views: &[&DocumentView], worker: &mut Worker) -> Vec<Result<InUse, Why>> {
+        let is_new = |view: &&&DocumentView| {
+            let hash = &view.version.hash;
+            !self.read.contains_key(hash) && !self.refused.contains_key(hash)
         };
-        Ok(InUse { document, version: view.version, signer: view.version.signer.to_string().into() })
+        let new: Vec<&DocumentView> = views.iter().filter(is_new).copied().collect();
+        if new.len() > 1 {
+            let texts: Vec<_> = new.iter().map(|view| (view.key.clone(), view.text.clone())).collect();
+            let parse = self.parse;
+            let all = move || texts.iter().map(|(key, text)| parse(key, text)).collect::<Vec<_>>();
+            if let Ok(read) = worker.run(all).await {
+                new.iter().zip(read).for_each(|(view, read)| self.take(view, Ok(read)));
+            }
+        }
+        let mut all = Vec::with_capacity(views.len());
+        for view in views {
+            all.push(self.one(view, worker).await);
+        }
+        all
+    }
+
+    async fn one(&mut self, view: &DocumentView, worker: &mut Worker) -> Result<InUse, Why> {
+        let hash = view.version.hash;
+        if !self.read.contains_key(&hash) && !self.refused.contains_key(&hash) {
+            let (parse, key, text) = (self.parse, view.key.clone(), view.text.clone());
+            let read = worker.run(move || parse(&key, &text)).await;
+            self.take(view, read);
+        }
+        match (self.read.get(&hash), self.refused.get(&hash)) {
+            (Some(document), _) => {
+                let signer = view.version.signer.to_string().into();
+                Ok(InUse { document: Arc::clone(document), version: view.version, signer })
+            }
+            (None, Some(why)) => Err(why.clone()),
+            (None, None) => Err(Why::Waiting),
+        }
+    }
+
+    fn take(&mut self, view: &DocumentView, read: Result<Result<Document, String>, Failure>) {
+        let hash = view.version.hash;
+        match read {
+            Ok(Ok(document)) => drop(self.read.insert(hash, Arc::new(document))),
+            Ok(Err(told)) => {
+                let (document, code) = (&view.key, codes::DOCUMENT_HELD_BACK);
+                warn!(%document, version = %view.version, %code, why = %told, "a document cannot be read here");
+                self.refuse(hash, Why::Unreadable);
+            }
+            Err(Failure::Panicked) => self.refuse(hash, Why::Panicked),
+            Err(Failure::TimedOut) => self.refuse(hash, Why::TimedOut),
+            Err(Failure::NoThread) => {}
+        }
     }
 }
 
-fn parse(key: &DocumentKey, text: &[u8]) -> Result<Document, String> {
+pub(super) fn parse(key: &DocumentKey, text: &[u8]) -> Result<Document, String> {
     let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
     match documents::parse(&key.to_string(), text) {
         Ok(mut read) if read.len() == 1 => match read.pop().filter(|document| document.key == *key) {

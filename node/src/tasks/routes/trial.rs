@@ -21,9 +21,9 @@ use super::documents::Shelf;
 use super::worker::{DEADLINE, Failure, LeftBehind, Worker};
 
 /// Threads left behind at which no more documents are tried; the rest is for news of members.
-const LEFT_BEHIND_BY_DOCUMENTS_MAX: usize = 4;
+pub(crate) const LEFT_BEHIND_BY_DOCUMENTS_MAX: usize = 4;
 /// Threads left behind at which nothing is tried any more: the table stays as it is until the agent starts again.
-pub(super) const LEFT_BEHIND_MAX: usize = 8;
+pub(crate) const LEFT_BEHIND_MAX: usize = 8;
 const _: () = assert!(LEFT_BEHIND_BY_DOCUMENTS_MAX < LEFT_BEHIND_MAX);
 /// Sets of documents that are known to hang; what is beyond is tried again.
 const HUNG_SETS_MAX: usize = 1_024;
@@ -174,9 +174,10 @@ impl Case<'_> {
     async fn guarded(&mut self, views: &[&DocumentView], changes: &mut Vec<Change>) {
         let outlived = |hash: &Digest| self.trial.outlived.contains(hash) || self.trial.shelf.refusal(hash).is_some();
         let new: Vec<Digest> = views.iter().map(|view| view.version.hash).filter(|hash| !outlived(hash)).collect();
-        self.trial.crumbs.lay(&new).await;
-        for view in views {
-            match self.trial.shelf.read(view, &mut self.trial.worker).await {
+        self.trial.crumbs.lay(&new);
+        let read = self.trial.shelf.read(views, &mut self.trial.worker).await;
+        for (view, read) in views.iter().zip(read) {
+            match read {
                 Ok(one) => changes.push(Change::Use(one)),
                 Err(why) => self.leave_out(view.key.clone(), why),
             }

@@ -49,7 +49,7 @@ impl LeftBehind {
 
 /// Why a step brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It panicked.
     Panicked,
     /// It was not done by its deadline.
@@ -62,7 +62,7 @@ type Step = Box<dyn FnOnce() + Send>;
 
 /// The worker: one step at a time.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     left_behind: LeftBehind,
     left_behind_max: usize,
     deadline: Duration,
@@ -78,13 +78,13 @@ struct Thread {
 
 impl Worker {
     /// Begins no step while `left_behind_max` threads or more are left behind.
-    pub(super) fn new(left_behind: LeftBehind, left_behind_max: usize, deadline: Duration) -> Self {
+    pub(crate) fn new(left_behind: LeftBehind, left_behind_max: usize, deadline: Duration) -> Self {
         Self { left_behind, left_behind_max, deadline, thread: None }
     }
 
     /// Runs one step to its end, or to the deadline. What the step owns is dropped before this returns, unless it was
     /// given up. Dropping this future while the step runs leaves its thread behind.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &mut self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {

@@ -8,6 +8,9 @@ use starling_model::{
 };
 use starling_routing::MemberFact;
 
+use starling_config::documents::Document;
+
+use super::super::documents::parse;
 use super::super::tests::{health, member, node, services};
 use super::*;
 use crate::store;
@@ -149,6 +152,25 @@ async fn a_document_that_hangs_is_left_out_at_the_cost_of_two_threads_and_never_
 }
 
 #[tokio::test]
+async fn a_text_that_cannot_be_read_without_harm_takes_no_other_with_it() {
+    fn picky(key: &DocumentKey, text: &[u8]) -> Result<Document, String> {
+        assert!(key.name.as_str() != "panics", "on purpose");
+        while key.name.as_str() == "hangs" {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        parse(key, text)
+    }
+    let mut bench = Bench::new(trial(compile));
+    bench.trial.shelf.parse = picky;
+    let meant = [plain("a", 1), plain("hangs", 2), plain("panics", 3), plain("z", 4)];
+    let want = whys([("hangs", Why::TimedOut), ("panics", Why::Panicked)]);
+    assert_eq!(bench.judge(&meant).await, want);
+    assert_eq!(bench.used(), used(&[("a", 1), ("z", 4)]));
+    assert_eq!(bench.left_behind(), 2, "all together, and the one alone");
+    assert_eq!((bench.judge(&meant).await, bench.left_behind()), (want, 2));
+}
+
+#[tokio::test]
 async fn documents_that_hang_only_together_lose_the_later_one() {
     fn jealous(
         documents: &Documents,
@@ -250,7 +272,7 @@ async fn a_document_that_ended_the_agent_twice_is_quarantined() {
         let bench = started(&store);
         assert_eq!(bench.trial.crumbs.ends(&hashes[1]), end);
         // The agent ends here.
-        bench.trial.crumbs.lay(&tried).await;
+        bench.trial.crumbs.lay(&tried);
         store.close();
     }
     let store = open();
@@ -263,6 +285,6 @@ async fn a_document_that_ended_the_agent_twice_is_quarantined() {
     drop((bench, store));
     let store = open();
     assert_eq!(started(&store).trial.crumbs.ends(&hashes[0]), 0);
-    assert!(store.get(b"q/trying").is_none(), "the trial is over");
+    assert!(!folder.path().join("trying").exists(), "the trial is over");
     store.close();
 }
