@@ -11,6 +11,7 @@ use starling_config::documents::Spec;
 use starling_model::{ServiceKey, codes};
 
 use crate::documents::Documents;
+use crate::grants::Grants;
 use crate::problem::Finding;
 use crate::registry::Registry;
 use crate::rules::{RouteKind, Rules};
@@ -43,8 +44,17 @@ pub fn compile(
     previous: Option<&RouteTable>,
 ) -> RouteTable {
     // Equal digests mean equal documents.
-    let same_rules = previous.filter(|table| table.digest() == documents.digest());
-    let rules = same_rules.map_or_else(|| Arc::new(rules(documents)), |table| Arc::clone(&table.rules));
+    let same_rules = previous.filter(|table| table.documents().is_like(documents));
+    let rules = match same_rules {
+        Some(table) => Arc::clone(&table.rules),
+        None => {
+            let grants = Grants::compile(documents);
+            // Shared while they are the same: whoever holds them sees by that that nothing changed.
+            let held = previous.map(RouteTable::grants).filter(|held| ***held == grants);
+            let grants = held.map_or_else(|| Arc::new(grants), Arc::clone);
+            Arc::new(Rules { grants, ..rules(documents) })
+        }
+    };
     let (selected, sources) = pools::select(registry, &rules, same_rules.map(|table| &table.selected));
     let services = pools::services(registry, &rules, &sources, previous);
     let same_names = previous.filter(|table| {
@@ -90,7 +100,12 @@ fn rules(documents: &Documents) -> Rules {
                 let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
                 l4::compile(one, l4::L4Route { kind: RouteKind::Tls, parents, rule, backends }, &mut resolver)
             }
-            Spec::CoreService(_) | Spec::StarlingService(_) | Spec::BackendTrafficPolicy(_) | Spec::Unread => continue,
+            Spec::CoreService(_)
+            | Spec::StarlingService(_)
+            | Spec::BackendTrafficPolicy(_)
+            | Spec::ServiceGrant(_)
+            | Spec::MeshConfig(_)
+            | Spec::Unread => continue,
         });
     }
     resolver.finish();
