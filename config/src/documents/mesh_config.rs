@@ -60,8 +60,8 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
         fields.warn("outbound", codes::DOCUMENT_IDLE, "outbound: this release passes nothing on to other hosts");
     }
     fields.table("remoteRead", |fields| {
-        let (api, tap) = (list(fields, "api"), list(fields, "tap"));
-        if api + tap > 0 {
+        let lists = [list(fields, "api"), list(fields, "tap")];
+        if lists != [0, 0] {
             fields.warn("api", codes::DOCUMENT_IDLE, "remoteRead: this release answers no other node");
         }
         Some(())
