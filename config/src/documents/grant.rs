@@ -15,7 +15,7 @@ use super::fields::Fields;
 use super::limits::{GRANT_NODES_MAX, GRANT_SERVICES_MAX};
 use crate::schema::Bad;
 use crate::source::Source;
-use crate::tree::{Node, Table, Value};
+use crate::tree::{Node, Value};
 use crate::{values, yaml};
 
 /// The `spec` of a ServiceGrant.
@@ -129,12 +129,12 @@ pub fn targets(text: &str, namespace: &Namespace) -> Targets {
 
 fn target(node: &Node, own: &Namespace) -> Option<ServiceKey> {
     let Value::Table(fields) = &node.value else { return None };
-    let text =
-        |fields: &Table, key: &str| fields.get(key).map(|entry| values::text(&entry.node).ok().map(str::to_owned));
-    let name = ServiceName::new(&text(fields, "service")??).ok()?;
-    let namespace = match text(fields, "namespace") {
+    // A key without a value counts as absent, as everywhere.
+    let given = |key: &str| fields.get(key).map(|entry| &entry.node).filter(|node| !node.value.is_nothing());
+    let name = ServiceName::new(values::text(given("service")?).ok()?).ok()?;
+    let namespace = match given("namespace") {
         None => own.clone(),
-        Some(namespace) => Namespace::new(&namespace?).ok()?,
+        Some(node) => Namespace::new(values::text(node).ok()?).ok()?,
     };
     Some(ServiceKey::new(namespace, name))
 }

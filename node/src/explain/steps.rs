@@ -189,7 +189,7 @@ fn transport(ground: &Ground<'_>, question: &Question, record: &Explanation) -> 
     let nodes: BTreeSet<_> = likely.iter().map(|one| (&one.id.node, one.address)).collect();
     let destinations: BTreeSet<_> = likely.iter().map(|one| one.service.to_string()).collect();
     let peers: BTreeSet<_> = nodes.iter().map(|(node, _)| *node).collect();
-    let address = |(node, address): &(&starling_model::NodeName, Option<std::net::SocketAddr>)| {
+    let address = |(node, address): &(&NodeName, Option<std::net::SocketAddr>)| {
         address.map_or_else(|| node.to_string(), |address| format!("{node}:{}", address.port()))
     };
     (!nodes.is_empty()).then(|| ExplainedTransport {

@@ -158,6 +158,7 @@ fn the_targets_of_a_grant_that_cannot_be_read_are_made_out() {
     };
     check("{services: [{service: a}, {service: b, namespace: x, later: 1}], except: [c]}", &["shop/a", "x/b"], true);
     check("{nodes: [{node: a}], services: [{service: a}, {pattern: b}]}", &["shop/a"], false);
+    check("{services: [{service: a, namespace: ~}]}", &["shop/a"], true);
     check("{nodes: [{node: a}], services: [{service: a}, b]}", &["shop/a"], false);
     check("{nodes: [{node: a}], services: [{service: a, namespace: [x]}]}", &[], false);
     check("{nodes: [{node: a}], services: []}", &[], false);

@@ -24,11 +24,10 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
     out.step("request", &format!("{} {}{headers}", request.method, request.url), "");
     let backends = body.backends();
     let subsets = backends.len() > 1 || backends.iter().any(|one| one.subset.is_some());
-    let mut source = None;
     for step in &body.steps {
         match step {
             ExplainedStep::Source { result, instances } => {
-                source = service_of(result);
+                let source = service_of(result);
                 let local = result.contains(&format!("/node/{}/", told.view.node));
                 out.step("source", result, &here(source.as_deref().filter(|_| local), instances));
             }
@@ -238,8 +237,8 @@ fn transport(transport: &ExplainedTransport) -> String {
 /// Who may call and serve as what, and the documents that say so.
 fn grants(transport: &ExplainedTransport) -> (String, String) {
     let mut said = Vec::new();
-    let mut unnamed: Vec<&str> = Vec::new();
-    let mut served: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut unnamed: Vec<String> = Vec::new();
+    let mut served: Vec<(String, Vec<&str>)> = Vec::new();
     if transport.open.source.is_none() {
         said.push("no service is named: the caller is the bare node".to_owned());
     }

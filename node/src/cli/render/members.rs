@@ -1,6 +1,6 @@
 //! `starling members`: everybody, as this node sees them.
 
-use crate::api::views::{Member, MemberList, View};
+use crate::api::views::{Member, MemberList, ServiceRef, View};
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark, Tone};
 use crate::cli::render::{Columns, or_dash, short_key, view_of};

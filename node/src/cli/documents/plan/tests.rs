@@ -1,6 +1,6 @@
 //! Documents beside what is held of them, and what is told of each.
 
-use crate::api::views::{DocumentVersion, InUse};
+use crate::api::views::{DocumentVersion, InUse, RemovedEndpoints};
 
 use super::*;
 
