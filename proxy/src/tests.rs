@@ -152,7 +152,7 @@ impl Mesh {
     }
 
     /// Only these processes may call as the instance's service.
-    fn calls_as(&mut self, node: &str, instance: &str, process: crate::Process) {
+    fn calls_as(&mut self, node: &str, instance: &str, process: &crate::Process) {
         let node = self.nodes.iter_mut().find(|n| n.name.as_str() == node).unwrap();
         let of = |(name, held): (&InstanceName, &LocalInstance)| {
             let callers = if name.as_str() == instance { Some(process.clone()) } else { held.callers.clone() };

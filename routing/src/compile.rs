@@ -10,11 +10,11 @@ use std::sync::Arc;
 use starling_config::documents::Spec;
 use starling_model::{ServiceKey, codes};
 
-use crate::documents::Documents;
+use crate::documents::{Documents, InUse};
 use crate::grants::Grants;
-use crate::problem::Finding;
+use crate::problem::{Finding, Reason};
 use crate::registry::Registry;
-use crate::rules::{RouteKind, Rules};
+use crate::rules::{Reference, RouteKind, Rules};
 use crate::table::{Directory, RouteTable, Service};
 
 mod attach;
@@ -110,7 +110,20 @@ fn rules(documents: &Documents) -> Rules {
     }
     resolver.finish();
     attach::attach(&routes, &mut rules);
+    rules.references.extend(documents.iter().flat_map(granted));
     rules
+}
+
+/// The services that a grant names: one that nobody knows may be a slip, and leaves the one that was meant to anybody.
+fn granted(one: &InUse) -> Vec<Reference> {
+    let Spec::ServiceGrant(grant) = &one.document.spec else { return Vec::new() };
+    let reference = |(at, service): (usize, &ServiceKey)| Reference {
+        document: one.document.key.clone(),
+        service: service.clone(),
+        reason: Reason::TargetNotFound,
+        pointer: format!("/spec/services/{at}"),
+    };
+    grant.services.iter().enumerate().map(reference).collect()
 }
 
 fn directory(services: &[Arc<Service>], rules: &Rules, domain: &str) -> Directory {

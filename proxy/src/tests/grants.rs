@@ -101,7 +101,7 @@ async fn a_source_that_is_not_granted_has_no_routes_of_its_namespace() {
     mesh.serve("vm-1", "orders-1", "orders", Protocol::Http, orders.address);
     mesh.serve("vm-1", "mine-1", "shop/mine", Protocol::Http, mine.address);
     let uid = std::fs::metadata("/proc/self").unwrap().uid();
-    mesh.calls_as("vm-1", "mine-1", Process::Uid(uid));
+    mesh.calls_as("vm-1", "mine-1", &Process::Uid(uid));
     let route = "---\napiVersion: starling/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec:\n  parentRefs: [{kind: Service, name: orders, namespace: default}]\n  rules: [{backendRefs: [{name: mine}]}]\n";
     let ask = async |mesh: &Mesh| {
         let mut client = Client::new(mesh.node("vm-1").http).await;
@@ -171,7 +171,7 @@ async fn the_socket_s_user_tells_the_service() {
         (Some(Process::Unit("starling-no-such.service".to_owned())), BARE, BARE),
         (Some(Process::Nobody), BARE, BARE),
     ] {
-        if let Some(process) = process.clone() {
+        if let Some(process) = &process {
             mesh.calls_as("vm-1", "web-1", process);
         }
         let mut client = Client::new(mesh.node("vm-1").http).await;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use starling_model::{DocumentKey, Namespace, Protocol};
 
 use super::base;
-use super::world::{Ask, World, http_route, in_use, key, node, told};
+use super::world::{Ask, World, findings, http_route, in_use, key, node, told};
 use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
 use crate::*;
 
@@ -235,6 +235,14 @@ fn documents_that_take_endpoints_away_are_told_before() {
     assert!(after(&grant("h", &["vm-1"], &["orders"])).is_empty(), "it adds to the other one");
 }
 
+/// A slip in a name leaves the service that was meant to anybody.
+#[test]
+fn a_service_that_nobody_knows_is_told() {
+    let table = World::new(&grant("g", &["vm-1"], &["wbe", "web"])).node("vm-1", &["w web"]).table();
+    let want = "ServiceGrant default/g /spec/services/0: ST0433 TargetNotFound: no document and no instance knows a service default/wbe";
+    assert_eq!(findings(&table), [want]);
+}
+
 /// By the pointer the receiver of streams sees that nothing changed.
 #[test]
 fn grants_are_shared_while_they_are_the_same() {
@@ -292,7 +300,7 @@ proptest! {
             for service in ["web", "orders", "shop/web"] {
                 let holds = |pattern: &&str| pattern.strip_suffix('*').map_or(*pattern == at, |head| at.starts_with(head));
                 let naming = || grants.iter().filter(|(_, services)| services.contains(&service));
-                let granted = naming().any(|(nodes, _)| nodes.iter().any(|pattern| holds(pattern)));
+                let granted = naming().any(|(nodes, _)| nodes.iter().any(&holds));
                 let want = granted || (naming().next().is_none() && !strict);
                 prop_assert_eq!(accepted(&table, at, service).is_some(), want, "{} as {}", at, service);
                 let endpoints = &table.service(&key(service)).unwrap().endpoints;

@@ -122,9 +122,9 @@ fn one_past_each_bound_is_refused() {
 
 #[test]
 fn there_is_one_mesh_config_and_it_asks_for_nothing_that_is_not_done() {
-    let mode = |spec: &str| match one(&mesh(spec)).spec {
-        Spec::MeshConfig(config) => config.service_grants,
-        other => panic!("{other:?}"),
+    let mode = |spec: &str| {
+        let Spec::MeshConfig(config) = one(&mesh(spec)).spec else { panic!("{spec}") };
+        config.service_grants
     };
     assert_eq!((mode("{}"), mode("{serviceGrants: Strict}")), (GrantMode::Open, GrantMode::Strict));
     assert!(

@@ -131,7 +131,7 @@ mod tests {
         let strict =
             "---\napiVersion: starling/v1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {serviceGrants: Strict}\n";
         let three = "orders 3 vm-1/default/o vm-2/default/o vm-3/default/o (vm-1, vm-2, vm-3 without a grant)";
-        check(&(all.clone() + strict), &grant("g", "vm-*", "web"), &[&format!("ServiceGrant/g {three}")]);
+        check(&(all + strict), &grant("g", "vm-*", "web"), &[&format!("ServiceGrant/g {three}")]);
         check("", strict, &[&format!("MeshConfig/mesh {three}")]);
         check("", &(grant("x", "vm-1", "web") + strict), &[&format!("MeshConfig/mesh {three}")]);
     }

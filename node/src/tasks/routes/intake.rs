@@ -329,14 +329,18 @@ mod tests {
         let good = grant(1, "{nodes: [{node: vm-1}], services: [{service: web}, {namespace: x, service: cart}]}");
         assert_eq!(use_these(&[good]), (["granted", "unnamed", "granted"], 1));
         let newer = grant(2, "{nodes: [{node: vm-1}], services: [{service: orders}], except: [x]}");
-        assert_eq!(use_these(&[newer.clone()]), (["held_back"; 3], 0));
+        assert_eq!(use_these(std::slice::from_ref(&newer)), (["held_back"; 3], 0));
         // News of members come meanwhile; nothing of it is forgotten.
         let beside = signed("ServiceGrant", "h", 3, "{nodes: [{node: vm-1}], services: [{service: web}]}");
         assert_eq!(use_these(&[newer, beside]), (["held_back"; 3], 1));
         let good = grant(4, "{nodes: [{node: vm-2}], services: [{service: orders}]}");
         assert_eq!(use_these(&[good]), (["unnamed", "not_granted", "unnamed"], 1));
         let garbage = DocumentView { text: "\u{1}".into(), ..grant(5, "") };
-        assert_eq!(use_these(&[garbage.clone()]), (["held_back", "held_back", "unnamed"], 0), "its whole namespace");
+        assert_eq!(
+            use_these(std::slice::from_ref(&garbage)),
+            (["held_back", "held_back", "unnamed"], 0),
+            "its whole namespace"
+        );
         assert_eq!(use_these(&[]), (["unnamed"; 3], 0));
         assert_eq!(use_these(&[garbage]), (["held_back", "held_back", "unnamed"], 0));
     }
