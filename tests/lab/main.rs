@@ -21,6 +21,8 @@ mod explain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod http;

@@ -85,7 +85,7 @@ pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
         Some(_) | None => {
             let (documents, mut report) = inspect(read(&args.file)?, &args.suppress);
             if !args.offline {
-                report.add(told(live::problems(client, &documents, LIVE_TIMEOUT), &args.suppress));
+                report.add(told(live::ask(client, &documents, LIVE_TIMEOUT).problems, &args.suppress));
             }
             report
         }

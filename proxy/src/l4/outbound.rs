@@ -100,12 +100,13 @@ impl Drop for AtEndpoint<'_> {
 pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
     let _active = worker.active(Side::Outbound);
     let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
-    let caller = || Caller { node: worker.config.node.clone(), service: wanted.source.clone() };
+    let counts_as = worker.counts_as(wanted.source.as_ref());
+    let caller = || Caller { node: worker.config.node.clone(), service: counts_as.cloned() };
     let mut record = worker.record(Direction::Outbound, caller, || None);
     if let Some(record) = &mut record {
         record.destination = labelled.cloned();
     }
-    let edge = worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled);
+    let edge = worker.edges.edge(Direction::Outbound, counts_as, labelled);
     let mut account = Account::open(&worker, edge, record);
     let mut tunnel = Tunnel::repeatable();
     let draws = worker.draws();
@@ -115,7 +116,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
         let facts = RequestFacts {
             destination: &wanted.service,
             port: wanted.port.as_ref(),
-            source: wanted.source.as_ref(),
+            source: counts_as,
             http: None,
             avoid: &tried,
         };

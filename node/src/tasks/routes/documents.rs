@@ -2,18 +2,30 @@
 //!
 //! A text that cannot be read here leaves the last good version of its document in use (ST0414). One whose trial took a
 //! thread down, or never ended, is quarantined: nothing is tried with its hash again while this agent runs.
+//!
+//! A ServiceGrant is the exception: it has no last good version, and denies what it names until it can be used. A
+//! MeshConfig without a good version denies whatever no grant names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use starling_config::documents::{self, Document};
+use starling_config::documents::grant::{self, Targets};
+use starling_config::documents::{self, Document, Spec};
 use starling_gossip::DocumentView;
 use starling_model::{Digest, DocumentKey, codes};
-use starling_routing::InUse;
+use starling_routing::{Denial, Denied, Documents, InUse};
 use tracing::warn;
 
 use super::applied::Why;
 use super::worker::{Failure, Worker};
+
+const SERVICE_GRANT: &str = "ServiceGrant";
+const MESH_CONFIG: &str = "MeshConfig";
+
+/// What permits denies when it cannot be used.
+pub(super) fn is_grant(key: &DocumentKey) -> bool {
+    key.kind.as_str() == SERVICE_GRANT
+}
 
 /// Hashes that are remembered as quarantined although the mesh does not use them any more.
 const QUARANTINED_OLD_MAX: usize = 1_024;
@@ -27,11 +39,13 @@ pub(super) struct Shelf {
     pub(super) parse: Parse,
     read: BTreeMap<Digest, Arc<Document>>,
     refused: BTreeMap<Digest, Why>,
+    /// The last good version of each grant: what it named is nobody's until the next one can be used.
+    grants: BTreeMap<DocumentKey, InUse>,
 }
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { parse, read: BTreeMap::new(), refused: BTreeMap::new() }
+        Self { parse, read: BTreeMap::new(), refused: BTreeMap::new(), grants: BTreeMap::new() }
     }
 }
 
@@ -40,6 +54,8 @@ impl Shelf {
     pub(super) fn keep(&mut self, meant: &[DocumentView]) {
         let hashes: BTreeSet<Digest> = meant.iter().map(|view| view.version.hash).collect();
         self.read.retain(|hash, _| hashes.contains(hash));
+        let keys: BTreeSet<&DocumentKey> = meant.iter().map(|view| &view.key).collect();
+        self.grants.retain(|key, _| keys.contains(key));
         let mut old = 0;
         self.refused.retain(|hash, why| {
             let is_old = !hashes.contains(hash);
@@ -57,6 +73,34 @@ impl Shelf {
     pub(super) fn refuse(&mut self, hash: Digest, why: Why) {
         self.read.remove(&hash);
         self.refused.insert(hash, why);
+    }
+
+    /// A table came about with these.
+    pub(super) fn note_used(&mut self, used: &Documents) {
+        let grants = used.iter().filter(|one| is_grant(&one.document.key));
+        self.grants.extend(grants.map(|one| (one.document.key.clone(), one.clone())));
+    }
+
+    /// What those of these documents deny that cannot be used here, beside those that are.
+    pub(super) fn denials(&self, meant: &[DocumentView], used: &Documents) -> Vec<Denial> {
+        let refused = |view: &&DocumentView| self.refused.contains_key(&view.version.hash);
+        meant.iter().filter(refused).filter_map(|view| self.denial(view, used)).collect()
+    }
+
+    fn denial(&self, view: &DocumentView, used: &Documents) -> Option<Denial> {
+        let what = if is_grant(&view.key) {
+            let text = std::str::from_utf8(&view.text).unwrap_or_default();
+            let Targets { mut services, complete } = grant::targets(text, &view.key.namespace);
+            if let Some(Spec::ServiceGrant(good)) = self.grants.get(&view.key).map(|good| &good.document.spec) {
+                services.extend(good.services.iter().cloned());
+            }
+            Denied::Services { services, all_of: (!complete).then(|| view.key.namespace.clone()) }
+        } else if view.key.kind.as_str() == MESH_CONFIG && used.get(&view.key).is_none() {
+            Denied::Unnamed
+        } else {
+            return None;
+        };
+        Some(Denial { document: view.key.clone(), version: view.version, what })
     }
 
     /// What the texts say, in the order of `views`: read together, and one by one where that fails.

@@ -13,11 +13,11 @@ use std::time::Duration;
 use starling_gossip::DocumentView;
 use starling_model::{Digest, DocumentKey};
 use starling_routing::guard::emptied;
-use starling_routing::{Documents, EndpointIndex, InUse, Registry, RouteTable, TableSettings, compile};
+use starling_routing::{Denial, Documents, EndpointIndex, InUse, Registry, RouteTable, TableSettings, compile};
 
 use super::applied::Why;
 use super::crumbs::{Crumbs, ENDS_MAX};
-use super::documents::Shelf;
+use super::documents::{Shelf, is_grant};
 use super::worker::{DEADLINE, Failure, LeftBehind, Worker};
 
 /// Threads left behind at which no more documents are tried; the rest is for news of members.
@@ -97,6 +97,18 @@ pub(super) struct Judged {
     pub(super) failures: u64,
 }
 
+/// Whether a service with traffic keeps its last endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guard {
+    On,
+    Off,
+}
+
+/// Kinds that say who may: what they take is meant to go at once, also where it is the last (fail closed).
+fn is_permission(document: &DocumentKey) -> bool {
+    matches!(document.kind.as_str(), "AuthorizationPolicy" | "ServiceGrant" | "MeshConfig")
+}
+
 /// One difference between what is used and what is meant.
 #[derive(Clone, Debug)]
 enum Change {
@@ -145,12 +157,15 @@ impl Trial {
         let (suspects, fresh): (Vec<&DocumentView>, Vec<&DocumentView>) =
             meant.iter().filter(in_use).partition(|view| self.crumbs.ends(&view.version.hash) > 0);
         let judged = Judged { documents: ground.documents.clone(), table: None, why: BTreeMap::new(), failures: 0 };
-        let mut case = Case { trial: self, ground, judged, base: None };
+        let mut case =
+            Case { trial: self, meant, denials: ground.documents.denials().to_vec(), ground, judged, base: None };
         case.guarded(&fresh, &mut changes).await;
         for suspect in suspects {
             case.suspect(suspect).await;
         }
-        case.judged
+        let judged = case.judged;
+        self.shelf.note_used(&judged.documents);
+        judged
     }
 
     fn note_hung(&mut self, set: Digest) {
@@ -163,6 +178,9 @@ impl Trial {
 /// One trial under way.
 struct Case<'a> {
     trial: &'a mut Trial,
+    meant: &'a [DocumentView],
+    /// What documents deny that cannot be used.
+    denials: Vec<Denial>,
     ground: Ground,
     judged: Judged,
     /// The table of `judged.documents` and the ground's registry, once it was needed.
@@ -179,9 +197,16 @@ impl Case<'_> {
         for (view, read) in views.iter().zip(read) {
             match read {
                 Ok(one) => changes.push(Change::Use(one)),
-                Err(why) => self.leave_out(view.key.clone(), why),
+                Err(why) => {
+                    if is_grant(&view.key) && why != Why::Waiting && self.ground.documents.get(&view.key).is_some() {
+                        // It has no last good version: what it permitted is over.
+                        changes.push(Change::Drop(view.key.clone()));
+                    }
+                    self.leave_out(view.key.clone(), why);
+                }
             }
         }
+        self.deny();
         self.admit(std::mem::take(changes)).await;
         if !new.is_empty() {
             self.trial.crumbs.sweep();
@@ -201,23 +226,38 @@ impl Case<'_> {
         }
     }
 
+    /// Looks anew what documents deny that cannot be used.
+    fn deny(&mut self) {
+        self.denials = self.trial.shelf.denials(self.meant, &self.judged.documents);
+    }
+
     fn leave_out(&mut self, key: DocumentKey, why: Why) {
         self.judged.why.insert(key, why);
     }
 
     /// Makes as many of the changes as a table comes about with.
     async fn admit(&mut self, changes: Vec<Change>) {
+        if changes.is_empty() && self.judged.documents.denials() != self.denials {
+            self.deny_at_once(&[]).await;
+        }
         let mut parts = vec![changes];
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
             }
-            let set = self.with(&part);
-            let Err(why) = self.attempt(set).await else { continue };
+            let Err(why) = self.attempt(self.with(&part), Guard::On).await else { continue };
+            let permits = matches!((&why, &part[..]), (Why::Empties(_), [one]) if is_permission(one.key()));
+            if permits && self.attempt(self.with(&part), Guard::Off).await.is_ok() {
+                continue;
+            }
             self.judged.failures += 1;
             match (why, part.len()) {
                 (Why::Waiting, _) => part.iter().for_each(|one| self.leave_out(one.key().clone(), Why::Waiting)),
-                (why, 1) => part.iter().for_each(|one| self.fault(one, &why)),
+                (why, 1) => {
+                    for one in &part {
+                        self.fault(one, &why).await;
+                    }
+                }
                 (Why::TimedOut, len) => {
                     self.without_those_that_hang_alone(&mut part).await;
                     if part.len() < len {
@@ -243,19 +283,29 @@ impl Case<'_> {
             Change::Use(one) => Some(one),
             Change::Drop(_) => None,
         });
-        Documents::new(kept.chain(new).cloned())
+        Documents::new(kept.chain(new).cloned()).denying(self.denials.clone())
+    }
+
+    /// Puts what is denied in force: permissions end at once, whatever that empties.
+    async fn deny_at_once(&mut self, part: &[Change]) {
+        if self.attempt(self.with(part), Guard::Off).await.is_err() {
+            self.judged.failures += 1;
+        }
     }
 
     /// No table comes about with this one alone.
-    fn fault(&mut self, change: &Change, why: &Why) {
-        if let (Change::Use(one), true) = (change, why.is_quarantine()) {
-            self.trial.shelf.refuse(one.version.hash, why.clone());
-        }
+    async fn fault(&mut self, change: &Change, why: &Why) {
         self.leave_out(change.key().clone(), why.clone());
+        let (Change::Use(one), true) = (change, why.is_quarantine()) else { return };
+        self.trial.shelf.refuse(one.version.hash, why.clone());
+        self.deny();
+        if is_grant(change.key()) {
+            self.deny_at_once(&[Change::Drop(change.key().clone())]).await;
+        }
     }
 
     /// Makes the table of `set`, and takes it if the guard agrees.
-    async fn attempt(&mut self, set: Documents) -> Result<(), Why> {
+    async fn attempt(&mut self, set: Documents, guard: Guard) -> Result<(), Why> {
         let base = self.base().await?;
         let digest = set.digest();
         if self.trial.hung.contains(&digest) {
@@ -266,8 +316,8 @@ impl Case<'_> {
         let step = move || {
             let table = make();
             match emptied(&base, &table, &*has_traffic) {
-                Some(service) => Err(service),
-                None => Ok(table),
+                Some(service) if guard == Guard::On => Err(service),
+                Some(_) | None => Ok(table),
             }
         };
         match self.trial.worker.run(step).await {
@@ -294,7 +344,7 @@ impl Case<'_> {
         }
         let table = &self.ground.table;
         let is_base =
-            table.revision() == self.ground.registry.revision() && table.digest() == self.ground.documents.digest();
+            table.revision() == self.ground.registry.revision() && table.documents().is_like(&self.ground.documents);
         let base = if is_base {
             Arc::clone(table)
         } else {
@@ -324,7 +374,7 @@ impl Case<'_> {
             };
             if hangs {
                 self.judged.failures += 1;
-                self.fault(&change, &Why::TimedOut);
+                self.fault(&change, &Why::TimedOut).await;
             } else {
                 rest.push(change);
             }

@@ -226,6 +226,121 @@ fn registry() -> Registry {
     registry
 }
 
+/// A stand-in for what takes endpoints away as a permission: while a document of that kind is in use, nothing serves.
+fn denying(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let denies = documents.iter().any(|one| is_permission(&one.document.key));
+    let nobody = Registry::new();
+    compile(documents, if denies { &nobody } else { registry }, settings, previous.filter(|_| !denies))
+}
+
+#[tokio::test]
+async fn what_says_who_may_is_never_held_back_for_the_traffic_that_it_ends() {
+    let mut bench = Bench::new(trial(denying));
+    bench.ground.registry = Arc::new(registry());
+    bench.ground.has_traffic = Arc::new(|_| true);
+    assert_eq!(bench.judge(&[plain("a", 1)]).await, whys([]));
+    let key = DocumentKey::parse("AuthorizationPolicy", "default", "deny").unwrap();
+    let text = "apiVersion: starling/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny}\nspec: {}\n";
+    let deny = DocumentView { key, text: text.into(), ..plain("deny", 2) };
+    assert_eq!(bench.judge(&[plain("a", 3), deny]).await, whys([]));
+    assert_eq!(bench.used().len(), 2);
+    assert!(bench.ground.table.services().all(|service| service.admissible_len() == 0));
+}
+
+fn signed(kind: &str, name: &str, generation: u16, spec: &str) -> DocumentView {
+    let text = format!("apiVersion: starling/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+    let key = DocumentKey::parse(kind, "default", name).unwrap();
+    DocumentView { key, text: text.into(), ..plain(name, generation) }
+}
+
+impl Bench {
+    /// How vm-1 stands to `web`, `orders` and `x/cart`.
+    fn standings(&self) -> [&'static str; 3] {
+        ["web", "orders", "x/cart"].map(|service| {
+            let service = ServiceKey::parse(service, &Namespace::default()).unwrap();
+            self.ground.table.grants().standing(&service, &node("vm-1")).as_str()
+        })
+    }
+
+    async fn granted(&mut self, meant: &[DocumentView]) -> ([&'static str; 3], usize) {
+        self.judge(meant).await;
+        (self.standings(), self.ground.documents.len())
+    }
+}
+
+/// F41: a grant that cannot be read denies what it names, and what it named, until one comes that can.
+#[tokio::test]
+async fn a_grant_that_cannot_be_read_is_never_absent_and_never_the_last_good_one() {
+    let mut bench = Bench::new(trial(compile));
+    let grant = |generation, spec: &str| signed("ServiceGrant", "g", generation, spec);
+    let good = grant(1, "{nodes: [{node: vm-1}], services: [{service: web}, {namespace: x, service: cart}]}");
+    assert_eq!(bench.granted(&[good]).await, (["granted", "unnamed", "granted"], 1));
+    let newer = grant(2, "{nodes: [{node: vm-1}], services: [{service: orders}], except: [x]}");
+    assert_eq!(bench.granted(std::slice::from_ref(&newer)).await, (["held_back"; 3], 0));
+    let beside = signed("ServiceGrant", "h", 3, "{nodes: [{node: vm-1}], services: [{service: web}]}");
+    assert_eq!(bench.granted(&[newer, beside]).await, (["held_back"; 3], 1));
+    let good = grant(4, "{nodes: [{node: vm-2}], services: [{service: orders}]}");
+    assert_eq!(bench.granted(&[good]).await, (["unnamed", "not_granted", "unnamed"], 1));
+    let garbage = DocumentView { text: "\u{1}".into(), ..grant(5, "") };
+    let want = (["held_back", "held_back", "unnamed"], 0);
+    assert_eq!(bench.granted(std::slice::from_ref(&garbage)).await, want, "its whole namespace");
+    assert_eq!(bench.granted(&[]).await, (["unnamed"; 3], 0));
+    assert_eq!(bench.granted(&[garbage]).await, want);
+}
+
+#[tokio::test]
+async fn a_mesh_config_that_cannot_be_read_is_the_last_good_one_or_might_be_strict() {
+    let mut bench = Bench::new(trial(compile));
+    let config = |generation, spec: &str| signed("MeshConfig", "mesh", generation, spec);
+    for (generation, spec, want) in [
+        (1, "{serviceGrants: Later}", "held_back"),
+        (2, "{serviceGrants: Open}", "unnamed"),
+        (3, "{serviceGrants: Later}", "unnamed"),
+        (4, "{serviceGrants: Strict}", "no_grant"),
+        (5, "{later: 1}", "no_grant"),
+    ] {
+        assert_eq!(bench.granted(&[config(generation, spec)]).await.0[0], want, "{generation}");
+    }
+}
+
+/// Cannot stand a grant to vm-66, and never ends with one to vm-77.
+fn picky_of_grants(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let table = compile(documents, registry, settings, previous);
+    let service = ServiceKey::parse("web", &Namespace::default()).unwrap();
+    assert!(table.grants().by(&service, &node("vm-66")).is_none(), "on purpose");
+    while table.grants().by(&service, &node("vm-77")).is_some() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    table
+}
+
+#[tokio::test]
+async fn a_poison_grant_denies_too() {
+    let mut bench = Bench::new(trial(picky_of_grants));
+    let grant = |generation, node: &str| {
+        let spec = format!("{{nodes: [{{node: {node}}}], services: [{{service: web}}]}}");
+        signed("ServiceGrant", "g", generation, &spec)
+    };
+    let first = bench.granted(&[grant(1, "vm-1"), plain("a", 2)]).await;
+    assert_eq!(first, (["granted", "unnamed", "unnamed"], 2));
+    let poisoned = bench.granted(&[grant(3, "vm-66"), plain("a", 4)]).await;
+    assert_eq!(poisoned, (["held_back", "unnamed", "unnamed"], 1));
+    let next = bench.granted(&[grant(5, "vm-2"), plain("a", 4)]).await;
+    assert_eq!(next, (["not_granted", "unnamed", "unnamed"], 2));
+    let hung = bench.granted(&[grant(7, "vm-77"), plain("a", 4)]).await;
+    assert_eq!(hung, (["held_back", "unnamed", "unnamed"], 1));
+}
+
 static TRAFFIC: AtomicBool = AtomicBool::new(true);
 
 #[tokio::test]
