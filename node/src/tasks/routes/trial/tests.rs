@@ -226,6 +226,32 @@ fn registry() -> Registry {
     registry
 }
 
+/// A stand-in for what takes endpoints away as a permission: while a document of that kind is in use, nothing serves.
+fn denying(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let denies = documents.iter().any(|one| is_permission(&one.document.key));
+    let nobody = Registry::new();
+    compile(documents, if denies { &nobody } else { registry }, settings, previous.filter(|_| !denies))
+}
+
+#[tokio::test]
+async fn what_says_who_may_is_never_held_back_for_the_traffic_that_it_ends() {
+    let mut bench = Bench::new(trial(denying));
+    bench.ground.registry = Arc::new(registry());
+    bench.ground.has_traffic = Arc::new(|_| true);
+    assert_eq!(bench.judge(&[plain("a", 1)]).await, whys([]));
+    let key = DocumentKey::parse("AuthorizationPolicy", "default", "deny").unwrap();
+    let text = "apiVersion: starling/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny}\nspec: {}\n";
+    let deny = DocumentView { key, text: text.into(), ..plain("deny", 2) };
+    assert_eq!(bench.judge(&[plain("a", 3), deny]).await, whys([]));
+    assert_eq!(bench.used().len(), 2);
+    assert!(bench.ground.table.services().all(|service| service.admissible_len() == 0));
+}
+
 static TRAFFIC: AtomicBool = AtomicBool::new(true);
 
 #[tokio::test]
