@@ -178,10 +178,10 @@ async fn a_tunnel_is_told_once_with_its_bytes_or_with_why_it_broke() {
 }
 
 async fn through(entrance: SocketAddr, sent: &[u8]) {
-    let mut stream = TcpStream::connect(entrance).await.unwrap();
-    stream.write_all(sent).await.unwrap();
-    stream.shutdown().await.unwrap();
-    // It may be reset.
+    // It may be reset at any moment, this one included.
+    let Ok(mut stream) = TcpStream::connect(entrance).await else { return };
+    let _ = stream.write_all(sent).await;
+    let _ = stream.shutdown().await;
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
