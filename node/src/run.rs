@@ -230,7 +230,7 @@ async fn agent(
     let events = Events::new(epoch);
     let routes = Routes {
         inbox: routes::RoutesInbox::default(),
-        documents: Arc::new(watch::Sender::new(Arc::from([]))),
+        documents: Arc::new(watch::Sender::new(routes::Meant::default())),
         applied: routes::AppliedCell::default(),
         own: own.clone(),
         shared: Arc::clone(&shared),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use starling_identity::CurrentIdentity;
@@ -102,6 +103,7 @@ pub struct ProxyShared {
     pub loads: Loads,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    grants_known: AtomicBool,
 }
 
 impl ProxyShared {
@@ -115,7 +117,18 @@ impl ProxyShared {
             instances: ArcSwap::default(),
             loads: Loads::new(),
             metrics: ProxyMetrics::new(),
+            grants_known: AtomicBool::new(false),
         }
+    }
+
+    /// From now on the table has all grants that this node held when it started. Before, a caller counts as its bare node:
+    /// a claim that one of them denies must not pass in the moment of a restart.
+    pub fn know_grants(&self) {
+        self.grants_known.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn knows_grants(&self) -> bool {
+        self.grants_known.load(Ordering::Acquire)
     }
 
     /// Puts a table into use, with the loads fitted to it first.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use starling_identity::{PeerIdentity, TrustView};
-use starling_model::ServiceKey;
+use starling_model::{NodeName, ServiceKey};
 use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
@@ -182,6 +182,19 @@ impl Worker {
     pub(crate) fn counts_as<'a>(&self, source: Option<&'a ServiceKey>) -> Option<&'a ServiceKey> {
         let node = &self.config.node;
         source.filter(|source| self.shared.table.load().grants().standing(source, node).is_accepted())
+    }
+
+    /// Whom the source that a stream names makes its caller; `Err` says in a word why a claim counts for nothing.
+    pub(crate) fn caller(&self, node: &NodeName, source: Option<&ServiceKey>) -> Result<Caller, &'static str> {
+        if source.is_some() && !self.shared.knows_grants() {
+            return Err("not_known");
+        }
+        let table = self.shared.table.load();
+        let caller = table.accept_source(node, source);
+        match source.filter(|_| caller.service.is_none()) {
+            Some(claimed) => Err(table.grants().standing(claimed, node).as_str()),
+            None => Ok(caller),
+        }
     }
 
     /// The service that a connection calls as. `entrance` is the one that the entrance carries.

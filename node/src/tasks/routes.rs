@@ -71,7 +71,22 @@ pub struct OwnerNews {
 pub type RoutesInbox = Mailbox<NodeName, OwnerNews>;
 
 /// The documents in use; a new list replaces the one before.
-pub type DocumentsInUse = Arc<watch::Sender<Arc<[DocumentView]>>>;
+pub type DocumentsInUse = Arc<watch::Sender<Meant>>;
+
+/// What the mesh means by its documents, as far as it is known here.
+#[derive(Clone, Debug)]
+pub struct Meant {
+    /// Those in use.
+    pub documents: Arc<[DocumentView]>,
+    /// False until all that the store held was judged: a grant may be missing.
+    pub settled: bool,
+}
+
+impl Default for Meant {
+    fn default() -> Self {
+        Self { documents: Arc::from([]), settled: false }
+    }
+}
 
 /// Since when each endpoint is as it is, for people; written with the table.
 pub type EndpointAges = Arc<ArcSwap<BTreeMap<EndpointId, EndpointAge>>>;
@@ -137,7 +152,7 @@ pub async fn run(routes: Routes) {
 }
 
 /// A trial under way, with what it is of.
-type UnderWay = Pin<Box<dyn Future<Output = (Trial, Arc<[DocumentView]>, Judged)> + Send>>;
+type UnderWay = Pin<Box<dyn Future<Output = (Trial, Meant, Judged)> + Send>>;
 
 /// The task with another compiler and deadline.
 #[cfg(test)]
@@ -186,7 +201,7 @@ async fn publish_by(steps: Steps, routes: Routes) {
             () = wanted(&mut documents, (next_trial, again)), if under_way.is_none() => {
                 // A trial is made with the members of this moment.
                 routes.fold(&mut intake).await;
-                let meant = Arc::clone(&documents.borrow_and_update());
+                let meant = documents.borrow_and_update().clone();
                 let ground = routes.ground(&intake);
                 under_way = idle.take().map(|trial| tried(trial, meant, ground));
             }
@@ -203,7 +218,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// Waits until the mesh uses other documents, or some are to be tried again.
-async fn wanted(documents: &mut watch::Receiver<Arc<[DocumentView]>>, (not_before, again): (Instant, Option<Instant>)) {
+async fn wanted(documents: &mut watch::Receiver<Meant>, (not_before, again): (Instant, Option<Instant>)) {
     tokio::select! {
         // The sender is held by the task, so this ends with a change only; it is remembered until they are taken.
         _ = documents.changed() => documents.mark_changed(),
@@ -214,16 +229,16 @@ async fn wanted(documents: &mut watch::Receiver<Arc<[DocumentView]>>, (not_befor
 }
 
 /// Waits for the trial, if one is under way.
-async fn outcome(under_way: &mut Option<UnderWay>) -> (Trial, Arc<[DocumentView]>, Judged) {
+async fn outcome(under_way: &mut Option<UnderWay>) -> (Trial, Meant, Judged) {
     match under_way {
         Some(trial) => trial.await,
         None => pending().await,
     }
 }
 
-fn tried(mut trial: Trial, meant: Arc<[DocumentView]>, ground: Ground) -> UnderWay {
+fn tried(mut trial: Trial, meant: Meant, ground: Ground) -> UnderWay {
     Box::pin(async move {
-        let judged = trial.judge(&meant, ground).await;
+        let judged = trial.judge(&meant.documents, ground).await;
         (trial, meant, judged)
     })
 }
@@ -274,7 +289,7 @@ impl Routes {
     }
 
     /// Puts what was judged to use, and tells it.
-    async fn adopt(&self, intake: &mut Intake, meant: &[DocumentView], judged: Judged) -> Adopted {
+    async fn adopt(&self, intake: &mut Intake, meant: &Meant, judged: Judged) -> Adopted {
         let Judged { documents, table, why, failures } = judged;
         self.figures.failures.fetch_add(failures, Ordering::Relaxed);
         let (began, previous) = (Instant::now(), self.shared.table.load_full());
@@ -290,8 +305,12 @@ impl Routes {
             };
             self.publish(table, &previous, began);
         }
+        // One that was not tried may be a grant.
+        if meant.settled && !why.values().any(|why| *why == Why::Waiting) {
+            self.shared.know_grants();
+        }
         // Told once the table is in use, not before.
-        let applied = Applied::new(meant, intake.documents(), &why);
+        let applied = Applied::new(&meant.documents, intake.documents(), &why);
         self.tell(&applied);
         let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
         let may_do = |held: &HeldBack| matches!(held.why, Why::Empties(_) | Why::Waiting);

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::mesh_view::tests::document;
-use crate::tasks::routes::{self, Applied, AppliedCell, HeldBack, LeftBehind, Routes, Why};
+use crate::tasks::routes::{self, Applied, AppliedCell, HeldBack, LeftBehind, Meant, Routes, Why};
 
 /// `HTTPRoute default/NAME` that can be read.
 fn readable(name: &str, generation: u64) -> DocumentView {
@@ -36,7 +36,7 @@ async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 fn task_of(fixture: &Fixture, own: &OwnRecords, applied: &AppliedCell) -> Routes {
     Routes {
         inbox: RoutesInbox::default(),
-        documents: Arc::new(watch::Sender::new(Arc::from([]))),
+        documents: Arc::new(watch::Sender::new(Meant::default())),
         applied: Arc::clone(applied),
         own: own.clone(),
         shared: Arc::clone(&fixture.state.shared),
@@ -58,7 +58,9 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
     let routes = task_of(&fixture, &own, &applied);
     let documents = Arc::clone(&routes.documents);
     let task = tokio::spawn(routes::run(routes));
-    let use_these = |meant: Vec<DocumentView>| drop(documents.send_replace(meant.into()));
+    let use_these = |meant: Vec<DocumentView>| {
+        drop(documents.send_replace(Meant { documents: meant.into(), settled: true }));
+    };
     let told = |what: &'static str, count: usize, held: Vec<(&'static str, Option<u64>)>| {
         let (applied, own, shared) = (Arc::clone(&applied), own.clone(), Arc::clone(&fixture.state.shared));
         async move {
@@ -138,10 +140,13 @@ async fn a_document_that_hangs_or_panics_is_quarantined_and_the_mesh_goes_on() {
     let left_behind = routes.left_behind.clone();
     let task = tokio::spawn(routes::run_with(picky, Duration::from_secs(2), routes));
     let used = || applied.load().documents;
-    documents.send_replace([readable("a", 1)].into());
+    let mean = |meant: Vec<DocumentView>| {
+        drop(documents.send_replace(Meant { documents: meant.into(), settled: true }));
+    };
+    mean(vec![readable("a", 1)]);
     until("a is in use", || (used() == 1).then_some(())).await;
 
-    documents.send_replace([readable("a", 2), readable("b", 1), readable("hangs", 1), readable("panics", 1)].into());
+    mean(vec![readable("a", 2), readable("b", 1), readable("hangs", 1), readable("panics", 1)]);
     until("it hangs", || HANGS.load(Ordering::SeqCst).then_some(())).await;
     // Members that change meanwhile come into the table in use.
     let began = Instant::now();
@@ -170,7 +175,7 @@ async fn a_document_that_hangs_or_panics_is_quarantined_and_the_mesh_goes_on() {
     assert!(told[0].event.what.contains("within 5 s"), "{}", told[0].event.what);
     // The next set is tried, and what was found out is not forgotten.
     let began = Instant::now();
-    documents.send_replace([readable("a", 3), readable("hangs", 1)].into());
+    mean(vec![readable("a", 3), readable("hangs", 1)]);
     until("a comes in again", || (applied.load().documents == 1).then_some(())).await;
     assert!(began.elapsed() < Duration::from_secs(1) && left_behind.count() == 2, "{:?}", began.elapsed());
     task.abort();
