@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use starling_identity::CurrentIdentity;
@@ -101,7 +102,7 @@ impl ProxyShared {
 
     /// Puts a table into use, with the loads fitted to it first.
     pub fn publish(&self, table: Arc<RouteTable>) {
-        self.loads.adopt(&table);
+        self.loads.adopt(&table, Instant::now());
         self.table.store(table);
     }
 }

@@ -6,12 +6,13 @@
 //! loads, now): the live path, tests and explanations call the same code.
 //!
 //! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
+//! [`matching`], [`session`], [`split`], [`balance`], [`pick`], `maglev`, [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
 //! [`snapshot`]; for people: [`rows`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
 pub mod authz;
+pub mod balance;
 pub mod compile;
 mod decide;
 pub mod decision;
@@ -21,6 +22,7 @@ pub mod explain;
 pub mod filters;
 pub mod group;
 pub mod limits;
+mod maglev;
 pub mod matching;
 pub mod pick;
 pub mod policy;
@@ -30,11 +32,13 @@ pub mod retry;
 pub mod retry_budget;
 pub mod rows;
 pub mod rules;
+pub mod session;
 pub mod snapshot;
 pub mod split;
 pub mod table;
 
 pub use authz::Caller;
+pub use balance::ChosenBy;
 pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Documents, InUse};
@@ -47,7 +51,8 @@ pub use problem::{Finding, Reason};
 pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
 pub use rows::{Row, RowRule};
-pub use rules::{RouteKind, Rule, RuleId, Side};
+pub use rules::{RouteKind, Rule, RuleId, Sessions, Side};
+pub use session::{Began, Kept, Session, UnixSeconds};
 pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 

@@ -108,6 +108,12 @@ pub struct SnapshotInstance {
     pub failing_ms: Option<u64>,
     /// How long ago it answered; `null`: it has not since a failure.
     pub answered_ms_ago: Option<u64>,
+    /// How long ago it became ready, or its node came back; `null`: long ago.
+    #[serde(default)]
+    pub ready_ms_ago: Option<u64>,
+    /// Turns taken, where endpoints take turns and this one counts them.
+    #[serde(default)]
+    pub turn: u32,
 }
 
 /// Why a text is no snapshot.
@@ -351,6 +357,8 @@ impl SnapshotInstance {
             in_flight: load.in_flight,
             failing_ms: failing.filter(|left| !left.is_zero()).map(millis),
             answered_ms_ago: load.last_success.map(|at| millis(now.saturating_duration_since(at))),
+            ready_ms_ago: load.ready_since.map(|at| millis(now.saturating_duration_since(at))),
+            turn: load.turn,
         }
     }
 
@@ -361,6 +369,8 @@ impl SnapshotInstance {
             in_flight: self.in_flight,
             failing_until: self.failing_ms.map(|ms| now + span(ms)),
             last_success: self.answered_ms_ago.and_then(|ms| now.checked_sub(span(ms))),
+            ready_since: self.ready_ms_ago.and_then(|ms| now.checked_sub(span(ms))),
+            turn: self.turn,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, ServiceKey};
 
-use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
+use crate::balance::{Balancing, marks};
+use crate::limits::{ENDPOINTS_PER_SERVICE_MAX, SLOW_START};
 use crate::registry::{EndpointFacts, Registry};
 use crate::rules::{PortSpec, Rules, SERVICE_LABEL, ServiceSpec, SubsetSpec};
 use crate::table::{Endpoint, Part, Pool, RouteTable, Service, ServicePort, Shape};
@@ -136,6 +137,7 @@ pub(super) fn services(
         while before.next_if(|held| held.key < *key).is_some() {}
         let held = before.next_if(|held| held.key == *key);
         let subsets = rules.subsets.get(key);
+        let sessions = rules.sessions.contains(key);
         let selects = spec.is_some_and(|spec| spec.selector.is_some());
         // A Service with a selector that did not change has the sources it had.
         let unchanged = held.map_or(&[][..], |held| &held.sources);
@@ -148,21 +150,27 @@ pub(super) fn services(
                 _ => false,
             },
         });
-        all.push(match held.filter(|held| same_sources && held.shape.is(spec, subsets)) {
+        all.push(match held.filter(|held| same_sources && held.shape.is(spec, subsets, sessions)) {
             Some(held) => Arc::clone(held),
             None => {
                 let sources = match of_selector {
                     Some(sources) => sources.to_vec(),
                     None => own.map(|own| (key.clone(), own)).into_iter().collect(),
                 };
-                let shape = Shape { spec: spec.cloned(), subsets: subsets.cloned().unwrap_or_default() };
-                Arc::new(service(registry, key, sources, shape))
+                let shape = Shape { spec: spec.cloned(), subsets: subsets.cloned().unwrap_or_default(), sessions };
+                Arc::new(service(registry, (key, held.map(AsRef::as_ref)), sources, shape))
             }
         });
     }
 }
 
-fn service(registry: &Registry, key: &ServiceKey, sources: Vec<Source>, shape: Shape) -> Service {
+/// Makes one; `held` is what it was before, which only saves work.
+fn service(
+    registry: &Registry,
+    (key, held): (&ServiceKey, Option<&Service>),
+    sources: Vec<Source>,
+    shape: Shape,
+) -> Service {
     let selector = shape.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let fits = |facts: &EndpointFacts<'_>| selector.is_none_or(|selector| has_all(facts.announcement, selector));
     let facts = sources.iter().flat_map(|(announced, _)| registry.endpoints(announced)).filter(fits);
@@ -190,7 +198,13 @@ fn service(registry: &Registry, key: &ServiceKey, sources: Vec<Source>, shape: S
     }
     let ports: Vec<ServicePort> = ports.into_iter().map(Draft::finish).collect();
     let pools = pools(&ports, &shape.subsets, &endpoints, &served);
-    Service { key: key.clone(), ports, endpoints, pools, sources, shape }
+    let spec = shape.spec.as_deref();
+    let balancing = spec.map_or_else(Balancing::default, |spec| {
+        Balancing::new(&spec.load_balancing.policy, &endpoints, held.map(|held| &held.balancing))
+    });
+    let marks = if shape.sessions { marks(&endpoints) } else { Vec::new() };
+    let slow_start = spec.and_then(|spec| spec.slow_start).unwrap_or(SLOW_START);
+    Service { key: key.clone(), ports, endpoints, pools, sources, shape, balancing, marks, slow_start }
 }
 
 /// A port whose protocol is not settled yet.

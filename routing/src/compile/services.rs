@@ -43,7 +43,6 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
 
 /// Of several policies for one service the first by name counts: documents come in that order.
 fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Rules) {
-    let compiled = Arc::new(ServicePolicy::new(document, policy));
     for (place, name) in policy.targets.iter().enumerate() {
         let key = ServiceKey::new(document.namespace.clone(), name.clone());
         if let Some(held) = rules.policies.get(&key) {
@@ -52,7 +51,10 @@ fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Ru
             let why = (Reason::Conflicted, codes::DOCUMENT_COVERED);
             rules.findings.push(Finding::new(document, why, pointer, message));
         } else {
-            rules.policies.insert(key, Arc::clone(&compiled));
+            if policy.session_persistence.is_some() {
+                rules.sessions.insert(key.clone());
+            }
+            rules.policies.insert(key.clone(), Arc::new(ServicePolicy::new(document, policy, &key)));
         }
     }
 }
