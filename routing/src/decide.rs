@@ -354,7 +354,7 @@ fn locate<'a>(table: &'a RouteTable, frontend: Frontend<'a>, target: &Target) ->
 }
 
 /// The endpoint, and the one that counts the turns where endpoints take them.
-#[inline]
+#[inline(always)]
 fn endpoint(
     view: &View<'_>,
     (service, part): (&Service, Part),

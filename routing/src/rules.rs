@@ -279,6 +279,8 @@ pub(crate) struct Rules {
     pub(crate) policies: BTreeMap<ServiceKey, Arc<ServicePolicy>>,
     /// Services whose endpoints sessions may be kept with.
     pub(crate) sessions: BTreeSet<ServiceKey>,
+    /// Services that ask for affinity by the client's address, beside which no session is kept.
+    pub(crate) affine: BTreeSet<ServiceKey>,
     /// Services with a selector, by namespace and by one label that they ask for.
     pub(crate) selectors: BTreeMap<Namespace, BTreeMap<(String, String), Vec<ServiceKey>>>,
     pub(crate) references: Vec<Reference>,

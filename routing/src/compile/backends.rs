@@ -1,6 +1,6 @@
 //! What a document refers to, resolved as far as documents say it: backends, mirrors, subsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use starling_config::documents::route::{BackendRef, BackendTarget, ServiceTarget
 use starling_config::documents::rule_policy::SessionPersistence;
 use starling_model::{DocumentKey, Labels, Protocol, ServiceKey, SubsetName, Weight, codes};
 
+use super::services::both_keep;
 use crate::documents::Documents;
 use crate::filters::FilterChain;
 use crate::matching::PathPrefix;
@@ -106,21 +107,25 @@ impl<'a> Resolver<'a> {
         split: &Split,
     ) -> Sessions {
         // Those of weight 0 too: an existing session comes before weights.
-        let services = split.backends().filter_map(|backend| match backend {
-            Backend::To { target, .. } => Some(&target.service),
-            Backend::Invalid(_) => None,
-        });
-        match wanted {
-            Some(wanted) => {
-                self.rules.sessions.extend(services.cloned());
-                Sessions::OfRule(Box::new(Session::new(&owner.to_string(), wanted)))
-            }
-            None => {
-                let policy = |service| self.rules.policies.get(service);
-                let mut of_services = services.filter_map(policy).filter(|policy| policy.session.is_some());
-                if of_services.next().is_some() { Sessions::OfServices } else { Sessions::None }
-            }
+        let services = || {
+            split.backends().filter_map(|backend| match backend {
+                Backend::To { target, .. } => Some(&target.service),
+                Backend::Invalid(_) => None,
+            })
+        };
+        let Some(wanted) = wanted else {
+            let policy = |service| self.rules.policies.get(service);
+            let of_services = services().filter_map(policy).any(|policy| policy.session.is_some());
+            return if of_services { Sessions::OfServices } else { Sessions::None };
+        };
+        let affine: BTreeSet<&ServiceKey> = services().filter(|service| self.rules.affine.contains(*service)).collect();
+        if affine.is_empty() {
+            self.rules.sessions.extend(services().cloned());
+            return Sessions::OfRule(Box::new(Session::new(&owner.to_string(), wanted)));
         }
+        let pointer = || format!("/spec/rules/{}/sessionPersistence", owner.place);
+        self.rules.findings.extend(affine.into_iter().map(|service| both_keep(owner.route, pointer(), service)));
+        Sessions::None
     }
 
     /// The filters that stand at `pointer`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::base;
-use super::world::{Ask, NOW, World, http_route, told};
+use super::world::{Ask, NOW, World, findings, http_route, told};
 use crate::*;
 
 /// `orders` in two versions, two instances of the first.
@@ -268,6 +268,23 @@ fn grpc_routes_keep_sessions_and_connections_of_bytes_have_none() {
     assert_eq!(nodes(&table, &again(&call, &set.unwrap())), only(&node));
     let decision = Ask::bytes("orders").decide(&world(&policy("sid", "orders")).table(), 1);
     assert_eq!(choice(&decision).session, None);
+}
+
+/// GEP-1619, Session Affinity in K8S Services.
+#[test]
+fn beside_affinity_by_address_no_session_is_kept_and_both_sides_are_told() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: orders}\nspec: {ports: [{name: http, port: 80}], sessionAffinity: ClientIP}\n";
+    let why = "Service default/orders asks for sessionAffinity ClientIP: no session is kept beside it";
+    for (yaml, at) in [
+        (split(1, 1), "HTTPRoute default/a /spec/rules/0/sessionPersistence"),
+        (policy("sid", "orders"), "BackendTrafficPolicy default/sid /spec/sessionPersistence"),
+    ] {
+        let table = world(&format!("{service}{yaml}")).table();
+        assert_eq!(findings(&table), [format!("{at}: ST0432 UnsupportedValue: {why}")]);
+        assert_eq!(visit(&table, &get("/"), 1).1, None);
+        let none = service.replace("ClientIP", "None");
+        assert_eq!(findings(&world(&format!("{none}{yaml}")).table()), [""; 0]);
+    }
 }
 
 #[test]

@@ -412,7 +412,9 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
         starling_routing::Decision::Forward(choice) if choice.endpoint().id.to_string() == "vm-2/default/orders-v2" => {
             choice.set_cookie()
         }
-        _ => None,
+        starling_routing::Decision::Forward(_)
+        | starling_routing::Decision::Answer(_)
+        | starling_routing::Decision::Refuse { .. } => None,
     });
     let set = to_canary.unwrap().to_str().unwrap().to_owned();
     let cookie = format!("header=cookie: {}", set.split(';').next().unwrap());
