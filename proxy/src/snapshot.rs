@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use starling_identity::CurrentIdentity;
 use starling_identity::tls::Clock;
 use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
-use starling_routing::RouteTable;
+use starling_routing::{RouteTable, SessionKey};
 
 use crate::loads::Loads;
 use crate::metrics::ProxyMetrics;
@@ -84,6 +84,7 @@ pub struct ProxyShared {
     pub loads: Loads,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    session_key: OnceLock<Arc<SessionKey>>,
 }
 
 impl ProxyShared {
@@ -97,11 +98,20 @@ impl ProxyShared {
             instances: ArcSwap::default(),
             loads: Loads::new(),
             metrics: ProxyMetrics::new(),
+            session_key: OnceLock::new(),
         }
     }
 
+    /// Seals sessions' cookies from the next table on; of two keys the first counts.
+    pub fn seal_sessions(&self, key: SessionKey) {
+        let _ = self.session_key.set(Arc::new(key));
+    }
+
     /// Puts a table into use, with the loads fitted to it first.
-    pub fn publish(&self, table: Arc<RouteTable>) {
+    pub fn publish(&self, mut table: Arc<RouteTable>) {
+        if let Some(key) = self.session_key.get() {
+            table = Arc::new(Arc::unwrap_or_clone(table).sealed(Arc::clone(key)));
+        }
         self.loads.adopt(&table, Instant::now());
         self.table.store(table);
     }

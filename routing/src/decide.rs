@@ -12,7 +12,7 @@ use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
 use crate::pick::{self, Field, Load, Wish};
 use crate::rules::{Attached, Rule, Sessions};
-use crate::session::{Began, Kept, Session};
+use crate::session::{Began, Kept, Session, SessionKey};
 use crate::split::{Backend, Target};
 use crate::table::{EndpointIndex, Part, RouteTable, Service, ServicePort};
 
@@ -115,6 +115,14 @@ enum Seat {
 }
 
 impl Seat {
+    /// What the cookie of a session that begins is sealed with.
+    fn key(self, table: &RouteTable) -> Option<Arc<SessionKey>> {
+        match self {
+            Self::Free | Self::Held(_) => None,
+            Self::New(_) => table.session_key.clone(),
+        }
+    }
+
     fn kept(self, request: &RequestFacts<'_>) -> Option<Kept> {
         match self {
             Self::Free => None,
@@ -144,6 +152,7 @@ fn own(view: &View<'_>, frontend: Frontend<'_>, request: &RequestFacts<'_>, mut 
             service_policy: policy.cloned(),
             mirrors: Vec::new(),
             session: seat.kept(request),
+            session_key: seat.key(view.table),
             turn,
         }),
     }
@@ -208,7 +217,7 @@ fn held(
                     may_take(view, request, (service, part), position).then_some((at, position))
                 })
             };
-            session.find(http.headers, request.wall, leads).map_err(Seat::New)
+            session.find(http.headers, (request.wall, view.table.session_key()), leads).map_err(Seat::New)
         }
         Sessions::OfServices => {
             let seats = places().filter_map(|(at, (place, service, part))| {
@@ -228,7 +237,7 @@ fn held(
 fn seat_at(view: &View<'_>, request: &RequestFacts<'_>, session: &Session, (service, part): (&Service, Part)) -> Seat {
     let Some(http) = request.http else { return Seat::Free };
     let leads = |mark| service.marked(mark).filter(|at| may_take(view, request, (service, part), *at));
-    session.find(http.headers, request.wall, leads).map_or_else(Seat::New, Seat::Held)
+    session.find(http.headers, (request.wall, view.table.session_key()), leads).map_or_else(Seat::New, Seat::Held)
 }
 
 fn may_take(view: &View<'_>, request: &RequestFacts<'_>, (service, part): (&Service, Part), position: u32) -> bool {
@@ -285,6 +294,7 @@ fn by_backend(
             _ => Vec::new(),
         },
         session: seat.kept(request),
+        session_key: seat.key(view.table),
         turn,
     };
     if let Some(record) = record {

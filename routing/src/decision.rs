@@ -11,7 +11,7 @@ use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
 use crate::policy::{Policy, ServicePolicy};
 use crate::rules::Rule;
-use crate::session::{Kept, Mark, Session, UnixSeconds};
+use crate::session::{Kept, Mark, Session, SessionKey, UnixSeconds};
 use crate::split::Backend;
 use crate::table::{Endpoint, EndpointIndex, Part, Service};
 
@@ -146,6 +146,7 @@ pub struct Choice {
     pub mirrors: Vec<MirrorTo>,
     /// What becomes of the client's session; `None`: none is kept here.
     pub session: Option<Kept>,
+    pub(crate) session_key: Option<Arc<SessionKey>>,
     /// Endpoints take turns, and this one counts them; whoever acts on the decision says so to it.
     pub turn: Option<EndpointIndex>,
 }
@@ -187,7 +188,9 @@ impl Choice {
     pub fn set_cookie(&self) -> Option<HeaderValue> {
         match self.session? {
             Kept::Yes => None,
-            Kept::New { at, .. } => self.sessions()?.set_cookie(Mark::of(&self.endpoint().id), at),
+            Kept::New { at, .. } => {
+                self.sessions()?.set_cookie(self.session_key.as_deref(), Mark::of(&self.endpoint().id), at)
+            }
         }
     }
 

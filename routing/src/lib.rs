@@ -52,7 +52,7 @@ pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
 pub use rows::{Row, RowRule};
 pub use rules::{RouteKind, Rule, RuleId, Sessions, Side};
-pub use session::{Began, Kept, Session, UnixSeconds};
+pub use session::{Began, Kept, Session, SessionKey, UnixSeconds};
 pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 

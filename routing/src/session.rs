@@ -3,7 +3,7 @@
 //! The cookie holds when the session began and a *mark* of its endpoint, both bound to the rule that began it: whoever
 //! decides hashes the candidates that it has and looks which one is meant, so agents need no shared table. No name and no
 //! address stands in it, and it grants nothing: it can only choose among endpoints that the rule leads to, and the receiver
-//! authorizes as ever. Everything about it that is not as an agent wrote it makes it no cookie of ours, and is passed over.
+//! authorizes as ever. Agents that share a key seal it, so that nobody else can make one. Everything about it that is not as an agent wrote it makes it no cookie of ours, and is passed over.
 //!
 //! An existing session comes before weights, even weight 0; a new one follows them. When its endpoint is gone, may not be
 //! used, or was tried for this request already, another is picked and the session begins anew.
@@ -56,6 +56,25 @@ fn cut<const LEN: usize>(digest: &[u8]) -> [u8; LEN] {
     let mut kept = [0; LEN];
     kept.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
     kept
+}
+
+/// What agents seal cookies with: who has it not can make none, whatever names it knows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    /// Reads 64 hex digits, as `openssl rand -hex 32` writes them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let lower = text.trim().to_ascii_lowercase();
+        unhex::<32>(lower.as_bytes()).map(Self)
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionKey(..)")
+    }
 }
 
 /// Sessions as a rule, or a policy of a service, wants them.
@@ -141,12 +160,12 @@ impl Session {
     pub(crate) fn find<T>(
         &self,
         headers: &HeaderMap,
-        now: UnixSeconds,
+        (now, key): (UnixSeconds, Option<&SessionKey>),
         mut leads: impl FnMut(Mark) -> Option<T>,
     ) -> Result<T, Began> {
         let mut why = Began::NoCookie;
         for value in cookies(headers, &self.cookie).take(SESSION_COOKIES_MAX) {
-            let found = self.read(value, now).and_then(|mark| leads(mark).ok_or(Began::Gone));
+            let found = self.read(value, now, key).and_then(|mark| leads(mark).ok_or(Began::Gone));
             match found {
                 Ok(found) => return Ok(found),
                 // The nearest to a session is told.
@@ -156,13 +175,13 @@ impl Session {
         Err(why)
     }
 
-    fn read(&self, value: &[u8], now: UnixSeconds) -> Result<Mark, Began> {
-        let token = unhex(value).ok_or(Began::Foreign)?;
+    fn read(&self, value: &[u8], now: UnixSeconds, key: Option<&SessionKey>) -> Result<Mark, Began> {
+        let token = unhex::<TOKEN_BYTES>(value).ok_or(Began::Foreign)?;
         let (layout, rest) = token.split_first().ok_or(Began::Foreign)?;
         let (began, rest) = rest.split_first_chunk::<BEGAN_BYTES>().ok_or(Began::Foreign)?;
         let (hidden, check) = rest.split_first_chunk::<MARK_BYTES>().ok_or(Began::Foreign)?;
-        let mark = Mark(self.hidden(*began, *hidden));
-        if *layout != LAYOUT || check != self.check(*began, mark) {
+        let mark = Mark(self.hidden(key, *began, *hidden));
+        if *layout != LAYOUT || check != self.check(key, *began, mark) {
             return Err(Began::Foreign);
         }
         let began = began.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
@@ -177,13 +196,13 @@ impl Session {
     }
 
     /// The header that makes a client come back to the endpoint of `mark`.
-    pub(crate) fn set_cookie(&self, mark: Mark, began: UnixSeconds) -> Option<HeaderValue> {
+    pub(crate) fn set_cookie(&self, key: Option<&SessionKey>, mark: Mark, began: UnixSeconds) -> Option<HeaderValue> {
         let began = cut::<BEGAN_BYTES>(began.0.to_be_bytes().get(8 - BEGAN_BYTES..)?);
         let mut token = Vec::with_capacity(TOKEN_BYTES);
         token.push(LAYOUT);
         token.extend(began);
-        token.extend(self.hidden(began, mark.0));
-        token.extend(self.check(began, mark));
+        token.extend(self.hidden(key, began, mark.0));
+        token.extend(self.check(key, began, mark));
         // Not `Secure`: applications call the mesh by http://, and the mesh encrypts.
         let mut text = format!("{}={}; Path=/; HttpOnly", self.cookie, hex(&token));
         if let (CookieLifetime::Permanent, Some(most)) = (self.lifetime, self.absolute_timeout) {
@@ -194,18 +213,34 @@ impl Session {
     }
 
     /// A mark covered, or uncovered: two cookies of one endpoint do not look alike.
-    fn hidden(&self, began: [u8; BEGAN_BYTES], mut mark: [u8; MARK_BYTES]) -> [u8; MARK_BYTES] {
-        let cover = self.digest(b"cover", began, &[]);
+    fn hidden(
+        &self,
+        key: Option<&SessionKey>,
+        began: [u8; BEGAN_BYTES],
+        mut mark: [u8; MARK_BYTES],
+    ) -> [u8; MARK_BYTES] {
+        let cover = self.digest((key, b"cover"), began, &[]);
         mark.iter_mut().zip(cover).for_each(|(byte, cover)| *byte ^= cover);
         mark
     }
 
-    fn check(&self, began: [u8; BEGAN_BYTES], mark: Mark) -> [u8; CHECK_BYTES] {
-        cut(&self.digest(b"check", began, &mark.0))
+    fn check(&self, key: Option<&SessionKey>, began: [u8; BEGAN_BYTES], mark: Mark) -> [u8; CHECK_BYTES] {
+        cut(&self.digest((key, b"check"), began, &mark.0))
     }
 
-    fn digest(&self, purpose: &[u8; 5], began: [u8; BEGAN_BYTES], mark: &[u8]) -> [u8; 32] {
-        let all = Sha256::new().chain_update(self.scope).chain_update(purpose).chain_update(began);
+    /// The key comes first and all else has one length for each purpose, and only a part of a digest is ever shown: what
+    /// is shown cannot be lengthened to the digest of something else.
+    fn digest(
+        &self,
+        (key, purpose): (Option<&SessionKey>, &[u8; 5]),
+        began: [u8; BEGAN_BYTES],
+        mark: &[u8],
+    ) -> [u8; 32] {
+        let all = match key {
+            Some(SessionKey(key)) => Sha256::new().chain_update(key),
+            None => Sha256::new(),
+        };
+        let all = all.chain_update(self.scope).chain_update(purpose).chain_update(began);
         all.chain_update(mark).finalize().into()
     }
 }
@@ -219,21 +254,22 @@ pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<I
     })
 }
 
-fn unhex(text: &[u8]) -> Option<[u8; TOKEN_BYTES]> {
+/// Lower-case digits, and exactly as many as `LEN` bytes have.
+fn unhex<const LEN: usize>(text: &[u8]) -> Option<[u8; LEN]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     };
-    let mut token = [0; TOKEN_BYTES];
-    if text.len() != SESSION_VALUE_BYTES {
+    let mut bytes = [0; LEN];
+    if text.len() != 2 * LEN {
         return None;
     }
-    for (byte, pair) in token.iter_mut().zip(text.chunks_exact(2)) {
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
         let [high, low] = *pair else { return None };
         *byte = (digit(high)? << 4) | digit(low)?;
     }
-    Some(token)
+    Some(bytes)
 }
 
 #[cfg(test)]

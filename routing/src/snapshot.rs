@@ -260,7 +260,8 @@ impl RouteTable {
             signer: Arc::from("nobody yet"),
         });
         let settings = TableSettings { domain: self.domain.clone() };
-        Ok(compile(&Documents::new(held.chain(new)), &registry, &settings, None))
+        let table = compile(&Documents::new(held.chain(new)), &registry, &settings, None);
+        Ok(Self { session_key: self.session_key.clone(), ..table })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::pick::{self, Load};
 use crate::policy::ServicePolicy;
 use crate::problem::Finding;
 use crate::rules::{Front, Rules, ServiceSpec, SubsetSpec};
-use crate::session::Mark;
+use crate::session::{Mark, SessionKey};
 
 /// Number of an endpoint, stable as long as the endpoint exists; loads are kept by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,6 +273,7 @@ pub struct RouteTable {
     pub(crate) documents: Documents,
     pub(crate) revision: u64,
     pub(crate) domain: String,
+    pub(crate) session_key: Option<Arc<SessionKey>>,
 }
 
 impl RouteTable {
@@ -304,6 +305,17 @@ impl RouteTable {
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// The same table with sealed sessions: cookies are taken and given by this key. It is in no snapshot and no
+    /// digest.
+    #[must_use]
+    pub fn sealed(self, key: Arc<SessionKey>) -> Self {
+        Self { session_key: Some(key), ..self }
+    }
+
+    pub(crate) fn session_key(&self) -> Option<&SessionKey> {
+        self.session_key.as_deref()
     }
 
     /// All services in order of their keys.

@@ -1,6 +1,8 @@
 //! A client with a cookie, three real agents and two versions: it stays while the weights move away from it, and moves once
 //! when its endpoint dies.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -54,7 +56,11 @@ impl Browser<'_> {
 fn a_client_keeps_its_version_when_weights_leave_it_and_moves_once_when_it_dies() {
     let mesh = Mesh::new(128);
     let alice = Desk::of(&mesh, "alice");
-    let mut hosts = three(&mesh, "lan", |_| String::new());
+    let key = mesh.path("session.key");
+    fs::write(&key, "ab".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let sealed = format!("session_key_file = \"{}\"\n", key.display());
+    let mut hosts = three(&mesh, "lan", |_| sealed.clone());
     let backends = [
         Backend::start("127.128.0.1:0", "stable"),
         Backend::start("127.128.0.2:0", "other-stable"),

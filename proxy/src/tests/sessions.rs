@@ -5,6 +5,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use starling_model::Protocol;
+use starling_routing::SessionKey;
 use tokio::net::TcpStream;
 
 use super::backend::{self, Answer, Backend, Client};
@@ -108,6 +109,27 @@ async fn an_endpoint_that_goes_is_left_once_and_the_new_one_kept() {
         let answer = get(&mesh, "/", &cookie).await;
         assert_eq!((answer.status, answer.header("x-backend"), set(&answer)), (200, "orders", None));
     }
+}
+
+#[tokio::test]
+async fn agents_that_share_a_key_take_no_other_cookies() {
+    let (mut mesh, _orders, _canary) = mesh(100, 0, "").await;
+    let open = begin(&mesh, "orders").await;
+    for node in ["vm-1", "vm-2"] {
+        mesh.node(node).shared.seal_sessions(SessionKey::parse(&"5a".repeat(32)).unwrap());
+    }
+    mesh.apply(&split(0, 100, ""));
+    let answer = get(&mesh, "/", &open).await;
+    assert_eq!(answer.header("x-backend"), "canary", "what anybody could have made");
+    let sealed = set(&answer).unwrap();
+    mesh.apply(&split(100, 0, ""));
+    let elsewhere = Request::get("/").header("host", ORDERS).header("cookie", &sealed).body(Full::default()).unwrap();
+    let elsewhere = Client::new(mesh.node("vm-2").http).await.send(elsewhere).await;
+    assert_eq!((elsewhere.header("x-backend"), set(&elsewhere)), ("canary", None));
+    // An agent without the key is no worse than a stranger.
+    let stranger = Request::get("/").header("host", ORDERS).header("cookie", &sealed).body(Full::default()).unwrap();
+    let stranger = Client::new(mesh.node("vm-3").http).await.send(stranger).await;
+    assert_eq!(stranger.header("x-backend"), "orders");
 }
 
 /// Two endpoints of one service, one of which takes no connections: the retry moves the session.

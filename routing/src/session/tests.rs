@@ -30,7 +30,7 @@ fn with(lines: &[&str]) -> HeaderMap {
 }
 
 fn found(session: &Session, headers: &HeaderMap, now: UnixSeconds) -> Result<Mark, Began> {
-    session.find(headers, now, Some)
+    session.find(headers, (now, None), Some)
 }
 
 fn after(seconds: u64) -> UnixSeconds {
@@ -40,7 +40,7 @@ fn after(seconds: u64) -> UnixSeconds {
 #[test]
 fn a_cookie_brings_its_mark_back() {
     let session = session(Some("sid"), None, CookieLifetime::Session);
-    let set = session.set_cookie(mark("vm-1"), T).unwrap();
+    let set = session.set_cookie(None, mark("vm-1"), T).unwrap();
     assert_eq!(found(&session, &sent_back(&set), after(1 << 30)), Ok(mark("vm-1")));
     assert_eq!(found(&session, &HeaderMap::new(), T), Err(Began::NoCookie));
     assert_eq!(found(&session, &with(&["sid2=1; xsid=2; other=sid"]), T), Err(Began::NoCookie));
@@ -49,7 +49,7 @@ fn a_cookie_brings_its_mark_back() {
 #[test]
 fn it_is_found_among_others_and_in_several_lines() {
     let session = session(Some("sid"), None, CookieLifetime::Session);
-    let set = session.set_cookie(mark("vm-1"), T).unwrap();
+    let set = session.set_cookie(None, mark("vm-1"), T).unwrap();
     let pair = set.to_str().unwrap().split(';').next().unwrap();
     for lines in [&[&*format!("a=1;{pair};b=2")][..], &["a=1", &format!("b=2;   {pair}")], &["sid=x", pair]] {
         assert_eq!(found(&session, &with(lines), T), Ok(mark("vm-1")), "{lines:?}");
@@ -59,7 +59,7 @@ fn it_is_found_among_others_and_in_several_lines() {
 #[test]
 fn of_one_name_so_many_cookies_are_looked_at_and_no_more() {
     let session = session(Some("sid"), None, CookieLifetime::Session);
-    let set = session.set_cookie(mark("vm-1"), T).unwrap();
+    let set = session.set_cookie(None, mark("vm-1"), T).unwrap();
     let pair = set.to_str().unwrap().split(';').next().unwrap();
     let behind = |others: usize| with(&[&format!("{}{pair}", "sid=x; ".repeat(others))]);
     assert_eq!(found(&session, &behind(SESSION_COOKIES_MAX - 1), T), Ok(mark("vm-1")));
@@ -69,7 +69,7 @@ fn of_one_name_so_many_cookies_are_looked_at_and_no_more() {
 #[test]
 fn attributes_are_the_path_http_only_and_a_permanent_ones_age() {
     let of = |timeout, lifetime| {
-        let set = session(Some("sid"), timeout, lifetime).set_cookie(mark("vm-1"), T).unwrap();
+        let set = session(Some("sid"), timeout, lifetime).set_cookie(None, mark("vm-1"), T).unwrap();
         set.to_str().unwrap().split_once("; ").unwrap().1.to_owned()
     };
     assert_eq!(of(None, CookieLifetime::Session), "Path=/; HttpOnly");
@@ -82,7 +82,7 @@ fn attributes_are_the_path_http_only_and_a_permanent_ones_age() {
 fn a_session_ends_with_its_absolute_timeout_used_or_not() {
     for lifetime in [CookieLifetime::Session, CookieLifetime::Permanent] {
         let session = session(Some("sid"), Some(3_600), lifetime);
-        let cookie = sent_back(&session.set_cookie(mark("vm-1"), T).unwrap());
+        let cookie = sent_back(&session.set_cookie(None, mark("vm-1"), T).unwrap());
         assert_eq!(found(&session, &cookie, after(3_599)), Ok(mark("vm-1")));
         assert_eq!(found(&session, &cookie, after(3_600)), Err(Began::Expired));
     }
@@ -92,7 +92,7 @@ fn a_session_ends_with_its_absolute_timeout_used_or_not() {
 #[test]
 fn a_session_that_begins_later_than_clocks_differ_is_none() {
     let session = session(Some("sid"), Some(60), CookieLifetime::Session);
-    let cookie = |ahead: u64| sent_back(&session.set_cookie(mark("vm-1"), after(ahead)).unwrap());
+    let cookie = |ahead: u64| sent_back(&session.set_cookie(None, mark("vm-1"), after(ahead)).unwrap());
     let most = SESSION_AHEAD_MAX.as_secs();
     assert_eq!(found(&session, &cookie(most), T), Ok(mark("vm-1")));
     assert_eq!(found(&session, &cookie(most + 1), T), Err(Began::Foreign));
@@ -115,7 +115,7 @@ fn cookies_of_one_name_are_not_shared_by_two_owners() {
         lifetime: CookieLifetime::Session,
     };
     let (one, two) = (Session::new("a", &wanted), Session::new("b", &wanted));
-    let cookie = sent_back(&one.set_cookie(mark("vm-1"), T).unwrap());
+    let cookie = sent_back(&one.set_cookie(None, mark("vm-1"), T).unwrap());
     assert_eq!(found(&one, &cookie, T), Ok(mark("vm-1")));
     assert_eq!(found(&two, &cookie, T), Err(Began::Foreign));
 }
@@ -123,7 +123,7 @@ fn cookies_of_one_name_are_not_shared_by_two_owners() {
 #[test]
 fn nothing_of_an_endpoint_shows_and_two_cookies_of_one_do_not_look_alike() {
     let session = session(Some("sid"), None, CookieLifetime::Session);
-    let text = |at| session.set_cookie(mark("vm-1"), at).unwrap().to_str().unwrap().to_owned();
+    let text = |at| session.set_cookie(None, mark("vm-1"), at).unwrap().to_str().unwrap().to_owned();
     let hexed = hex(b"vm-1");
     assert!(!text(T).contains("vm-1") && !text(T).contains(&hexed) && !text(T).contains(&hex(&mark("vm-1").0)));
     let (one, two) = (text(T), text(after(1)));
@@ -139,7 +139,7 @@ const GOLDEN: &str = "sid=01006553f1004d5e8c06adeb9b3bc48c2755dcb8dcf7bd02870516
 #[test]
 fn a_value_of_another_length_is_none_of_ours() {
     let session = session(Some("sid"), None, CookieLifetime::Session);
-    let set = session.set_cookie(mark("vm-1"), T).unwrap().to_str().unwrap().to_owned();
+    let set = session.set_cookie(None, mark("vm-1"), T).unwrap().to_str().unwrap().to_owned();
     let value = &set[4..4 + SESSION_VALUE_BYTES];
     assert!(set[4 + SESSION_VALUE_BYTES..].starts_with(';'));
     let check = |value: &str, want| assert_eq!(found(&session, &with(&[&format!("sid={value}")]), T), want, "{value}");
@@ -152,12 +152,39 @@ fn a_value_of_another_length_is_none_of_ours() {
 }
 
 #[test]
+fn who_has_not_the_key_can_neither_make_nor_read_a_sealed_cookie() {
+    let session = session(Some("sid"), None, CookieLifetime::Session);
+    let keys = ["11", "22"].map(|byte| SessionKey::parse(&byte.repeat(32)).unwrap());
+    let [one, two] = [Some(&keys[0]), Some(&keys[1])];
+    let cookie = |key| sent_back(&session.set_cookie(key, mark("vm-1"), T).unwrap());
+    for (made, read, want) in [
+        (one, one, Ok(mark("vm-1"))),
+        (one, two, Err(Began::Foreign)),
+        (None, one, Err(Began::Foreign)),
+        (one, None, Err(Began::Foreign)),
+    ] {
+        assert_eq!(session.find(&cookie(made), (T, read), Some), want);
+    }
+}
+
+#[test]
+fn a_key_has_sixty_four_digits_and_shows_none() {
+    let digits = "0123456789abcdefABCDEF0123456789".repeat(2);
+    let key = SessionKey::parse(&format!("{digits}\n")).unwrap();
+    assert_eq!(format!("{key:?}"), "SessionKey(..)");
+    for wrong in ["", &digits[1..], &format!("{digits}0"), &digits.replace('f', "g")] {
+        assert_eq!(SessionKey::parse(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
 fn the_nearest_to_a_session_is_the_reason_that_is_told() {
     let session = session(Some("sid"), Some(60), CookieLifetime::Session);
-    let pair =
-        |at| session.set_cookie(mark("vm-1"), at).unwrap().to_str().unwrap().split(';').next().unwrap().to_owned();
+    let pair = |at| {
+        session.set_cookie(None, mark("vm-1"), at).unwrap().to_str().unwrap().split(';').next().unwrap().to_owned()
+    };
     let headers = with(&[&format!("sid=x; {}; {}", pair(T), pair(after(60)))]);
-    assert_eq!(session.find(&headers, after(60), |_| None::<()>), Err(Began::Gone));
+    assert_eq!(session.find(&headers, (after(60), None), |_| None::<()>), Err(Began::Gone));
     assert_eq!(found(&session, &with(&[&format!("sid=x; {}", pair(T))]), after(60)), Err(Began::Expired));
 }
 
@@ -166,7 +193,7 @@ proptest! {
     #[test]
     fn a_changed_byte_makes_a_cookie_foreign(at in 0..SESSION_VALUE_BYTES, to in "[0-9a-f]") {
         let session = session(Some("sid"), None, CookieLifetime::Session);
-        let mut pair = session.set_cookie(mark("vm-1"), T).unwrap().to_str().unwrap()[..4 + SESSION_VALUE_BYTES].to_owned();
+        let mut pair = session.set_cookie(None, mark("vm-1"), T).unwrap().to_str().unwrap()[..4 + SESSION_VALUE_BYTES].to_owned();
         let same = pair[4 + at..][..1] == to;
         pair.replace_range(4 + at..=4 + at, &to);
         let want = if same { Ok(mark("vm-1")) } else { Err(Began::Foreign) };
@@ -182,6 +209,6 @@ proptest! {
             let headers = HeaderMap::from_iter([(COOKIE, value)]);
             prop_assert!(found(&session, &headers, UnixSeconds(now)).is_err());
         }
-        let _ = session.set_cookie(mark("vm-1"), UnixSeconds(now));
+        let _ = session.set_cookie(None, mark("vm-1"), UnixSeconds(now));
     }
 }

@@ -270,6 +270,22 @@ fn grpc_routes_keep_sessions_and_connections_of_bytes_have_none() {
     assert_eq!(choice(&decision).session, None);
 }
 
+#[test]
+fn tables_of_one_key_know_each_others_sessions_and_no_others() {
+    let key = |byte: &str| std::sync::Arc::new(SessionKey::parse(&byte.repeat(32)).unwrap());
+    let table = |byte: &str| world(&split(90, 10)).table().sealed(key(byte));
+    let (one, same, other, open) = (table("11"), table("11"), table("22"), world(&split(90, 10)).table());
+    let (node, set) = visit(&one, &get("/"), 3);
+    let ask = again(&get("/"), &set.unwrap());
+    assert_eq!(nodes(&same, &ask), only(&node));
+    assert_eq!((why(&other, &ask), why(&open, &ask)), (Some(Began::Foreign), Some(Began::Foreign)));
+    // A change of documents or instances leaves it sealed.
+    assert_eq!(why(&world(&split(1, 1)).table_after(&one), &ask), None);
+    assert_eq!(why(&one.with(Vec::new(), base()).unwrap(), &ask), None);
+    let told = serde_json::to_string(&Snapshot::of(&one, base(), &|_| Load::default())).unwrap();
+    assert!(!told.contains(&"11".repeat(32)), "a snapshot holds no secret");
+}
+
 /// GEP-1619, Session Affinity in K8S Services.
 #[test]
 fn beside_affinity_by_address_no_session_is_kept_and_both_sides_are_told() {
