@@ -5,8 +5,9 @@
 //! [`table::RouteTable::decide`] answers one request by it. A decision is a pure function of (table, request, seed,
 //! loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`session`], [`split`], [`balance`], [`pick`], `maglev`, [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
+//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`table`]; a decision: `decide`,
+//! [`group`], [`matching`], [`session`], [`split`], [`balance`], [`pick`], `maglev`, [`ewma`], [`filters`], [`policy`],
+//! [`retry`], [`retry_budget`], [`explain`],
 //! [`snapshot`]; for people: [`rows`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
@@ -20,6 +21,7 @@ pub mod documents;
 pub mod ewma;
 pub mod explain;
 pub mod filters;
+pub mod grants;
 pub mod group;
 pub mod limits;
 mod maglev;
@@ -41,9 +43,10 @@ pub use authz::Caller;
 pub use balance::ChosenBy;
 pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
-pub use documents::{Documents, InUse};
+pub use documents::{Denial, Denied, Documents, InUse};
 pub use ewma::PeakEwma;
 pub use explain::{Explanation, Outcome};
+pub use grants::{GrantedBy, Grants, Removed, Standing};
 pub use matching::{HttpFacts, Missed};
 pub use pick::{Condition, Load, condition};
 pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};

@@ -13,6 +13,7 @@ use starling_model::{MemberState, Readiness};
 
 use crate::balance::{Balancing, gcd, point_of_turn};
 use crate::decision::Draws;
+use crate::grants::Standing;
 use crate::limits::{COST_GRACE, COST_MARGIN, OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX, SLOW_START_SHARE};
 use crate::maglev::Maglev;
 use crate::table::{Endpoint, EndpointIndex, Part, Pool, Service};
@@ -53,6 +54,8 @@ pub enum Condition {
     NoAddress,
     /// Announced with weight 0.
     NoWeight,
+    /// Its node may not serve the service.
+    Ungranted(Standing),
 }
 
 /// Judges one endpoint. The order is the order of certainty.
@@ -60,6 +63,9 @@ pub enum Condition {
 pub fn condition(endpoint: &Endpoint, load: &Load, now: Instant) -> Condition {
     if endpoint.member == MemberState::Left {
         return Condition::Left;
+    }
+    if !endpoint.standing.is_accepted() {
+        return Condition::Ungranted(endpoint.standing);
     }
     match endpoint.readiness {
         Readiness::Ready => {}

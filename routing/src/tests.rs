@@ -16,6 +16,7 @@ use crate::*;
 
 mod balancing;
 mod explained;
+mod grants;
 mod increments;
 mod properties;
 mod routes;

@@ -19,6 +19,8 @@ mod explain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod mesh;

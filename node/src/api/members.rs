@@ -1,12 +1,13 @@
 //! `/v1/members`: everybody, as this node sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::MemberView;
-use starling_model::{Digest, MemberState, SpiffeId, TrustDomain, mesh};
+use starling_model::{Digest, MemberState, ServiceKey, SpiffeId, TrustDomain, mesh};
+use starling_routing::Grants;
 
 use super::Shared;
 use super::answer::read;
@@ -29,7 +30,9 @@ pub async fn list(
     Query::read(query.as_deref(), &[])?;
     let view = state.view.load_full();
     let (clocks, domain) = (Clocks::read(), state.identity.node.trust_domain());
-    let items = view.members.iter().map(|member| show(member, member.name == view.node, domain, &clocks)).collect();
+    let table = state.shared.table.load();
+    let of = (domain, table.grants().as_ref(), &clocks);
+    let items = view.members.iter().map(|member| show(member, member.name == view.node, of)).collect();
     Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
 }
 
@@ -49,7 +52,9 @@ pub async fn get(
         let help = "starling members lists the known names";
         return Err(Refusal::missing(format!("{} knows no member {name:?}", view.node)).with_help(help));
     };
-    let shown = show(member, member.name == view.node, state.identity.node.trust_domain(), &Clocks::read());
+    let table = state.shared.table.load();
+    let of = (state.identity.node.trust_domain(), table.grants().as_ref(), &Clocks::read());
+    let shown = show(member, member.name == view.node, of);
     Ok(read(&state, &headers, kind::MEMBER, shown))
 }
 
@@ -57,20 +62,15 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clocks) -> Member {
-    let offered = member.services.iter().flat_map(|record| &record.instances);
-    let mut services: Vec<ServiceRef> = offered
-        .map(|instance| ServiceRef {
-            namespace: instance.service.namespace.to_string(),
-            name: instance.service.name.to_string(),
-        })
-        .collect();
-    services.sort();
-    services.dedup();
+fn show(member: &MemberView, is_self: bool, (domain, grants, clocks): (&TrustDomain, &Grants, &Clocks)) -> Member {
     // Who has left offers nothing, whatever is remembered of it.
-    if member.state == MemberState::Left {
-        services.clear();
-    }
+    let here = member.services.as_ref().filter(|_| member.state != MemberState::Left);
+    let offered: BTreeSet<&ServiceKey> =
+        here.iter().flat_map(|record| &record.instances).map(|instance| &instance.service).collect();
+    let service = |key: &ServiceKey| ServiceRef { namespace: key.namespace.to_string(), name: key.name.to_string() };
+    let services = offered.iter().map(|key| service(key)).collect();
+    let not_its = |key: &&&ServiceKey| !grants.standing(key, &member.name).is_accepted();
+    let ungranted = offered.iter().filter(not_its).map(|key| service(key)).collect();
     let status = member.status.as_ref();
     let labels: BTreeMap<String, String> = status
         .map(|status| status.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
@@ -93,6 +93,7 @@ fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clock
         protocol: ProtocolRange { min: member.protocol.0, max: member.protocol.1 },
         labels,
         services,
+        ungranted,
         config: status.map(|status| MemberConfig {
             documents: u64::from(status.documents),
             digest: Digest(status.digest.0).to_string(),
@@ -132,7 +133,9 @@ mod tests {
             ..StatusRecord::default()
         });
         let domain = TrustDomain::new("prod.internal").unwrap();
-        let shown = show(&known, false, &domain, &Clocks::read());
+        let (grants, clocks) = (Grants::default(), Clocks::read());
+        let of = (&domain, &grants, &clocks);
+        let shown = show(&known, false, of);
         let certificate = shown.certificate.unwrap();
         assert_eq!(certificate.spiffe_id, "spiffe://prod.internal/node/vm-2");
         assert_eq!((certificate.root.as_str(), shown.trust.unwrap().bundle_sequence), ("b7e103c8", 1));
@@ -142,7 +145,7 @@ mod tests {
         );
 
         known.status = None;
-        let unknown = show(&known, true, &domain, &Clocks::read());
+        let unknown = show(&known, true, of);
         assert!(unknown.certificate.is_none() && unknown.config.is_none() && unknown.rtt.is_none());
         assert!(unknown.is_self && unknown.last_seen.is_none());
     }

@@ -30,7 +30,13 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
                 targets(document, policy, rules);
                 continue;
             }
-            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_) | Spec::TlsRoute(_) | Spec::Unread => continue,
+            Spec::HttpRoute(_)
+            | Spec::GrpcRoute(_)
+            | Spec::TcpRoute(_)
+            | Spec::TlsRoute(_)
+            | Spec::ServiceGrant(_)
+            | Spec::MeshConfig(_)
+            | Spec::Unread => continue,
         };
         let Some(key) = key_of(document) else { continue };
         if matches!(&one.document.spec, Spec::CoreService(service) if service.affinity == Affinity::ClientIp) {

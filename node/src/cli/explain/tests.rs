@@ -51,7 +51,12 @@ fn node(name: &str) -> NodeName {
 
 /// `orders` v1 and v2 on two nodes each way round, `web` on vm-1.
 fn table() -> RouteTable {
-    table_of(DOCUMENTS)
+    table_with("")
+}
+
+/// With further documents.
+fn table_with(more: &str) -> RouteTable {
+    table_of(&format!("{DOCUMENTS}{more}"))
 }
 
 fn table_of(documents: &str) -> RouteTable {
@@ -130,10 +135,10 @@ fn words(flags: &[&str], url: &str) -> Words {
 
 /// What an agent with this table answers.
 fn live(words: Words) -> Envelope<Explanation> {
-    live_by(&table(), words)
+    live_with(&table(), words)
 }
 
-fn live_by(table: &RouteTable, words: Words) -> Envelope<Explanation> {
+fn live_with(table: &RouteTable, words: Words) -> Envelope<Explanation> {
     let clocks = Clocks::of_then(Instant::now(), "2026-11-22T15:31:59Z".parse::<Timestamp>().unwrap().into());
     let loads = |index: EndpointIndex| load(table, index, clocks.now());
     let local = [(ServiceKey::parse("web", &Namespace::default()).unwrap(), "web".to_owned())];
@@ -164,7 +169,7 @@ fn check(flags: &[&str], url: &str, want: &str) {
     assert_eq!(serde_json::to_value(&offline).unwrap(), serde_json::to_value(&told).unwrap());
 }
 
-/// The manual's sample, as far as this release decides by what it shows: no loopback addresses, grants, policies or
+/// The manual's sample, as far as this release decides by what it shows: no loopback addresses, policies or
 /// ejection by statuses, and shares are not measured by route.
 #[test]
 fn the_sample_of_the_manual() {
@@ -182,7 +187,7 @@ endpoints  stable   vm-2 orders-v1    50.0%   healthy   2.9 ms
            canary   vm-2 orders-v2   100.0%   healthy   4.4 ms
            canary   vm-3 orders-v2     0.0%   ejected   our connections to it fail, back in 20 s
 transport  TLS 1.3 to vm-2:7740 or vm-3:7740, mTLS; peer must be spiffe://prod.internal/node/{vm-2,vm-3}; opens default/web → default/orders
-grants     no grant names web: accepted as announced (Open)
+grants     no grant names web or orders: accepted as announced (Open, ST0612)
 authorize  ALLOW: no policy is in force   (decided at the receiver)
 policy     timeout 2s, retries 2 on 502,503,504 and connect failure, budget 20 %
 answer     would be sent to vm-2 or vm-3    (view of vm-1, revision 118, agrees with 3/3 members)
@@ -259,6 +264,50 @@ fn redirects_rewrites_and_unknown_hosts() {
         text.contains("policy     timeout 15s (built in), retries 2 on connect failure (built in), budget 20 %\n"),
         "{text}"
     );
+}
+
+/// The line of the manual's sample, and what stands there where somebody is not granted.
+#[test]
+fn grants_say_who_may_call_and_serve_as_what() {
+    let grant = |name: &str, node: &str, service: &str| {
+        format!(
+            "---\napiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {{name: {name}}}\nspec: {{nodes: [{{node: {node}}}], services: [{{service: {service}}}]}}\n"
+        )
+    };
+    let told = |more: &str, flags: &[&str]| {
+        let told = live_with(&table_with(more), words(flags, "http://orders.mesh.internal/cart"));
+        render(&told, &Look::plain())
+    };
+    let shop_hosts = grant("shop-hosts", "vm-*", "web").replace("service: web}", "service: web}, {service: orders}");
+    let text = told(&shop_hosts, &["from=web"]);
+    let want = "grants     vm-1 may call as web, vm-2 and vm-3 may serve orders         ServiceGrant/shop-hosts generation 13\n";
+    assert!(text.contains(want), "{text}");
+    let text = told(&shop_hosts, &[]);
+    let want = "no service is named: the caller is the bare node, vm-2 and vm-3 may serve orders";
+    assert!(text.contains(want), "{text}");
+
+    let elsewhere = grant("a", "vm-2", "web") + &grant("b", "vm-2", "orders");
+    let text = told(&elsewhere, &["from=web"]);
+    assert!(text.contains("source     spiffe://prod.internal/node/vm-1\n"), "it counts as its node: {text}");
+    assert!(
+        text.contains(
+            "           stable   vm-3 orders-v1     0.0%   ungranted   its node is not granted the service (ST0612)\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("opens default/web → default/orders\n"), "{text}");
+    assert!(
+        text.contains("grants     vm-1 may not call as web: the caller counts as vm-1, vm-2 may serve orders"),
+        "{text}"
+    );
+
+    let strict =
+        "---\napiVersion: starling/v1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {serviceGrants: Strict}\n";
+    let text = told(&(grant("b", "vm-2", "orders") + strict), &["from=web"]);
+    let want = "grants     no grant names web: the caller counts as vm-1 (Strict, ST0612), vm-2 may serve orders";
+    assert!(text.contains(want), "{text}");
+    let text = told(strict, &["from=web"]);
+    assert!(text.contains("no endpoint") && !text.contains("grants "), "it gets nowhere: {text}");
 }
 
 #[test]
@@ -376,7 +425,7 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
     );
     let url = "http://orders.mesh.internal/cart";
     let table = table_of(&sticky);
-    let new = live_by(&table, words(&["seed=3"], url));
+    let new = live_with(&table, words(&["seed=3"], url));
     let shown = render(&new, &Look::plain());
     assert!(
         shown.contains("\nsession    cookie sid: one begins, since the request has no such cookie, ends after 1h\n"),
@@ -418,7 +467,7 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
     });
     let set = to_canary.unwrap().to_str().unwrap().to_owned();
     let cookie = format!("header=cookie: {}", set.split(';').next().unwrap());
-    let kept = live_by(&table, words(&[&cookie], url));
+    let kept = live_with(&table, words(&[&cookie], url));
     let shown = render(&kept, &Look::plain());
     assert!(shown.contains("\nsession    cookie sid: goes on where it is, ends after 1h\n"), "{shown}");
     assert!(shown.contains("canary   vm-2 orders-v2   100.0%"), "{shown}");
@@ -433,8 +482,8 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
     let balanced = "spec: {loadBalancing: {policy: maglev, key: 'header:x-user'}, ports";
     let hashed = DOCUMENTS.replace("spec: {ports", balanced);
     assert_ne!(hashed, DOCUMENTS);
-    let shown = render(&live_by(&table_of(&hashed), words(&["header=x-user: 7"], url)), &Look::plain());
+    let shown = render(&live_with(&table_of(&hashed), words(&["header=x-user: 7"], url)), &Look::plain());
     assert!(shown.contains("\nbalancing  maglev by header x-user\n"), "{shown}");
-    let shown = render(&live_by(&table_of(&hashed), words(&[], url)), &Look::plain());
+    let shown = render(&live_with(&table_of(&hashed), words(&[], url)), &Look::plain());
     assert!(shown.contains("\nbalancing  peak-ewma, since maglev finds no header x-user\n"), "{shown}");
 }
