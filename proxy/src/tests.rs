@@ -26,6 +26,7 @@ mod hostile;
 mod http2;
 mod requests;
 mod routes;
+mod sessions;
 mod tunnels;
 mod upgrades;
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::{NodeName, ServiceKey};
-use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts};
+use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts, UnixSeconds};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -158,10 +158,26 @@ impl Worker {
         Draws::from_seed(next)
     }
 
-    /// One decision by the table of this moment.
+    /// One decision by the table of this moment, to be acted on: where endpoints take turns, one is taken.
     pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
+        let decision = self.foresee(request, now, draws);
+        if let Decision::Forward(choice) = &decision
+            && let Some(counter) = choice.turn
+        {
+            self.shared.loads.turned(counter);
+        }
+        decision
+    }
+
+    /// One decision that nobody acts on.
+    pub(crate) fn foresee(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
         let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
         self.shared.table.load().decide(request, now, draws, &loads)
+    }
+
+    /// The time that clients' sessions are judged by.
+    pub(crate) fn wall(&self) -> UnixSeconds {
+        UnixSeconds((self.shared.clock)().0)
     }
 
     /// The service that a local call counts as, by our own table: its source where that is granted to this node. The

@@ -34,4 +34,6 @@ mod programs;
 mod protocols;
 mod rotate;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod steer;
