@@ -12,6 +12,7 @@ use starling_fuzz::frames::{Envelope, MESH, frame, message, record};
 use starling_fuzz::identity::{FIXTURE, MADE, folder, name, sha256};
 
 use starling_gossip::{ExchangeId, Restored, golden};
+use starling_identity::request::{new_issuing_key, request};
 use starling_identity::{IssuingCa, JoinFile, NodeIdentity, create_trust_domain, new_record_key};
 use starling_model::{
     Announcement, Batch, BatchId, BootEpoch, Digest, Document, DocumentKey, DocumentVersion, Generation, HealthEntry,
@@ -311,7 +312,10 @@ fn identity() -> io::Result<()> {
         [&[0][..], starling_fuzz::identity::armour("STARLING JOIN", text[0].contents()).as_bytes()].concat(),
     )?;
     seed("identity_join", "sealed", [&[2, length][..], &header, &[0; 4]].concat())?;
-    seed("identity_join", "sealed-without-key", [&[2, length][..], &header, &[0, 0, 0, 3]].concat())
+    seed("identity_join", "sealed-without-key", [&[2, length][..], &header, &[0, 0, 0, 3]].concat())?;
+    let key = new_issuing_key().expect("a key");
+    let request = pem::parse(request(&name("n1"), &key).expect("a request")).expect("PEM");
+    seed("identity_join", "request", [&[3][..], request.contents()].concat())
 }
 
 fn connections() -> io::Result<()> {

@@ -23,6 +23,15 @@ pub enum KeyInvalid {
     /// Another kind of key, or damaged.
     #[error("it is not a {0} key, or it is damaged")]
     Kind(&'static str),
+    /// Under a passphrase, and none was given.
+    #[error("it is encrypted with a passphrase")]
+    Encrypted,
+    /// Under another one.
+    #[error("the passphrase does not open it")]
+    Passphrase,
+    /// Opening it would take more time or memory than a key of ours ever does.
+    #[error("opening it would cost more than is allowed")]
+    Cost,
     /// The provider could not make a key.
     #[error("the crypto provider could not make a key")]
     Generate,
