@@ -6,6 +6,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::MemberView;
+use starling_identity::Negotiated;
 use starling_model::{Digest, MemberState, SpiffeId, TrustDomain, mesh};
 
 use super::Shared;
@@ -29,7 +30,9 @@ pub async fn list(
     Query::read(query.as_deref(), &[])?;
     let view = state.view.load_full();
     let (clocks, domain) = (Clocks::read(), state.identity.node.trust_domain());
-    let items = view.members.iter().map(|member| show(member, member.name == view.node, domain, &clocks)).collect();
+    let negotiated = state.identity.current.negotiated();
+    let show_one = |member: &MemberView| show(member, member.name == view.node, (domain, negotiated), &clocks);
+    let items = view.members.iter().map(show_one).collect();
     Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
 }
 
@@ -49,7 +52,8 @@ pub async fn get(
         let help = "starling members lists the known names";
         return Err(Refusal::missing(format!("{} knows no member {name:?}", view.node)).with_help(help));
     };
-    let shown = show(member, member.name == view.node, state.identity.node.trust_domain(), &Clocks::read());
+    let known = (state.identity.node.trust_domain(), state.identity.current.negotiated());
+    let shown = show(member, member.name == view.node, known, &Clocks::read());
     Ok(read(&state, &headers, kind::MEMBER, shown))
 }
 
@@ -57,7 +61,12 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clocks) -> Member {
+fn show(
+    member: &MemberView,
+    is_self: bool,
+    (domain, negotiated): (&TrustDomain, &Negotiated),
+    clocks: &Clocks,
+) -> Member {
     let offered = member.services.iter().flat_map(|record| &record.instances);
     let mut services: Vec<ServiceRef> = offered
         .map(|instance| ServiceRef {
@@ -108,6 +117,7 @@ fn show(member: &MemberView, is_self: bool, domain: &TrustDomain, clocks: &Clock
             not_after: rfc3339_seconds(status.certificate_not_after),
             leaf_not_after: Some(status.leaf_not_after).filter(|at| *at > 0).map(rfc3339_seconds),
             root: mesh::hex(&status.root),
+            key_exchange: negotiated.with(&member.name).map(str::to_owned),
         }),
     }
 }
@@ -132,7 +142,9 @@ mod tests {
             ..StatusRecord::default()
         });
         let domain = TrustDomain::new("prod.internal").unwrap();
-        let shown = show(&known, false, &domain, &Clocks::read());
+        let negotiated = Negotiated::default();
+        let known_of = (&domain, &negotiated);
+        let shown = show(&known, false, known_of, &Clocks::read());
         let certificate = shown.certificate.unwrap();
         assert_eq!(certificate.spiffe_id, "spiffe://prod.internal/node/vm-2");
         assert_eq!((certificate.root.as_str(), shown.trust.unwrap().bundle_sequence), ("b7e103c8", 1));
@@ -142,7 +154,7 @@ mod tests {
         );
 
         known.status = None;
-        let unknown = show(&known, true, &domain, &Clocks::read());
+        let unknown = show(&known, true, known_of, &Clocks::read());
         assert!(unknown.certificate.is_none() && unknown.config.is_none() && unknown.rtt.is_none());
         assert!(unknown.is_self && unknown.last_seen.is_none());
     }

@@ -19,7 +19,7 @@ use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operat
 use crate::api::views::{BundleForm, Envelope, Member, MemberList, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
-use crate::cli::{AgentPlace, duration, output};
+use crate::cli::{AgentPlace, duration, operator_key, output};
 use crate::files;
 
 /// Rotations whose keys one folder tells apart.
@@ -34,6 +34,9 @@ pub(crate) struct IssueOperatorArgs {
     /// What the key may sign: admin (bundle updates), config (documents), issue (join files), revoke (revocations)
     #[arg(long, value_delimiter = ',', required = true, value_name = "ROLES", value_parser = role)]
     pub(super) roles: Vec<Role>,
+    /// A file with a passphrase, under which the new key is written
+    #[arg(long, value_name = "FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) desk: RootDesk,
 }
@@ -181,7 +184,8 @@ pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
         return Err(CliError::coded(Exit::Refused, codes::TRUST_EXISTS, format!("{} exists", path.display()))
             .help(["the bundle does not name it; move it away, or choose another name"]));
     }
-    files::create_secret(&path, made.key_pem.as_bytes())?;
+    let key = operator_key::at_rest(&made.key_pem, args.passphrase_file.as_deref())?;
+    files::create_secret(&path, key.as_bytes())?;
     args.desk.replace(&made.bundle)?;
     output::print(&format!(
         "wrote {} (0600)   {} \"{}\"   roles {roles}\n\
@@ -347,7 +351,12 @@ mod tests {
 
     fn args(dir: &Path, name: &str) -> IssueOperatorArgs {
         let desk = RootDesk { root_key: None, dir: dir.to_owned() };
-        IssueOperatorArgs { name: name.to_owned(), roles: vec![Role::Config, Role::Revoke], desk }
+        IssueOperatorArgs {
+            name: name.to_owned(),
+            roles: vec![Role::Config, Role::Revoke],
+            passphrase_file: None,
+            desk,
+        }
     }
 
     #[test]
