@@ -116,6 +116,12 @@ impl EdKey {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Self).map_err(|_| KeyInvalid::Kind("Ed25519"))
     }
 
+    /// PKCS#8 of version 1, the private key alone: what every tool reads.
+    pub(crate) fn to_pkcs8_v1(&self) -> Result<Zeroizing<Vec<u8>>, KeyInvalid> {
+        let document = self.0.to_pkcs8v1().map_err(|_| KeyInvalid::Generate)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
+    }
+
     pub(crate) fn public(&self) -> [u8; 32] {
         let mut public = [0; 32];
         // An Ed25519 public key has 32 bytes (RFC 8032, 5.1.5); `zip` keeps this total.

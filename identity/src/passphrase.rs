@@ -13,7 +13,7 @@ use pkcs8::{EncryptedPrivateKeyInfoOwned, EncryptedPrivateKeyInfoRef};
 use zeroize::Zeroizing;
 
 use crate::armor;
-use crate::keys::KeyInvalid;
+use crate::keys::{EdKey, KeyInvalid};
 use crate::limits::{KDF_MEMORY_BYTES_MAX, KDF_ROUNDS_MAX};
 
 /// RFC 7468, 11.
@@ -24,12 +24,14 @@ const SCRYPT: (u8, u32, u32) = (14, 8, 5);
 const SALT_BYTES: usize = 16;
 const IV_BYTES: usize = 16;
 
-/// The key of a key file (PKCS#8 in PEM) under a passphrase, as a key file.
+/// The key of an operator's key file (PKCS#8 in PEM) under a passphrase, as a key file.
 ///
 /// # Errors
-/// [`KeyInvalid::Armour`] when it is none, [`KeyInvalid::Generate`] when the provider or the cipher fails.
+/// [`KeyInvalid::Armour`] or [`KeyInvalid::Kind`] when it is none, [`KeyInvalid::Generate`] when the provider or the cipher fails.
 pub fn seal(key_pem: &str, passphrase: &str) -> Result<Zeroizing<String>, KeyInvalid> {
     let key = armor::decode_one(key_pem.as_bytes(), armor::PRIVATE_KEY).ok_or(KeyInvalid::Armour)?;
+    // Without the public half, which other tools do not expect there.
+    let key = EdKey::from_pkcs8(&key)?.to_pkcs8_v1()?;
     let (mut salt, mut iv) = ([0_u8; SALT_BYTES], [0_u8; IV_BYTES]);
     for fresh in [&mut salt[..], &mut iv[..]] {
         aws_lc_rs::rand::fill(fresh).map_err(|_| KeyInvalid::Generate)?;
@@ -37,7 +39,7 @@ pub fn seal(key_pem: &str, passphrase: &str) -> Result<Zeroizing<String>, KeyInv
     let (log_n, r, p) = SCRYPT;
     let cost = scrypt::Params::new(log_n, r, p).map_err(|_| KeyInvalid::Generate)?;
     let parameters = Parameters::generate_scrypt_aes256cbc(cost, &salt, iv).map_err(|_| KeyInvalid::Generate)?;
-    let encrypted = parameters.encrypt(passphrase, &key).map_err(|_| KeyInvalid::Generate)?;
+    let encrypted = parameters.encrypt(passphrase, key.as_slice()).map_err(|_| KeyInvalid::Generate)?;
     let info = EncryptedPrivateKeyInfoOwned {
         encryption_algorithm: EncryptionScheme::Pbes2(parameters),
         encrypted_data: OctetString::new(encrypted).map_err(|_| KeyInvalid::Generate)?,
@@ -83,6 +85,19 @@ mod tests {
     use crate::fixtures::Mesh;
     use crate::operator::OperatorKey;
 
+    const OPENSSL: [&str; 2] = [
+        concat!(
+            "MIGbMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAh1eUZAIAge+wICCAAwDAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoE",
+            "EAfv7dYNmR11YgLscR9j/TwEQHXTv6W67qyJ/M76F01E45ELUF338+/U9c0onLFKoMVfG0dvoaKZu4OOlTchBH+CVc0Fl7vpLS3b",
+            "recF9JG3Bx0=",
+        ),
+        concat!(
+            "MIGTME8GCSqGSIb3DQEFDTBCMCEGCSsGAQQB2kcECzAUBAgmAoPf3/hrhwICQAACAQgCAQEwHQYJYIZIAWUDBAEqBBAOdJi3I+HG",
+            "tTC2blH+lI1rBEBLvySlQDp4pyRhAFnxEVfDctqgvQPOKgDVW0AO5S9E17Xo+Ldy1gdxItLYSN5Vxz78hB/KjLINWIghDoni8cuj",
+        ),
+    ];
+    const OPENSSL_PUBLIC: &str = "a2d7696c76cf135614bcea4f5828a35d6696d10f5a868300e614355d9db42434";
+
     #[test]
     fn a_sealed_key_opens_with_its_passphrase_and_no_other() {
         let mesh = Mesh::new("prod.internal");
@@ -102,8 +117,21 @@ mod tests {
         }
         assert_eq!(seal("no key", "x").unwrap_err(), KeyInvalid::Armour);
         assert_eq!(seal(&sealed, "x").unwrap_err(), KeyInvalid::Armour, "it is sealed once");
+        assert!(matches!(seal(&mesh.made.root_key_pem, "x"), Err(KeyInvalid::Kind(_))), "operators' keys only");
         let cut = armor::encode(LABEL, b"0\x03\x02\x01\x01");
         assert_eq!(OperatorKey::open(&cut, Some("x")).unwrap_err(), KeyInvalid::Armour);
+    }
+
+    /// `openssl genpkey -algorithm ed25519 | openssl pkcs8 -topk8 -v2 aes-256-cbc -passout pass:correct`, of version 3.0: by
+    /// PBKDF2; and the same with `-scrypt`.
+    #[test]
+    fn what_openssl_writes_is_read() {
+        for sealed in OPENSSL {
+            let text = format!("-----BEGIN {LABEL}-----\n{sealed}\n-----END {LABEL}-----\n");
+            let key = OperatorKey::open(&text, Some("correct")).unwrap();
+            assert_eq!(starling_model::mesh::hex(&key.public()), OPENSSL_PUBLIC);
+            assert!(OperatorKey::open(&text, Some("wrong")).is_err());
+        }
     }
 
     #[test]

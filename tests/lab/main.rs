@@ -15,11 +15,15 @@ mod canary;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod enrol;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod leafs;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
@@ -33,3 +37,5 @@ mod protocols;
 mod rotate;
 #[cfg(test)]
 mod steer;
+#[cfg(test)]
+mod walk;

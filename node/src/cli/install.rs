@@ -116,13 +116,31 @@ pub(crate) struct Ready {
 /// host holds none that belongs to it.
 pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, present: Present) -> Result<Ready, CliError> {
     identity_folder::heal(&places.state)?;
+    let bundle = bundle_there(join.node.as_str(), ours, places)?;
+    let held = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
+    if let Some(path) = held.filter(|_| present == Present::Keep) {
+        let what = format!("{} is there: this host has an identity already", path.display());
+        return Err(CliError::coded(Exit::Refused, codes::IDENTITY_EXISTS, what));
+    }
+    let key = match &join.issuing_key_pem {
+        Some(key) => key.clone(),
+        None => own_key(join, places)?,
+    };
+    Ok(Ready { bundle, key })
+}
+
+/// Whether `ours` takes the place of the bundle that is there.
+///
+/// # Errors
+/// ST0204 when that one is of another mesh; `who` would join.
+fn bundle_there(who: &str, ours: &TrustBundle, places: &Places) -> Result<BundleThere, CliError> {
     let there = match files::read_public(&places.bundle()) {
         Ok(bytes) => Some(TrustBundle::parse(&bytes).map_err(|error| bundle_error(&places.bundle(), &error))?),
         Err(error) if error.is_missing() => None,
         Err(error) => return Err(error.into()),
     };
     if let Some(there) = there.as_ref().filter(|there| there.mesh_id != ours.mesh_id) {
-        let what = format!("{} cannot join: this host belongs to another mesh", join.node);
+        let what = format!("{} cannot join: this host belongs to another mesh", who);
         return Err(CliError::coded(Exit::Refused, codes::OTHER_MESH, what)
             .cause(format!(
                 "{} is of trust domain \"{}\" ({}); the file is of \"{}\" ({})",
@@ -138,17 +156,31 @@ pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, presen
                 format!("and {}, then join again", places.state.display()),
             ]));
     }
-    let held = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
-    if let Some(path) = held.filter(|_| present == Present::Keep) {
-        let what = format!("{} is there: this host has an identity already", path.display());
-        return Err(CliError::coded(Exit::Refused, codes::IDENTITY_EXISTS, what));
-    }
-    let key = match &join.issuing_key_pem {
-        Some(key) => key.clone(),
-        None => own_key(join, places)?,
-    };
     let newer = there.is_some_and(|there| there.sequence >= ours.sequence);
-    Ok(Ready { bundle: if newer { BundleThere::Newer } else { BundleThere::Older }, key })
+    Ok(if newer { BundleThere::Newer } else { BundleThere::Older })
+}
+
+/// Installs the folder of a shared issuer: its bundle, then its key. The agent makes this host's own identity at its start.
+///
+/// # Errors
+/// ST0204 for another mesh, or a file that cannot be written.
+pub(crate) fn install_shared(bundle: &TrustBundle, file: &[u8], key: &str, places: &Places) -> Result<(), CliError> {
+    let there = bundle_there("this host", bundle, places)?;
+    let owner = Owner::find();
+    files::make_dir(&places.config, CONFIG_DIR_MODE)?;
+    for folder in places.drop_ins() {
+        files::make_dir(&folder, CONFIG_DIR_MODE)?;
+    }
+    files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
+    if there == BundleThere::Older {
+        files::replace(&places.bundle(), file, PUBLIC_FILE_MODE)?;
+    }
+    let issuer = places.trust.join("issuer.key");
+    files::replace_secret(&issuer, key.as_bytes())?;
+    owner.give(&[&issuer])?;
+    owner.give_group(&[&places.config])?;
+    places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))?;
+    Ok(())
 }
 
 /// The key that this host made for the certificate in a file without one: from its request, or that of the identity which

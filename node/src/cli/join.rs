@@ -11,7 +11,7 @@ use clap::Args;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use starling_config::{ConfigDir, Loaded, Origin};
-use starling_identity::{JoinFile, TrustBundle};
+use starling_identity::{IssuingCa, JoinFile, TrustBundle};
 use starling_model::{SpiffeId, codes};
 use zeroize::Zeroizing;
 
@@ -34,7 +34,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Flags of `starling join`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JoinArgs {
-    /// The join file that the operator made: starling trust issue node NAME
+    /// The join file that the operator made: starling trust issue node NAME; or the trust folder of a shared issuer
     file: PathBuf,
     /// Folder of the configuration
     #[arg(long, value_name = "DIR", default_value = ConfigDir::STANDARD)]
@@ -55,6 +55,9 @@ pub(crate) struct JoinArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
+    if args.file.join("bundle.trust").symlink_metadata().is_ok() {
+        return shared(args);
+    }
     let (text, open) = read(&args.file)?;
     let join = JoinFile::parse(&text).map_err(|error| {
         let what = format!("{} cannot be used", args.file.display());
@@ -98,6 +101,39 @@ pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
         text.push_str(&format!("note       {note}\n"));
     }
     output::print(&text)?;
+    start(args, &places)
+}
+
+/// Joins by the folder of a shared issuer, which stays: it is the same for every host.
+fn shared(args: &JoinArgs) -> Result<Exit, CliError> {
+    let dir = &args.file;
+    let path = dir.join("bundle.trust");
+    let file = files::read_public(&path)?;
+    let bundle = TrustBundle::parse(&file).map_err(|error| install::bundle_error(&path, &error))?;
+    if !bundle.shared_issuer {
+        let what = format!("{} is no folder of a shared issuer", dir.display());
+        return Err(CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what)
+            .cause("its trust bundle says that each node has an identity of its own"));
+    }
+    let key = files::read_secret_text(&dir.join("issuer.key"))?;
+    IssuingCa::load(&bundle, &key).map_err(|error| {
+        let what = format!("{} cannot be used", dir.display());
+        CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what).cause(error.to_string())
+    })?;
+    let mut flags = Vec::new();
+    flags.extend(args.state_dir.as_ref().map(|dir| ("state".to_owned(), dir.display().to_string())));
+    let config = configuration(&Request { dir: ConfigDir::new(&args.config_dir), flags })?.config;
+    let places = Places { config: args.config_dir.clone(), trust: config.trust, state: config.state };
+    install::install_shared(&bundle, &file, &key, &places)?;
+    output::print(&format!(
+        "identity   {}   made by the agent at its start   trust {}\n\
+         wrote      {}/\n\
+         warning    shared issuer: any host can pose as any node ({})\n",
+        SpiffeId::node(&bundle.trust_domain, &config.node_name),
+        install::short_fingerprint(&bundle),
+        places.trust.display(),
+        codes::SHARED_ISSUER,
+    ))?;
     start(args, &places)
 }
 
