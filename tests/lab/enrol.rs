@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use starling_identity::{IssuingCa, JoinFile, UnixTime, create_trust_domain};
+use starling_model::{NodeName, TrustDomain};
+
 use crate::agent::{Host, Mesh, eventually, starling, starling_in, starling_ok, start_all};
 
 fn said(output: &Output) -> String {
@@ -157,12 +160,53 @@ fn a_join_file_that_must_not_be_used_is_refused_and_changes_nothing() {
     check("something else", &write("else.join", "hello\n"), "ST0614");
     check(
         "without its bundle",
-        &write("bare.join", &good.split("-----BEGIN STARLING TRUST BUNDLE").next().unwrap()),
+        &write("bare.join", good.split("-----BEGIN STARLING TRUST BUNDLE").next().unwrap()),
         "ST0614",
     );
     let text = check("another host's", &other_node, "ST0614");
     assert!(text.contains("the file is for vm-2, this host is called vm-1"), "{text}");
     assert_eq!(join(&op.join("nowhere.join")).status.code(), Some(4));
+
+    // Ended long ago, and not begun by this clock: made here as an operator's tool made it then, or will.
+    let made_at = |shift: i64| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let made = UnixTime(now.checked_add_signed(shift * 86_400).unwrap());
+        let domain = create_trust_domain(&TrustDomain::new("lab.internal").unwrap(), "alice", false, made).unwrap();
+        let ca = IssuingCa::load(&domain.bundle, &domain.issuer_key_pem).unwrap();
+        let issued = ca.issue_node(&NodeName::new("vm-1").unwrap(), 30, made).unwrap();
+        let file = JoinFile {
+            bundle_file: domain.bundle_file,
+            node: issued.node,
+            seeds: Vec::new(),
+            chain_pem: issued.chain_pem,
+            issuing_key_pem: Some(issued.issuing_key_pem),
+        };
+        write("dated.join", &file.encode())
+    };
+    let text = check("ended", &made_at(-40), "ST0601");
+    assert!(text.contains("expired at 20") && text.contains("it is 20"), "both times: {text}");
+    let text = check("not begun", &made_at(3), "ST0202");
+    assert!(
+        text.contains("is valid from 20") && text.contains("our clock says 20") && text.contains("timedatectl"),
+        "{text}"
+    );
+
+    // Keys of the operator's folder that others can read, and a link in the place of one.
+    let (issuer, alice) = (op.join("operator/issuer.key"), op.join("operator/alice.key"));
+    chmod(&issuer, 0o640);
+    refused(
+        "an issuer's key that others can read",
+        &starling_in(&op, &["trust", "issue", "node", "vm-8"]),
+        5,
+        "ST0610",
+    );
+    chmod(&issuer, 0o600);
+    fs::rename(&alice, op.join("operator/away")).unwrap();
+    symlink(op.join("operator/away"), &alice).unwrap();
+    refused("a link in the place of a key", &starling_in(&op, &["trust", "issue", "node", "vm-8"]), 5, "ST0610");
+    fs::remove_file(&alice).unwrap();
+    fs::rename(op.join("operator/away"), &alice).unwrap();
+    assert!(!op.join("vm-8.join").exists());
 
     // A request that is none, and one that asks for more than it may.
     let asked = starling_in(&op, &["trust", "sign", "else.join"]);

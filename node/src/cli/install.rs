@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
 use starling_identity::request::new_issuing_key;
-use starling_identity::{BundleInvalid, JoinFile, TrustBundle};
+use starling_identity::{BundleInvalid, JoinFile, NodeIdentity, TrustBundle, new_record_key};
 use starling_model::codes;
 use zeroize::Zeroizing;
 
 use crate::cli::errors::{CliError, Exit, causes};
+use crate::cli::trust::now;
 use crate::files::{self, FileError};
 use crate::identity_folder;
 
@@ -112,7 +113,8 @@ pub(crate) struct Ready {
 /// Refuses what would lose an identity or mix two meshes.
 ///
 /// # Errors
-/// ST0204 for a bundle of another mesh, ST0615 for an identity that is there, ST0614 for a file without a key where this
+/// ST0204 for a bundle of another mesh, ST0615 for an identity that is there, ST0601 and ST0202 for a certificate that has
+/// ended or not begun by this clock, ST0614 for a file without a key where this
 /// host holds none that belongs to it.
 pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, present: Present) -> Result<Ready, CliError> {
     identity_folder::heal(&places.state)?;
@@ -126,6 +128,12 @@ pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, presen
         Some(key) => key.clone(),
         None => own_key(join, places)?,
     };
+    // What the agent would refuse at its start is refused here, while the file is there still.
+    NodeIdentity::load(ours, &join.chain_pem, &key, &new_record_key(), now()).map_err(|error| {
+        let what = format!("{} cannot join: its certificate cannot be used now", join.node);
+        let cause = causes(&error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"));
+        CliError::coded(Exit::Refused, error.code(), what).cause(cause)
+    })?;
     Ok(Ready { bundle, key })
 }
 
