@@ -84,7 +84,7 @@ fn anomalous_agents_are_found_as_soon_as_the_paper_says() {
 #[test]
 fn a_crash_is_found_when_swim_says() {
     found_as_expected(8, 14);
-    found_as_expected(32, 14);
+    found_as_expected(32, 30);
     found_as_expected(128, 4);
 }
 

@@ -27,6 +27,8 @@ const SWITCH_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Own ladders in a row whose helpers are silent, that do not count yet.
 const INCONCLUSIVE_MAX: u32 = 1;
+/// Of our protocol periods, what a ladder takes until it has failed, and some time to act on that.
+const LADDER_PERIODS: f64 = 1.25;
 
 impl Swim {
     /// A verified `alive` of another member.
@@ -329,15 +331,17 @@ impl Swim {
         }
     }
 
-    /// Later than most refutations come, and so early that the ladder has failed when the shortest window ends: at a
-    /// random time in its second quarter, so that a whole mesh does not turn to one member at once.
+    /// As late as it can be, since a refutation may come first, and so early that the ladder has failed when the shortest
+    /// window ends; at a random time within a quarter of that window, so that a whole mesh does not turn to one member at
+    /// once.
     fn plan_verification(&mut self, name: &NodeName, now: Instant) {
         if self.config.eviction == Eviction::AnyVerdict {
             return;
         }
-        let quarter = self.window().min / 4;
-        let at = now + quarter.mul_f64(self.rng.random_range(1.0..2.0));
-        self.timers.set(Timer::Verification(name.clone()), at);
+        let window = self.window().min;
+        let last = window.saturating_sub(self.period().mul_f64(LADDER_PERIODS));
+        let wait = last.saturating_sub((window / 4).mul_f64(self.rng.random_range(0.0..1.0)));
+        self.timers.set(Timer::Verification(name.clone()), now + wait);
     }
 
     /// Probes a doubted member, unless that is under way or done.

@@ -193,7 +193,7 @@ fn a_member_that_stands_still_keeps_its_connections_until_it_is_dead() {
     mesh.run(MS(3_000));
     let peers = ["n1", "n2", "n4", "n5"];
     let before: Vec<_> = peers.iter().map(|at| linked_since(&mesh, at, "n3")).collect();
-    for _ in 0..3 {
+    for _ in 0..6 {
         mesh.nodes.get_mut(&node("n3")).unwrap().frozen = true;
         mesh.run(MS(4_000));
         mesh.nodes.get_mut(&node("n3")).unwrap().frozen = false;
