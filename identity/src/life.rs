@@ -46,7 +46,7 @@ mod tests {
     use crate::verify::{Expected, verify_peer};
 
     /// How often a node looks at the clock.
-    const TICK_SECONDS: u64 = 60;
+    const TICK_SECONDS: usize = 60;
 
     #[test]
     fn a_leaf_is_renewed_after_its_interval_give_or_take_a_tenth() {
@@ -86,7 +86,7 @@ mod tests {
         let mut timer = LeafTimer::new(NOW, LEAF_INTERVAL, 0.8);
         let (mut leaf, mut made) = (node.mint_leaf(NOW).unwrap(), 1_u32);
         let mut least_left = u64::MAX;
-        for at in (0..45 * DAY_SECONDS).step_by(TICK_SECONDS as usize) {
+        for at in (0..45 * DAY_SECONDS).step_by(TICK_SECONDS) {
             let now = NOW.plus(at);
             if timer.is_due(now) {
                 let next = node.mint_leaf(now).unwrap();

@@ -24,7 +24,7 @@ use crate::limits::CSR_BYTES_MAX;
 pub(crate) const LABEL: &str = "CERTIFICATE REQUEST";
 
 /// Why a request is not signed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestInvalid {
     /// Not one block with a request of at most [`CSR_BYTES_MAX`] bytes, or damaged.
     #[error("it is not one certificate request of at most {CSR_BYTES_MAX} bytes, or it is damaged or cut off")]

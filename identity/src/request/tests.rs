@@ -37,7 +37,7 @@ fn a_key_that_never_moved_becomes_an_identity() {
         bundle_file: mesh.made.bundle_file.clone(),
         node: signed.node.clone(),
         seeds: Vec::new(),
-        chain_pem: signed.chain_pem.clone(),
+        chain_pem: signed.chain_pem,
         issuing_key_pem: None,
     };
     let read = JoinFile::parse(&join.encode()).unwrap();
