@@ -98,6 +98,7 @@ codes! {
     ROLE_MISSING = 606, Error, "an operator's key lacks the role", "sign with a key that has it; starling trust inspect shows the roles of each key";
     MEMBERS_BEHIND = 607, Error, "members are behind the rotation of the root", "bring them back, revoke them, or go on without them: --force";
     TRUST_STALE = 608, Warning, "no peer was heard for a day: what was revoked since is not known here", "bring the network back; until then this node may let in who was shut out meanwhile";
+    BUNDLE_BEHIND = 609, Error, "the folder's trust bundle is behind the one in force", "copy trust/bundle.trust, operator/updates and operator/lists from the folder where the newer one was made, then repeat the command";
     SECRET_UNSAFE = 610, Error, "a secret file is not safe", "make it a regular file of the agent's user with mode 0600: chmod 600 FILE";
     IDENTITY_MISSING = 611, Error, "no identity on this host", "get a join file from the operator: starling trust issue node NAME, then: starling join NAME.join";
     BUNDLE_INVALID = 613, Error, "the trust bundle cannot be used", "copy trust/bundle.trust from the operator's folder again";

@@ -297,8 +297,13 @@ fn a_truncated_or_older_bundle_and_a_wrong_clock_are_told() {
     let sequence = |host: &Host| host.api("/v1/trust").and_then(|trust| trust["bundleSequence"].as_u64());
     eventually("the newer one is in force", Duration::from_secs(10), || (sequence(&host) == Some(2)).then_some(()));
     fs::write(op.join("trust/bundle.trust"), &older).unwrap();
-    let told = said(&starling_in(&op, &["trust", "update", "--config-dir", &config]));
-    assert!(told.contains("uses trust bundle 2 already"), "{told}");
+    let told = refused(
+        "a bundle that goes back",
+        &starling_in(&op, &["trust", "update", "--config-dir", &config]),
+        5,
+        "ST0609",
+    );
+    assert!(told.contains("uses trust bundle 2, and this folder's is 1: nothing changed"), "{told}");
     assert_eq!(sequence(&host), Some(2));
     host.terminate(Duration::from_secs(10));
     fs::write(&bundle, &older).unwrap();

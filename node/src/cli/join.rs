@@ -15,7 +15,7 @@ use starling_identity::{IssuingCa, JoinFile, TrustBundle};
 use starling_model::{SpiffeId, codes};
 use zeroize::Zeroizing;
 
-use crate::api::views::{Envelope, MemberList, Status};
+use crate::api::views::{Envelope, MemberList, Status, StatusProblem};
 use crate::cli::address::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit, causes};
@@ -201,11 +201,18 @@ fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), 
     Ok((places, note))
 }
 
-/// The agent found its name alive at another address: it stays out, and says so.
-fn name_taken(client: &Client) -> Option<CliError> {
-    let status: Envelope<Status> = serde_json::from_slice(&client.ask(Ask::get("/v1/status")).ok()?.body).ok()?;
-    let problem = status.body.problems.into_iter().find(|problem| problem.code == codes::NAME_TAKEN.to_string())?;
-    Some(CliError::coded(Exit::Refused, codes::NAME_TAKEN, "this node stays out").cause(problem.detail))
+/// What the agent that was started says of itself.
+fn status(client: &Client) -> Option<Envelope<Status>> {
+    serde_json::from_slice(&client.ask(Ask::get("/v1/status")).ok()?.body).ok()
+}
+
+/// The agent found its name alive at another address: it stays out, and waiting changes nothing.
+fn name_taken(problems: &[StatusProblem]) -> Option<CliError> {
+    let problem = problems.iter().find(|problem| problem.code == codes::NAME_TAKEN.to_string())?;
+    Some(
+        CliError::coded(Exit::Refused, codes::NAME_TAKEN, "this host's agent stays out of the mesh")
+            .cause(problem.detail.clone()),
+    )
 }
 
 fn name_conflict(loaded: &Loaded, join: &JoinFile, places: &Places) -> Result<Option<String>, CliError> {
@@ -260,7 +267,7 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
         {
             break;
         }
-        if let Some(error) = name_taken(&client) {
+        if let Some(error) = status(&client).and_then(|status| name_taken(&status.body.problems)) {
             return Err(error);
         }
         if begun.elapsed() > args.timeout {
@@ -275,4 +282,22 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
     let alive = members.map_or(0, |list| list.body.items.iter().filter(|member| member.state == "alive").count());
     let took = begun.elapsed().as_secs_f64();
     output::print(&format!("joined     in {took:.2} s; {alive} members alive\nnext:  starling members\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_alive_elsewhere_ends_the_wait_with_its_code() {
+        let problem = |code: &str| StatusProblem {
+            code: code.to_owned(),
+            level: "error".to_owned(),
+            detail: "another node is alive as \"vm-2\"".to_owned(),
+            help: String::new(),
+        };
+        assert!(name_taken(&[problem("ST0604"), problem("")]).is_none());
+        let error = name_taken(&[problem("ST0604"), problem("ST0203")]).unwrap();
+        assert_eq!((error.exit(), error.code()), (Exit::Refused, Some(codes::NAME_TAKEN)));
+    }
 }

@@ -250,10 +250,8 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     }
     let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
+    behind(&taken.view.node, taken.body.bundle_sequence, sequence)?;
     let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
-    if taken.body.bundle_sequence > sequence {
-        text = format!("{} uses trust bundle {} already", taken.view.node, taken.body.bundle_sequence);
-    }
     if hand.wait {
         let members = wait(client, hand, sequence, began)?;
         text.push_str(&format!(
@@ -263,6 +261,16 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     }
     text.push('\n');
     Ok(text)
+}
+
+/// Refuses to call something done that came to nothing: a bundle never goes back, so one that is behind changes nobody.
+fn behind(node: &str, in_force: u64, ours: u64) -> Result<(), CliError> {
+    if in_force <= ours {
+        return Ok(());
+    }
+    let what = format!("{node} uses trust bundle {in_force}, and this folder's is {ours}: nothing changed");
+    Err(CliError::coded(Exit::Refused, codes::BUNDLE_BEHIND, what)
+        .cause("the newer one was made in another folder, or this one was copied before it"))
 }
 
 fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliError> {
@@ -380,6 +388,14 @@ mod tests {
         std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
         assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
         assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    #[test]
+    fn a_bundle_that_is_behind_is_no_success() {
+        assert!(behind("vm-1", 2, 2).is_ok() && behind("vm-1", 1, 2).is_ok());
+        let refused = behind("vm-1", 3, 2).unwrap_err();
+        assert_eq!((refused.exit(), refused.code()), (Exit::Refused, Some(codes::BUNDLE_BEHIND)));
+        assert!(refused.what().contains("uses trust bundle 3") && refused.what().contains("this folder's is 2"));
     }
 
     /// Members take one update after the other, so none of those that were made before a hand-over may be lost.
