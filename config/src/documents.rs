@@ -27,10 +27,12 @@ pub mod cors;
 pub mod diff;
 mod fields;
 pub mod filter;
+pub mod grant;
 pub mod grpc_route;
 pub mod http_route;
 pub mod l4_route;
 pub mod limits;
+pub mod mesh_config;
 mod meta;
 pub mod route;
 pub mod rule_policy;
@@ -39,9 +41,11 @@ pub mod starling_service;
 mod text;
 pub mod traffic_policy;
 
+pub use grant::ServiceGrant;
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
 pub use l4_route::{TcpRoute, TlsRoute};
+pub use mesh_config::{GrantMode, MeshConfig};
 pub use meta::{ApiVersion, kinds};
 pub use service::CoreService;
 pub use starling_service::StarlingService;
@@ -87,6 +91,10 @@ pub enum Spec {
     StarlingService(StarlingService),
     /// What holds for all requests to a service.
     BackendTrafficPolicy(BackendTrafficPolicy),
+    /// Who may announce services, and call as them.
+    ServiceGrant(ServiceGrant),
+    /// What holds for the whole mesh.
+    MeshConfig(MeshConfig),
     /// Of a kind of `starling/v1` that a later release reads: kept, without effect.
     Unread,
 }

@@ -56,9 +56,9 @@ pub struct InstanceSpec {
     pub labels: Labels,
     /// Its share among instances.
     pub weight: Weight,
-    /// Only processes of this user may call as the service. Nothing asks the kernel for it yet.
+    /// Only processes of this user may call as the service: the kernel is asked whose the caller's socket is.
     pub run_as: Option<RunAs>,
-    /// Only processes of this systemd unit may; and it is announced while the unit is active. Nothing does so yet.
+    /// Only processes of this systemd unit may: the kernel is asked for the control group of the caller's socket.
     pub unit: Option<String>,
     /// How it is checked; `None`: it counts as ready.
     pub health: Option<HealthSpec>,

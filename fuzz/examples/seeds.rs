@@ -20,7 +20,7 @@ use starling_model::{
     Revocation, ServiceKey, ServiceName, ServicesRecord, TrustDomain, Weight,
 };
 use starling_proxy::header::{Carry, OpenHeader};
-use starling_routing::{Documents, InUse, Load, MemberFact, Registry, Snapshot, TableSettings, compile};
+use starling_routing::{Denial, Denied, Documents, InUse, Load, MemberFact, Registry, Snapshot, TableSettings, compile};
 use starling_transport::mux::{Mux, Role};
 use starling_transport::quic::hello::Hello;
 
@@ -422,7 +422,21 @@ fn snapshots() -> io::Result<()> {
     let json = serde_json::to_string(&whole).expect("a snapshot has a JSON form");
     seed("routing_snapshot", "whole", &json)?;
     seed("routing_snapshot", "slip", json.replace("healthy", "fine"))?;
-    seed("routing_snapshot", "later", json.replace("snapshot/1", "snapshot/2"))
+    seed("routing_snapshot", "later", json.replace("snapshot/1", "snapshot/2"))?;
+    let text = "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: g}\nspec: {nodes: [{node: n2}], services: [{service: orders}]}\n";
+    let granted = InUse::read("g.yaml", text, version, "k1").expect("a grant");
+    let denial = |document: &str, what| Denial {
+        document: DocumentKey::parse("ServiceGrant", "default", document).expect("a name"),
+        version,
+        what,
+    };
+    let denials = vec![
+        denial("h", Denied::Services { services: [key("web")].into(), all_of: Some(Namespace::default()) }),
+        denial("i", Denied::Unnamed),
+    ];
+    let table = compile(&Documents::new(granted).denying(denials), &registry, &settings, None);
+    let grants = Snapshot::of(&table, Instant::now(), &|_| load);
+    seed("routing_snapshot", "grants", serde_json::to_string(&grants).expect("a snapshot has a JSON form"))
 }
 
 fn texts() -> io::Result<()> {
@@ -451,6 +465,8 @@ fn texts() -> io::Result<()> {
     seed("config_documents", "route", route)?;
     seed("config_documents", "two", format!("# first\n{route}---\n{}", route.replace("orders}", "other}")))?;
     seed("config_documents", "slip", route.replace("weight: 9", "wieght: -9").replace("2s", "2 s"))?;
+    seed("config_documents", "grants", include_str!("../../config/src/documents/samples/grants.yaml"))?;
+    seed("config_documents", "later", "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: g, namespace: shop}\nspec: {nodes: [{node: \"*\"}], services: [{service: web, later: 1}, {namespace: x, service: y}], except: [{node: a}]}\n")?;
     seed("config_services", "whole", instance)?;
     seed("config_services", "small", small)?;
     seed("config_services", "two", format!("{small}\0{small}{instance}"))?;

@@ -24,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     let again = Snapshot::of(&frozen.table, frozen.now, &|index| frozen.load(index));
     let again = again.freeze(Instant::now()).expect("it was accepted once");
     assert_eq!(again.table.digest(), frozen.table.digest());
+    assert_eq!(again.table.grants(), frozen.table.grants());
     let headers = HeaderMap::new();
     for service in frozen.table.services().take(16) {
         for (seed, path) in (0..).zip(["/", "/a", "/old/x"]) {

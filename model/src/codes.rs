@@ -75,7 +75,7 @@ codes! {
     SIGNATURE_INVALID = 411, Error, "a signature is bad or its key is unknown", "sign again with a key that the trust bundle names: starling trust inspect shows them";
     DOCUMENT_STALE = 412, Error, "a later generation of the document is in use", "fetch the one in use, edit it, and apply that";
     DOCUMENT_CONFLICT = 413, Warning, "two contents of one generation were signed", "the greater one is in use everywhere; agree with the other signer and apply the next generation";
-    DOCUMENT_HELD_BACK = 414, Warning, "a document is held back: this agent cannot read it", "an operator signed it with a later release: upgrade this agent; until then it has no effect here";
+    DOCUMENT_HELD_BACK = 414, Warning, "a document is held back: this agent cannot read it", "an operator signed it with a later release: upgrade this agent; until then its last good version counts here, and a ServiceGrant denies all that it names";
     MEMBERS_DIFFER = 421, Warning, "members use different documents", "normal for a moment; if it stays: starling get and starling members say who is behind";
     BATCH_INCOMPLETE = 422, Warning, "a batch of documents is not complete", "it is used when the rest arrives; if it does not, apply the files again";
     BACKEND_EMPTY = 431, Warning, "a rule leads to no endpoint now", "its share is answered with 503 until an instance is ready: `starling services NAME` shows what there is";
@@ -101,6 +101,7 @@ codes! {
     BUNDLE_BEHIND = 609, Error, "the folder's trust bundle is behind the one in force", "copy trust/bundle.trust, operator/updates and operator/lists from the folder where the newer one was made, then repeat the command";
     SECRET_UNSAFE = 610, Error, "a secret file is not safe", "make it a regular file of the agent's user with mode 0600: chmod 600 FILE";
     IDENTITY_MISSING = 611, Error, "no identity on this host", "get a join file from the operator: starling trust issue node NAME, then: starling join NAME.join";
+    UNGRANTED = 612, Warning, "a service is announced without a grant", "grant it to the nodes that may announce it, in a ServiceGrant; serviceGrants: Strict in the MeshConfig keeps out what no grant names";
     BUNDLE_INVALID = 613, Error, "the trust bundle cannot be used", "copy trust/bundle.trust from the operator's folder again";
     JOIN_FILE_INVALID = 614, Error, "the join file cannot be used", "ask for a new one: starling trust issue node NAME --replace";
     IDENTITY_EXISTS = 615, Error, "an identity is installed already", "replace it on purpose: starling join FILE --replace";

@@ -13,7 +13,7 @@ use std::time::Instant;
 use starling_model::{NodeName, ServiceKey, TrustDomain};
 use starling_proxy::answers::Answer;
 use starling_proxy::http::asked::{Asked, by_host, read_head};
-use starling_routing::{Decision, Draws, EndpointIndex, Load, RequestFacts, RouteTable};
+use starling_routing::{Caller, Decision, Draws, EndpointIndex, Load, RequestFacts, RouteTable};
 
 pub use self::question::{QUESTION_BYTES_MAX, Question, QuestionInvalid, Words};
 use crate::api::views;
@@ -43,6 +43,11 @@ impl std::fmt::Debug for Ground<'_> {
 }
 
 impl Ground<'_> {
+    /// Whom the asked caller counts as.
+    fn caller(&self, question: &Question) -> Caller {
+        self.table.accept_source(&question.caller.node, question.caller.service.as_ref())
+    }
+
     fn now(&self) -> Instant {
         self.clocks.now()
     }
@@ -78,10 +83,11 @@ fn decide(
     told: &mut views::Explanation,
 ) {
     let http = asked.facts();
+    let caller = ground.caller(question);
     let request = RequestFacts {
         destination: service,
         port: None,
-        source: question.caller.service.as_ref(),
+        source: caller.service.as_ref(),
         http: Some(&http),
         avoid: &[],
     };

@@ -3,18 +3,20 @@
 //! Every structure of settings is taken apart completely, so a new key cannot be forgotten: it either goes somewhere or
 //! is named here as having no effect yet.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use starling_config::{
-    AgentConfig, ApiSettings, DataSettings, ListenAddress, MeshSettings, OutboundSettings, Preset, SeedAddress,
-    UpstreamSpec,
+    AgentConfig, ApiSettings, DataSettings, InstanceSpec, ListenAddress, MeshSettings, OutboundSettings, Preset, RunAs,
+    SeedAddress, UpstreamSpec,
 };
 use starling_gossip::{Seed, SwimConfig};
-use starling_proxy::{LocalInstances, ProxyConfig, Upstream};
+use starling_model::ServiceKey;
+use starling_proxy::{LocalInstances, Process, ProxyConfig, Upstream};
 use starling_routing::TableSettings;
 
 use crate::tasks::identity::Identity;
-use crate::tasks::instances::LocalInstance;
+use crate::tasks::instances::{Announcer, LocalInstance, Users};
 
 /// Stands for "somewhere else" when the system is asked which of our addresses leads there (RFC 5737).
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
@@ -97,9 +99,22 @@ pub fn table(config: &AgentConfig) -> TableSettings {
     TableSettings { domain: config.dns.domain.clone() }
 }
 
-/// What runs here, as the data plane looks it up.
+/// What runs here, as the data plane looks it up. `users` are those of this host that instances name.
 #[must_use]
-pub fn local_instances(instances: &[LocalInstance]) -> LocalInstances {
+pub fn local_instances(instances: &[LocalInstance], users: &Users) -> LocalInstances {
+    let process = |spec: &InstanceSpec| match (&spec.run_as, &spec.unit) {
+        (Some(RunAs::Uid(uid)), _) => Some(Process::Uid(*uid)),
+        (Some(RunAs::User(name)), _) => Some(users.get(name).copied().flatten().map_or(Process::Nobody, Process::Uid)),
+        (None, Some(unit)) => Some(Process::Unit(unit.clone())),
+        (None, None) => None,
+    };
+    // Where root's files say who may call as a service, nobody adds to that over the API.
+    let by_file = |held: &&LocalInstance| matches!(held.announcer, Announcer::File(_)) && process(&held.spec).is_some();
+    let settled: BTreeSet<ServiceKey> = instances.iter().filter(by_file).map(|held| held.spec.key()).collect();
+    let callers = |held: &LocalInstance| match held.announcer {
+        Announcer::Api if settled.contains(&held.spec.key()) => None,
+        Announcer::Api | Announcer::File(_) => process(&held.spec),
+    };
     let entry = |held: &LocalInstance| {
         let spec = &held.spec;
         let instance = starling_proxy::LocalInstance {
@@ -108,6 +123,7 @@ pub fn local_instances(instances: &[LocalInstance]) -> LocalInstances {
             protocol: spec.protocol,
             address: spec.address,
             readiness: held.readiness,
+            callers: callers(held),
         };
         (spec.name.clone(), instance)
     };
@@ -158,6 +174,31 @@ mod tests {
         check("0.0.0.0:7740", None, Some("127.0.0.1:7740"), "127.0.0.1:7740");
         let anywhere = mesh("0.0.0.0:7740", None);
         assert!(!advertised(&anywhere, anywhere.listen, None).ip().is_unspecified());
+    }
+
+    #[test]
+    fn root_s_files_say_who_may_call_as_a_service_and_the_api_adds_to_no_file() {
+        let held = |name: &str, announcer: Announcer, extra: &str| {
+            let json =
+                format!(r#"{{"service":"web","name":"{name}","protocol":"http","address":"127.0.0.1:80"{extra}}}"#);
+            let spec = serde_json::from_str(&json).unwrap();
+            LocalInstance { spec, announcer, readiness: starling_model::Readiness::Ready, detail: None }
+        };
+        let file = || Announcer::File("web.toml".to_owned());
+        let users = Users::from([("web".to_owned(), Some(7)), ("gone".to_owned(), None)]);
+        let callers = |all: &[LocalInstance]| -> Vec<Option<Process>> {
+            local_instances(all, &users).iter().map(|(_, instance)| instance.callers.clone()).collect()
+        };
+        let named = [
+            held("a", file(), r#","run_as":"web""#),
+            held("b", file(), r#","run_as":"gone""#),
+            held("c", file(), r#","unit":"web.service""#),
+            held("d", file(), ""),
+            held("e", Announcer::Api, r#","run_as":1000"#),
+        ];
+        let unit = Some(Process::Unit("web.service".to_owned()));
+        assert_eq!(callers(&named), [Some(Process::Uid(7)), Some(Process::Nobody), unit, None, None]);
+        assert_eq!(callers(&named[3..]), [None, Some(Process::Uid(1000))], "no file says who");
     }
 
     #[test]

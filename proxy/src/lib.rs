@@ -9,12 +9,13 @@
 //! ([`metrics`]): nothing on the request path waits for a lock, a disk or gossip. What a data thread owns is on that
 //! thread only.
 //!
-//! Reading order: [`plane`], `listen.rs`, `worker.rs`, `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
+//! Reading order: [`plane`], `listen.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
 //!
 //! Not here: who is where and how it is (gossip), which endpoint (routing), what a certificate proves (identity), how
 //! streams share a connection (transport), configuration files. HTTP/2, gRPC, upgrades and CONNECT are refused by name.
 
 pub mod answers;
+pub mod callers;
 pub mod config;
 mod detect;
 pub mod header;
@@ -35,6 +36,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use callers::{LocalCallers, Process};
 pub use config::{ListenAddress, ProxyConfig, Upstream};
 pub use listen::{ListenError, Purpose};
 pub use loads::Loads;

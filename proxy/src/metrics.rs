@@ -161,6 +161,11 @@ struct TurnedLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FamilyLabels {
     family: &'static str,
 }
@@ -235,6 +240,7 @@ pub struct ProxyMetrics {
     received: Capped<TunnelLabels, Counter>,
     turned: Family<TurnedLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
+    sources_refused: Family<RefusedLabels, Counter>,
     endpoints: Capped<EndpointLabels, Gauge>,
     dropped: Family<FamilyLabels, Counter>,
     traffic: Arc<TrafficBook>,
@@ -265,6 +271,7 @@ impl ProxyMetrics {
             received: Capped::new("starling_tcp_received_bytes", &dropped),
             turned: Family::default(),
             handshakes: Family::default(),
+            sources_refused: Family::default(),
             endpoints: Capped::new("starling_endpoints", &dropped),
             dropped,
             traffic: Arc::default(),
@@ -295,6 +302,11 @@ impl ProxyMetrics {
         family!("starling_tcp_received_bytes", "Bytes from the destination service", self.received.family);
         family!("starling_tcp_turned_away", "Connections and streams not served, by reason", self.turned);
         family!("starling_tls_handshakes", "TLS handshakes of traffic connections", self.handshakes);
+        family!(
+            "starling_authorization_sources_refused",
+            "Streams whose source counts for nothing, by reason",
+            self.sources_refused
+        );
         family!("starling_endpoints", "Endpoints known, by health as seen from here", self.endpoints.family);
         family!("starling_metrics_dropped_series", "Series counted under other, by family", self.dropped);
     }
@@ -321,6 +333,11 @@ impl ProxyMetrics {
     /// Counts something turned away. Rare, so it may take the family's lock.
     pub(crate) fn turned_away(&self, reason: Turned) {
         self.turned.get_or_create_owned(&TurnedLabels { reason }).inc();
+    }
+
+    /// Counts a stream whose caller counts as its bare node, whatever it claims. Rare, too.
+    pub(crate) fn source_refused(&self, reason: &'static str) {
+        self.sources_refused.get_or_create_owned(&RefusedLabels { reason }).inc();
     }
 
     /// Counts one TLS handshake.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use starling_identity::PeerIdentity;
 use starling_model::{Protocol, Readiness};
-use starling_routing::{Endpoint, TryOutcome};
+use starling_routing::{Caller, Endpoint, TryOutcome};
 use starling_transport::data::{DIAL_DEADLINE, DialError, MuxStream, OpenError, OpenRequest, ResetCode, ServeEnd};
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -181,11 +181,11 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
         debug!(member = %peer.node, service = %header.destination, "stream refused: not ready here");
         return refuse(stream, Turned::NoInstance);
     };
-    let caller = worker.shared.table.load().accept_source(&peer.node, header.source.as_ref());
+    let caller = accept_source(&worker, &peer, &header);
     match header.carry {
         Carry::Http1 if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
         // HTTP as bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
-        Carry::Http1 | Carry::Http2 => inbound::serve(worker, stream, header, &caller).await,
+        Carry::Http1 | Carry::Http2 => inbound::serve(worker, stream, header, peer.node).await,
         Carry::Bytes => {
             let stream = match instance.protocol {
                 Protocol::Http | Protocol::Grpc => return refuse(stream, Turned::Carry),
@@ -195,6 +195,18 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
             l4::inbound::serve(worker, stream, &header, &caller, instance.address).await;
         }
     }
+}
+
+/// Whom the stream's source makes the caller; a claim that is not granted to the proven node counts for nothing.
+fn accept_source(worker: &Worker, peer: &PeerIdentity, header: &OpenHeader) -> Caller {
+    let table = worker.shared.table.load();
+    let caller = table.accept_source(&peer.node, header.source.as_ref());
+    if let Some(claimed) = header.source.as_ref().filter(|_| caller.service.is_none()) {
+        let reason = table.grants().standing(claimed, &peer.node).as_str();
+        debug!(member = %peer.node, service = %claimed, reason, "a peer calls as a service that it is not granted");
+        worker.shared.metrics.source_refused(reason);
+    }
+    caller
 }
 
 /// Counts the dials of a thread's pool since the last call.

@@ -10,6 +10,7 @@ use starling_identity::tls::Clock;
 use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
 use starling_routing::RouteTable;
 
+use crate::callers::{LocalCallers, Process};
 use crate::loads::Loads;
 use crate::metrics::ProxyMetrics;
 
@@ -26,12 +27,15 @@ pub struct LocalInstance {
     pub address: SocketAddr,
     /// New streams are taken while it is ready; those it has live on when it drains.
     pub readiness: Readiness,
+    /// The only processes that may call as the service, as far as this instance says so.
+    pub callers: Option<Process>,
 }
 
 /// Everything that runs here, by name. Immutable; published whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalInstances {
     instances: BTreeMap<(InstanceName, PortName), LocalInstance>,
+    callers: LocalCallers,
 }
 
 impl LocalInstances {
@@ -43,7 +47,22 @@ impl LocalInstances {
 
     /// Adds one; of two with the same name and port the later counts.
     pub fn insert(&mut self, name: InstanceName, instance: LocalInstance) {
-        self.instances.insert((name, instance.port.clone()), instance);
+        let place = (name, instance.port.clone());
+        if let Some(process) = instance.callers.clone().filter(|_| !self.instances.contains_key(&place)) {
+            self.callers.add(&instance.service, process);
+        }
+        let replaced = self.instances.insert(place, instance);
+        if replaced.is_some() {
+            self.callers = LocalCallers::default();
+            let named = self.instances.values().filter_map(|one| Some((&one.service, one.callers.clone()?)));
+            named.for_each(|(service, process)| self.callers.add(service, process));
+        }
+    }
+
+    /// Who may call as which of the services.
+    #[must_use]
+    pub fn callers(&self) -> &LocalCallers {
+        &self.callers
     }
 
     /// The instance of this name, if it serves this port of this service.

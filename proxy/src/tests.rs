@@ -20,6 +20,7 @@ use crate::{DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig
 mod backend;
 mod failures;
 mod garbage;
+mod grants;
 mod grpc;
 mod hostile;
 mod http2;
@@ -139,6 +140,7 @@ impl Mesh {
             protocol,
             address,
             readiness: Readiness::Ready,
+            callers: None,
         };
         node.instances.insert(name.clone(), local);
         node.shared.instances.store(Arc::new(node.instances.clone()));
@@ -147,6 +149,17 @@ impl Mesh {
         services.instances.push(Announcement { instance: name.clone(), service, port, protocol, labels, weight });
         health.entries.push(HealthEntry { instance: name, readiness: Readiness::Ready });
         self.publish();
+    }
+
+    /// Only these processes may call as the instance's service.
+    fn calls_as(&mut self, node: &str, instance: &str, process: &crate::Process) {
+        let node = self.nodes.iter_mut().find(|n| n.name.as_str() == node).unwrap();
+        let of = |(name, held): (&InstanceName, &LocalInstance)| {
+            let callers = if name.as_str() == instance { Some(process.clone()) } else { held.callers.clone() };
+            (name.clone(), LocalInstance { callers, ..held.clone() })
+        };
+        node.instances = node.instances.iter().map(of).collect();
+        node.shared.instances.store(Arc::new(node.instances.clone()));
     }
 
     fn state(&mut self, node: &str, state: MemberState) {

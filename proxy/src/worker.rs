@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
+use crate::callers::{Asking, Owner};
 use crate::config::{ProxyConfig, Upstream};
 use crate::http::h2::Http2;
 use crate::http::outbound::{self, Wanted};
@@ -94,6 +95,7 @@ pub(crate) struct Worker {
     pub(crate) budgets: Budgets,
     /// Copies of requests under way.
     pub(crate) mirroring: Cell<usize>,
+    asking: Asking,
     under_way: Arc<UnderWay>,
     draw: Cell<u64>,
 }
@@ -133,6 +135,7 @@ impl Worker {
             handshakes: Rc::default(),
             budgets: Budgets::default(),
             mirroring: Cell::new(0),
+            asking: Asking::default(),
             under_way: seed.under_way,
             // The standard library's own entropy; draws need to differ, not to be secret.
             draw: Cell::new(RandomState::new().hash_one(0u8)),
@@ -159,6 +162,30 @@ impl Worker {
     pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
         let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
         self.shared.table.load().decide(request, now, draws, &loads)
+    }
+
+    /// The service that a local call counts as, by our own table: its source where that is granted to this node. The
+    /// receiver decides for itself.
+    pub(crate) fn counts_as<'a>(&self, source: Option<&'a ServiceKey>) -> Option<&'a ServiceKey> {
+        let node = &self.config.node;
+        source.filter(|source| self.shared.table.load().grants().standing(source, node).is_accepted())
+    }
+
+    /// The service that a connection calls as. `entrance` is the one that the entrance carries.
+    async fn source(&self, entrance: Option<&ServiceKey>, owner: Option<Owner>) -> Option<ServiceKey> {
+        let instances = self.shared.instances.load_full();
+        let callers = instances.callers();
+        let cgroup = owner.and_then(|owner| owner.cgroup).filter(|_| callers.ask_unit());
+        match cgroup {
+            Some(cgroup) => callers.source(entrance, owner, &self.asking.units(cgroup).await),
+            None => callers.source(entrance, owner, &[]),
+        }
+    }
+
+    /// Whose an application's socket is, where that matters.
+    fn owner(&self, of: impl FnOnce(&Asking) -> Option<Owner>) -> Option<Owner> {
+        let asks = self.shared.instances.load().callers().ask_owner();
+        if asks { of(&self.asking) } else { None }
     }
 
     /// True if the table knows the service, so that its name may stand in a label.
@@ -254,7 +281,11 @@ fn begin(worker: &Rc<Worker>, handover: Handover) {
             Err(error) => turn_away(&worker, &error),
         },
         Socket::Unix(stream) => match UnixStream::from_std(stream) {
-            Ok(stream) => drop(tokio::task::spawn_local(application(worker, stream, entry, permit))),
+            Ok(stream) => {
+                let uid = |stream: &UnixStream| stream.peer_cred().ok().map(|peer| peer.uid());
+                let owner = worker.owner(|_| uid(&stream).map(|uid| Owner { uid, cgroup: None }));
+                drop(tokio::task::spawn_local(application(worker, stream, (entry, owner), permit)));
+            }
             Err(error) => turn_away(&worker, &error),
         },
     }
@@ -270,17 +301,29 @@ async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: P
         Entry::Peers => {
             peers::serve(worker, stream).await;
         }
-        Entry::Http | Entry::Upstream(_) => application(worker, stream, entry, permit).await,
+        Entry::Http | Entry::Upstream(_) => {
+            let owner = worker.owner(|asking| asking.owner(&stream));
+            application(worker, stream, (entry, owner), permit).await;
+        }
     }
 }
 
-async fn application<S: l4::Tunnelled>(worker: Rc<Worker>, stream: S, entry: Entry, permit: Permit) {
+async fn application<S: l4::Tunnelled>(
+    worker: Rc<Worker>,
+    stream: S,
+    (entry, owner): (Entry, Option<Owner>),
+    permit: Permit,
+) {
     match entry {
-        Entry::Http => outbound::serve(worker, stream, outbound::Route::ByHost).await,
+        Entry::Http => {
+            let source = worker.source(None, owner).await;
+            outbound::serve(worker, stream, outbound::Route::ByHost(source)).await;
+        }
         Entry::Upstream(at) => {
             let Some(upstream) = worker.config.upstreams.get(at) else { return };
             let Upstream { service, port, source, listen: _ } = upstream;
-            let wanted = Wanted { service: service.clone(), port: port.clone(), source: source.clone() };
+            let source = worker.source(source.as_ref(), owner).await;
+            let wanted = Wanted { service: service.clone(), port: port.clone(), source };
             outbound::enter(worker, stream, wanted).await;
         }
         Entry::Peers => {}

@@ -7,7 +7,7 @@ use starling_model::{NodeName, ServiceKey, SpiffeId, TrustDomain};
 pub struct Caller {
     /// By its certificate.
     pub node: NodeName,
-    /// By its stream's claim, as granted.
+    /// By its stream's claim, as far as that is granted.
     pub service: Option<ServiceKey>,
 }
 

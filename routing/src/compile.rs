@@ -10,10 +10,11 @@ use std::sync::Arc;
 use starling_config::documents::Spec;
 use starling_model::{ServiceKey, codes};
 
-use crate::documents::Documents;
-use crate::problem::Finding;
+use crate::documents::{Documents, InUse};
+use crate::grants::Grants;
+use crate::problem::{Finding, Reason};
 use crate::registry::Registry;
-use crate::rules::{RouteKind, Rules};
+use crate::rules::{Reference, RouteKind, Rules};
 use crate::table::{Directory, RouteTable, Service};
 
 mod attach;
@@ -43,8 +44,17 @@ pub fn compile(
     previous: Option<&RouteTable>,
 ) -> RouteTable {
     // Equal digests mean equal documents.
-    let same_rules = previous.filter(|table| table.digest() == documents.digest());
-    let rules = same_rules.map_or_else(|| Arc::new(rules(documents)), |table| Arc::clone(&table.rules));
+    let same_rules = previous.filter(|table| table.documents().is_like(documents));
+    let rules = match same_rules {
+        Some(table) => Arc::clone(&table.rules),
+        None => {
+            let grants = Grants::compile(documents);
+            // Shared while they are the same: whoever holds them sees by that that nothing changed.
+            let held = previous.map(RouteTable::grants).filter(|held| ***held == grants);
+            let grants = held.map_or_else(|| Arc::new(grants), Arc::clone);
+            Arc::new(Rules { grants, ..rules(documents) })
+        }
+    };
     let (selected, sources) = pools::select(registry, &rules, same_rules.map(|table| &table.selected));
     let services = pools::services(registry, &rules, &sources, previous);
     let same_names = previous.filter(|table| {
@@ -90,12 +100,30 @@ fn rules(documents: &Documents) -> Rules {
                 let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
                 l4::compile(one, l4::L4Route { kind: RouteKind::Tls, parents, rule, backends }, &mut resolver)
             }
-            Spec::CoreService(_) | Spec::StarlingService(_) | Spec::BackendTrafficPolicy(_) | Spec::Unread => continue,
+            Spec::CoreService(_)
+            | Spec::StarlingService(_)
+            | Spec::BackendTrafficPolicy(_)
+            | Spec::ServiceGrant(_)
+            | Spec::MeshConfig(_)
+            | Spec::Unread => continue,
         });
     }
     resolver.finish();
     attach::attach(&routes, &mut rules);
+    rules.references.extend(documents.iter().flat_map(granted));
     rules
+}
+
+/// The services that a grant names: one that nobody knows may be a slip, and leaves the one that was meant to anybody.
+fn granted(one: &InUse) -> Vec<Reference> {
+    let Spec::ServiceGrant(grant) = &one.document.spec else { return Vec::new() };
+    let reference = |(at, service): (usize, &ServiceKey)| Reference {
+        document: one.document.key.clone(),
+        service: service.clone(),
+        reason: Reason::TargetNotFound,
+        pointer: format!("/spec/services/{at}"),
+    };
+    grant.services.iter().enumerate().map(reference).collect()
 }
 
 fn directory(services: &[Arc<Service>], rules: &Rules, domain: &str) -> Directory {

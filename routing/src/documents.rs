@@ -3,12 +3,12 @@
 //! Order does not exist here: documents are held by key, and [`Documents::digest`] covers their content alone. Equal
 //! digests mean equal rules on every node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use starling_config::documents::Document;
-use starling_model::{Digest, DocumentKey, DocumentVersion};
+use starling_model::{Digest, DocumentKey, DocumentVersion, Namespace, ServiceKey};
 
 /// One document in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,36 @@ impl InUse {
     }
 }
 
+/// A document of the mesh that cannot be read here and is of a kind that permits: until it can, it denies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Which.
+    pub document: DocumentKey,
+    /// Which version of it.
+    pub version: DocumentVersion,
+    /// What it denies.
+    pub what: Denied,
+}
+
+/// What a document that cannot be read denies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// These services, and all of a namespace where not all of them could be made out.
+    Services {
+        /// Those that are certainly meant.
+        services: BTreeSet<ServiceKey>,
+        /// Where others may be meant.
+        all_of: Option<Namespace>,
+    },
+    /// Whatever no grant names: it might have been strict.
+    Unnamed,
+}
+
 /// All documents in use, by key. Immutable: a change makes a new set, so that its digest always fits. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
     by_key: Arc<BTreeMap<DocumentKey, InUse>>,
+    denials: Arc<[Denial]>,
     digest: Digest,
 }
 
@@ -52,7 +78,25 @@ impl Documents {
             }
         }
         let digest = digest_of(by_key.values().map(|one| &one.version.hash));
-        Self { by_key: Arc::new(by_key), digest }
+        Self { by_key: Arc::new(by_key), denials: Arc::default(), digest }
+    }
+
+    /// With these beside them. They are in no digest: they are not in use.
+    #[must_use]
+    pub fn denying(self, denials: Vec<Denial>) -> Self {
+        Self { denials: Arc::from(denials), ..self }
+    }
+
+    /// What cannot be read here and denies.
+    #[must_use]
+    pub fn denials(&self) -> &[Denial] {
+        &self.denials
+    }
+
+    /// True when the same rules come of both.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.digest == other.digest && (Arc::ptr_eq(&self.denials, &other.denials) || self.denials == other.denials)
     }
 
     /// Digest of the documents in use, see [`digest_of`].

@@ -5,7 +5,7 @@
 //! [`table::RouteTable::decide`] answers one request by it. A decision is a pure function of (table, request, seed,
 //! loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`table`]; a decision: `decide`, [`group`],
+//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`table`]; a decision: `decide`, [`group`],
 //! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
 //! [`snapshot`]; for people: [`rows`].
 //!
@@ -19,6 +19,7 @@ pub mod documents;
 pub mod ewma;
 pub mod explain;
 pub mod filters;
+pub mod grants;
 pub mod group;
 pub mod limits;
 pub mod matching;
@@ -37,9 +38,10 @@ pub mod table;
 pub use authz::Caller;
 pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
-pub use documents::{Documents, InUse};
+pub use documents::{Denial, Denied, Documents, InUse};
 pub use ewma::PeakEwma;
 pub use explain::{Explanation, Outcome};
+pub use grants::{GrantedBy, Grants, Removed, Standing};
 pub use matching::{HttpFacts, Missed};
 pub use pick::{Condition, Load, condition};
 pub use policy::{Deadline, Effective, Origin, Policy, ServicePolicy};

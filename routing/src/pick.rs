@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use starling_model::{MemberState, Readiness};
 
 use crate::decision::Draws;
+use crate::grants::Standing;
 use crate::limits::{COST_GRACE, COST_MARGIN, OWN_SUCCESS_HOLDS, PICK_DRAWS_MAX};
 use crate::table::{Endpoint, EndpointIndex, Part, Pool, Service};
 
@@ -46,6 +47,8 @@ pub enum Condition {
     NoAddress,
     /// Announced with weight 0.
     NoWeight,
+    /// Its node may not serve the service.
+    Ungranted(Standing),
 }
 
 /// Judges one endpoint. The order is the order of certainty.
@@ -53,6 +56,9 @@ pub enum Condition {
 pub fn condition(endpoint: &Endpoint, load: &Load, now: Instant) -> Condition {
     if endpoint.member == MemberState::Left {
         return Condition::Left;
+    }
+    if !endpoint.standing.is_accepted() {
+        return Condition::Ungranted(endpoint.standing);
     }
     match endpoint.readiness {
         Readiness::Ready => {}

@@ -46,6 +46,8 @@ pub enum Reason {
     BackendNotFound,
     /// A reference to a port that speaks something else.
     UnsupportedProtocol,
+    /// What a grant names is not there (`PolicyConditionReason`).
+    TargetNotFound,
 }
 
 impl Reason {
@@ -59,6 +61,7 @@ impl Reason {
             Self::InvalidKind => "InvalidKind",
             Self::BackendNotFound => "BackendNotFound",
             Self::UnsupportedProtocol => "UnsupportedProtocol",
+            Self::TargetNotFound => "TargetNotFound",
         }
     }
 }

@@ -14,6 +14,7 @@ use starling_config::documents::starling_service::LoadBalancing;
 use starling_model::{DocumentKey, DocumentVersion, Labels, Namespace, PortName, Protocol, ServiceKey};
 
 use crate::filters::FilterChain;
+use crate::grants::Grants;
 use crate::group::RouteGroup;
 use crate::policy::{Policy, ServicePolicy};
 use crate::problem::{Finding, Reason};
@@ -256,6 +257,7 @@ pub(crate) struct Rules {
     pub(crate) policies: BTreeMap<ServiceKey, Arc<ServicePolicy>>,
     /// Services with a selector, by namespace and by one label that they ask for.
     pub(crate) selectors: BTreeMap<Namespace, BTreeMap<(String, String), Vec<ServiceKey>>>,
+    pub(crate) grants: Arc<Grants>,
     pub(crate) references: Vec<Reference>,
     pub(crate) findings: Vec<Finding>,
 }

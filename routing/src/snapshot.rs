@@ -20,7 +20,7 @@ use starling_model::{
 };
 
 use crate::compile::{TableSettings, compile};
-use crate::documents::{Documents, InUse};
+use crate::documents::{Denial, Denied, Documents, InUse};
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::pick::Load;
 use crate::registry::{MemberFact, Registry};
@@ -42,6 +42,9 @@ pub struct Snapshot {
     pub domain: String,
     /// In use, by key.
     pub documents: Vec<SnapshotDocument>,
+    /// What the agent could not read and that therefore denies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denials: Vec<SnapshotDenial>,
     /// Nodes that announce something, by name.
     pub nodes: Vec<SnapshotNode>,
 }
@@ -64,6 +67,28 @@ pub struct SnapshotDocument {
     pub hash: String,
     /// The YAML as written.
     pub source: String,
+}
+
+/// A document that the agent could not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotDenial {
+    /// What it is: `ServiceGrant`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which write of it.
+    pub generation: u64,
+    /// Who signed it.
+    pub key_id: String,
+    /// SHA-256 of the signed bytes, 64 hex digits.
+    pub hash: String,
+    /// Services that it denies, as `namespace/name`; `null`: whatever no grant names.
+    pub services: Option<Vec<String>>,
+    /// A namespace of which it denies all.
+    pub all_of: Option<Namespace>,
 }
 
 /// One node.
@@ -164,6 +189,7 @@ impl Snapshot {
             format: FORMAT.to_owned(),
             domain: table.domain().to_owned(),
             documents: table.documents().iter().map(SnapshotDocument::of).collect(),
+            denials: table.documents().denials().iter().map(SnapshotDenial::of).collect(),
             nodes: nodes(table, now, loads),
         }
     }
@@ -192,6 +218,7 @@ impl Snapshot {
         // Far enough for moments before it.
         let now = clock + APART_MAX;
         let documents = self.documents.iter().map(SnapshotDocument::in_use).collect::<Result<Vec<_>, _>>()?;
+        let denials = self.denials.iter().map(SnapshotDenial::denial).collect::<Result<Vec<_>, _>>()?;
         let registry = registry(&self.nodes)?;
         let mut readings = BTreeMap::new();
         for node in &self.nodes {
@@ -200,7 +227,7 @@ impl Snapshot {
             }
         }
         let settings = TableSettings { domain: self.domain.to_ascii_lowercase() };
-        let table = compile(&Documents::new(documents), &registry, &settings, None);
+        let table = compile(&Documents::new(documents).denying(denials), &registry, &settings, None);
         let endpoints = table.services().flat_map(|service| &service.endpoints);
         let load = |one: &Endpoint| Some((one.index, *readings.get(&(one.node(), one.instance()))?));
         let loads = endpoints.filter_map(load).collect();
@@ -244,6 +271,7 @@ impl RouteTable {
         let registry = registry(&nodes(self, now, &|_| Load::default()))?;
         let keys: BTreeSet<DocumentKey> = documents.iter().map(|document| document.key.clone()).collect();
         let held = self.documents().iter().filter(|one| !keys.contains(&one.document.key)).cloned();
+        let denials = self.documents().denials().iter().filter(|one| !keys.contains(&one.document)).cloned().collect();
         let new = documents.into_iter().map(|document| InUse {
             version: DocumentVersion {
                 generation: Generation::FIRST,
@@ -254,7 +282,7 @@ impl RouteTable {
             signer: Arc::from("nobody yet"),
         });
         let settings = TableSettings { domain: self.domain.clone() };
-        Ok(compile(&Documents::new(held.chain(new)), &registry, &settings, None))
+        Ok(compile(&Documents::new(held.chain(new)).denying(denials), &registry, &settings, None))
     }
 }
 
@@ -275,17 +303,67 @@ impl SnapshotDocument {
     fn in_use(&self) -> Result<InUse, SnapshotInvalid> {
         let place = format!("document {} {}/{}", self.document_kind, self.namespace, self.name);
         let refuse = |why: String| value(place.clone(), why);
-        let key = DocumentKey::parse(&self.document_kind, &self.namespace, &self.name);
-        let key = key.map_err(|invalid| refuse(invalid.to_string()))?;
-        let generation = Generation::new(self.generation).ok_or_else(|| refuse("generations begin at 1".to_owned()))?;
-        let signer = self.key_id.parse().map_err(|_| refuse("its keyId is no key's".to_owned()))?;
-        let hash = unhex(&self.hash).ok_or_else(|| refuse("its hash is not of 64 hex digits".to_owned()))?;
-        let version = DocumentVersion { generation, signer, hash: Digest(hash) };
+        let names = (self.document_kind.as_str(), self.namespace.as_str(), self.name.as_str());
+        let (key, version) = version(names, (self.generation, &self.key_id, &self.hash)).map_err(&refuse)?;
         let mut read = InUse::read(&key.to_string(), &self.source, version, &self.key_id).map_err(&refuse)?;
         match read.pop() {
             Some(one) if read.is_empty() && one.document.key == key => Ok(one),
             Some(_) | None => Err(refuse("its source is not one document of this name".to_owned())),
         }
+    }
+}
+
+/// Key and version of a document, as a snapshot spells them; else why there is none.
+fn version(
+    (kind, namespace, name): (&str, &str, &str),
+    (generation, key_id, hash): (u64, &str, &str),
+) -> Result<(DocumentKey, DocumentVersion), String> {
+    let key = DocumentKey::parse(kind, namespace, name).map_err(|invalid| invalid.to_string())?;
+    let generation = Generation::new(generation).ok_or("generations begin at 1")?;
+    let signer = key_id.parse().map_err(|_| "its keyId is no key's")?;
+    let hash = unhex(hash).ok_or("its hash is not of 64 hex digits")?;
+    Ok((key, DocumentVersion { generation, signer, hash: Digest(hash) }))
+}
+
+impl SnapshotDenial {
+    fn of(one: &Denial) -> Self {
+        let (key, version) = (&one.document, one.version);
+        let (services, all_of) = match &one.what {
+            Denied::Services { services, all_of } => {
+                (Some(services.iter().map(ToString::to_string).collect()), all_of.clone())
+            }
+            Denied::Unnamed => (None, None),
+        };
+        Self {
+            document_kind: key.kind.to_string(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            generation: version.generation.get(),
+            key_id: version.signer.to_string(),
+            hash: hex(&version.hash.0),
+            services,
+            all_of,
+        }
+    }
+
+    fn denial(&self) -> Result<Denial, SnapshotInvalid> {
+        let refuse =
+            |why: String| value(format!("denial {} {}/{}", self.document_kind, self.namespace, self.name), why);
+        let names = (self.document_kind.as_str(), self.namespace.as_str(), self.name.as_str());
+        let (document, version) = version(names, (self.generation, &self.key_id, &self.hash)).map_err(refuse)?;
+        let service = |text: &String| ServiceKey::parse(text, &Namespace::default());
+        let what = match &self.services {
+            None => Denied::Unnamed,
+            Some(services) => Denied::Services {
+                services: services
+                    .iter()
+                    .map(service)
+                    .collect::<Result<_, _>>()
+                    .map_err(|bad| refuse(bad.to_string()))?,
+                all_of: self.all_of.clone(),
+            },
+        };
+        Ok(Denial { document, version, what })
     }
 }
 

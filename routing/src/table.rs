@@ -17,6 +17,7 @@ use crate::decide::{self, View};
 use crate::decision::{Decision, Draws, RequestFacts};
 use crate::documents::Documents;
 use crate::explain::Explanation;
+use crate::grants::{Ruling, Standing};
 use crate::pick::{self, Load};
 use crate::policy::ServicePolicy;
 use crate::problem::Finding;
@@ -51,6 +52,8 @@ pub struct Endpoint {
     pub readiness: Readiness,
     /// What membership says of its node.
     pub member: MemberState,
+    /// Whether its node may serve the service.
+    pub standing: Standing,
 }
 
 impl Endpoint {
@@ -66,13 +69,15 @@ impl Endpoint {
         &self.id.instance
     }
 
-    /// False when nothing may ever be sent to it now: its owner or its own leave says so, or nobody knows where it is.
+    /// False when nothing may ever be sent to it now: its owner or its own leave says so, nobody knows where it is, or its
+    /// node is not granted the service.
     #[must_use]
     pub fn admissible(&self) -> bool {
         self.readiness == Readiness::Ready
             && self.member != MemberState::Left
             && self.address.is_some()
             && self.weight.get() > 0
+            && self.standing.is_accepted()
     }
 }
 
@@ -166,6 +171,8 @@ pub struct Service {
     /// For any port and each port, of all and of each subset.
     pub(crate) pools: Vec<Pool>,
     pub(crate) sources: Vec<Source>,
+    /// Of the service, then of each source.
+    pub(crate) rulings: Vec<Ruling>,
     pub(crate) shape: Shape,
 }
 
@@ -333,11 +340,12 @@ impl RouteTable {
         (decision, explanation)
     }
 
-    /// Whom a stream's claim of a source service makes the caller: the workload where the claim is accepted, else the
-    /// bare node. No grant document exists yet, so every claim is accepted and shown as ungranted.
+    /// Whom a stream's claim of a source service makes the caller: the workload where the claim is granted to the proven
+    /// node, or no grant is needed for it; else the bare node.
     #[must_use]
     pub fn accept_source(&self, node: &NodeName, source: Option<&ServiceKey>) -> Caller {
-        Caller { node: node.clone(), service: source.cloned() }
+        let accepted = source.filter(|service| self.grants().standing(service, node).is_accepted());
+        Caller { node: node.clone(), service: accepted.cloned() }
     }
 
     pub(crate) fn at(&self, key: &ServiceKey) -> Option<(u32, &Arc<Service>)> {

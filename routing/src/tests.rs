@@ -15,6 +15,7 @@ use crate::registry::{MemberFact, Registry};
 use crate::*;
 
 mod explained;
+mod grants;
 mod increments;
 mod properties;
 mod routes;

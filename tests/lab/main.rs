@@ -21,6 +21,8 @@ mod explain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod grants;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod leafs;

@@ -81,6 +81,10 @@ pub const COUNT_MAX: u32 = 1_000_000;
 pub const SERVICE_PORTS_MAX: usize = 64;
 /// Most subsets of a Service: each is a pool of its own.
 pub const SUBSETS_MAX: usize = 64;
+/// Most entries of nodes in one ServiceGrant, and in each list of a MeshConfig: more are a pattern, or several grants.
+pub const GRANT_NODES_MAX: usize = 256;
+/// Most services that one ServiceGrant names.
+pub const GRANT_SERVICES_MAX: usize = 256;
 /// Most labels, and most annotations, of a document; they are kept and never looked at.
 pub const METADATA_ENTRIES_MAX: usize = 256;
 /// Longest slow start.

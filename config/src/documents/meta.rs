@@ -8,7 +8,9 @@ use starling_model::{DocumentKey, DocumentKind, DocumentName, Namespace};
 
 use super::fields::Fields;
 use super::limits::METADATA_ENTRIES_MAX;
-use super::{Spec, grpc_route, http_route, l4_route, service, starling_service, text, traffic_policy};
+use super::{
+    Spec, grant, grpc_route, http_route, l4_route, mesh_config, service, starling_service, text, traffic_policy,
+};
 use crate::schema::{Bad, clip};
 use crate::suggest::suggest;
 use crate::tree::Node;
@@ -58,6 +60,8 @@ enum Kind {
     CoreService,
     StarlingService,
     BackendTrafficPolicy,
+    ServiceGrant,
+    MeshConfig,
     /// Ours, for a later release: kept and not read.
     Unread,
     /// The standard's, for a later release: refused by name.
@@ -86,8 +90,8 @@ const KINDS: &[(ApiVersion, &str, Kind)] = &[
     (ApiVersion::Starling, "RateLimitPolicy", Kind::Unread),
     (ApiVersion::Starling, "FaultInjectionPolicy", Kind::Unread),
     (ApiVersion::Starling, "Rollout", Kind::Unread),
-    (ApiVersion::Starling, "ServiceGrant", Kind::Unread),
-    (ApiVersion::Starling, "MeshConfig", Kind::Unread),
+    (ApiVersion::Starling, "ServiceGrant", Kind::ServiceGrant),
+    (ApiVersion::Starling, "MeshConfig", Kind::MeshConfig),
     (ApiVersion::Starling, "ExternalService", Kind::Unread),
     (ApiVersion::Starling, "Gateway", Kind::Unread),
 ];
@@ -142,6 +146,11 @@ pub(super) fn document(fields: &mut Fields<'_, '_>) -> Option<Read> {
         Some(Kind::CoreService) => fields.table("spec", service::read).map(Spec::CoreService),
         Some(Kind::StarlingService) => fields.table("spec", starling_service::read).map(Spec::StarlingService),
         Some(Kind::BackendTrafficPolicy) => fields.table("spec", traffic_policy::read).map(Spec::BackendTrafficPolicy),
+        Some(Kind::ServiceGrant) => fields.table("spec", grant::read).map(Spec::ServiceGrant),
+        Some(Kind::MeshConfig) => {
+            only_one(fields, metadata.as_ref());
+            fields.table("spec", mesh_config::read).map(Spec::MeshConfig)
+        }
         Some(Kind::Unread) => {
             fields.ignored(&["spec"]);
             let message = format!("{} is kept, but has no effect in this release", word.unwrap_or_default());
@@ -196,6 +205,20 @@ fn kind(fields: &mut Fields<'_, '_>, version: ApiVersion, word: &str) -> Option<
     };
     fields.bad("kind", bad);
     None
+}
+
+/// Two of a kind that there is once would have to be put in order; so the other one has no name.
+fn only_one(fields: &mut Fields<'_, '_>, metadata: Option<&Metadata>) {
+    let Some(metadata) = metadata else { return };
+    let part = if metadata.name.as_str() != mesh_config::NAME {
+        "name"
+    } else if metadata.namespace != Namespace::default() {
+        "namespace"
+    } else {
+        return;
+    };
+    let bad = Bad::new("is not that of the one MeshConfig").note("there is one: `mesh` of namespace `default`");
+    fields.bad("metadata", Bad { part: Some(part.to_owned()), ..bad });
 }
 
 struct Metadata {

@@ -1,5 +1,6 @@
 mod accepted;
 mod bounds;
+mod grants;
 mod portable;
 mod refused;
 mod split;

@@ -161,16 +161,14 @@ pub(super) fn problem(node: &Node, number: usize, error: &FormInvalid) -> Proble
     }
 }
 
-/// Fields that are checked and kept, but that nothing acts on yet.
+/// What of the fields nothing acts on yet.
 pub(super) fn warnings(node: &Node, number: usize) -> Vec<Problem> {
-    let Some(table) = node.value.as_table() else { return Vec::new() };
-    let idle = |key: &&str| {
-        let entry = table.get(*key)?;
-        Some(Problem {
-            place: entry.key_at.place(),
-            help: Some("callers of this host count as the node until a later release".into()),
-            ..Problem::new(codes::SETTING_IDLE, format!("instance[{number}].{key} has no effect in this release"))
-        })
+    let entry = node.value.as_table().and_then(|table| table.get("unit"));
+    let message = format!("instance[{number}].unit says who calls as the service, and not yet when it is announced");
+    let idle = |entry: &tree::Entry| Problem {
+        place: entry.key_at.place(),
+        help: Some("the instance is announced whether or not the unit is active; a health check tells".into()),
+        ..Problem::new(codes::SETTING_IDLE, message)
     };
-    ["run_as", "unit"].iter().filter_map(idle).collect()
+    entry.map(idle).into_iter().collect()
 }

@@ -102,7 +102,7 @@ fn slips_are_told_at_their_place() {
 #[test]
 fn a_broken_file_withholds_only_its_own_instances() {
     let files = [
-        ("c.toml".to_owned(), SAMPLE.to_owned()),
+        ("c.toml".to_owned(), SAMPLE.replace("run_as ", "unit ")),
         ("a.toml".to_owned(), SMALL.to_owned()),
         ("b.toml".to_owned(), "[[instance]\n".to_owned()),
         (
@@ -118,6 +118,7 @@ fn a_broken_file_withholds_only_its_own_instances() {
     assert_eq!(all.problems[1].file(), Some("d.toml"));
     assert_eq!(all.warnings.len(), 1);
     assert_eq!(all.warnings[0].code, codes::SETTING_IDLE);
+    assert!(parse_services(&[("c.toml".to_owned(), SAMPLE.to_owned())]).warnings.is_empty());
     assert_eq!(all.instances[1].line, 3);
 }
 

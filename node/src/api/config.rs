@@ -5,6 +5,7 @@
 
 pub mod dry_run;
 mod readable;
+mod removed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

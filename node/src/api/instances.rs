@@ -118,20 +118,20 @@ async fn read_spec(name: &InstanceName, body: Body) -> Result<InstanceSpec, Refu
     })
 }
 
-/// What only root's files may say: a systemd unit, or another user.
+/// Who may call as the service: only root says a systemd unit, or another user.
 fn check_rights(spec: &InstanceSpec, door: Door) -> Result<(), Refusal> {
     let denied = |detail: &str| {
         let help = "put it into a file of services.d, which belongs to root";
         Err(Refusal::new(StatusCode::FORBIDDEN, codes::API_DENIED, detail).with_help(help))
     };
-    if spec.unit.is_some() {
-        return denied("a unit can only be named by a file of services.d");
-    }
     let caller = match door {
         Door::Socket { uid: 0, .. } => return Ok(()),
         Door::Socket { uid, .. } => Some(uid),
         Door::Tcp => None,
     };
+    if spec.unit.is_some() {
+        return denied("only root names a unit");
+    }
     match &spec.run_as {
         None => Ok(()),
         Some(RunAs::Uid(uid)) if Some(*uid) == caller => Ok(()),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn only_root_speaks_for_other_users_and_nobody_for_units() {
+    fn only_root_speaks_for_other_users_and_for_units() {
         let json = |extra: &str| format!(r#"{{"service":"web","protocol":"http","address":"127.0.0.1:80"{extra}}}"#);
         let (root, user) = (Door::Socket { uid: 0, pid: None }, Door::Socket { uid: 1000, pid: None });
         check(&json(""), user, Ok(()));
@@ -245,6 +245,9 @@ mod tests {
         check(&json(r#","run_as":"web""#), user, Err(403));
         check(&json(r#","run_as":1000"#), Door::Tcp, Err(403));
         check(&json(r#","run_as":"web""#), root, Ok(()));
-        check(&json(r#","unit":"web.service""#), root, Err(403));
+        check(&json(r#","run_as":7"#), root, Ok(()));
+        check(&json(r#","unit":"web.service""#), root, Ok(()));
+        check(&json(r#","unit":"web.service""#), user, Err(403));
+        check(&json(r#","unit":"web.service""#), Door::Tcp, Err(403));
     }
 }

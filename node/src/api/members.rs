@@ -1,13 +1,14 @@
 //! `/v1/members`: everybody, as this node sees them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::MemberView;
 use starling_identity::Negotiated;
-use starling_model::{Digest, MemberState, SpiffeId, TrustDomain, mesh};
+use starling_model::{Digest, MemberState, ServiceKey, SpiffeId, TrustDomain, mesh};
+use starling_routing::Grants;
 
 use super::Shared;
 use super::answer::read;
@@ -30,8 +31,10 @@ pub async fn list(
     Query::read(query.as_deref(), &[])?;
     let view = state.view.load_full();
     let (clocks, domain) = (Clocks::read(), state.identity.node.trust_domain());
+    let table = state.shared.table.load();
+    let of = (domain, table.grants().as_ref(), &clocks);
     let negotiated = state.identity.current.negotiated();
-    let show_one = |member: &MemberView| show(member, member.name == view.node, (domain, negotiated), &clocks);
+    let show_one = |member: &MemberView| exchanged(show(member, member.name == view.node, of), member, negotiated);
     let items = view.members.iter().map(show_one).collect();
     Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
 }
@@ -52,8 +55,9 @@ pub async fn get(
         let help = "starling members lists the known names";
         return Err(Refusal::missing(format!("{} knows no member {name:?}", view.node)).with_help(help));
     };
-    let known = (state.identity.node.trust_domain(), state.identity.current.negotiated());
-    let shown = show(member, member.name == view.node, known, &Clocks::read());
+    let table = state.shared.table.load();
+    let of = (state.identity.node.trust_domain(), table.grants().as_ref(), &Clocks::read());
+    let shown = exchanged(show(member, member.name == view.node, of), member, state.identity.current.negotiated());
     Ok(read(&state, &headers, kind::MEMBER, shown))
 }
 
@@ -61,25 +65,23 @@ fn text(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
-fn show(
-    member: &MemberView,
-    is_self: bool,
-    (domain, negotiated): (&TrustDomain, &Negotiated),
-    clocks: &Clocks,
-) -> Member {
-    let offered = member.services.iter().flat_map(|record| &record.instances);
-    let mut services: Vec<ServiceRef> = offered
-        .map(|instance| ServiceRef {
-            namespace: instance.service.namespace.to_string(),
-            name: instance.service.name.to_string(),
-        })
-        .collect();
-    services.sort();
-    services.dedup();
-    // Who has left offers nothing, whatever is remembered of it.
-    if member.state == MemberState::Left {
-        services.clear();
+/// The same with the key exchange of our last handshake with it.
+fn exchanged(mut shown: Member, member: &MemberView, negotiated: &Negotiated) -> Member {
+    if let Some(certificate) = &mut shown.certificate {
+        certificate.key_exchange = negotiated.with(&member.name).map(str::to_owned);
     }
+    shown
+}
+
+fn show(member: &MemberView, is_self: bool, (domain, grants, clocks): (&TrustDomain, &Grants, &Clocks)) -> Member {
+    // Who has left offers nothing, whatever is remembered of it.
+    let here = member.services.as_ref().filter(|_| member.state != MemberState::Left);
+    let offered: BTreeSet<&ServiceKey> =
+        here.iter().flat_map(|record| &record.instances).map(|instance| &instance.service).collect();
+    let service = |key: &ServiceKey| ServiceRef { namespace: key.namespace.to_string(), name: key.name.to_string() };
+    let services = offered.iter().map(|key| service(key)).collect();
+    let not_its = |key: &&&ServiceKey| !grants.standing(key, &member.name).is_accepted();
+    let ungranted = offered.iter().filter(not_its).map(|key| service(key)).collect();
     let status = member.status.as_ref();
     let labels: BTreeMap<String, String> = status
         .map(|status| status.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
@@ -102,6 +104,7 @@ fn show(
         protocol: ProtocolRange { min: member.protocol.0, max: member.protocol.1 },
         labels,
         services,
+        ungranted,
         config: status.map(|status| MemberConfig {
             documents: u64::from(status.documents),
             digest: Digest(status.digest.0).to_string(),
@@ -117,7 +120,7 @@ fn show(
             not_after: rfc3339_seconds(status.certificate_not_after),
             leaf_not_after: Some(status.leaf_not_after).filter(|at| *at > 0).map(rfc3339_seconds),
             root: mesh::hex(&status.root),
-            key_exchange: negotiated.with(&member.name).map(str::to_owned),
+            key_exchange: None,
         }),
     }
 }
@@ -142,9 +145,9 @@ mod tests {
             ..StatusRecord::default()
         });
         let domain = TrustDomain::new("prod.internal").unwrap();
-        let negotiated = Negotiated::default();
-        let known_of = (&domain, &negotiated);
-        let shown = show(&known, false, known_of, &Clocks::read());
+        let (grants, clocks) = (Grants::default(), Clocks::read());
+        let of = (&domain, &grants, &clocks);
+        let shown = show(&known, false, of);
         let certificate = shown.certificate.unwrap();
         assert_eq!(certificate.spiffe_id, "spiffe://prod.internal/node/vm-2");
         assert_eq!((certificate.root.as_str(), shown.trust.unwrap().bundle_sequence), ("b7e103c8", 1));
@@ -154,7 +157,7 @@ mod tests {
         );
 
         known.status = None;
-        let unknown = show(&known, true, known_of, &Clocks::read());
+        let unknown = show(&known, true, of);
         assert!(unknown.certificate.is_none() && unknown.config.is_none() && unknown.rtt.is_none());
         assert!(unknown.is_self && unknown.last_seen.is_none());
     }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use starling_model::{MemberState, Namespace, ServiceKey, ServiceName};
 use starling_proxy::metrics::Direction;
 use starling_proxy::traffic::Traffic as Figures;
-use starling_routing::{Condition, EndpointIndex, Load, RouteTable, condition};
+use starling_routing::{Condition, EndpointIndex, Load, RouteTable, Standing, condition};
 
 use super::Shared;
 use super::answer::read;
@@ -104,7 +104,20 @@ pub fn health_of(condition: &Condition, member: MemberState, clocks: &Clocks) ->
             ("ejected", Some(Reason { code: "connect_failure".to_owned(), detail, until }))
         }
         Condition::NoAddress => ("unhealthy", reason("no_address", "its node's address is not known yet")),
+        Condition::Ungranted(standing) => ("ungranted", reason(standing.as_str(), standing_detail(*standing))),
         Condition::NoWeight => ("healthy", reason("weight_zero", "it is announced with weight 0")),
+    }
+}
+
+/// How a node stands to a service, for people.
+#[must_use]
+pub fn standing_detail(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Granted => "its node is granted the service",
+        Standing::Unnamed => "used, though no grant names the service (ST0612)",
+        Standing::NotGranted => "its node is not granted the service (ST0612)",
+        Standing::NoGrant => "no grant names the service, and serviceGrants is Strict (ST0612)",
+        Standing::HeldBack => "what would grant the service cannot be read here (ST0414)",
     }
 }
 
@@ -177,6 +190,12 @@ fn show_endpoint(state: &Shared, endpoint: &starling_routing::Endpoint, share: f
     let now = clocks.now();
     let load: Load = state.shared.loads.load(endpoint.index, now);
     let (health, reason) = health_of(&condition(endpoint, &load, now), endpoint.member, clocks);
+    let unnamed = || Reason {
+        code: endpoint.standing.as_str().to_owned(),
+        detail: standing_detail(endpoint.standing).to_owned(),
+        until: None,
+    };
+    let reason = reason.or_else(|| (endpoint.standing == Standing::Unnamed).then(unnamed));
     let ages = state.ages.load();
     Endpoint {
         id: endpoint.id.to_string(),

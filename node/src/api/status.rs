@@ -8,13 +8,13 @@ use axum::response::Response;
 use starling_model::codes::{self, Level};
 use starling_model::{Code, MemberState, SpiffeId, mesh};
 use starling_proxy::metrics::Direction;
-use starling_routing::condition;
+use starling_routing::{Endpoint, RouteTable, condition};
 
 use super::Shared;
 use super::answer::read;
 use super::problem::Refusal;
 use super::query::Query;
-use super::services::{endpoint_counts, health_of};
+use super::services::{endpoint_counts, health_of, standing_detail};
 use super::views::{
     Flow, Status, StatusConfig, StatusIdentity, StatusProblem, StatusServices, StatusStore, StatusTraffic, kind,
 };
@@ -165,6 +165,9 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     }
     problems.extend(held_back(&view));
     problems.extend(failed_members(&view, &clocks));
+    let table = state.shared.table.load();
+    problems.extend(ungranted(&table));
+    problems.extend(unnamed(&table));
     problems.extend(bad_endpoints(state, &clocks));
     problems.sort_by_key(|problem| problem.level != "error");
     problems
@@ -211,6 +214,7 @@ fn held_back(view: &MeshView) -> Vec<StatusProblem> {
     let one = |(document, used): (&starling_model::DocumentKey, &Option<starling_model::DocumentVersion>)| {
         let instead = match used {
             Some(used) => format!("generation {} stays in use here", used.generation),
+            None if document.kind.as_str() == "ServiceGrant" => "all that it names is denied here".to_owned(),
             None => "it has no effect here".to_owned(),
         };
         let detail = format!("{document} is held back: {instead}");
@@ -227,6 +231,30 @@ fn failed_members(view: &MeshView, clocks: &Clocks) -> Vec<StatusProblem> {
         plain(format!("{} failed {ago} ago", member.name), help.to_owned())
     });
     bounded(failed.collect(), help)
+}
+
+/// Instances that get no traffic because their node may not serve the service.
+fn ungranted(table: &RouteTable) -> Vec<StatusProblem> {
+    let mut found = Vec::new();
+    for service in table.services() {
+        let out = |one: &&Endpoint| !one.standing.is_accepted() && one.member != MemberState::Left;
+        for endpoint in service.endpoints.iter().filter(out) {
+            let (instance, node, why) = (&endpoint.id.instance, &endpoint.id.node, standing_detail(endpoint.standing));
+            let detail = format!("{instance} on {node} gets no traffic of {}: {why}", service.key);
+            found.push(coded(codes::UNGRANTED, detail));
+        }
+    }
+    bounded(found, "`starling services NAME` shows each endpoint with the reason")
+}
+
+/// Services that anybody may announce, in one line.
+fn unnamed(table: &RouteTable) -> Option<StatusProblem> {
+    let unnamed = table.unnamed();
+    let count = unnamed.len();
+    let names: Vec<String> = unnamed.into_iter().take(PROBLEMS_EACH_MAX).map(ToString::to_string).collect();
+    let more = if count > names.len() { format!(" and {} more", count - names.len()) } else { String::new() };
+    let detail = format!("no grant names {}{more}: any member may announce and call as them", names.join(", "));
+    (count > 0).then(|| coded(codes::UNGRANTED, detail))
 }
 
 /// Services that nobody serves, and single endpoints that are not used though their node is here.
@@ -249,7 +277,7 @@ fn bad_endpoints(state: &Shared, clocks: &Clocks) -> Vec<StatusProblem> {
             continue;
         }
         for (endpoint, (word, reason)) in judged {
-            if matches!(word, "healthy" | "draining") || endpoint.member != MemberState::Alive {
+            if matches!(word, "healthy" | "draining" | "ungranted") || endpoint.member != MemberState::Alive {
                 continue;
             }
             let why = reason.map(|reason| format!(": {}", reason.detail)).unwrap_or_default();

@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 pub use checks::{CheckLine, CheckReport};
 pub use config::{
     ApplyRequest, BundleForm, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion,
-    DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, PlannedDocument, SignedForm, Signer, Trust,
-    TrustOperator, TrustRequest, TrustRevocation,
+    DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, PlannedDocument, REMOVED_LISTED_MAX,
+    RemovedEndpoints, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
 pub use explain::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, EXPLAINED_MIXED, EXPLAINED_REFUSE, ExplainRequest, ExplainedBackend,
-    ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedMatch, ExplainedMiss, ExplainedOpen,
+    ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss, ExplainedOpen,
     ExplainedOutcome, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep,
-    ExplainedTarget, ExplainedTransport, Explanation, SnapshotBody, SnapshotInstance,
+    ExplainedTarget, ExplainedTransport, Explanation, GrantRole, SnapshotBody, SnapshotInstance,
 };
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,

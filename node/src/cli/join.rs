@@ -202,7 +202,7 @@ fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), 
 }
 
 /// What the agent that was started says of itself.
-fn status(client: &Client) -> Option<Envelope<Status>> {
+fn own_status(client: &Client) -> Option<Envelope<Status>> {
     serde_json::from_slice(&client.ask(Ask::get("/v1/status")).ok()?.body).ok()
 }
 
@@ -267,7 +267,7 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
         {
             break;
         }
-        if let Some(error) = status(&client).and_then(|status| name_taken(&status.body.problems)) {
+        if let Some(error) = own_status(&client).and_then(|status| name_taken(&status.body.problems)) {
             return Err(error);
         }
         if begun.elapsed() > args.timeout {

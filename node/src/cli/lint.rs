@@ -65,7 +65,7 @@ struct Report {
 pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
     let (documents, mut report) = inspect(read(&args.file)?);
     if !args.offline {
-        report.add(live::problems(client, &documents, LIVE_TIMEOUT));
+        report.add(live::ask(client, &documents, LIVE_TIMEOUT).problems);
     }
     let text = match args.format {
         LintFormat::Text => text(&report),

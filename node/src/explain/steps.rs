@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use starling_config::documents::filter::{Filters, HeaderEdits, PathEdit, PathFilter};
-use starling_model::{DocumentVersion, SpiffeId};
+use starling_model::{DocumentVersion, NodeName, ServiceKey, SpiffeId};
 use starling_routing::explain::{CandidateEndpoint, EndpointStep, Loser, RouteStep};
 use starling_routing::filters::FilterChain;
 use starling_routing::retry_budget::BudgetSettings;
@@ -13,14 +13,15 @@ use starling_routing::{Deadline, Decision, Explanation, Origin, Outcome, Policy,
 use super::{Ground, Question};
 use crate::api::services::health_of;
 use crate::api::views::{
-    self, ExplainedBackend, ExplainedDocument, ExplainedEndpoint, ExplainedMatch, ExplainedMiss, ExplainedOpen,
-    ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep, ExplainedTransport,
+    self, ExplainedBackend, ExplainedDocument, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss,
+    ExplainedOpen, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep,
+    ExplainedTransport, GrantRole,
 };
 use crate::telemetry::time::millis;
 
 /// What is told of every question.
 pub(super) fn begin(question: &Question, ground: &Ground<'_>) -> views::Explanation {
-    let caller = &question.caller;
+    let caller = ground.caller(question);
     let here = caller.node == *ground.node;
     let instances = ground.local.iter().filter(|(key, _)| here && caller.service.as_ref() == Some(key));
     let source = ExplainedStep::Source {
@@ -188,7 +189,7 @@ fn transport(ground: &Ground<'_>, question: &Question, record: &Explanation) -> 
     let nodes: BTreeSet<_> = likely.iter().map(|one| (&one.id.node, one.address)).collect();
     let destinations: BTreeSet<_> = likely.iter().map(|one| one.service.to_string()).collect();
     let peers: BTreeSet<_> = nodes.iter().map(|(node, _)| *node).collect();
-    let address = |(node, address): &(&starling_model::NodeName, Option<std::net::SocketAddr>)| {
+    let address = |(node, address): &(&NodeName, Option<std::net::SocketAddr>)| {
         address.map_or_else(|| node.to_string(), |address| format!("{node}:{}", address.port()))
     };
     (!nodes.is_empty()).then(|| ExplainedTransport {
@@ -198,8 +199,26 @@ fn transport(ground: &Ground<'_>, question: &Question, record: &Explanation) -> 
             source: question.caller.service.as_ref().map(ToString::to_string),
             destinations: destinations.into_iter().collect(),
         },
-        source_granted: true,
+        source_granted: ground.caller(question).service == question.caller.service,
+        grants: grants(ground, question, &likely),
     })
+}
+
+/// The caller's claim, then each node that may take the request, in order.
+fn grants(ground: &Ground<'_>, question: &Question, likely: &[&CandidateEndpoint]) -> Vec<ExplainedGrant> {
+    let held = ground.table.grants();
+    let one = |(role, service, node): (GrantRole, &ServiceKey, &NodeName)| ExplainedGrant {
+        node: node.to_string(),
+        role,
+        service: service.to_string(),
+        standing: held.standing(service, node).as_str().to_owned(),
+        document: held.by(service, node).map(|by| document(&by.document, by.version)),
+    };
+    let caller = &question.caller;
+    let claim = caller.service.iter().map(|service| (GrantRole::Call, service, &caller.node));
+    let served: BTreeSet<_> = likely.iter().map(|one| (&one.service, &one.id.node)).collect();
+    let served = served.into_iter().map(|(service, node)| (GrantRole::Serve, service, node));
+    claim.chain(served).map(one).collect()
 }
 
 fn origin(origin: Origin) -> String {

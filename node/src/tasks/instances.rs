@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use starling_config::InstanceSpec;
+use starling_config::{InstanceSpec, RunAs};
 use starling_gossip::OwnRecord;
 use starling_model::limits::INSTANCES_PER_NODE_MAX;
 use starling_model::{Announcement, HealthEntry, HealthRecord, InstanceName, Readiness, ServiceKey, ServicesRecord};
@@ -62,6 +62,9 @@ pub struct LocalInstance {
     /// What the last check said, unless it is ready.
     pub detail: Option<String>,
 }
+
+/// Users of this host that instances name, with their numbers; `None`: there is none of that name.
+pub type Users = BTreeMap<String, Option<u32>>;
 
 /// All instances of this host, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,6 +156,7 @@ pub struct Instances {
     checks: Checks,
     transitions: mpsc::Receiver<Transition>,
     current: BTreeMap<InstanceName, LocalInstance>,
+    users: Users,
     draining: bool,
 }
 
@@ -181,8 +185,16 @@ impl Instances {
         let (checks, transitions) = Checks::new(context.health.clone());
         let mut folder = Folder::new(&context.folder);
         folder.read();
-        let mut instances =
-            Self { context, folder, api, checks, transitions, current: BTreeMap::new(), draining: false };
+        let mut instances = Self {
+            context,
+            folder,
+            api,
+            checks,
+            transitions,
+            current: BTreeMap::new(),
+            users: Users::new(),
+            draining: false,
+        };
         instances.apply();
         instances
     }
@@ -324,6 +336,7 @@ impl Instances {
             info!(instance = %gone, "instance withdrawn");
         }
         self.current = current;
+        self.users = self.current.values().filter_map(|held| user(&held.spec)).collect();
         self.publish();
     }
 
@@ -333,12 +346,22 @@ impl Instances {
         let entry = |held: &LocalInstance| HealthEntry { instance: held.spec.name.clone(), readiness: held.readiness };
         let health = HealthRecord { entries: instances.iter().map(entry).collect() };
         // The data plane must know an instance before others send requests for it.
-        self.context.shared.instances.store(Arc::new(crate::lower::local_instances(&instances)));
+        self.context.shared.instances.store(Arc::new(crate::lower::local_instances(&instances, &self.users)));
         self.context.own.put(OwnRecord::Services(services));
         self.context.own.put(OwnRecord::Health(health));
         let problems = self.folder.problems();
         self.context.view.store(Arc::new(LocalView { instances, problems }));
     }
+}
+
+/// The user that an instance names, looked up anew at each change: it may be made after the file.
+fn user(spec: &InstanceSpec) -> Option<(String, Option<u32>)> {
+    let Some(RunAs::User(name)) = &spec.run_as else { return None };
+    let found = nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    if found.is_none() {
+        warn!(instance = %spec.name, user = %name, "run_as names no user of this host: nobody calls as the service");
+    }
+    Some((name.clone(), found))
 }
 
 fn announcement(held: &LocalInstance) -> Announcement {

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use http::{Response, StatusCode};
-use starling_model::Protocol;
+use starling_model::{Protocol, ServiceKey};
 use starling_routing::{Decision, RequestFacts, Service};
 
 use crate::answers::{Answer, ErrorType};
@@ -17,7 +17,7 @@ use crate::http::upgrade::Switch;
 use crate::worker::Worker;
 
 /// The port that the target means: by its number, or the only one of a service that no document gives numbers.
-pub(crate) fn wanted(service: &Service, target: &str) -> Result<Wanted, Answer> {
+pub(crate) fn wanted(service: &Service, target: &str, source: Option<ServiceKey>) -> Result<Wanted, Answer> {
     let number = target.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let numbered = service.ports.iter().find(|port| port.number.map(u16::from) == number);
     let port = numbered.or_else(|| match service.ports.as_slice() {
@@ -25,7 +25,7 @@ pub(crate) fn wanted(service: &Service, target: &str) -> Result<Wanted, Answer> 
         _ => None,
     });
     match port {
-        Some(port) => Ok(Wanted { service: service.key.clone(), port: Some(port.name.clone()), source: None }),
+        Some(port) => Ok(Wanted { service: service.key.clone(), port: Some(port.name.clone()), source }),
         None => Err(Answer::new(ErrorType::DestinationNotFound, format!("{} has no such port: {target}", service.key))),
     }
 }
@@ -36,7 +36,7 @@ pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Exchange) ->
         let facts = RequestFacts {
             destination: &wanted.service,
             port: wanted.port.as_ref(),
-            source: wanted.source.as_ref(),
+            source: worker.counts_as(wanted.source.as_ref()),
             http: None,
             avoid: &[],
         };

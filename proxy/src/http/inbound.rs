@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
@@ -16,8 +17,8 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use starling_model::SpiffeId;
-use starling_routing::Caller;
+use starling_model::{NodeName, SpiffeId};
+use starling_routing::Grants;
 use starling_transport::data::MuxStream;
 use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
@@ -42,9 +43,9 @@ use crate::worker::{Side, Worker};
 pub(crate) struct Stream {
     pub(crate) worker: Rc<Worker>,
     header: OpenHeader,
-    edge: Rc<Edge>,
-    /// `By=<us>;URI=<caller>`.
-    identity: HeaderValue,
+    /// The proven peer.
+    node: NodeName,
+    counted: RefCell<Rc<Counted>>,
     pub(crate) door: Rc<Door>,
     /// HTTP/2 connections to the instance, for this stream alone: what one caller resets never ends another's.
     own: RefCell<Option<(SocketAddr, Shared)>>,
@@ -52,17 +53,38 @@ pub(crate) struct Stream {
     switch: Cell<Option<Switch>>,
 }
 
+/// What the stream's requests count as. A stream lives on while documents change, so each request looks whether the grants
+/// are still those by which this was found.
+struct Counted {
+    grants: Arc<Grants>,
+    edge: Rc<Edge>,
+    /// `By=<us>;URI=<caller>`.
+    identity: HeaderValue,
+}
+
+impl Counted {
+    fn new(worker: &Worker, header: &OpenHeader, node: &NodeName) -> Self {
+        let table = worker.shared.table.load();
+        let caller = table.accept_source(node, header.source.as_ref());
+        let domain = &worker.config.trust_domain;
+        let own = SpiffeId::workload(domain, &worker.config.node, &header.destination);
+        let identity = HeaderValue::from_str(&format!("By={own};URI={}", caller.spiffe_id(domain)));
+        Self {
+            grants: Arc::clone(table.grants()),
+            edge: worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination)),
+            // Names are labels, so this always is a header value; else it names nobody.
+            identity: identity.unwrap_or(HeaderValue::from_static("URI=")),
+        }
+    }
+}
+
 /// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHeader, caller: &Caller) {
-    let domain = &worker.config.trust_domain;
-    let own = SpiffeId::workload(domain, &worker.config.node, &header.destination);
-    let identity = format!("By={own};URI={}", caller.spiffe_id(domain));
-    // Names are labels, so this always is a header value; without it nothing is served.
-    let Ok(identity) = HeaderValue::from_str(&identity) else { return };
-    let edge = worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination));
+pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHeader, node: NodeName) {
+    let counted = RefCell::new(Rc::new(Counted::new(&worker, &header, &node)));
     let door = Door::new();
     let carry = header.carry;
-    let of = Rc::new(Stream { worker, header, edge, identity, door, own: RefCell::default(), switch: Cell::new(None) });
+    let (own, switch) = (RefCell::default(), Cell::new(None));
+    let of = Rc::new(Stream { worker, header, node, counted, door, own, switch });
     match carry {
         Carry::Http2 => Box::pin(h2::serve_peer(of, stream)).await,
         Carry::Http1 | Carry::Bytes => serve_http1(of, stream).await,
@@ -102,11 +124,12 @@ pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict:
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
     let spoken = Spoken::of(&request);
-    let mut exchange = Exchange::begin(worker, stream.edge.clone(), spoken, (busy, active));
+    let counted = stream.counted();
+    let mut exchange = Exchange::begin(worker, counted.edge.clone(), spoken, (busy, active));
     let outcome = match verdict {
         Verdict::Refused(refused) => Err(Answer::refused(refused)),
         Verdict::MaySwitch if request.method() == Method::CONNECT => Err(Answer::refused(HeadRefused::Connect)),
-        Verdict::Approved | Verdict::MaySwitch => forward(stream, &mut exchange, request, verdict).await,
+        Verdict::Approved | Verdict::MaySwitch => forward(stream, (&counted, &mut exchange), request, verdict).await,
     };
     let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
     if verdict == Verdict::MaySwitch {
@@ -144,7 +167,7 @@ pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict:
 
 async fn forward(
     stream: &Stream,
-    exchange: &mut Exchange,
+    (counted, exchange): (&Counted, &mut Exchange),
     mut request: Request<Incoming>,
     verdict: Verdict,
 ) -> Result<(Response<Incoming>, Option<FarTask>), Answer> {
@@ -166,7 +189,7 @@ async fn forward(
     harden::strip_hop_by_hop(&mut headers);
     harden::strip_ours(&mut headers);
     headers.remove(header::EXPECT);
-    headers.insert(XFCC, stream.identity.clone());
+    headers.insert(XFCC, counted.identity.clone());
     if let Some(protocol) = upgrade.clone() {
         upgrade::announce(&mut headers, protocol);
     }
@@ -254,6 +277,17 @@ async fn forward(
 }
 
 impl Stream {
+    /// What a request that begins now counts as.
+    fn counted(&self) -> Rc<Counted> {
+        let held = Rc::clone(&self.counted.borrow());
+        if Arc::ptr_eq(&held.grants, self.worker.shared.table.load().grants()) {
+            return held;
+        }
+        let counted = Rc::new(Counted::new(&self.worker, &self.header, &self.node));
+        self.counted.replace(Rc::clone(&counted));
+        counted
+    }
+
     /// A client of a connection of this stream's that has room.
     fn shared(&self, address: SocketAddr) -> Option<Client> {
         let mut own = self.own.borrow_mut();

@@ -44,8 +44,8 @@ use crate::worker::{Phase, Side, Worker};
 pub(crate) enum Route {
     /// A fixed entrance.
     Fixed(Rc<Wanted>),
-    /// By Host, or by the absolute target of a request to an HTTP proxy.
-    ByHost,
+    /// By Host, or by the absolute target of a request to an HTTP proxy; on behalf of this local service.
+    ByHost(Option<ServiceKey>),
 }
 
 /// What all requests of a connection have in common.
@@ -136,7 +136,7 @@ pub(crate) struct Wanted {
     pub(crate) service: ServiceKey,
     /// Which of its ports; `None` takes its only one, else any.
     pub(crate) port: Option<PortName>,
-    /// On whose behalf; `None` is the bare node.
+    /// On whose behalf, as it is claimed; `None` is the bare node.
     pub(crate) source: Option<ServiceKey>,
 }
 
@@ -156,11 +156,11 @@ pub(crate) async fn answer(
     };
     let source = match route {
         Route::Fixed(wanted) => wanted.source.as_ref(),
-        Route::ByHost => None,
+        Route::ByHost(source) => source.as_ref(),
     };
     // Only names that the mesh declared may become labels.
     let labelled = wanted.as_ref().ok().map(|wanted| &wanted.service).filter(|service| worker.knows(service));
-    let edge = worker.edges.edge(Direction::Outbound, source, labelled);
+    let edge = worker.edges.edge(Direction::Outbound, worker.counts_as(source), labelled);
     let exchange = Exchange::begin(worker, edge, spoken, (busy, active));
     let answered = match wanted {
         Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
@@ -215,12 +215,11 @@ pub(crate) fn own_body(bytes: Bytes) -> ResponseBody {
 }
 
 fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result<Wanted, Answer> {
-    if let Route::Fixed(wanted) = route {
-        if request.method() == Method::CONNECT {
-            return Err(Answer::refused(HeadRefused::Connect));
-        }
-        return Ok(Wanted::clone(wanted));
-    }
+    let source = match route {
+        Route::Fixed(_) if request.method() == Method::CONNECT => return Err(Answer::refused(HeadRefused::Connect)),
+        Route::Fixed(wanted) => return Ok(Wanted::clone(wanted)),
+        Route::ByHost(source) => source.clone(),
+    };
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
     // HTTP/2 has an authority in every request, to a proxy or not.
@@ -228,9 +227,9 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     let table = worker.shared.table.load();
     let service = asked::by_host(&table, &worker.config.domain, host, absolute)?;
     if request.method() == Method::CONNECT {
-        return connect::wanted(service, host.unwrap_or_default());
+        return connect::wanted(service, host.unwrap_or_default(), source);
     }
-    Ok(Wanted { service: service.key.clone(), port: None, source: None })
+    Ok(Wanted { service: service.key.clone(), port: None, source })
 }
 
 async fn forward(
@@ -251,12 +250,13 @@ async fn forward(
     let mut last: Option<Answer> = None;
     // Drawn at the first try, sent once there is an answer.
     let mut mirrors = Vec::new();
+    let counts_as = worker.counts_as(wanted.source.as_ref());
     loop {
         let facts = head.facts();
         let facts = RequestFacts {
             destination: &wanted.service,
             port: wanted.port.as_ref(),
-            source: wanted.source.as_ref(),
+            source: counts_as,
             http: facts.as_ref(),
             avoid: &tried,
         };

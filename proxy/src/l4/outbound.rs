@@ -85,7 +85,8 @@ impl Drop for AtEndpoint<'_> {
 pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
     let _active = worker.active(Side::Outbound);
     let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
-    let mut account = Account::open(worker.edges.edge(Direction::Outbound, wanted.source.as_ref(), labelled));
+    let counts_as = worker.counts_as(wanted.source.as_ref());
+    let mut account = Account::open(worker.edges.edge(Direction::Outbound, counts_as, labelled));
     let mut tunnel = Tunnel::repeatable();
     let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
@@ -94,7 +95,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
         let facts = RequestFacts {
             destination: &wanted.service,
             port: wanted.port.as_ref(),
-            source: wanted.source.as_ref(),
+            source: counts_as,
             http: None,
             avoid: &tried,
         };

@@ -23,6 +23,7 @@ fn endpoint(index: u32, birth: u64) -> Endpoint {
         weight: Weight::default(),
         readiness: Readiness::Ready,
         member: MemberState::Alive,
+        standing: starling_routing::Standing::Unnamed,
     }
 }
 

@@ -242,6 +242,7 @@ async fn a_restarted_agent_is_used_again() {
         protocol: Protocol::Http,
         address: one.address,
         readiness: Readiness::Ready,
+        callers: None,
     };
     let instances = LocalInstances::from_iter([(InstanceName::new("orders-1").unwrap(), instance)]);
     mesh.node("vm-2").shared.instances.store(Arc::new(instances));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, ServiceKey};
 
+use crate::grants::{Grants, Names, Ruling, Standing};
 use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
 use crate::registry::{EndpointFacts, Registry};
 use crate::rules::{PortSpec, Rules, SERVICE_LABEL, ServiceSpec, SubsetSpec};
@@ -148,7 +149,12 @@ pub(super) fn services(
                 _ => false,
             },
         });
-        all.push(match held.filter(|held| same_sources && held.shape.is(spec, subsets)) {
+        let as_granted = |held: &&Arc<Service>| {
+            let names = std::iter::once(key).chain(held.sources.iter().map(|(announced, _)| announced));
+            names.zip(&held.rulings).all(|(name, ruling)| rules.grants.ruling(name) == *ruling)
+        };
+        let usable = held.filter(|held| same_sources && held.shape.is(spec, subsets)).filter(as_granted);
+        all.push(match usable {
             Some(held) => Arc::clone(held),
             None => {
                 let sources = match of_selector {
@@ -156,31 +162,46 @@ pub(super) fn services(
                     None => own.map(|own| (key.clone(), own)).into_iter().collect(),
                 };
                 let shape = Shape { spec: spec.cloned(), subsets: subsets.cloned().unwrap_or_default() };
-                Arc::new(service(registry, key, sources, shape))
+                Arc::new(service(registry, &rules.grants, (key, sources, shape)))
             }
         });
     }
 }
 
-fn service(registry: &Registry, key: &ServiceKey, sources: Vec<Source>, shape: Shape) -> Service {
+fn service(registry: &Registry, grants: &Grants, (key, sources, shape): (&ServiceKey, Vec<Source>, Shape)) -> Service {
+    let own = grants.ruling(key);
+    let rulings: Vec<Ruling> =
+        std::iter::once(own).chain(sources.iter().map(|(announced, _)| grants.ruling(announced))).collect();
     let selector = shape.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let fits = |facts: &EndpointFacts<'_>| selector.is_none_or(|selector| has_all(facts.announcement, selector));
-    let facts = sources.iter().flat_map(|(announced, _)| registry.endpoints(announced)).filter(fits);
-    let mut facts: Vec<EndpointFacts<'_>> = facts.take(ENDPOINTS_PER_SERVICE_MAX).collect();
-    if sources.len() > 1 {
-        facts.sort_by_key(|one| (one.node, &one.announcement.instance));
+    let announced = sources.iter().zip(rulings.iter().skip(1)).flat_map(|((announced, _), ruling)| {
+        let names = Names { found: rulings.first().unwrap_or(ruling), announced: ruling };
+        registry.endpoints(announced).map(move |facts| (names.standing(facts.node), facts))
+    });
+    let mut facts: Vec<(Standing, EndpointFacts<'_>)> = announced.filter(|(_, facts)| fits(facts)).collect();
+    if facts.len() > ENDPOINTS_PER_SERVICE_MAX {
+        // Whoever is not granted takes nobody's place.
+        facts.sort_by_key(|(standing, _)| !standing.is_accepted());
+        facts.truncate(ENDPOINTS_PER_SERVICE_MAX);
+    }
+    if !facts.is_sorted_by_key(|(_, one)| (one.node, &one.announcement.instance)) {
+        facts.sort_by_key(|(_, one)| (one.node, &one.announcement.instance));
     }
     let mut ports = ports(shape.spec.as_deref());
     let declared = !ports.is_empty();
     let mut endpoints = Vec::with_capacity(facts.len());
     let mut served: Vec<Vec<u16>> = Vec::with_capacity(facts.len());
-    for facts in facts {
-        served.push(if declared {
+    // What the service speaks is not for those to say who may not serve it, unless nobody may.
+    let anybody = facts.iter().any(|(standing, _)| standing.is_accepted());
+    for (standing, facts) in facts {
+        served.push(if anybody && !standing.is_accepted() {
+            Vec::new()
+        } else if declared {
             serves(&mut ports, facts.announcement)
         } else {
             vec![announced_port(&mut ports, facts.announcement)]
         });
-        endpoints.push(endpoint(&facts));
+        endpoints.push(endpoint(&facts, standing));
     }
     if !declared {
         let order = sort_ports(&mut ports);
@@ -190,7 +211,7 @@ fn service(registry: &Registry, key: &ServiceKey, sources: Vec<Source>, shape: S
     }
     let ports: Vec<ServicePort> = ports.into_iter().map(Draft::finish).collect();
     let pools = pools(&ports, &shape.subsets, &endpoints, &served);
-    Service { key: key.clone(), ports, endpoints, pools, sources, shape }
+    Service { key: key.clone(), ports, endpoints, pools, sources, rulings, shape }
 }
 
 /// A port whose protocol is not settled yet.
@@ -268,7 +289,7 @@ fn sort_ports(ports: &mut [Draft]) -> Vec<u16> {
     names.iter().map(|name| place(name).unwrap_or(u16::MAX)).collect()
 }
 
-fn endpoint(facts: &EndpointFacts<'_>) -> Endpoint {
+fn endpoint(facts: &EndpointFacts<'_>, standing: Standing) -> Endpoint {
     let announced = facts.announcement;
     Endpoint {
         id: EndpointId {
@@ -286,6 +307,7 @@ fn endpoint(facts: &EndpointFacts<'_>) -> Endpoint {
         weight: announced.weight,
         readiness: facts.readiness,
         member: facts.member,
+        standing,
     }
 }
 

@@ -30,7 +30,13 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
                 targets(document, policy, rules);
                 continue;
             }
-            Spec::HttpRoute(_) | Spec::GrpcRoute(_) | Spec::TcpRoute(_) | Spec::TlsRoute(_) | Spec::Unread => continue,
+            Spec::HttpRoute(_)
+            | Spec::GrpcRoute(_)
+            | Spec::TcpRoute(_)
+            | Spec::TlsRoute(_)
+            | Spec::ServiceGrant(_)
+            | Spec::MeshConfig(_)
+            | Spec::Unread => continue,
         };
         let Some(key) = key_of(document) else { continue };
         if let Some((label, value)) = spec.selector.as_ref().and_then(|selector| selector.iter().next()) {

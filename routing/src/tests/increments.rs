@@ -25,6 +25,11 @@ const INSTANCES: [&str; 6] = [
 ];
 
 fn texts() -> Vec<String> {
+    let grant = |name: &str, node: &str, service: &str| {
+        format!(
+            "---\napiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {{name: {name}}}\nspec: {{nodes: [{{node: {node}}}], services: [{{service: {service}}}]}}\n"
+        )
+    };
     let service = |version: &str, name: &str, spec: &str| {
         format!("---\napiVersion: {version}\nkind: Service\nmetadata: {{name: {name}}}\nspec: {spec}\n")
     };
@@ -46,6 +51,11 @@ fn texts() -> Vec<String> {
             "[{backendRefs: [{name: orders, subset: {version: v1}}, {name: orders, subset: {version: v2}}]}]",
         ),
         http_route("y", "front", "[{backendRefs: [{name: back, port: 8080}, {name: data, port: 80}]}]"),
+        grant("g", "vm-1", "orders"),
+        grant("h", "\"*\"", "back"),
+        grant("i", "vm-2", "front"),
+        "---\napiVersion: starling/v1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {serviceGrants: Strict}\n"
+            .to_owned(),
         http_route("shop/z", "orders", "[{backendRefs: [{name: orders, namespace: other, subset: {app: web}}]}]"),
     ]
 }
@@ -56,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (select(&NODES[..]), instances).prop_map(|(node, instances)| Step::Announces(node, instances)),
         2 => select(&NODES[..]).prop_map(Step::Unready),
         1 => select(&NODES[..]).prop_map(Step::Forgotten),
-        2 => proptest::sample::subsequence(texts(), 0..7).prop_map(Step::Documents),
+        2 => proptest::sample::subsequence(texts(), 0..11).prop_map(Step::Documents),
     ]
 }
 

@@ -29,9 +29,12 @@ fn the_project_s_own_types_read_what_we_accept() {
                 }
                 Spec::TcpRoute(_) => read::<experimental::tcproutes::TcpRoute>(document),
                 Spec::TlsRoute(_) => read::<standard::tlsroutes::TlsRoute>(document),
-                Spec::CoreService(_) | Spec::StarlingService(_) | Spec::BackendTrafficPolicy(_) | Spec::Unread => {
-                    panic!("{} is no route", document.key)
-                }
+                Spec::CoreService(_)
+                | Spec::StarlingService(_)
+                | Spec::BackendTrafficPolicy(_)
+                | Spec::ServiceGrant(_)
+                | Spec::MeshConfig(_)
+                | Spec::Unread => panic!("{} is no route", document.key),
             }
             kinds.push(document.key.kind.to_string());
         }

@@ -9,15 +9,18 @@ use axum::response::Response;
 use starling_config::documents::diff::{Change, changes};
 use starling_config::documents::{self, Document};
 use starling_model::codes::Level;
+use starling_routing::snapshot::SnapshotInvalid;
 
-use super::{history, readable, text_of};
+use super::{history, readable, removed, text_of};
 use crate::api::Shared;
 use crate::api::answer;
 use crate::api::body::read_object;
 use crate::api::problem::Refusal;
 use crate::api::query::Query;
 use crate::api::routes::problems;
-use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, kind};
+use crate::api::views::{
+    DocumentProblem, DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, RemovedEndpoints, kind,
+};
 use crate::tasks::gossip::{AnyCase, History};
 use crate::telemetry::time::Clocks;
 
@@ -39,8 +42,8 @@ pub async fn post(
         problems.retain(|problem| problem.code.level == Level::Error);
         readable::refusal(&problems, 1)
     })?;
-    let problems = what_if(&state, read.clone()).await;
-    let mut run = DryRun { items: Vec::new(), warnings: Vec::new(), problems };
+    let (problems, removes) = what_if(&state, read.clone()).await;
+    let mut run = DryRun { items: Vec::new(), warnings: Vec::new(), problems, removes };
     for document in read {
         let key = &document.key;
         let (what, namespace, name) = (key.kind.to_string(), key.namespace.to_string(), key.name.to_string());
@@ -53,8 +56,8 @@ pub async fn post(
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
 }
 
-/// What would not come out as written of these documents, if they were in use.
-async fn what_if(state: &Shared, documents: Vec<Document>) -> Vec<DocumentProblem> {
+/// What would not come out as written of these documents, and which endpoints would go, if they were in use.
+async fn what_if(state: &Shared, documents: Vec<Document>) -> (Vec<DocumentProblem>, Vec<RemovedEndpoints>) {
     let keys: BTreeSet<(String, String, String)> = documents
         .iter()
         .map(|document| {
@@ -63,11 +66,14 @@ async fn what_if(state: &Shared, documents: Vec<Document>) -> Vec<DocumentProble
         })
         .collect();
     let (table, now) = (state.shared.table.load_full(), Clocks::read().now());
-    let made = tokio::task::spawn_blocking(move || table.with(documents, now).map(|table| problems(&table)));
+    let made = tokio::task::spawn_blocking(move || {
+        let after = table.with(documents.clone(), now)?;
+        Ok::<_, SnapshotInvalid>((problems(&after), removed::of(&table, &after, &documents)))
+    });
     // A document with which compiling panics is left out by the table's own task; a dry run says nothing of it.
-    let Ok(Ok(mut told)) = made.await else { return Vec::new() };
+    let Ok(Ok((mut told, removes))) = made.await else { return <_>::default() };
     told.retain(|one| keys.contains(&(one.document_kind.clone(), one.namespace.clone(), one.name.clone())));
-    told
+    (told, removes)
 }
 
 /// One document beside what is held of it.

@@ -24,6 +24,7 @@ use crate::telemetry::metrics::{Metrics, Sources};
 
 mod applied;
 mod documents;
+mod grants;
 
 struct Fixture {
     folder: tempfile::TempDir,

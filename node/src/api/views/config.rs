@@ -43,7 +43,35 @@ pub struct DryRun {
     /// What would not come out as written among the documents and services there are.
     #[serde(default)]
     pub problems: Vec<super::DocumentProblem>,
+    /// Endpoints that would get no traffic any more because their node would not be granted the service.
+    #[serde(default)]
+    pub removes: Vec<RemovedEndpoints>,
 }
+
+/// Endpoints of one service that documents take out of use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedEndpoints {
+    /// The document that does it: the first of those that name the service, or the MeshConfig.
+    pub document_kind: String,
+    /// Where the document's name holds.
+    pub document_namespace: String,
+    /// The document's name.
+    pub document_name: String,
+    /// Where the service's name holds.
+    pub namespace: String,
+    /// The service.
+    pub service: String,
+    /// Ids, at most [`REMOVED_LISTED_MAX`].
+    pub endpoints: Vec<String>,
+    /// How many these are in all.
+    pub count: u64,
+    /// Why: `vm-3 no longer granted`.
+    pub detail: String,
+}
+
+/// Endpoints that are listed of one service: beyond, their number says enough.
+pub const REMOVED_LISTED_MAX: usize = 64;
 
 /// One document of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -283,7 +283,7 @@ pub struct ExplainedEndpoint {
     pub share: f64,
     /// Of those that come to its backend.
     pub share_within: f64,
-    /// `healthy`, `unhealthy`, `ejected` or `draining`.
+    /// `healthy`, `unhealthy`, `ejected`, `draining` or `ungranted`.
     pub health: String,
     /// Why.
     pub reason: Option<Reason>,
@@ -305,6 +305,36 @@ pub struct ExplainedTransport {
     pub open: ExplainedOpen,
     /// Whether the receiver takes the source for what it says.
     pub source_granted: bool,
+    /// How the caller and the nodes that may take the request stand to the services that the stream names.
+    #[serde(default)]
+    pub grants: Vec<ExplainedGrant>,
+}
+
+/// How a node stands to a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedGrant {
+    /// Which node.
+    pub node: String,
+    /// As what.
+    pub role: GrantRole,
+    /// `default/web`
+    pub service: String,
+    /// `granted`; `unnamed`: no grant names the service, and none is needed; `not_granted`, `no_grant`, `held_back`: it may
+    /// not.
+    pub standing: String,
+    /// The grant that says so.
+    pub document: Option<ExplainedDocument>,
+}
+
+/// What a node does with a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GrantRole {
+    /// Calls as it.
+    Call,
+    /// Serves it.
+    Serve,
 }
 
 /// What a stream names.

@@ -40,6 +40,9 @@ pub struct Member {
     pub labels: BTreeMap<String, String>,
     /// Services with an instance there, by key.
     pub services: Vec<ServiceRef>,
+    /// Those of them that it may not serve: they get no traffic. Left out where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ungranted: Vec<ServiceRef>,
     /// Documents in use there; `null` while unknown.
     pub config: Option<MemberConfig>,
     /// Its trust bundle; `null` while unknown.

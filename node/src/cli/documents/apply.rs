@@ -94,12 +94,13 @@ fn documents(client: &Client, args: &ApplyArgs, input: Input, asked: Option<&Nam
         return Err(CliError::plain(Exit::Bad, "the input holds no document"));
     }
     super::in_namespace(read.iter().map(|document| &document.key), asked)?;
-    let told = live::problems(client, &read, ANSWER_TIMEOUT);
-    output::message(&told.iter().map(|problem| format!("{problem}\n")).collect::<String>());
+    let told = live::ask(client, &read, ANSWER_TIMEOUT);
+    output::message(&told.problems.iter().map(|problem| format!("{problem}\n")).collect::<String>());
     let mut steps = Vec::new();
     for document in read {
         let held = look_up(client, &document.key, Wanted::Held)?;
-        steps.push(Step::new(document.key, Some(document.text), held.as_ref().map(|held| &held.body)));
+        let step = Step::new(document.key, Some(document.text), held.as_ref().map(|held| &held.body));
+        steps.push(step.removing(&told.removes));
     }
     if args.dry_run {
         let told = output::print(&render(&steps, None)?)?;

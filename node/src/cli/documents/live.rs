@@ -7,22 +7,32 @@ use starling_config::Problem;
 use starling_config::documents::Document;
 use starling_model::codes::{self, Code};
 
-use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope};
+use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope, RemovedEndpoints};
 use crate::cli::client::{Ask, Client};
 use crate::cli::output;
 
+/// What an agent has to say of documents.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// At their places.
+    pub(crate) problems: Vec<Problem>,
+    /// Endpoints that they take out of use.
+    pub(crate) removes: Vec<RemovedEndpoints>,
+}
+
 /// What the agent has to say of these documents; nothing where none answers in time or it cannot tell.
-pub(crate) fn problems(client: &Client, documents: &[Document], timeout: Duration) -> Vec<Problem> {
+pub(crate) fn ask(client: &Client, documents: &[Document], timeout: Duration) -> Told {
     if documents.is_empty() {
-        return Vec::new();
+        return Told::default();
     }
     let source = documents.iter().map(|document| document.text.as_str()).collect::<Vec<_>>().join("\n---\n");
-    let Ok(body) = output::to_json(&DryRunRequest { source }) else { return Vec::new() };
+    let Ok(body) = output::to_json(&DryRunRequest { source }) else { return Told::default() };
     let ask = Ask { method: http::Method::POST, path: "/v1/config/dry-run", body: Some(body), timeout };
     let answer = client.try_ask(ask).ok().filter(|answer| answer.status == 200);
     let run = answer.and_then(|answer| serde_json::from_slice::<Envelope<DryRun>>(&answer.body).ok());
-    let told = run.map(|run| run.body.problems).unwrap_or_default();
-    told.iter().filter_map(|problem| placed(problem, documents)).collect()
+    let Some(run) = run else { return Told::default() };
+    let problems = run.body.problems.iter().filter_map(|problem| placed(problem, documents)).collect();
+    Told { problems, removes: run.body.removes }
 }
 
 /// One of them, at its place in the file.

@@ -6,12 +6,16 @@ use starling_model::{DocumentKey, Generation};
 
 use super::desk::Draft;
 use super::label_of;
-use crate::api::views::{Document, Signer};
+use crate::api::views::{Document, RemovedEndpoints, Signer};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::render::short_key;
 use crate::cli::table::clean;
 
 /// Changed values that are shown of one document: beyond, the files are better compared side by side.
 const CHANGES_SHOWN_MAX: usize = 100;
+
+/// Endpoints of one service that are shown by name.
+const REMOVED_SHOWN_MAX: usize = 10;
 
 /// Greatest generation that is signed: a change in each second for a hundred years.
 const GENERATION_MAX: u64 = 1 << 32;
@@ -26,6 +30,8 @@ pub(super) struct Step {
     /// What it is to say; `None` removes it.
     text: Option<String>,
     held: Option<Held>,
+    /// Endpoints that it takes out of use, a line for each service.
+    removes: Vec<String>,
 }
 
 /// What of a document matters for its next generation.
@@ -54,7 +60,18 @@ impl Step {
                 signer: held.signer.clone(),
             }
         });
-        Self { key, text, held }
+        Self { key, text, held, removes: Vec::new() }
+    }
+
+    /// With what an agent says that it takes out of use.
+    pub(super) fn removing(self, all: &[RemovedEndpoints]) -> Self {
+        let key = &self.key;
+        let own = |one: &&RemovedEndpoints| {
+            key.kind.to_string() == one.document_kind
+                && key.namespace.as_str() == one.document_namespace
+                && key.name.as_str() == one.document_name
+        };
+        Self { removes: all.iter().filter(own).map(removed).collect(), ..self }
     }
 
     /// True when the document in use has this very source. One in conflict is signed again: that ends the conflict.
@@ -108,7 +125,7 @@ impl Step {
             Some(held) => format!("generation {} → {next}", held.generation),
         };
         let signed = signer.map(|signer| format!("   signed by {signer}")).unwrap_or_default();
-        Ok(format!("{name}   {was}{signed}\n{}", self.changes()))
+        Ok(format!("{name}   {was}{signed}\n{}{}", self.changes(), self.removes.concat()))
     }
 
     fn changes(&self) -> String {
@@ -138,6 +155,22 @@ impl Step {
             None => Some(format!("{head}  what is in use cannot be compared: this release does not read it\n")),
         }
     }
+}
+
+/// `removes 2 endpoints of orders: vm-3 orders-v1, vm-3 orders-v2 (vm-3 no longer granted)`
+fn removed(one: &RemovedEndpoints) -> String {
+    let listed = one.endpoints.iter().take(REMOVED_SHOWN_MAX).map(|id| {
+        let mut parts = id.split('/');
+        format!("{} {}", parts.next().unwrap_or_default(), parts.next_back().unwrap_or_default())
+    });
+    let listed: Vec<String> = listed.collect();
+    let more = one.count.saturating_sub(listed.len() as u64);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let endpoints = if one.count == 1 { "endpoint" } else { "endpoints" };
+    let service = short_key(&one.namespace, &one.service);
+    let text =
+        format!("  removes {} {endpoints} of {service}: {}{more} ({})", one.count, listed.join(", "), one.detail);
+    format!("{}\n", clean(&text))
 }
 
 fn lines(found: &[Change]) -> String {

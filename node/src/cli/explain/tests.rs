@@ -51,12 +51,17 @@ fn node(name: &str) -> NodeName {
 
 /// `orders` v1 and v2 on two nodes each way round, `web` on vm-1.
 fn table() -> RouteTable {
+    table_with("")
+}
+
+/// With further documents.
+fn table_with(more: &str) -> RouteTable {
     let version = |hash: u8| DocumentVersion {
         generation: Generation::new(13).unwrap(),
         signer: KeyId(1),
         hash: Digest([hash; 32]),
     };
-    let documents = InUse::read("all.yaml", DOCUMENTS, version(1), "k1").unwrap();
+    let documents = InUse::read("all.yaml", &format!("{DOCUMENTS}{more}"), version(1), "k1").unwrap();
     let mut registry = Registry::new();
     for (name, host, instances) in [
         ("vm-1", 1, vec![("web", "web", "v1")]),
@@ -126,13 +131,16 @@ fn words(flags: &[&str], url: &str) -> Words {
 
 /// What an agent with this table answers.
 fn live(words: Words) -> Envelope<Explanation> {
-    let table = table();
+    live_with(&table(), words)
+}
+
+fn live_with(table: &RouteTable, words: Words) -> Envelope<Explanation> {
     let clocks = Clocks::of_then(Instant::now(), "2026-11-22T15:31:59Z".parse::<Timestamp>().unwrap().into());
-    let loads = |index: EndpointIndex| load(&table, index, clocks.now());
+    let loads = |index: EndpointIndex| load(table, index, clocks.now());
     let local = [(ServiceKey::parse("web", &Namespace::default()).unwrap(), "web".to_owned())];
     let (name, domain) = (node("vm-1"), TrustDomain::new("prod.internal").unwrap());
     let question = words.read((&name, &domain), &Namespace::default()).unwrap();
-    let ground = Ground { table: &table, loads: &loads, clocks, node: &name, trust_domain: &domain, local: &local };
+    let ground = Ground { table, loads: &loads, clocks, node: &name, trust_domain: &domain, local: &local };
     Envelope::new(kind::EXPLANATION, view(), explain(&question, &ground))
 }
 
@@ -157,7 +165,7 @@ fn check(flags: &[&str], url: &str, want: &str) {
     assert_eq!(serde_json::to_value(&offline).unwrap(), serde_json::to_value(&told).unwrap());
 }
 
-/// The manual's sample, as far as this release decides by what it shows: no loopback addresses, grants, policies or
+/// The manual's sample, as far as this release decides by what it shows: no loopback addresses, policies or
 /// ejection by statuses, and shares are not measured by route.
 #[test]
 fn the_sample_of_the_manual() {
@@ -175,7 +183,7 @@ endpoints  stable   vm-2 orders-v1    50.0%   healthy   2.9 ms
            canary   vm-2 orders-v2   100.0%   healthy   4.4 ms
            canary   vm-3 orders-v2     0.0%   ejected   our connections to it fail, back in 20 s
 transport  TLS 1.3 to vm-2:7740 or vm-3:7740, mTLS; peer must be spiffe://prod.internal/node/{vm-2,vm-3}; opens default/web → default/orders
-grants     no grant names web: accepted as announced (Open)
+grants     no grant names web or orders: accepted as announced (Open, ST0612)
 authorize  ALLOW: no policy is in force   (decided at the receiver)
 policy     timeout 2s, retries 2 on 502,503,504 and connect failure, budget 20 %
 answer     would be sent to vm-2 or vm-3    (view of vm-1, revision 118, agrees with 3/3 members)
@@ -252,6 +260,50 @@ fn redirects_rewrites_and_unknown_hosts() {
         text.contains("policy     timeout 15s (built in), retries 2 on connect failure (built in), budget 20 %\n"),
         "{text}"
     );
+}
+
+/// The line of the manual's sample, and what stands there where somebody is not granted.
+#[test]
+fn grants_say_who_may_call_and_serve_as_what() {
+    let grant = |name: &str, node: &str, service: &str| {
+        format!(
+            "---\napiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {{name: {name}}}\nspec: {{nodes: [{{node: {node}}}], services: [{{service: {service}}}]}}\n"
+        )
+    };
+    let told = |more: &str, flags: &[&str]| {
+        let told = live_with(&table_with(more), words(flags, "http://orders.mesh.internal/cart"));
+        render(&told, &Look::plain())
+    };
+    let shop_hosts = grant("shop-hosts", "vm-*", "web").replace("service: web}", "service: web}, {service: orders}");
+    let text = told(&shop_hosts, &["from=web"]);
+    let want = "grants     vm-1 may call as web, vm-2 and vm-3 may serve orders         ServiceGrant/shop-hosts generation 13\n";
+    assert!(text.contains(want), "{text}");
+    let text = told(&shop_hosts, &[]);
+    let want = "no service is named: the caller is the bare node, vm-2 and vm-3 may serve orders";
+    assert!(text.contains(want), "{text}");
+
+    let elsewhere = grant("a", "vm-2", "web") + &grant("b", "vm-2", "orders");
+    let text = told(&elsewhere, &["from=web"]);
+    assert!(text.contains("source     spiffe://prod.internal/node/vm-1\n"), "it counts as its node: {text}");
+    assert!(
+        text.contains(
+            "           stable   vm-3 orders-v1     0.0%   ungranted   its node is not granted the service (ST0612)\n"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("opens default/web → default/orders\n"), "{text}");
+    assert!(
+        text.contains("grants     vm-1 may not call as web: the caller counts as vm-1, vm-2 may serve orders"),
+        "{text}"
+    );
+
+    let strict =
+        "---\napiVersion: starling/v1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {serviceGrants: Strict}\n";
+    let text = told(&(grant("b", "vm-2", "orders") + strict), &["from=web"]);
+    let want = "grants     no grant names web: the caller counts as vm-1 (Strict, ST0612), vm-2 may serve orders";
+    assert!(text.contains(want), "{text}");
+    let text = told(strict, &["from=web"]);
+    assert!(text.contains("no endpoint") && !text.contains("grants "), "it gets nowhere: {text}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::api::views::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, Envelope, ExplainedBackend, ExplainedDocument, ExplainedEndpoint,
     ExplainedMatch, ExplainedOutcome, ExplainedPolicies, ExplainedRule, ExplainedService, ExplainedStep,
-    ExplainedTransport, Explanation, View,
+    ExplainedTransport, Explanation, GrantRole, View,
 };
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark};
@@ -24,11 +24,10 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
     out.step("request", &format!("{} {}{headers}", request.method, request.url), "");
     let backends = body.backends();
     let subsets = backends.len() > 1 || backends.iter().any(|one| one.subset.is_some());
-    let mut source = None;
     for step in &body.steps {
         match step {
             ExplainedStep::Source { result, instances } => {
-                source = service_of(result);
+                let source = service_of(result);
                 let local = result.contains(&format!("/node/{}/", told.view.node));
                 out.step("source", result, &here(source.as_deref().filter(|_| local), instances));
             }
@@ -45,7 +44,8 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
             }
             ExplainedStep::Transport { result } => {
                 out.step("transport", &transport(result), "");
-                out.step("grants", &grants(source.as_deref(), result), "");
+                let (said, by) = grants(result);
+                out.step("grants", &said, &by);
             }
             ExplainedStep::Authorize { result, by } => {
                 let beside = if by.is_none() { ": no policy is in force" } else { "" };
@@ -234,14 +234,41 @@ fn transport(transport: &ExplainedTransport) -> String {
     )
 }
 
-fn grants(source: Option<&str>, transport: &ExplainedTransport) -> String {
-    match source {
-        None => "no service is named: the caller is the bare node".to_owned(),
-        Some(source) if transport.source_granted => {
-            format!("no grant names {}: accepted as announced (Open)", short(source))
-        }
-        Some(source) => format!("{} is granted elsewhere: the caller counts as its bare node", short(source)),
+/// Who may call and serve as what, and the documents that say so.
+fn grants(transport: &ExplainedTransport) -> (String, String) {
+    let mut said = Vec::new();
+    let mut unnamed: Vec<String> = Vec::new();
+    let mut served: Vec<(String, Vec<&str>)> = Vec::new();
+    if transport.open.source.is_none() {
+        said.push("no service is named: the caller is the bare node".to_owned());
     }
+    for one in &transport.grants {
+        let (node, service) = (one.node.as_str(), short(&one.service));
+        match (one.standing.as_str(), one.role) {
+            ("unnamed", _) if unnamed.contains(&service) => {}
+            ("unnamed", _) => unnamed.push(service),
+            ("granted", GrantRole::Call) => said.push(format!("{node} may call as {service}")),
+            ("no_grant", GrantRole::Call) => {
+                said.push(format!("no grant names {service}: the caller counts as {node} (Strict, ST0612)"));
+            }
+            ("held_back", GrantRole::Call) => {
+                said.push(format!("what would grant {service} cannot be read (ST0414): the caller counts as {node}"));
+            }
+            (_, GrantRole::Call) => said.push(format!("{node} may not call as {service}: the caller counts as {node}")),
+            (_, GrantRole::Serve) => match served.iter_mut().find(|(known, _)| *known == service) {
+                Some((_, nodes)) => nodes.push(node),
+                None => served.push((service, vec![node])),
+            },
+        }
+    }
+    said.extend(served.iter().map(|(service, nodes)| format!("{} may serve {service}", nodes.join(" and "))));
+    if !unnamed.is_empty() {
+        said.push(format!("no grant names {}: accepted as announced (Open, ST0612)", unnamed.join(" or ")));
+    }
+    let mut by: Vec<String> = transport.grants.iter().filter_map(|one| one.document.as_ref()).map(document).collect();
+    by.sort();
+    by.dedup();
+    (said.join(", "), by.join(", "))
 }
 
 fn policy(policies: &ExplainedPolicies) -> String {

@@ -1,6 +1,6 @@
 //! `starling members`: everybody, as this node sees them.
 
-use crate::api::views::{Member, MemberList, View};
+use crate::api::views::{Member, MemberList, ServiceRef, View};
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark, Tone};
 use crate::cli::render::{Columns, or_dash, short_key, view_of};
@@ -84,11 +84,17 @@ fn usual(member: &Member, view: &View, look: &Look) -> Vec<Cell> {
         Cell::toned(&member.state, state_tone(&member.state)),
         Cell::maybe(member.rtt.filter(|_| member.state != "left").map(|rtt| figures::milliseconds(rtt.ms))),
         Cell::maybe(member.version.as_deref()),
-        Cell::new(or_dash(member.services.iter().map(|s| short_key(&s.namespace, &s.name)))),
+        Cell::new(or_dash(member.services.iter().map(|one| service(member, one)))),
         Cell::maybe(seconds_left.map(figures::age)),
         config(member, view, look),
         seen(member, view),
     ]
+}
+
+/// A service of a member, marked where it may not serve it.
+fn service(member: &Member, one: &ServiceRef) -> String {
+    let mark = if member.ungranted.contains(one) { "(ungranted)" } else { "" };
+    format!("{}{mark}", short_key(&one.namespace, &one.name))
 }
 
 fn state_tone(state: &str) -> Tone {

@@ -74,6 +74,14 @@ view of vm-1, revision 118: 3 alive, 1 left. vm-3 uses other documents.
 }
 
 #[test]
+fn a_service_that_a_member_may_not_serve_is_marked() {
+    let mut list = members();
+    list.body.items[2].ungranted = list.body.items[2].services[..1].to_vec();
+    let got = members::render(&list, Columns::Usual, &members::Filter::default(), &Look::plain());
+    assert!(got.contains("   orders(ungranted),db   "), "{got}");
+}
+
+#[test]
 fn members_are_chosen_by_state_and_label_and_shown_without_frills() {
     let look = Look { headers: false, unicode: false, ..Look::plain() };
     let filter =

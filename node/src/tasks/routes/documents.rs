@@ -2,15 +2,27 @@
 //!
 //! A text is read once for each hash. One that cannot be read here leaves the last good version of its document in use
 //! (ST0414), and one with which compiling panics is left out by its hash, found by halving what changed.
+//!
+//! A ServiceGrant is the exception: it has no last good version, and denies what it names until it can be read. A
+//! MeshConfig without a good version denies whatever no grant names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use starling_config::documents::{self, Document};
+use starling_config::documents::grant::{self, Targets};
+use starling_config::documents::{self, Document, Spec};
 use starling_gossip::DocumentView;
 use starling_model::{Digest, DocumentKey, codes};
-use starling_routing::InUse;
+use starling_routing::{Denial, Denied, InUse};
 use tracing::warn;
+
+const SERVICE_GRANT: &str = "ServiceGrant";
+const MESH_CONFIG: &str = "MeshConfig";
+
+/// What permits denies when it cannot be read.
+pub(super) fn is_grant(key: &DocumentKey) -> bool {
+    key.kind.as_str() == SERVICE_GRANT
+}
 
 /// Documents that were read, by hash; `None` for those that are left out.
 #[derive(Debug, Default)]
@@ -38,8 +50,33 @@ impl Shelf {
                 let signer = view.version.signer.to_string().into();
                 Some(InUse { document, version: view.version, signer })
             }
+            None if is_grant(&view.key) => None,
             None => self.good.get(&view.key).cloned(),
         }
+    }
+
+    /// What those of these documents deny that cannot be used here; [`Self::take`] has looked at them.
+    pub(super) fn denials(&self, in_use: &[DocumentView]) -> Vec<Denial> {
+        let unread = |view: &&DocumentView| matches!(self.read.get(&view.version.hash), Some(None));
+        in_use.iter().filter(unread).filter_map(|view| self.denial(view)).collect()
+    }
+
+    fn denial(&self, view: &DocumentView) -> Option<Denial> {
+        let good = self.good.get(&view.key);
+        let what = if is_grant(&view.key) {
+            let text = std::str::from_utf8(&view.text).unwrap_or_default();
+            let Targets { mut services, complete } = grant::targets(text, &view.key.namespace);
+            // What it named until now was somebody's, and is nobody's before it is read.
+            if let Some(Spec::ServiceGrant(good)) = good.map(|good| &good.document.spec) {
+                services.extend(good.services.iter().cloned());
+            }
+            Denied::Services { services, all_of: (!complete).then(|| view.key.namespace.clone()) }
+        } else if view.key.kind.as_str() == MESH_CONFIG && good.is_none() {
+            Denied::Unnamed
+        } else {
+            return None;
+        };
+        Some(Denial { document: view.key.clone(), version: view.version, what })
     }
 
     /// The table came about with these.
@@ -64,6 +101,11 @@ fn read(view: &DocumentView) -> Option<Arc<Document>> {
         Err(problems) => problems.first().map(ToString::to_string).unwrap_or_default(),
     };
     let (document, code) = (&view.key, codes::DOCUMENT_HELD_BACK);
-    warn!(%document, version = %view.version, %code, why = %told, "a document cannot be used here; its last good version stays");
+    let version = view.version;
+    if is_grant(document) {
+        warn!(%document, %version, %code, why = %told, "a grant cannot be used here; what it names is denied");
+    } else {
+        warn!(%document, %version, %code, why = %told, "a document cannot be used here; its last good version stays");
+    }
     None
 }

@@ -9,11 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use starling_gossip::DocumentView;
 use starling_model::{NodeName, codes};
-use starling_routing::{Documents, InUse, Registry, RouteTable, TableSettings, compile};
+use starling_routing::{Denial, Documents, InUse, Registry, RouteTable, TableSettings, compile};
 use tracing::error;
 
 use super::OwnerNews;
-use super::documents::Shelf;
+use super::documents::{Shelf, is_grant};
 
 /// How a table is made of documents, a registry and the table before.
 pub(super) type Compile = fn(&Documents, &Registry, &TableSettings, Option<&RouteTable>) -> RouteTable;
@@ -54,23 +54,31 @@ impl Intake {
     /// which no table comes about is left out, and its last good version stays.
     pub(super) fn table_of(&mut self, in_use: &[DocumentView], previous: &RouteTable) -> Option<RouteTable> {
         let wanted = self.shelf.take(in_use);
-        if let Some(table) = self.with(&wanted, previous) {
-            self.adopt(&wanted);
+        let denials = self.shelf.denials(in_use);
+        if let Some(table) = self.with((&wanted, &denials), previous) {
+            self.adopt(&wanted, denials);
             return Some(table);
         }
         let as_before =
             |one: &InUse| self.documents.get(&one.document.key).is_some_and(|held| held.version == one.version);
         let (same, changed): (Vec<InUse>, Vec<InUse>) = wanted.into_iter().partition(as_before);
-        let used = self.admit(same, &changed, previous);
-        let table = self.with(&used, previous)?;
-        self.adopt(&used);
+        let used = self.admit(same, (&changed, &denials), previous);
+        // What was left out may deny, too.
+        let denials = self.shelf.denials(in_use);
+        let table = self.with((&used, &denials), previous)?;
+        self.adopt(&used, denials);
         Some(table)
     }
 
     /// Adds what changed to what is in use, without those with which no table comes about: found by halving, as with news.
-    fn admit(&mut self, mut used: Vec<InUse>, changed: &[InUse], previous: &RouteTable) -> Vec<InUse> {
+    fn admit(
+        &mut self,
+        mut used: Vec<InUse>,
+        (changed, denials): (&[InUse], &[Denial]),
+        previous: &RouteTable,
+    ) -> Vec<InUse> {
         let together: Vec<InUse> = used.iter().chain(changed).cloned().collect();
-        if self.with(&together, previous).is_some() {
+        if self.with((&together, denials), previous).is_some() {
             return together;
         }
         match changed {
@@ -79,20 +87,20 @@ impl Intake {
                 let (document, version, code) = (&one.document.key, one.version, codes::DOCUMENT_HELD_BACK);
                 error!(%document, %version, %code, "this document breaks the route table; its last good version stays in use");
                 self.shelf.leave_out(version.hash);
-                used.extend(self.documents.get(document).cloned());
+                used.extend(self.documents.get(document).filter(|_| !is_grant(document)).cloned());
                 used
             }
             several => {
                 let (left, right) = several.split_at(several.len() / 2);
-                let used = self.admit(used, left, previous);
-                self.admit(used, right, previous)
+                let used = self.admit(used, (left, denials), previous);
+                self.admit(used, (right, denials), previous)
             }
         }
     }
 
     /// The table of these documents, if one comes about.
-    fn with(&self, used: &[InUse], previous: &RouteTable) -> Option<RouteTable> {
-        let documents = Documents::new(used.iter().cloned());
+    fn with(&self, (used, denials): (&[InUse], &[Denial]), previous: &RouteTable) -> Option<RouteTable> {
+        let documents = Documents::new(used.iter().cloned()).denying(denials.to_vec());
         let table = catch_unwind(AssertUnwindSafe(|| {
             (self.compile)(&documents, &self.registry, &self.settings, Some(previous))
         }));
@@ -100,9 +108,9 @@ impl Intake {
     }
 
     /// They are in use from now on.
-    fn adopt(&mut self, used: &[InUse]) {
+    fn adopt(&mut self, used: &[InUse], denials: Vec<Denial>) {
         self.shelf.keep(used);
-        self.documents = Documents::new(used.iter().cloned());
+        self.documents = Documents::new(used.iter().cloned()).denying(denials);
     }
 
     /// Folds news in and makes the table that follows `previous`; `None` when nothing came of it.
@@ -291,6 +299,99 @@ mod tests {
         assert_eq!(port(&table, "b"), Some(2));
         let table = intake.table_of(&[document("a", 4), document("b", 7)], &table).unwrap();
         assert_eq!(["a", "b", "c"].map(|host| port(&table, host)), [Some(4), Some(7), None]);
+    }
+
+    fn signed(kind: &str, name: &str, generation: u64, spec: &str) -> DocumentView {
+        let text = format!("apiVersion: starling/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+        let key = DocumentKey::parse(kind, "default", name).unwrap();
+        DocumentView { key, text: text.into(), ..document(name, generation) }
+    }
+
+    /// How vm-1 stands to `web`, `orders` and `x/cart`.
+    fn standings(table: &RouteTable) -> [&'static str; 3] {
+        let namespace = starling_model::Namespace::default();
+        ["web", "orders", "x/cart"].map(|service| {
+            let service = starling_model::ServiceKey::parse(service, &namespace).unwrap();
+            table.grants().standing(&service, &node("vm-1")).as_str()
+        })
+    }
+
+    /// F41: a grant that cannot be read denies what it names, and what it named, until one comes that can.
+    #[test]
+    fn a_grant_that_cannot_be_read_is_never_absent_and_never_the_last_good_one() {
+        let mut intake = Intake::new(TableSettings { domain: "mesh.internal".to_owned() });
+        let grant = |generation, spec: &str| signed("ServiceGrant", "g", generation, spec);
+        let mut table = RouteTable::default();
+        let mut use_these = |in_use: &[DocumentView]| {
+            table = intake.table_of(in_use, &table).unwrap();
+            (standings(&table), table.documents().len())
+        };
+        let good = grant(1, "{nodes: [{node: vm-1}], services: [{service: web}, {namespace: x, service: cart}]}");
+        assert_eq!(use_these(&[good]), (["granted", "unnamed", "granted"], 1));
+        let newer = grant(2, "{nodes: [{node: vm-1}], services: [{service: orders}], except: [x]}");
+        assert_eq!(use_these(std::slice::from_ref(&newer)), (["held_back"; 3], 0));
+        // News of members come meanwhile; nothing of it is forgotten.
+        let beside = signed("ServiceGrant", "h", 3, "{nodes: [{node: vm-1}], services: [{service: web}]}");
+        assert_eq!(use_these(&[newer, beside]), (["held_back"; 3], 1));
+        let good = grant(4, "{nodes: [{node: vm-2}], services: [{service: orders}]}");
+        assert_eq!(use_these(&[good]), (["unnamed", "not_granted", "unnamed"], 1));
+        let garbage = DocumentView { text: "\u{1}".into(), ..grant(5, "") };
+        assert_eq!(
+            use_these(std::slice::from_ref(&garbage)),
+            (["held_back", "held_back", "unnamed"], 0),
+            "its whole namespace"
+        );
+        assert_eq!(use_these(&[]), (["unnamed"; 3], 0));
+        assert_eq!(use_these(&[garbage]), (["held_back", "held_back", "unnamed"], 0));
+    }
+
+    #[test]
+    fn a_mesh_config_that_cannot_be_read_is_the_last_good_one_or_might_be_strict() {
+        let mut intake = Intake::new(TableSettings { domain: "mesh.internal".to_owned() });
+        let config = |generation, spec: &str| signed("MeshConfig", "mesh", generation, spec);
+        let mut table = RouteTable::default();
+        let mut use_these = |in_use: &[DocumentView]| {
+            table = intake.table_of(in_use, &table).unwrap();
+            standings(&table)[0]
+        };
+        assert_eq!(use_these(&[config(1, "{serviceGrants: Later}")]), "held_back");
+        assert_eq!(use_these(&[config(2, "{serviceGrants: Open}")]), "unnamed");
+        assert_eq!(use_these(&[config(3, "{serviceGrants: Later}")]), "unnamed", "the last good one");
+        assert_eq!(use_these(&[config(4, "{serviceGrants: Strict}")]), "no_grant");
+        assert_eq!(use_these(&[config(5, "{later: 1}")]), "no_grant");
+    }
+
+    /// A compiler that cannot stand a grant to vm-66.
+    fn picky_of_grants(
+        documents: &Documents,
+        registry: &Registry,
+        settings: &TableSettings,
+        previous: Option<&RouteTable>,
+    ) -> RouteTable {
+        let table = compile(documents, registry, settings, previous);
+        let service = starling_model::ServiceKey::parse("web", &starling_model::Namespace::default()).unwrap();
+        assert!(table.grants().by(&service, &node("vm-66")).is_none(), "on purpose");
+        table
+    }
+
+    #[test]
+    fn a_poison_grant_denies_too() {
+        let settings = TableSettings { domain: "mesh.internal".to_owned() };
+        let mut intake = Intake { compile: picky_of_grants, ..Intake::new(settings) };
+        let grant = |generation, node: &str| {
+            signed(
+                "ServiceGrant",
+                "g",
+                generation,
+                &format!("{{nodes: [{{node: {node}}}], services: [{{service: web}}]}}"),
+            )
+        };
+        let table = intake.table_of(&[grant(1, "vm-1"), document("a", 2)], &RouteTable::default()).unwrap();
+        assert_eq!(standings(&table), ["granted", "unnamed", "unnamed"]);
+        let table = intake.table_of(&[grant(3, "vm-66"), document("a", 4)], &table).unwrap();
+        assert_eq!((standings(&table), table.documents().len()), (["held_back", "unnamed", "unnamed"], 1));
+        let table = intake.table_of(&[grant(5, "vm-2"), document("a", 4)], &table).unwrap();
+        assert_eq!(standings(&table), ["not_granted", "unnamed", "unnamed"]);
     }
 
     fn offers(table: &RouteTable, host: &str) -> usize {

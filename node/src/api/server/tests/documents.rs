@@ -14,7 +14,7 @@ use crate::tasks::routes::Applied;
 
 impl Fixture {
     /// Lets `answer` be the mesh task.
-    fn mesh_answers(&mut self, mut answer: impl FnMut(MeshCommand) + Send + 'static) {
+    pub(super) fn mesh_answers(&mut self, mut answer: impl FnMut(MeshCommand) + Send + 'static) {
         let mut asked = self.mesh.take().unwrap();
         tokio::spawn(async move {
             while let Some(command) = asked.recv().await {

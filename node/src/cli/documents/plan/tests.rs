@@ -1,6 +1,6 @@
 //! Documents beside what is held of them, and what is told of each.
 
-use crate::api::views::{DocumentVersion, InUse};
+use crate::api::views::{DocumentVersion, InUse, RemovedEndpoints};
 
 use super::*;
 
@@ -80,6 +80,40 @@ fn a_difference_is_told_as_the_manual_shows_it() {
     assert_eq!(step(Some(&commented), Some(&held(14, CANARY))).difference(), None);
     assert!(step(Some(CANARY), None).difference().unwrap().contains("not in use → this file"));
     assert!(step(Some(CANARY), Some(&held(1, "{"))).difference().unwrap().contains("cannot be compared"));
+}
+
+/// The manual's sample of a grant.
+#[test]
+fn what_is_taken_out_of_use_is_told_below_the_document_that_does_it() {
+    let removed = |name: &str, endpoints: &[&str], count| RemovedEndpoints {
+        document_kind: "ServiceGrant".to_owned(),
+        document_namespace: "default".to_owned(),
+        document_name: name.to_owned(),
+        namespace: "default".to_owned(),
+        service: "orders".to_owned(),
+        endpoints: endpoints.iter().map(|id| (*id).to_owned()).collect(),
+        count,
+        detail: "vm-3 no longer granted".to_owned(),
+    };
+    let grant = "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: shop-hosts}\nspec: {nodes: [{node: vm-1}], services: [{service: orders}]}\n";
+    let key = DocumentKey::parse("ServiceGrant", "default", "shop-hosts").unwrap();
+    let step = || Step::new(key.clone(), Some(grant.to_owned()), Some(&held(1, &format!("# old\n{grant}"))));
+    let all = [
+        removed("shop-hosts", &["vm-3/default/orders-v1", "vm-3/default/orders-v2"], 2),
+        removed("another", &["vm-3/default/x"], 1),
+    ];
+    assert_eq!(
+        step().removing(&all).render(None).unwrap(),
+        "ServiceGrant/shop-hosts   generation 1 → 2\n  only comments, order or spacing differ\n\
+        \x20 removes 2 endpoints of orders: vm-3 orders-v1, vm-3 orders-v2 (vm-3 no longer granted)\n"
+    );
+    let many: Vec<String> = (0..=REMOVED_SHOWN_MAX).map(|at| format!("vm-3/shop/o{at}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let told = step().removing(&[removed("shop-hosts", &many, 70)]).render(None).unwrap();
+    assert!(
+        told.contains("removes 70 endpoints of orders: vm-3 o0, ") && told.contains("vm-3 o9 and 60 more ("),
+        "{told}"
+    );
 }
 
 #[test]
