@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::identity::{FIXTURE, armour, sha256};
 use starling_fuzz::{Input, edited};
-use starling_identity::{JoinFile, NodeRequest};
 use starling_identity::inspect::{describe_join, inspect};
+use starling_identity::{JoinFile, NodeRequest};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
