@@ -10,7 +10,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use starling_model::{HealthEntry, HealthRecord, InstanceName, NodeName, Readiness};
 use starling_routing::{
     Decision, Documents, Draws, EndpointIndex, HttpFacts, Load, PeakEwma, Reason, Registry, RequestFacts, RouteTable,
-    compile,
+    UnixSeconds, compile,
 };
 
 fn load(index: EndpointIndex) -> Load {
@@ -30,7 +30,15 @@ fn decisions(c: &mut Criterion) {
         c.bench_function(&format!("decide/{services}_services_{nodes}_endpoints"), |b| {
             b.iter(|| {
                 seed += 1;
-                let request = RequestFacts { destination: &key, port: None, source: None, http: None, avoid: &[] };
+                let request = RequestFacts {
+                    destination: &key,
+                    port: None,
+                    source: None,
+                    http: None,
+                    avoid: &[],
+                    node: None,
+                    wall: UnixSeconds(0),
+                };
                 black_box(table.decide(&request, now, Draws::from_seed(seed), &load));
             });
         });
@@ -108,7 +116,15 @@ fn matching(c: &mut Criterion) {
         };
         for (what, by_path) in [("paths", true), ("headers_last_wins", false)] {
             let table = compile(&routes(len, by_path), &registry, &settings(), None);
-            let request = RequestFacts { destination: &key, port: None, source: None, http: Some(&facts), avoid: &[] };
+            let request = RequestFacts {
+                destination: &key,
+                port: None,
+                source: None,
+                http: Some(&facts),
+                avoid: &[],
+                node: None,
+                wall: UnixSeconds(0),
+            };
             let mut seed = 0;
             let mut decide = || {
                 seed += 1;
@@ -121,5 +137,64 @@ fn matching(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decisions, compiling, matching);
+/// A service of ten endpoints under each way to choose one, and a session that is kept.
+fn choosing(c: &mut Criterion) {
+    let (registry, key, now) = (registry(1, 10), service_key(0), Instant::now());
+    let mut headers = HeaderMap::new();
+    headers.insert("x-user", HeaderValue::from_static("user-7"));
+    let service = |spec: &str| {
+        let head = "apiVersion: starling/v1\nkind: Service\nmetadata: {name: service-0}";
+        format!("{head}\nspec: {{loadBalancing: {{{spec}}}}}\n")
+    };
+    let ways =
+        ["peak-ewma", "least-request", "round-robin", "random", "maglev, key: 'header:x-user'", "maglev, key: source"];
+    let decide = |table: &RouteTable, headers: &HeaderMap, seed: u64| {
+        let (method, path) = (&Method::GET, "/cart");
+        let facts =
+            HttpFacts { method, scheme: "http", authority: "service-0.mesh.internal", path, query: None, headers };
+        let request = RequestFacts {
+            destination: &key,
+            port: None,
+            source: None,
+            http: Some(&facts),
+            avoid: &[],
+            node: None,
+            wall: UnixSeconds(1_700_000_000),
+        };
+        table.decide(black_box(&request), now, Draws::from_seed(seed), &load)
+    };
+    let mut seed = 0;
+    for way in ways {
+        let table = compile(&documents([service(&format!("policy: {way}"))]), &registry, &settings(), None);
+        let name: String = way.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+        c.bench_function(&format!("decide/10_endpoints_{name}"), |b| {
+            b.iter(|| {
+                seed += 1;
+                black_box(decide(&table, &headers, seed))
+            });
+        });
+    }
+    let policy = "apiVersion: starling/v1\nkind: BackendTrafficPolicy\nmetadata: {name: a}\nspec: {targetRefs: [{kind: Service, name: service-0}], sessionPersistence: {sessionName: sid}}\n";
+    let table = compile(&documents([policy.to_owned()]), &registry, &settings(), None);
+    let Decision::Forward(first) = decide(&table, &headers, 1) else { panic!("the bench would measure a refusal") };
+    let set = first.set_cookie().expect("a session begins");
+    c.bench_function("session/set_cookie", |b| b.iter(|| black_box(first.set_cookie())));
+    let pair = set.to_str().ok().and_then(|set| set.split(';').next()).expect("a cookie");
+    headers.insert("cookie", HeaderValue::from_str(pair).expect("a header value"));
+    c.bench_function("decide/10_endpoints_session_kept", |b| {
+        b.iter(|| {
+            seed += 1;
+            black_box(decide(&table, &headers, seed))
+        });
+    });
+    for nodes in [10, 1_000] {
+        let registry = fixtures::registry(1, nodes);
+        let documents = documents([service("policy: maglev, key: path")]);
+        c.bench_function(&format!("compile/maglev_of_{nodes}_endpoints"), |b| {
+            b.iter(|| compile(black_box(&documents), &registry, &settings(), None));
+        });
+    }
+}
+
+criterion_group!(benches, decisions, compiling, matching, choosing);
 criterion_main!(benches);

@@ -275,6 +275,8 @@ pub struct OutboundSettings {
     pub vip: Option<SocketAddr>,
     /// Services with own listeners. Takes effect together with service addresses.
     pub vip_listeners: Vec<ServiceKey>,
+    /// The file with the key that seals sessions' cookies, the same at all agents; `None`: they are not sealed.
+    pub session_key_file: Option<PathBuf>,
 }
 
 /// A range within 127.0.0.0/8.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
 use starling_routing::snapshot::Frozen;
-use starling_routing::{Decision, Draws, EndpointIndex, HttpFacts, RequestFacts, Snapshot};
+use starling_routing::{Decision, Draws, EndpointIndex, HttpFacts, RequestFacts, Snapshot, UnixSeconds};
 
 /// Endpoint or status.
 fn told(decision: &Decision) -> String {
@@ -30,8 +30,15 @@ fuzz_target!(|bytes: &[u8]| {
         for (seed, path) in (0..).zip(["/", "/a", "/old/x"]) {
             let (method, scheme, authority) = (&Method::GET, "http", "a");
             let http = HttpFacts { method, scheme, authority, path, query: None, headers: &headers };
-            let request =
-                RequestFacts { destination: &service.key, port: None, source: None, http: Some(&http), avoid: &[] };
+            let request = RequestFacts {
+                destination: &service.key,
+                port: None,
+                source: None,
+                http: Some(&http),
+                avoid: &[],
+                node: None,
+                wall: UnixSeconds(0),
+            };
             let decide = |frozen: &Frozen| {
                 let loads = |index: EndpointIndex| frozen.load(index);
                 let (decision, _) = frozen.table.explain(&request, frozen.now, Draws::from_seed(seed), &loads);

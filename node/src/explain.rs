@@ -8,12 +8,12 @@ mod outcomes;
 mod question;
 mod steps;
 
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use starling_model::{NodeName, ServiceKey, TrustDomain};
 use starling_proxy::answers::Answer;
 use starling_proxy::http::asked::{Asked, by_host, read_head};
-use starling_routing::{Caller, Decision, Draws, EndpointIndex, Load, RequestFacts, RouteTable};
+use starling_routing::{Caller, Decision, Draws, EndpointIndex, Load, RequestFacts, RouteTable, UnixSeconds};
 
 pub use self::question::{QUESTION_BYTES_MAX, Question, QuestionInvalid, Words};
 use crate::api::views;
@@ -90,6 +90,8 @@ fn decide(
         source: caller.service.as_ref(),
         http: Some(&http),
         avoid: &[],
+        node: Some(&question.caller.node),
+        wall: UnixSeconds(ground.clocks.wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),
     };
     let draws = Draws::from_seed(question.seed.unwrap_or_default());
     let (decision, record) = ground.table.explain(&request, ground.now(), draws, ground.loads);

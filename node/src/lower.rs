@@ -71,7 +71,7 @@ pub fn advertised(mesh: &MeshSettings, bound: SocketAddr, seed: Option<SocketAdd
 #[must_use]
 pub fn proxy(config: &AgentConfig, identity: &Identity) -> ProxyConfig {
     // The addresses of services (vip, vip_cidr, vip_listeners) have no listener yet; the configuration says so.
-    let OutboundSettings { http, vip_cidr: _, vip: _, vip_listeners: _ } = &config.outbound;
+    let OutboundSettings { http, vip_cidr: _, vip: _, vip_listeners: _, session_key_file: _ } = &config.outbound;
     let DataSettings { threads } = config.data;
     ProxyConfig {
         node: identity.node.node().clone(),

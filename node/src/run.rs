@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use self::doors::{Doors, bind_api, bind_gossip, guard, plane_error};
+use self::doors::{Doors, bind_api, bind_gossip, guard, plane_error, read_session_key};
 use crate::api::operations::Operations;
 use crate::api::server::Server;
 use crate::api::views::{Listeners, UpstreamListener};
@@ -217,6 +217,9 @@ async fn agent(
     let (net_events, net_inbox) = mpsc::channel(gossip::INBOX_LEN_MAX);
     let net = bind_gossip(config, &identity, net_events)?;
     let shared = Arc::new(ProxyShared::new(identity.current.clone(), wall_clock));
+    if let Some(path) = &config.outbound.session_key_file {
+        shared.seal_sessions(read_session_key(path)?);
+    }
     let data = DataPlane::start(lower::proxy(config, &identity), Arc::clone(&shared))
         .map_err(|failure| plane_error(&failure))?;
     let doors = bind_api(config).await?;
@@ -228,7 +231,7 @@ async fn agent(
     let own = OwnRecords::default();
     let routes = Routes {
         inbox: routes::RoutesInbox::default(),
-        documents: Arc::new(watch::Sender::new(Arc::from([]))),
+        documents: Arc::new(watch::Sender::new(routes::Meant::default())),
         applied: routes::AppliedCell::default(),
         own: own.clone(),
         shared: Arc::clone(&shared),

@@ -31,6 +31,7 @@ pub mod traffic;
 mod l4;
 mod listen;
 mod peers;
+mod through;
 mod worker;
 
 #[cfg(test)]

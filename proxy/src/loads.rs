@@ -4,6 +4,7 @@
 //! with another birth, and its slot starts afresh. Any number of threads write; a pick reads the few candidates it looks
 //! at. Nothing here waits.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,9 +14,17 @@ use starling_routing::{Endpoint, EndpointIndex, Load, PeakEwma, RouteTable};
 
 use crate::limits::{ENDPOINTS_MAX, FAILING_FIRST, FAILING_MAX, FAILING_TIMED_OUT};
 
-/// Slots allocated at a time; a small mesh uses one such block (10 KiB).
+/// Slots allocated at a time; a small mesh uses one such block (16 KiB).
 const BLOCK: usize = 256;
 const BLOCKS: usize = ENDPOINTS_MAX / BLOCK;
+
+/// For how long an agent that starts learns of endpoints that are not new: joining a mesh takes a few seconds.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// See [`Slot::was_out`].
+const UNSEEN: u32 = 0;
+const OUT: u32 = 1;
+const IN: u32 = 2;
 
 /// Times are milliseconds since `base`, plus one: 0 is never.
 #[derive(Debug, Default)]
@@ -28,6 +37,12 @@ struct Slot {
     failures: AtomicU32,
     /// The worst member state seen since the last good one: a node that came back is tried at once.
     was_gone: AtomicU32,
+    /// Not to be used when last looked at, or never looked at.
+    was_out: AtomicU32,
+    /// Since when it may be used; 0: so long that nobody remembers.
+    ready_since: AtomicU64,
+    /// Turns that were taken, where this endpoint counts them.
+    turns: AtomicU32,
 }
 
 /// How a connection attempt failed.
@@ -44,6 +59,8 @@ pub enum Failure {
 pub struct Loads {
     blocks: Vec<OnceLock<Box<[Slot]>>>,
     base: Instant,
+    /// The first turn of all: agents that start together do not all begin at the same endpoint.
+    first_turn: u32,
     /// Endpoints beyond the last slot; they are balanced as if they had no load.
     beyond: AtomicU64,
 }
@@ -60,12 +77,17 @@ impl Loads {
     pub fn new() -> Self {
         let mut blocks = Vec::new();
         blocks.resize_with(BLOCKS, OnceLock::new);
-        Self { blocks, base: Instant::now(), beyond: AtomicU64::new(0) }
+        // The standard library's own entropy: it needs to differ, not to be secret.
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let first_turn = RandomState::new().hash_one(0u8) as u32;
+        Self { blocks, base: Instant::now(), first_turn, beyond: AtomicU64::new(0) }
     }
 
-    /// Fits the slots to a table that is about to be published: an endpoint new under its index starts afresh, and one
-    /// whose node came back is no longer held to be failing.
-    pub fn adopt(&self, table: &RouteTable) {
+    /// Fits the slots to a table that is about to be published at `now`: an endpoint new under its index starts afresh, one
+    /// whose node came back is no longer held to be failing, and one that may be used from now on is new. What is found
+    /// while the agent itself is new has been there before it.
+    pub fn adopt(&self, table: &RouteTable, now: Instant) {
+        let settling = now.saturating_duration_since(self.base) < SETTLING;
         for service in table.services() {
             for endpoint in &service.endpoints {
                 let Some(slot) = self.slot(endpoint.index) else { continue };
@@ -78,6 +100,13 @@ impl Loads {
                 if before && !gone {
                     slot.failing_until.store(0, Ordering::Relaxed);
                     slot.failures.store(0, Ordering::Relaxed);
+                }
+                // A suspicion comes and goes, and its traffic went on.
+                let out = !endpoint.admissible() || endpoint.member == MemberState::Dead;
+                let was_out = slot.was_out.swap(if out { OUT } else { IN }, Ordering::Relaxed) != IN;
+                if was_out && !out {
+                    let since = if settling { 0 } else { self.millis(now) };
+                    slot.ready_since.store(since, Ordering::Relaxed);
                 }
             }
         }
@@ -92,6 +121,15 @@ impl Loads {
             in_flight: slot.in_flight.load(Ordering::Relaxed),
             failing_until: self.instant(slot.failing_until.load(Ordering::Relaxed)),
             last_success: self.instant(slot.last_success.load(Ordering::Relaxed)),
+            ready_since: self.instant(slot.ready_since.load(Ordering::Relaxed)),
+            turn: self.first_turn.wrapping_add(slot.turns.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// A turn was taken that this endpoint counts.
+    pub fn turned(&self, counter: EndpointIndex) {
+        if let Some(slot) = self.peek(counter) {
+            slot.turns.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -195,6 +233,9 @@ impl Slot {
         self.last_success.store(0, Ordering::Relaxed);
         self.in_flight.store(0, Ordering::Relaxed);
         self.failures.store(0, Ordering::Relaxed);
+        self.was_out.store(UNSEEN, Ordering::Relaxed);
+        self.ready_since.store(0, Ordering::Relaxed);
+        self.turns.store(0, Ordering::Relaxed);
     }
 }
 

@@ -199,14 +199,11 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
 
 /// Whom the stream's source makes the caller; a claim that is not granted to the proven node counts for nothing.
 fn accept_source(worker: &Worker, peer: &PeerIdentity, header: &OpenHeader) -> Caller {
-    let table = worker.shared.table.load();
-    let caller = table.accept_source(&peer.node, header.source.as_ref());
-    if let Some(claimed) = header.source.as_ref().filter(|_| caller.service.is_none()) {
-        let reason = table.grants().standing(claimed, &peer.node).as_str();
-        debug!(member = %peer.node, service = %claimed, reason, "a peer calls as a service that it is not granted");
+    worker.caller(&peer.node, header.source.as_ref()).unwrap_or_else(|reason| {
+        debug!(member = %peer.node, service = ?header.source, reason, "a peer calls as a service that it is not granted");
         worker.shared.metrics.source_refused(reason);
-    }
-    caller
+        Caller { node: peer.node.clone(), service: None }
+    })
 }
 
 /// Counts the dials of a thread's pool since the last call.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use starling_identity::CurrentIdentity;
 use starling_identity::tls::Clock;
 use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
-use starling_routing::RouteTable;
+use starling_routing::{RouteTable, SessionKey};
 
 use crate::callers::{LocalCallers, Process};
 use crate::loads::Loads;
@@ -102,6 +104,8 @@ pub struct ProxyShared {
     pub loads: Loads,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    grants_known: AtomicBool,
+    session_key: OnceLock<Arc<SessionKey>>,
 }
 
 impl ProxyShared {
@@ -115,12 +119,32 @@ impl ProxyShared {
             instances: ArcSwap::default(),
             loads: Loads::new(),
             metrics: ProxyMetrics::new(),
+            grants_known: AtomicBool::new(false),
+            session_key: OnceLock::new(),
         }
     }
 
+    /// From now on the table has all grants that this node held when it started. Before, a caller counts as its bare node:
+    /// a claim that one of them denies must not pass in the moment of a restart.
+    pub fn know_grants(&self) {
+        self.grants_known.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn knows_grants(&self) -> bool {
+        self.grants_known.load(Ordering::Acquire)
+    }
+
+    /// Seals sessions' cookies from the next table on; of two keys the first counts.
+    pub fn seal_sessions(&self, key: SessionKey) {
+        let _ = self.session_key.set(Arc::new(key));
+    }
+
     /// Puts a table into use, with the loads fitted to it first.
-    pub fn publish(&self, table: Arc<RouteTable>) {
-        self.loads.adopt(&table);
+    pub fn publish(&self, mut table: Arc<RouteTable>) {
+        if let Some(key) = self.session_key.get() {
+            table = Arc::new(Arc::unwrap_or_clone(table).sealed(Arc::clone(key)));
+        }
+        self.loads.adopt(&table, Instant::now());
         self.table.store(table);
     }
 }

@@ -26,6 +26,7 @@ mod hostile;
 mod http2;
 mod requests;
 mod routes;
+mod sessions;
 mod tunnels;
 mod upgrades;
 
@@ -58,6 +59,8 @@ struct Mesh {
     bundle: TrustBundle,
     registry: Registry,
     documents: Documents,
+    /// Of nodes that are started from now on.
+    grants_known: bool,
     nodes: Vec<Node>,
     announced: BTreeMap<NodeName, (ServicesRecord, HealthRecord)>,
 }
@@ -72,6 +75,7 @@ impl Mesh {
             bundle: made.bundle,
             registry: Registry::new(),
             documents: Documents::default(),
+            grants_known: true,
             nodes: Vec::new(),
             announced: BTreeMap::new(),
         };
@@ -91,6 +95,9 @@ impl Mesh {
     fn start(&mut self, name: &str) {
         let node = NodeName::new(name).unwrap();
         let shared = Arc::new(ProxyShared::new(self.identity(&node), clock));
+        if self.grants_known {
+            shared.know_grants();
+        }
         let free = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let upstream = |service: &str, source: Option<&str>| Upstream {
             service: key(service),

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use starling_identity::{PeerIdentity, TrustView};
-use starling_model::ServiceKey;
-use starling_routing::{Decision, Draws, EndpointIndex, RequestFacts};
+use starling_model::{NodeName, ServiceKey};
+use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts, UnixSeconds};
 use starling_transport::data::{DataClient, DataServer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -158,10 +158,26 @@ impl Worker {
         Draws::from_seed(next)
     }
 
-    /// One decision by the table of this moment.
+    /// One decision by the table of this moment, to be acted on: where endpoints take turns, one is taken.
     pub(crate) fn decide(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
+        let decision = self.foresee(request, now, draws);
+        if let Decision::Forward(choice) = &decision
+            && let Some(counter) = choice.turn
+        {
+            self.shared.loads.turned(counter);
+        }
+        decision
+    }
+
+    /// One decision that nobody acts on.
+    pub(crate) fn foresee(&self, request: &RequestFacts<'_>, now: Instant, draws: Draws) -> Decision {
         let loads = |index: EndpointIndex| self.shared.loads.load(index, now);
         self.shared.table.load().decide(request, now, draws, &loads)
+    }
+
+    /// The time that clients' sessions are judged by.
+    pub(crate) fn wall(&self) -> UnixSeconds {
+        UnixSeconds((self.shared.clock)().0)
     }
 
     /// The service that a local call counts as, by our own table: its source where that is granted to this node. The
@@ -169,6 +185,19 @@ impl Worker {
     pub(crate) fn counts_as<'a>(&self, source: Option<&'a ServiceKey>) -> Option<&'a ServiceKey> {
         let node = &self.config.node;
         source.filter(|source| self.shared.table.load().grants().standing(source, node).is_accepted())
+    }
+
+    /// Whom the source that a stream names makes its caller; `Err` says in a word why a claim counts for nothing.
+    pub(crate) fn caller(&self, node: &NodeName, source: Option<&ServiceKey>) -> Result<Caller, &'static str> {
+        if source.is_some() && !self.shared.knows_grants() {
+            return Err("not_known");
+        }
+        let table = self.shared.table.load();
+        let caller = table.accept_source(node, source);
+        match source.filter(|_| caller.service.is_none()) {
+            Some(claimed) => Err(table.grants().standing(claimed, node).as_str()),
+            None => Ok(caller),
+        }
     }
 
     /// The service that a connection calls as. `entrance` is the one that the entrance carries.

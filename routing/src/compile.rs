@@ -79,6 +79,7 @@ pub fn compile(
         documents: documents.clone(),
         revision: registry.revision(),
         domain: settings.domain.clone(),
+        session_key: previous.and_then(|table| table.session_key.clone()),
     }
 }
 

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use http::{HeaderMap, StatusCode, header};
 
+use crate::balance::{Balancing, ChosenBy};
 use crate::decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 use crate::explain::{Explanation, RouteStep};
 use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
-use crate::pick::{self, Field, Load};
-use crate::rules::{Attached, Rule};
+use crate::pick::{self, Field, Load, Wish};
+use crate::rules::{Attached, Rule, Sessions};
+use crate::session::{Began, Kept, Session, SessionKey};
 use crate::split::{Backend, Target};
 use crate::table::{EndpointIndex, Part, RouteTable, Service, ServicePort};
 
@@ -101,19 +103,57 @@ fn refuse(why: Refusal, rule: Option<&Arc<Rule>>) -> Decision {
     Decision::Refuse { why, rule: rule.cloned() }
 }
 
+/// Where the request's session is.
+#[derive(Clone, Copy)]
+enum Seat {
+    /// Nobody keeps sessions, or it is a connection of bytes.
+    Free,
+    /// At the endpoint of this position.
+    Held(u32),
+    /// Nowhere yet.
+    New(Began),
+}
+
+impl Seat {
+    /// What the cookie of a session that begins is sealed with.
+    fn key(self, table: &RouteTable) -> Option<Arc<SessionKey>> {
+        match self {
+            Self::Free | Self::Held(_) => None,
+            Self::New(_) => table.session_key.clone(),
+        }
+    }
+
+    fn kept(self, request: &RequestFacts<'_>) -> Option<Kept> {
+        match self {
+            Self::Free => None,
+            Self::Held(_) => Some(Kept::Yes),
+            Self::New(why) => Some(Kept::New { at: request.wall, why }),
+        }
+    }
+}
+
 /// Without a route: to the service itself.
-fn own(view: &View<'_>, frontend: Frontend<'_>, request: &RequestFacts<'_>, record: Record<'_>) -> Decision {
+fn own(view: &View<'_>, frontend: Frontend<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) -> Decision {
     let part = Part { port: frontend.port, subset: None };
-    match endpoint(view, frontend.service, part, request, record) {
+    let policy = view.table.policy_at(frontend.at);
+    let session = policy.and_then(|policy| policy.session.as_ref());
+    let seat = session.map_or(Seat::Free, |session| seat_at(view, request, session, (frontend.service, part)));
+    if let (Some(session), Some(kept), Some(record)) = (session, seat.kept(request), record.as_deref_mut()) {
+        record.session(session, kept);
+    }
+    match endpoint(view, (frontend.service, part), request, (seat, record)) {
         None => refuse(Refusal::NoEndpoint, None),
-        Some(endpoint) => Decision::Forward(Choice {
+        Some((endpoint, turn)) => Decision::Forward(Choice {
             service: Arc::clone(frontend.service),
             endpoint,
             part,
             rule: None,
             backend: None,
-            service_policy: view.table.policy_at(frontend.at).cloned(),
+            service_policy: policy.cloned(),
             mirrors: Vec::new(),
+            session: seat.kept(request),
+            session_key: seat.key(view.table),
+            turn,
         }),
     }
 }
@@ -127,20 +167,82 @@ fn by_rule(
     if let Some(answer) = request.http.and_then(|http| answered(&rule.filters, http, frontend)) {
         return answer.finish(rule);
     }
+    // A session comes before weights, even weight 0; it may be with a backend that nothing else goes to.
+    let seat = match held(view, frontend, request, rule) {
+        Ok((at, position)) => {
+            if let Some(record) = record.as_deref_mut() {
+                record.split(&rule.split, Some(at));
+            }
+            let Some(backend) = rule.split.backends().nth(at) else { return refuse(Refusal::NoBackend, Some(rule)) };
+            return by_backend(view, frontend, request, (rule, (at, backend), record), Seat::Held(position));
+        }
+        Err(seat) => seat,
+    };
     let drawn = rule.split.draw(view.draws);
     if let Some(record) = record.as_deref_mut() {
         record.split(&rule.split, drawn.map(|(at, _)| at));
         let weighed = rule.split.backends().zip(rule.split.shares()).enumerate();
         for (at, (backend, share)) in weighed.filter(|(_, (_, share))| *share > 0.0) {
             let mut told = Explanation::default();
-            let decision = by_backend(view, frontend, request, (rule, (at, backend), Some(&mut told)));
+            let decision = by_backend(view, frontend, request, (rule, (at, backend), Some(&mut told)), seat);
             record.outcome(at, share, (decision, told));
         }
     }
     match drawn {
         None => refuse(Refusal::NoBackend, Some(rule)),
-        Some(drawn) => by_backend(view, frontend, request, (rule, drawn, record)),
+        Some(drawn) => by_backend(view, frontend, request, (rule, drawn, record), seat),
     }
+}
+
+/// The backend and the endpoint that the request's session is with, or that there is none.
+fn held(
+    view: &View<'_>,
+    frontend: Frontend<'_>,
+    request: &RequestFacts<'_>,
+    rule: &Rule,
+) -> Result<(usize, u32), Seat> {
+    let Some(http) = request.http else { return Err(Seat::Free) };
+    let places = || {
+        rule.split.backends().enumerate().filter_map(|(at, backend)| match backend {
+            Backend::To { target, .. } => Some((at, locate(view.table, frontend, target)?)),
+            Backend::Invalid(_) => None,
+        })
+    };
+    match &rule.sessions {
+        Sessions::None => Err(Seat::Free),
+        Sessions::OfRule(session) => {
+            let leads = |mark| {
+                places().find_map(|(at, (_, service, part))| {
+                    let position = service.marked(mark)?;
+                    may_take(view, request, (service, part), position).then_some((at, position))
+                })
+            };
+            session.find(http.headers, (request.wall, view.table.session_key()), leads).map_err(Seat::New)
+        }
+        Sessions::OfServices => {
+            let seats = places().filter_map(|(at, (place, service, part))| {
+                let session = view.table.policy_at(place)?.session.as_ref()?;
+                match seat_at(view, request, session, (service, part)) {
+                    Seat::Held(position) => Some((at, position)),
+                    Seat::Free | Seat::New(_) => None,
+                }
+            });
+            // Which service begins a session is drawn first.
+            seats.take(1).last().ok_or(Seat::Free)
+        }
+    }
+}
+
+/// Where the request's session with this part of a service is.
+fn seat_at(view: &View<'_>, request: &RequestFacts<'_>, session: &Session, (service, part): (&Service, Part)) -> Seat {
+    let Some(http) = request.http else { return Seat::Free };
+    let leads = |mark| service.marked(mark).filter(|at| may_take(view, request, (service, part), *at));
+    session.find(http.headers, (request.wall, view.table.session_key()), leads).map_or_else(Seat::New, Seat::Held)
+}
+
+fn may_take(view: &View<'_>, request: &RequestFacts<'_>, (service, part): (&Service, Part), position: u32) -> bool {
+    let Some(pool) = service.pool(part) else { return false };
+    pick::may_take(Field { service, pool, now: view.now, loads: view.loads }, request.avoid, position)
 }
 
 /// After the draw.
@@ -149,6 +251,7 @@ fn by_backend(
     frontend: Frontend<'_>,
     request: &RequestFacts<'_>,
     (rule, (at, backend), mut record): (&Arc<Rule>, (usize, &Backend), Record<'_>),
+    seat: Seat,
 ) -> Decision {
     let (target, filters) = match backend {
         Backend::Invalid(_) => return refuse(Refusal::InvalidBackend, Some(rule)),
@@ -161,7 +264,21 @@ fn by_backend(
     if let Some(answer) = answer {
         return answer.finish(rule);
     }
-    let Some(endpoint) = endpoint(view, service, part, request, record.as_deref_mut()) else {
+    let policy = view.table.policy_at(place);
+    let session = match &rule.sessions {
+        Sessions::None => None,
+        Sessions::OfRule(session) => Some(&**session),
+        Sessions::OfServices => policy.and_then(|policy| policy.session.as_ref()),
+    };
+    let seat = match (seat, session) {
+        // Only the backend that was drawn tells whether its service keeps sessions.
+        (Seat::Free, Some(session)) => seat_at(view, request, session, (service, part)),
+        (Seat::Free | Seat::Held(_) | Seat::New(_), _) => seat,
+    };
+    if let (Some(session), Some(kept), Some(record)) = (session, seat.kept(request), record.as_deref_mut()) {
+        record.session(session, kept);
+    }
+    let Some((endpoint, turn)) = endpoint(view, (service, part), request, (seat, record.as_deref_mut())) else {
         return refuse(Refusal::NoEndpoint, Some(rule));
     };
     let choice = Choice {
@@ -170,12 +287,15 @@ fn by_backend(
         part,
         rule: Some(Arc::clone(rule)),
         backend: Some(at),
-        service_policy: view.table.policy_at(place).cloned(),
+        service_policy: policy.cloned(),
         // A request is copied once, however often it is tried.
         mirrors: match request.avoid {
-            [] => mirrors(view, frontend, &rule.filters, filters),
+            [] => mirrors(view, frontend, request, (&rule.filters, filters)),
             _ => Vec::new(),
         },
+        session: seat.kept(request),
+        session_key: seat.key(view.table),
+        turn,
     };
     if let Some(record) = record {
         record.mirrors = choice.mirrors.iter().map(|mirror| mirror.endpoint().id.clone()).collect();
@@ -243,28 +363,58 @@ fn locate<'a>(table: &'a RouteTable, frontend: Frontend<'a>, target: &Target) ->
     Some((at, service, Part { port, subset: target.subset.as_ref().map(|subset| subset.at) }))
 }
 
+/// The endpoint, and the one that counts the turns where endpoints take them.
+#[inline(always)]
 fn endpoint(
     view: &View<'_>,
-    service: &Service,
-    part: Part,
+    (service, part): (&Service, Part),
     request: &RequestFacts<'_>,
-    record: Record<'_>,
-) -> Option<u32> {
+    (seat, record): (Seat, Record<'_>),
+) -> Option<(u32, Option<EndpointIndex>)> {
     let pool = service.pool(part)?;
     let field = Field { service, pool, now: view.now, loads: view.loads };
-    let picked = pick::pick(field, request.avoid, |n| view.draws.pick(n));
+    let picked = match seat {
+        Seat::Held(position) => Some((position, None)),
+        Seat::Free | Seat::New(_) => {
+            let wish = Wish { avoid: request.avoid, draws: view.draws, hashed: None, copy: None };
+            match &service.balancing {
+                Balancing::PeakEwma | Balancing::LeastRequest | Balancing::Random => {
+                    pick::pick(field, &wish).map(|position| (position, None))
+                }
+                Balancing::RoundRobin => pick::pick(field, &wish).map(|position| (position, pick::turn_counter(field))),
+                Balancing::Maglev(_) => {
+                    let hashed = service.balancing.hashed(request);
+                    pick::pick(field, &Wish { hashed, ..wish }).map(|position| (position, None))
+                }
+            }
+        }
+    };
     if let Some(record) = record {
-        record.endpoints(field, part, picked);
+        tell(record, (field, part), request, (seat, picked.map(|(position, _)| position)));
     }
     picked
+}
+
+#[cold]
+fn tell(
+    record: &mut Explanation,
+    (field, part): (Field<'_>, Part),
+    request: &RequestFacts<'_>,
+    (seat, picked): (Seat, Option<u32>),
+) {
+    let by = match seat {
+        Seat::Held(_) => ChosenBy::Session,
+        Seat::Free | Seat::New(_) => field.service.balancing.chosen_by(request),
+    };
+    record.endpoints(field, part, (picked, by));
 }
 
 /// One endpoint per copy that is drawn; a target without one is left out, since a copy answers nobody.
 fn mirrors(
     view: &View<'_>,
     frontend: Frontend<'_>,
-    of_rule: &FilterChain,
-    of_backend: Option<&FilterChain>,
+    request: &RequestFacts<'_>,
+    (of_rule, of_backend): (&FilterChain, Option<&FilterChain>),
 ) -> Vec<MirrorTo> {
     let first = of_rule.mirrors_len();
     let after = of_backend.into_iter().flat_map(|chain| chain.mirrors(view.draws, first));
@@ -272,7 +422,8 @@ fn mirrors(
     let to = |(at, target): (u32, &Target)| {
         let (_, service, part) = locate(view.table, frontend, target)?;
         let field = Field { service, pool: service.pool(part)?, now: view.now, loads: view.loads };
-        let endpoint = pick::pick(field, &[], |n| view.draws.mirror_pick(at, n))?;
+        let hashed = service.balancing.hashed(request);
+        let endpoint = pick::pick(field, &Wish { avoid: &[], draws: view.draws, hashed, copy: Some(at) })?;
         Some(MirrorTo { service: Arc::clone(service), endpoint })
     };
     (0u32..).zip(drawn).filter_map(to).collect()

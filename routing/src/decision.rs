@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
-use starling_model::{PortName, Protocol, ServiceKey};
+use starling_model::{NodeName, PortName, Protocol, ServiceKey};
 
 use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
 use crate::policy::{Policy, ServicePolicy};
 use crate::rules::Rule;
+use crate::session::{Kept, Mark, Session, SessionKey, UnixSeconds};
 use crate::split::Backend;
 use crate::table::{Endpoint, EndpointIndex, Part, Service};
 
@@ -27,6 +28,10 @@ pub struct RequestFacts<'a> {
     pub http: Option<&'a HttpFacts<'a>>,
     /// Endpoints that were tried for this request already.
     pub avoid: &'a [EndpointIndex],
+    /// The node that calls; `None` where nobody asks by it.
+    pub node: Option<&'a NodeName>,
+    /// The time that sessions are judged by.
+    pub wall: UnixSeconds,
 }
 
 impl RequestFacts<'_> {
@@ -91,6 +96,24 @@ impl Draws {
         Self { seed: Self { seed: !self.seed }.number(purpose) }
     }
 
+    /// The coin of the endpoint at `position`, which decides whether one that is warming up takes part.
+    #[must_use]
+    pub(crate) fn coin(self, position: u32) -> u64 {
+        self.purpose(5).number(position)
+    }
+
+    /// The `n`th number of this seed, below `total`.
+    #[must_use]
+    pub(crate) fn below_nth(self, n: u32, total: u64) -> u64 {
+        Self::below(self.number(n), total)
+    }
+
+    /// The first number of this seed.
+    #[must_use]
+    pub(crate) fn first(self) -> u64 {
+        self.number(0)
+    }
+
     /// Maps a uniform 64-bit number to `0..total` without division (Lemire 2019).
     #[must_use]
     pub(crate) fn below(uniform: u64, total: u64) -> u64 {
@@ -121,6 +144,11 @@ pub struct Choice {
     pub service_policy: Option<Arc<ServicePolicy>>,
     /// Where copies go; none of a further try.
     pub mirrors: Vec<MirrorTo>,
+    /// What becomes of the client's session; `None`: none is kept here.
+    pub session: Option<Kept>,
+    pub(crate) session_key: Option<Arc<SessionKey>>,
+    /// Endpoints take turns, and this one counts them; whoever acts on the decision says so to it.
+    pub turn: Option<EndpointIndex>,
 }
 
 static BUILT_IN: Policy = Policy::BUILT_IN;
@@ -146,6 +174,24 @@ impl Choice {
     #[must_use]
     pub fn policy(&self) -> &Policy {
         self.rule.as_ref().map_or(&BUILT_IN, |rule| &rule.policy)
+    }
+
+    /// The sessions of the rule, else of the service.
+    #[must_use]
+    pub fn sessions(&self) -> Option<&Session> {
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.sessions.of_rule());
+        of_rule.or_else(|| self.service_policy.as_ref()?.session.as_ref())
+    }
+
+    /// The header by which a client comes back to this endpoint; `None`: it does already, or no session is kept.
+    #[must_use]
+    pub fn set_cookie(&self) -> Option<HeaderValue> {
+        match self.session? {
+            Kept::Yes => None,
+            Kept::New { at, .. } => {
+                self.sessions()?.set_cookie(self.session_key.as_deref(), Mark::of(&self.endpoint().id), at)
+            }
+        }
     }
 
     /// What is done to the request and its response: the filters of the rule, then those of the backend.

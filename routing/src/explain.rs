@@ -6,15 +6,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use starling_config::documents::rule_policy::CookieLifetime;
 use starling_model::{EndpointId, MemberState, PortName, ServiceKey};
 
+use crate::balance::ChosenBy;
 use crate::decision::Decision;
 use crate::group::{Candidate, RouteGroup};
 use crate::limits::EXPLAINED_MAX;
 use crate::matching::{HttpFacts, Miss, Missed};
 use crate::pick::{Condition, Field, Load, condition, pool_shares};
 use crate::rules::{RouteKind, Rule, RuleId, Side};
+use crate::session::{Kept, Session};
 use crate::split::{Backend, Split};
 use crate::table::{Endpoint, Part, Service};
 
@@ -29,6 +33,8 @@ pub struct Explanation {
     pub route: Option<RouteStep>,
     /// Among which backends was drawn.
     pub split: Option<SplitStep>,
+    /// The client's session at what was drawn; `None`: none is kept there.
+    pub session: Option<SessionStep>,
     /// Among which endpoints.
     pub endpoints: Option<EndpointStep>,
     /// Where copies go.
@@ -48,6 +54,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// Among which endpoints, where it comes to that.
     pub endpoints: Option<EndpointStep>,
+    /// What becomes of the client's session there; `None`: none is kept.
+    pub session: Option<SessionStep>,
 }
 
 /// Which rule, and which came before it in vain.
@@ -98,6 +106,19 @@ pub struct SplitStep {
     pub drawn: Option<usize>,
 }
 
+/// What becomes of the client's session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStep {
+    /// The cookie's name.
+    pub cookie: String,
+    /// After this it ends, used or not; `None`: it does not.
+    pub absolute_timeout: Option<Duration>,
+    /// When the client forgets the cookie.
+    pub lifetime: CookieLifetime,
+    /// Whether it goes on.
+    pub kept: Kept,
+}
+
 /// The pick among endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointStep {
@@ -113,6 +134,8 @@ pub struct EndpointStep {
     pub unlisted: usize,
     /// The one that was picked.
     pub picked: Option<EndpointId>,
+    /// By what rule.
+    pub by: ChosenBy,
 }
 
 /// One endpoint as the pick saw it.
@@ -184,20 +207,39 @@ impl Explanation {
     /// What becomes of a backend's share.
     pub(crate) fn outcome(&mut self, backend: usize, share: f64, of: (Decision, Self)) {
         let (decision, told) = of;
-        self.outcomes.push(Outcome { backend: Some(backend), share, decision, endpoints: told.endpoints });
+        self.outcomes.push(Outcome {
+            backend: Some(backend),
+            share,
+            decision,
+            endpoints: told.endpoints,
+            session: told.session,
+        });
     }
 
     /// The decision has come out: where nothing was drawn it is all that may become of the request.
     pub(crate) fn decided(&mut self, decision: &Decision) {
         if self.outcomes.is_empty() {
-            let endpoints = self.endpoints.clone();
-            self.outcomes.push(Outcome { backend: None, share: 1.0, decision: decision.clone(), endpoints });
+            // A session that is kept has a backend without a draw.
+            let drawn = self.split.as_ref().and_then(|split| split.drawn);
+            let (endpoints, session) = (self.endpoints.clone(), self.session.clone());
+            self.outcomes.push(Outcome { backend: drawn, share: 1.0, decision: decision.clone(), endpoints, session });
         }
     }
 
-    pub(crate) fn endpoints(&mut self, field: Field<'_>, part: Part, picked: Option<u32>) {
+    pub(crate) fn session(&mut self, session: &Session, kept: Kept) {
+        self.session = Some(SessionStep {
+            cookie: session.cookie().to_owned(),
+            absolute_timeout: session.absolute_timeout(),
+            lifetime: session.lifetime(),
+            kept,
+        });
+    }
+
+    pub(crate) fn endpoints(&mut self, field: Field<'_>, part: Part, (picked, by): (Option<u32>, ChosenBy)) {
         let Field { service, pool, now, loads } = field;
-        let shares = pool_shares(field);
+        // What no draw decides goes there wholly.
+        let certain = picked.filter(|_| by.is_certain());
+        let shares = certain.map_or_else(|| pool_shares(field), |position| vec![(position, 1.0)]);
         let candidate = |(position, endpoint): (Option<u32>, &Endpoint)| {
             // Looked for among thousands, but only for those that are listed.
             let share = shares.iter().find(|(at, _)| Some(*at) == position).map_or(0.0, |(_, share)| *share);
@@ -228,6 +270,7 @@ impl Explanation {
             unlisted: all.count(),
             candidates,
             picked: picked.and_then(|at| service.endpoints.get(at as usize)).map(|endpoint| endpoint.id.clone()),
+            by,
         });
     }
 }

@@ -5,13 +5,15 @@
 //! [`table::RouteTable::decide`] answers one request by it. A decision is a pure function of (table, request, seed,
 //! loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`table`]; a decision: `decide`, [`group`],
-//! [`matching`], [`split`], [`pick`], [`ewma`], [`filters`], [`policy`], [`retry`], [`retry_budget`], [`explain`],
+//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`table`]; a decision: `decide`,
+//! [`group`], [`matching`], [`session`], [`split`], [`balance`], [`pick`], `maglev`, [`ewma`], [`filters`], [`policy`],
+//! [`retry`], [`retry_budget`], [`explain`],
 //! [`snapshot`]; for people: [`rows`].
 //!
 //! Not here: sockets, tasks, clocks, randomness, gossip types. Nothing waits and nothing is written.
 
 pub mod authz;
+pub mod balance;
 pub mod compile;
 mod decide;
 pub mod decision;
@@ -22,6 +24,7 @@ pub mod filters;
 pub mod grants;
 pub mod group;
 pub mod limits;
+mod maglev;
 pub mod matching;
 pub mod pick;
 pub mod policy;
@@ -31,11 +34,13 @@ pub mod retry;
 pub mod retry_budget;
 pub mod rows;
 pub mod rules;
+pub mod session;
 pub mod snapshot;
 pub mod split;
 pub mod table;
 
 pub use authz::Caller;
+pub use balance::ChosenBy;
 pub use compile::{TableSettings, compile};
 pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Denial, Denied, Documents, InUse};
@@ -49,7 +54,8 @@ pub use problem::{Finding, Reason};
 pub use registry::{MemberFact, Registry};
 pub use retry::{NextTry, TryOutcome, next_try};
 pub use rows::{Row, RowRule};
-pub use rules::{RouteKind, Rule, RuleId, Side};
+pub use rules::{RouteKind, Rule, RuleId, Sessions, Side};
+pub use session::{Began, Kept, Session, SessionKey, UnixSeconds};
 pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
 

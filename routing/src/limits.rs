@@ -58,6 +58,31 @@ pub const EXPLAINED_MAX: usize = 64;
 /// Characters of a request's own text (a header, say) that an explanation repeats; enough to recognise it.
 pub const TOLD_CHARS_MAX: usize = 200;
 
+/// Length of a session cookie's value: anything longer or shorter is none of ours.
+pub const SESSION_VALUE_BYTES: usize = 64;
+
+/// Cookies of one name that a request is asked for a session in. Clients send one; a few more come of sites that share a
+/// name.
+pub const SESSION_COOKIES_MAX: usize = 4;
+
+/// How far in the future a session may have begun: clocks of agents differ by less, and a forged cookie must not outlive
+/// its rule's `absoluteTimeout` by more.
+pub const SESSION_AHEAD_MAX: Duration = Duration::from_secs(300);
+
+/// Slots of a table for consistent hashing, a prime (the smaller table of the Maglev paper, and Envoy's): up to 655
+/// endpoints of one weight differ by less than 1 % in their shares. 128 KiB for a service that asks for it.
+pub const MAGLEV_SLOTS: usize = 65_537;
+
+/// Times that a key is hashed before a whole pool is looked through: a half of a service's endpoints is missed so often
+/// in one of 65,536 requests.
+pub const MAGLEV_PROBES_MAX: u32 = 16;
+
+/// For how long the share of an endpoint rises that became ready, or whose node came back, where no document says it.
+pub const SLOW_START: Duration = Duration::from_secs(30);
+
+/// The share that it begins with: enough to warm it, too little to hurt it.
+pub const SLOW_START_SHARE: f64 = 0.1;
+
 /// Largest snapshot: 1,000 services with ten instances and as many routes need a third of it, and whoever opens one holds
 /// a few times as much.
 pub const SNAPSHOT_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use starling_config::documents::rule_policy::{Retry, SessionPersistence, Timeout, Timeouts};
+use starling_config::documents::rule_policy::{Retry, Timeout, Timeouts};
 use starling_config::documents::traffic_policy::{BackendTrafficPolicy, CircuitBreaker, OutlierDetection};
-use starling_model::DocumentKey;
+use starling_model::{DocumentKey, ServiceKey};
 
 use crate::limits::{BACKOFF_MIN, CONNECT_TIMEOUT, HEAD_WAIT_MAX, REQUEST_TIMEOUT, RETRIES_BUILT_IN, TRIES_MAX};
 use crate::retry_budget::BudgetSettings;
+use crate::session::Session;
 
 /// Who said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +123,13 @@ pub struct ServicePolicy {
     /// When an endpoint is left alone; what is absent is as built in.
     pub outlier_detection: OutlierDetection,
     /// Keeps a client at one endpoint; a rule's own comes before it.
-    pub session_persistence: Option<SessionPersistence>,
+    pub session: Option<Session>,
 }
 
 impl ServicePolicy {
-    pub(crate) fn new(document: &DocumentKey, policy: &BackendTrafficPolicy) -> Self {
+    /// As it holds for one of its targets: two services have no sessions in common.
+    pub(crate) fn new(document: &DocumentKey, policy: &BackendTrafficPolicy, target: &ServiceKey) -> Self {
+        let owner = || format!("Service {target}");
         let built_in = BudgetSettings::BUILT_IN;
         let said = policy.retry_constraint.unwrap_or_default();
         let retry_budget = BudgetSettings {
@@ -139,7 +142,7 @@ impl ServicePolicy {
             retry_budget,
             circuit_breaker: policy.circuit_breaker.unwrap_or_default(),
             outlier_detection: policy.outlier_detection.unwrap_or_default(),
-            session_persistence: policy.session_persistence.clone(),
+            session: policy.session_persistence.as_ref().map(|wanted| Session::new(&owner(), wanted)),
         }
     }
 }

@@ -3,13 +3,12 @@
 //! Nothing here knows endpoints, so a flapping instance changes none of it. What a rule leads to is named, and looked up
 //! in the other half at the moment of the decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_config::documents::rule_policy::SessionPersistence;
 use starling_config::documents::starling_service::LoadBalancing;
 use starling_model::{DocumentKey, DocumentVersion, Labels, Namespace, PortName, Protocol, ServiceKey};
 
@@ -18,6 +17,7 @@ use crate::grants::Grants;
 use crate::group::RouteGroup;
 use crate::policy::{Policy, ServicePolicy};
 use crate::problem::{Finding, Reason};
+use crate::session::Session;
 use crate::split::Split;
 use crate::table::Endpoint;
 
@@ -52,8 +52,31 @@ pub struct Rule {
     pub split: Split,
     /// Effective deadlines and tries.
     pub policy: Policy,
-    /// Keeps a client at one endpoint.
-    pub session_persistence: Option<SessionPersistence>,
+    /// Whether clients are kept at one endpoint.
+    pub sessions: Sessions,
+}
+
+/// Who keeps a client at one endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Sessions {
+    /// Nobody.
+    #[default]
+    None,
+    /// The rule, whatever services it leads to.
+    OfRule(Box<Session>),
+    /// The policies of some of the services that it leads to.
+    OfServices,
+}
+
+impl Sessions {
+    /// Those of the rule itself.
+    #[must_use]
+    pub fn of_rule(&self) -> Option<&Session> {
+        match self {
+            Self::OfRule(session) => Some(session),
+            Self::None | Self::OfServices => None,
+        }
+    }
 }
 
 impl fmt::Display for Rule {
@@ -82,7 +105,7 @@ impl Rule {
             filters: FilterChain::new(&Filters::default(), crate::matching::PathPrefix::new("/"), []),
             split: Split::default(),
             policy: Policy::BUILT_IN,
-            session_persistence: None,
+            sessions: Sessions::None,
         }
     }
 }
@@ -255,6 +278,10 @@ pub(crate) struct Rules {
     pub(crate) specs: BTreeMap<ServiceKey, Arc<ServiceSpec>>,
     pub(crate) subsets: BTreeMap<ServiceKey, Arc<[SubsetSpec]>>,
     pub(crate) policies: BTreeMap<ServiceKey, Arc<ServicePolicy>>,
+    /// Services whose endpoints sessions may be kept with.
+    pub(crate) sessions: BTreeSet<ServiceKey>,
+    /// Services that ask for affinity by the client's address, beside which no session is kept.
+    pub(crate) affine: BTreeSet<ServiceKey>,
     /// Services with a selector, by namespace and by one label that they ask for.
     pub(crate) selectors: BTreeMap<Namespace, BTreeMap<(String, String), Vec<ServiceKey>>>,
     pub(crate) grants: Arc<Grants>,

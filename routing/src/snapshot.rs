@@ -133,6 +133,12 @@ pub struct SnapshotInstance {
     pub failing_ms: Option<u64>,
     /// How long ago it answered; `null`: it has not since a failure.
     pub answered_ms_ago: Option<u64>,
+    /// How long ago it became ready, or its node came back; `null`: long ago.
+    #[serde(default)]
+    pub ready_ms_ago: Option<u64>,
+    /// Turns taken, where endpoints take turns and this one counts them.
+    #[serde(default)]
+    pub turn: u32,
 }
 
 /// Why a text is no snapshot.
@@ -282,7 +288,8 @@ impl RouteTable {
             signer: Arc::from("nobody yet"),
         });
         let settings = TableSettings { domain: self.domain.clone() };
-        Ok(compile(&Documents::new(held.chain(new)).denying(denials), &registry, &settings, None))
+        let table = compile(&Documents::new(held.chain(new)).denying(denials), &registry, &settings, None);
+        Ok(Self { session_key: self.session_key.clone(), ..table })
     }
 }
 
@@ -429,6 +436,8 @@ impl SnapshotInstance {
             in_flight: load.in_flight,
             failing_ms: failing.filter(|left| !left.is_zero()).map(millis),
             answered_ms_ago: load.last_success.map(|at| millis(now.saturating_duration_since(at))),
+            ready_ms_ago: load.ready_since.map(|at| millis(now.saturating_duration_since(at))),
+            turn: load.turn,
         }
     }
 
@@ -439,6 +448,8 @@ impl SnapshotInstance {
             in_flight: self.in_flight,
             failing_until: self.failing_ms.map(|ms| now + span(ms)),
             last_success: self.answered_ms_ago.and_then(|ms| now.checked_sub(span(ms))),
+            ready_since: self.ready_ms_ago.and_then(|ms| now.checked_sub(span(ms))),
+            turn: self.turn,
         }
     }
 }

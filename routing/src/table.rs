@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use starling_model::{
     Digest, EndpointId, InstanceName, Labels, MemberState, NodeName, PortName, Protocol, Readiness, ServiceKey, Weight,
 };
 
 use crate::authz::Caller;
+use crate::balance::{Balancing, gcd, point_of_turn};
 use crate::compile::{Selected, Source};
 use crate::decide::{self, View};
 use crate::decision::{Decision, Draws, RequestFacts};
@@ -22,6 +23,7 @@ use crate::pick::{self, Load};
 use crate::policy::ServicePolicy;
 use crate::problem::Finding;
 use crate::rules::{Front, Rules, ServiceSpec, SubsetSpec};
+use crate::session::{Mark, SessionKey};
 
 /// Number of an endpoint, stable as long as the endpoint exists; loads are kept by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,16 +101,35 @@ impl ServicePort {
     }
 }
 
-/// Positions of endpoints that are admissible, and the running sum of their weights.
+/// Positions of endpoints that are admissible, in order, and the running sum of their weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pool {
     entries: Vec<(u32, u64)>,
+    /// The greatest number that all weights are multiples of.
+    unit: u64,
+    /// Some weights differ.
+    unequal: bool,
 }
 
 impl Pool {
     pub(crate) fn push(&mut self, position: u32, weight: u64) {
         let sum = self.total() + weight;
+        self.unequal |= self.unit != 0 && self.unit != weight;
+        self.unit = gcd(self.unit, weight);
         self.entries.push((position, sum));
+    }
+
+    /// The endpoint whose turn it is.
+    pub(crate) fn in_turn(&self, turn: u32) -> Option<u32> {
+        self.at(point_of_turn(turn, (self.total(), self.unit), !self.unequal))
+    }
+
+    pub(crate) fn first(&self) -> Option<u32> {
+        self.entries.first().map(|(position, _)| *position)
+    }
+
+    pub(crate) fn holds(&self, position: u32) -> bool {
+        self.entries.binary_search_by_key(&position, |(position, _)| *position).is_ok()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -136,16 +157,24 @@ impl Pool {
 pub(crate) struct Shape {
     pub(crate) spec: Option<Arc<ServiceSpec>>,
     pub(crate) subsets: Arc<[SubsetSpec]>,
+    /// Sessions may be kept with its endpoints.
+    pub(crate) sessions: bool,
 }
 
 impl Shape {
-    pub(crate) fn is(&self, spec: Option<&Arc<ServiceSpec>>, subsets: Option<&Arc<[SubsetSpec]>>) -> bool {
+    pub(crate) fn is(
+        &self,
+        spec: Option<&Arc<ServiceSpec>>,
+        subsets: Option<&Arc<[SubsetSpec]>>,
+        sessions: bool,
+    ) -> bool {
         let same_spec = match (&self.spec, spec) {
             (Some(held), Some(spec)) => Arc::ptr_eq(held, spec) || held == spec,
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
         same_spec
+            && self.sessions == sessions
             && subsets.map_or(self.subsets.is_empty(), |new| Arc::ptr_eq(&self.subsets, new) || self.subsets == *new)
     }
 }
@@ -174,6 +203,11 @@ pub struct Service {
     /// Of the service, then of each source.
     pub(crate) rulings: Vec<Ruling>,
     pub(crate) shape: Shape,
+    pub(crate) balancing: Balancing,
+    /// By what cookies call its endpoints, in order; empty where no session is kept.
+    pub(crate) marks: Vec<(Mark, u32)>,
+    /// For how long a new endpoint's share rises; zero: it does not.
+    pub(crate) slow_start: Duration,
 }
 
 impl Service {
@@ -246,6 +280,7 @@ pub struct RouteTable {
     pub(crate) documents: Documents,
     pub(crate) revision: u64,
     pub(crate) domain: String,
+    pub(crate) session_key: Option<Arc<SessionKey>>,
 }
 
 impl RouteTable {
@@ -277,6 +312,17 @@ impl RouteTable {
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// The same table with sealed sessions: cookies are taken and given by this key. It is in no snapshot and no
+    /// digest.
+    #[must_use]
+    pub fn sealed(self, key: Arc<SessionKey>) -> Self {
+        Self { session_key: Some(key), ..self }
+    }
+
+    pub(crate) fn session_key(&self) -> Option<&SessionKey> {
+        self.session_key.as_deref()
     }
 
     /// All services in order of their keys.

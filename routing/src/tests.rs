@@ -14,6 +14,7 @@ use starling_model::{
 use crate::registry::{MemberFact, Registry};
 use crate::*;
 
+mod balancing;
 mod explained;
 mod grants;
 mod increments;
@@ -21,6 +22,7 @@ mod properties;
 mod routes;
 mod rows;
 mod services;
+mod sessions;
 mod snapshots;
 mod world;
 
@@ -95,7 +97,15 @@ fn spread(table: &RouteTable, now: Instant, load_of: impl Fn(&str) -> Load) -> B
     };
     let mut counts = BTreeMap::new();
     for seed in 0..2_000 {
-        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &[] };
+        let request = RequestFacts {
+            destination: &orders,
+            port: None,
+            source: None,
+            http: None,
+            avoid: &[],
+            node: None,
+            wall: UnixSeconds(0),
+        };
         match table.decide(&request, now, Draws::from_seed(seed), &loads) {
             Decision::Forward(choice) => *counts.entry(choice.endpoint().node().to_string()).or_default() += 1,
             Decision::Refuse { why, .. } => *counts.entry(format!("{why:?}")).or_default() += 1,
@@ -209,7 +219,15 @@ fn a_retry_avoids_what_was_tried() {
     let service = table.service(&orders).unwrap().clone();
     let avoid = [service.endpoints[0].index];
     for seed in 0..100 {
-        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid };
+        let request = RequestFacts {
+            destination: &orders,
+            port: None,
+            source: None,
+            http: None,
+            avoid: &avoid,
+            node: None,
+            wall: UnixSeconds(0),
+        };
         let Decision::Forward(choice) = table.decide(&request, now, Draws::from_seed(seed), &|_| Load::default())
         else {
             panic!("one endpoint is left")
@@ -217,7 +235,15 @@ fn a_retry_avoids_what_was_tried() {
         assert_ne!(choice.endpoint().index, avoid[0]);
     }
     let all = [service.endpoints[0].index, service.endpoints[1].index];
-    let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &all };
+    let request = RequestFacts {
+        destination: &orders,
+        port: None,
+        source: None,
+        http: None,
+        avoid: &all,
+        node: None,
+        wall: UnixSeconds(0),
+    };
     let refused = table.decide(&request, now, Draws::from_seed(1), &|_| Load::default());
     assert!(matches!(refused, Decision::Refuse { why: Refusal::NoEndpoint, .. }), "{refused:?}");
 }
@@ -227,7 +253,8 @@ fn unknown_services_and_ports_are_refused_with_their_own_reason() {
     let table = two_nodes().table();
     let (nothing, orders, port) = (key("nothing"), key("orders"), PortName::new("admin").unwrap());
     let decide = |destination: &ServiceKey, port: Option<&PortName>| {
-        let request = RequestFacts { destination, port, source: None, http: None, avoid: &[] };
+        let request =
+            RequestFacts { destination, port, source: None, http: None, avoid: &[], node: None, wall: UnixSeconds(0) };
         match table.decide(&request, base(), Draws::from_seed(1), &|_| Load::default()) {
             Decision::Refuse { why, .. } => Some((why, why.status())),
             Decision::Forward(_) | Decision::Answer(_) => None,
@@ -327,7 +354,7 @@ proptest! {
         let table = mesh.table();
         let avoid: Vec<EndpointIndex> = tried.into_iter().map(EndpointIndex).collect();
         let orders = key("orders");
-        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid };
+        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid, node: None, wall: UnixSeconds(0) };
         let loads = |index: EndpointIndex| Load {
             failing_until: failing[index.0 as usize].then(|| now + Duration::from_secs(1)), ..Load::default()
         };

@@ -61,7 +61,7 @@ fn what_is_granted_holds_and_what_is_not_gets_nothing_and_is_shown() {
     let entrance = |n: u8| {
         format!("[[upstream]]\nservice = \"orders\"\nport = \"main\"\nlisten = \"127.120.0.{n}:9001\"\nas = \"web\"\n")
     };
-    let hosts = three(&mesh, "lan", entrance);
+    let mut hosts = three(&mesh, "lan", entrance);
     let backends = [2_u8, 3].map(|n| {
         let backend = Backend::start(&format!("127.120.0.{n}:0"), &format!("orders-on-vm-{n}"));
         hosts[usize::from(n) - 1].announce(&format!("orders-{n}"), "orders", "http", backend.address, "");
@@ -171,6 +171,22 @@ fn what_is_granted_holds_and_what_is_not_gets_nothing_and_is_shown() {
     });
     assert_eq!(hosts[0].request("lone", "/").unwrap().status, 503);
     assert!(!text(&hosts[0], &["status"]).contains("any member may announce"));
+
+    // A receiver that comes back believes no claim before it knows the grants again.
+    hosts[1].kill();
+    hosts[1].start(Some(mesh.address(1, 7740)));
+    let mut answered = 0;
+    eventually("vm-2 serves again", Duration::from_secs(20), || {
+        let answer = Client::connect(hosts[2].at(9001)).and_then(|mut client| client.get("orders.mesh.internal", "/"));
+        if let Some(answer) = answer.ok().filter(|answer| answer.status == 200) {
+            assert_eq!(caller(&answer), id(3, ""), "after {answered} answers");
+            answered += 1;
+        }
+        (answered >= 100).then_some(())
+    });
+    eventually("vm-1 counts as web again", Duration::from_secs(10), || {
+        (caller(&as_web(&hosts[0])) == id(1, "/ns/default/svc/web")).then_some(())
+    });
 }
 
 /// Runs a request in a process of its own: of this user, in this control group (v2).

@@ -38,6 +38,8 @@ mod programs;
 mod protocols;
 mod rotate;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod steer;
 #[cfg(test)]
 mod walk;

@@ -79,6 +79,8 @@ const OUTBOUND: &[Field] = &[
     Field::leaf("vip_listeners", Form::List, |node| services(node).map(drop))
         .rule("a list of services, like [\"orders\", \"shop/cart\"]")
         .later(ADDRESSES),
+    Field::leaf("session_key_file", Form::Text, |node| values::path(node).map(drop))
+        .rule("the file with the key that seals sessions' cookies, the same at all agents; unset, they are not sealed"),
 ];
 
 const METRICS: &[Field] = &[Field::leaf("listen", Form::Text, |node| values::or_off(values::address)(node).map(drop))

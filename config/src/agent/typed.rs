@@ -52,6 +52,7 @@ pub(crate) fn config(dir: ConfigDir, merged: &Table, problems: &mut Vec<Problem>
             vip_cidr: get(merged, &["outbound", "vip_cidr"], values::range)?,
             vip: get(merged, &["outbound", "vip"], values::or_off(values::loopback))?,
             vip_listeners: get(merged, &["outbound", "vip_listeners"], settings::services)?,
+            session_key_file: get(merged, &["outbound", "session_key_file"], values::path),
         },
         upstreams: upstreams.into_iter().map(|(spec, _)| spec).collect(),
         metrics: MetricsSettings { listen: get(merged, &["metrics", "listen"], values::or_off(values::address))? },

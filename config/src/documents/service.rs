@@ -21,6 +21,18 @@ pub struct CoreService {
     pub selector: Option<Labels>,
     /// TCP ports, each with its own number and name.
     pub ports: Vec<CorePort>,
+    /// Whether a cluster would keep a client at one endpoint by its address.
+    pub affinity: Affinity,
+}
+
+/// `sessionAffinity`: without effect here, but it does not go together with sessions by cookie (GEP-1619).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// None.
+    #[default]
+    None,
+    /// By the client's address.
+    ClientIp,
 }
 
 /// One port.
@@ -73,7 +85,6 @@ const CLUSTER_FIELDS: &[&str] = &[
     "loadBalancerIP",
     "loadBalancerSourceRanges",
     "publishNotReadyAddresses",
-    "sessionAffinity",
     "sessionAffinityConfig",
     "trafficDistribution",
 ];
@@ -100,8 +111,10 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<CoreService> {
     if let Some((_, port)) = ports.iter().enumerate().find(|(at, port)| again(*at, port)) {
         fields.bad("ports", Bad::new(format!("name port {} twice", port.port)));
     }
+    let affinity =
+        fields.optional("sessionAffinity", one_of(&[("None", Affinity::None), ("ClientIP", Affinity::ClientIp)]));
     fields.ignored(CLUSTER_FIELDS);
-    Some(CoreService { selector, ports })
+    Some(CoreService { selector, ports, affinity: affinity.unwrap_or_default() })
 }
 
 /// `Some(None)`: right, but not carried.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use starling_model::limits::LABEL_BYTES_MAX;
-use starling_model::{Labels, PortName, Protocol, SubsetName};
+use starling_model::{Labels, PortName, Protocol, SubsetName, codes};
 
 use super::fields::Fields;
 use super::limits::{SERVICE_PORTS_MAX, SLOW_START_MAX, SUBSETS_MAX};
@@ -50,7 +50,7 @@ pub struct StarlingPort {
 pub struct LoadBalancing {
     /// The rule.
     pub policy: Policy,
-    /// Whether near endpoints come first.
+    /// Whether near endpoints come first; without effect in this release.
     pub locality: Option<Locality>,
 }
 
@@ -147,6 +147,10 @@ fn load_balancing(fields: &mut Fields<'_, '_>) -> Option<LoadBalancing> {
             fields.bad_key("key", Bad::new("means something for policy maglev only"));
         }
         Some(Word::PeakEwma | Word::LeastRequest | Word::RoundRobin | Word::Random) | None => {}
+    }
+    if fields.has("locality") {
+        let message = "locality has no effect in this release: near and far endpoints are one pool".to_owned();
+        fields.warn("locality", codes::DOCUMENT_IDLE, message);
     }
     let locality = fields.table("locality", |fields| {
         let label = fields.optional("label", |node| bounded(LABEL_BYTES_MAX)(node).map(str::to_owned));

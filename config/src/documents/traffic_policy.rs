@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use starling_model::ServiceName;
+use starling_model::{ServiceName, codes};
 
 use super::fields::Fields;
 use super::limits::{COUNT_MAX, PARENTS_MAX};
@@ -26,9 +26,9 @@ pub struct BackendTrafficPolicy {
     pub targets: Vec<ServiceName>,
     /// How many retries a service may cost.
     pub retry_constraint: Option<RetryConstraint>,
-    /// How much may be under way.
+    /// How much may be under way; without effect in this release.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// When an endpoint is left alone.
+    /// When an endpoint is left alone; without effect in this release.
     pub outlier_detection: Option<OutlierDetection>,
     /// Keeps a client at one endpoint; a rule's own comes before it.
     pub session_persistence: Option<SessionPersistence>,
@@ -98,6 +98,12 @@ pub(super) fn read(fields: &mut Fields<'_, '_>) -> Option<BackendTrafficPolicy> 
             max_ejection_percent: fields.optional("maxEjectionPercent", number(0, 100)),
         })
     });
+    for key in ["circuitBreaker", "outlierDetection"] {
+        if fields.has(key) {
+            let message = format!("{key} has no effect in this release, which has no such protection");
+            fields.warn(key, codes::DOCUMENT_IDLE, message);
+        }
+    }
     let session_persistence = fields.table("sessionPersistence", rule_policy::session_persistence);
     Some(BackendTrafficPolicy { targets, retry_constraint, circuit_breaker, outlier_detection, session_persistence })
 }

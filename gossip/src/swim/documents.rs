@@ -118,6 +118,12 @@ impl Swim {
         self.operators.documents.all_used().map(SignedDocument::view)
     }
 
+    /// True once what the store held was judged: before, a document may be missing that is in use.
+    #[must_use]
+    pub fn documents_settled(&self) -> bool {
+        self.operators.documents.is_settled()
+    }
+
     /// All versions that are held of one document, the newest first: up to ten generations, and those that wait.
     pub fn document_versions<'a>(&'a self, key: &DocumentKey) -> impl Iterator<Item = DocumentView> + use<'a> {
         self.operators.documents.versions(key).map(SignedDocument::view)

@@ -25,8 +25,8 @@ pub use events::{Event, EventList, EventPage};
 pub use explain::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, EXPLAINED_MIXED, EXPLAINED_REFUSE, ExplainRequest, ExplainedBackend,
     ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss, ExplainedOpen,
-    ExplainedOutcome, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep,
-    ExplainedTarget, ExplainedTransport, Explanation, GrantRole, SnapshotBody, SnapshotInstance,
+    ExplainedOutcome, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedSession,
+    ExplainedStep, ExplainedTarget, ExplainedTransport, Explanation, GrantRole, SnapshotBody, SnapshotInstance,
 };
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,

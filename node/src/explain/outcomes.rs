@@ -31,7 +31,7 @@ fn refused(backend: Option<usize>, share: f64, (status, error): (u16, &str), det
 
 /// One share.
 pub(super) fn of(outcome: &Outcome, asked: &Asked, record: &Explanation) -> ExplainedOutcome {
-    let Outcome { backend, share, decision, endpoints } = outcome;
+    let Outcome { backend, share, decision, endpoints, session: _ } = outcome;
     match decision {
         Decision::Forward(choice) => {
             let mut sent = asked.clone();

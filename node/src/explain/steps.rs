@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 
 use starling_config::documents::filter::{Filters, HeaderEdits, PathEdit, PathFilter};
+use starling_config::documents::rule_policy::CookieLifetime;
 use starling_model::{DocumentVersion, NodeName, ServiceKey, SpiffeId};
 use starling_routing::explain::{CandidateEndpoint, EndpointStep, Loser, RouteStep};
 use starling_routing::filters::FilterChain;
 use starling_routing::retry_budget::BudgetSettings;
 use starling_routing::rules::Side;
-use starling_routing::{Deadline, Decision, Explanation, Origin, Outcome, Policy, Rule, ServicePolicy};
+use starling_routing::{Deadline, Decision, Explanation, Kept, Origin, Outcome, Policy, Rule, ServicePolicy};
 
 use super::{Ground, Question};
 use crate::api::services::health_of;
 use crate::api::views::{
     self, ExplainedBackend, ExplainedDocument, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss,
-    ExplainedOpen, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedStep,
-    ExplainedTransport, GrantRole,
+    ExplainedOpen, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedSession,
+    ExplainedStep, ExplainedTransport, GrantRole,
 };
 use crate::telemetry::time::millis;
 
@@ -58,6 +59,7 @@ pub(super) fn tell(
         told.steps.push(route(record.route.as_ref(), rule));
     }
     told.steps.extend(split(record, rule));
+    told.steps.extend(session(record));
     let endpoints = endpoints(ground, record);
     let reached = record.outcomes.iter().any(|outcome| outcome.endpoints.is_some());
     if reached {
@@ -154,6 +156,29 @@ fn split(record: &Explanation, rule: Option<&Rule>) -> Option<ExplainedStep> {
     Some(ExplainedStep::Split { result: result.collect() })
 }
 
+/// That of what was drawn; else the first that some backend's service would keep.
+fn session(record: &Explanation) -> Option<ExplainedStep> {
+    let of_outcomes = || record.outcomes.iter().find_map(|outcome| outcome.session.as_ref());
+    let step = record.session.as_ref().or_else(of_outcomes)?;
+    let because = match step.kept {
+        Kept::Yes => None,
+        Kept::New { why, .. } => Some(why.to_string()),
+    };
+    Some(ExplainedStep::Session {
+        result: ExplainedSession {
+            cookie: step.cookie.clone(),
+            kept: because.is_none(),
+            because,
+            absolute_timeout: step.absolute_timeout.map(starling_config::duration::format),
+            lifetime: match step.lifetime {
+                CookieLifetime::Session => "session",
+                CookieLifetime::Permanent => "permanent",
+            }
+            .to_owned(),
+        },
+    })
+}
+
 /// Shares are shown with one digit of a percent.
 fn rounded(share: f64) -> f64 {
     (share * 10_000.0).round() / 10_000.0
@@ -174,6 +199,7 @@ fn endpoints(ground: &Ground<'_>, record: &Explanation) -> Vec<ExplainedEndpoint
             reason,
             in_flight: one.load.in_flight,
             latency_ewma_ms: one.load.latency.map(millis),
+            chosen_by: step.by.to_string(),
         }
     };
     let steps = record.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.endpoints.as_ref()?)));

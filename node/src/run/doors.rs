@@ -5,6 +5,7 @@ use std::path::Path;
 use starling_config::{AgentConfig, Preset, TcpAccess};
 use starling_model::codes;
 use starling_proxy::{ListenAddress, ListenError, ProxyError, Purpose};
+use starling_routing::SessionKey;
 use starling_transport::quic::{AGE_MAX, GossipNet, KeepAlive, NetEvent, NetSettings, QuicKeys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -102,6 +103,18 @@ fn read_token(path: &Path) -> Result<String, AgentError> {
     Ok(token.to_owned())
 }
 
+/// The key that seals sessions.
+pub(super) fn read_session_key(path: &Path) -> Result<SessionKey, AgentError> {
+    let unusable = |why: String| AgentError {
+        code: codes::SECRET_UNSAFE,
+        what: format!("outbound.session_key_file {} cannot be used", path.display()),
+        cause: Some(why),
+        help: format!("once: openssl rand -hex 32 > {0} && chmod 600 {0}; the same file at all agents", path.display()),
+    };
+    let text = files::read_secret_text(path).map_err(|failure| unusable(chain_of(&failure)))?;
+    SessionKey::parse(&text).ok_or_else(|| unusable("it does not hold 64 hex digits".to_owned()))
+}
+
 /// A data plane that does not start, with the setting that names the address.
 pub(super) fn plane_error(failure: &ProxyError) -> AgentError {
     if let ProxyError::Listen(ListenError { purpose, address: ListenAddress::Tcp(address), source }) = failure {
@@ -117,5 +130,40 @@ pub(super) fn plane_error(failure: &ProxyError) -> AgentError {
         what: failure.to_string(),
         cause: std::error::Error::source(failure).map(chain_of),
         help: failure.code().help.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_of_sessions_is_a_secret_of_sixty_four_digits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session.key");
+        let check = |text: &str, mode: u32, want: Option<&str>| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match (read_session_key(&path), want) {
+                (Ok(_), None) => {}
+                (Ok(_), Some(want)) => panic!("{text:?} {mode:o} is taken, and not {want}"),
+                (Err(refused), want) => {
+                    assert_eq!(refused.code, codes::SECRET_UNSAFE);
+                    let why = refused.cause.unwrap();
+                    assert!(want.is_some_and(|want| why.contains(want)), "{text:?} {mode:o}: {why}");
+                    assert!(!why.contains("abab"), "{why}");
+                }
+            }
+        };
+        let digits = "ab".repeat(32);
+        check(&format!("{digits}\n"), 0o600, None);
+        check(&digits, 0o644, Some("mode"));
+        check(&digits[1..], 0o600, Some("64 hex digits"));
+        check("", 0o600, Some("64 hex digits"));
+        fs::remove_file(&path).unwrap();
+        assert!(read_session_key(&path).is_err());
     }
 }

@@ -50,7 +50,22 @@ pub struct OwnerNews {
 pub type RoutesInbox = Mailbox<NodeName, OwnerNews>;
 
 /// The documents in use; a new list replaces the one before.
-pub type DocumentsInUse = Arc<watch::Sender<Arc<[DocumentView]>>>;
+pub type DocumentsInUse = Arc<watch::Sender<Meant>>;
+
+/// What the mesh means by its documents, as far as it is known here.
+#[derive(Clone, Debug)]
+pub struct Meant {
+    /// Those in use.
+    pub documents: Arc<[DocumentView]>,
+    /// False until all that the store held was judged: a grant may be missing.
+    pub settled: bool,
+}
+
+impl Default for Meant {
+    fn default() -> Self {
+        Self { documents: Arc::from([]), settled: false }
+    }
+}
 
 /// Since when each endpoint is as it is, for people; written with the table.
 pub type EndpointAges = Arc<ArcSwap<BTreeMap<EndpointId, EndpointAge>>>;
@@ -115,7 +130,7 @@ pub async fn run(routes: Routes) {
         }
         sleep(SETTLE).await;
         let news = routes.inbox.take();
-        let in_use = documents.has_changed().unwrap_or(false).then(|| Arc::clone(&documents.borrow_and_update()));
+        let in_use = documents.has_changed().unwrap_or(false).then(|| documents.borrow_and_update().clone());
         if news.is_empty() && in_use.is_none() {
             continue;
         }
@@ -125,21 +140,27 @@ pub async fn run(routes: Routes) {
 }
 
 impl Routes {
-    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>, in_use: Option<Arc<[DocumentView]>>) {
+    fn rebuild(&self, intake: &mut Intake, news: BTreeMap<NodeName, OwnerNews>, in_use: Option<Meant>) {
         let began = Instant::now();
         let previous = self.shared.table.load_full();
         let quarantined = intake.quarantined();
         let mut table = if news.is_empty() { None } else { intake.table(news, &previous) };
+        let mut settled = false;
         if let Some(in_use) = &in_use {
-            let made = intake.table_of(in_use, table.as_ref().unwrap_or(&previous));
+            let made = intake.table_of(&in_use.documents, table.as_ref().unwrap_or(&previous));
+            settled = in_use.settled && made.is_some();
             table = made.or(table);
         }
         if table.is_none() || intake.quarantined() > quarantined {
             self.figures.failures.fetch_add(1, Ordering::Relaxed);
         }
         // Told once the table is in use, not before.
-        let applied = in_use.map(|in_use| Applied::new(&in_use, table.as_ref().unwrap_or(&previous).documents()));
+        let applied =
+            in_use.map(|in_use| Applied::new(&in_use.documents, table.as_ref().unwrap_or(&previous).documents()));
         self.publish(table, &previous, began);
+        if settled {
+            self.shared.know_grants();
+        }
         if let Some(applied) = applied {
             let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
             self.applied.store(Arc::new(applied));

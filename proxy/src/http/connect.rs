@@ -39,8 +39,10 @@ pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Exchange) ->
             source: worker.counts_as(wanted.source.as_ref()),
             http: None,
             avoid: &[],
+            node: Some(&worker.config.node),
+            wall: worker.wall(),
         };
-        match worker.decide(&facts, Instant::now(), worker.draws()) {
+        match worker.foresee(&facts, Instant::now(), worker.draws()) {
             // The tunnel decides once more, for itself.
             Decision::Forward(_) | Decision::Answer(_) => {}
             Decision::Refuse { why, rule } => {

@@ -38,6 +38,7 @@ use crate::limits::{
     H2_HOP_CONNECTION_WINDOW, H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX,
     H2_SEND_BUFFER_BYTES, H2_STREAM_WINDOW, H2_STREAMS_MAX, IDLE_TIMEOUT,
 };
+use crate::through::writes_through;
 use crate::worker::Phase;
 
 /// Runs hyper's tasks on the data thread of their connection, with which they end.
@@ -263,25 +264,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
+    writes_through!(inner);
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{NodeName, SpiffeId};
-use starling_routing::Grants;
+use starling_routing::{Caller, Grants};
 use starling_transport::data::MuxStream;
 use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
@@ -57,6 +57,8 @@ pub(crate) struct Stream {
 /// are still those by which this was found.
 struct Counted {
     grants: Arc<Grants>,
+    /// Whether these were known to be all.
+    known: bool,
     edge: Rc<Edge>,
     /// `By=<us>;URI=<caller>`.
     identity: HeaderValue,
@@ -64,17 +66,25 @@ struct Counted {
 
 impl Counted {
     fn new(worker: &Worker, header: &OpenHeader, node: &NodeName) -> Self {
-        let table = worker.shared.table.load();
-        let caller = table.accept_source(node, header.source.as_ref());
+        // Read before the caller is judged: what changes meanwhile is seen at the next request.
+        let known = worker.shared.knows_grants();
+        let grants = Arc::clone(worker.shared.table.load().grants());
+        let caller = worker.caller(node, header.source.as_ref());
+        let caller = caller.unwrap_or_else(|_| Caller { node: node.clone(), service: None });
         let domain = &worker.config.trust_domain;
         let own = SpiffeId::workload(domain, &worker.config.node, &header.destination);
         let identity = HeaderValue::from_str(&format!("By={own};URI={}", caller.spiffe_id(domain)));
         Self {
-            grants: Arc::clone(table.grants()),
+            grants,
+            known,
             edge: worker.edges.edge(Direction::Inbound, caller.service.as_ref(), Some(&header.destination)),
             // Names are labels, so this always is a header value; else it names nobody.
             identity: identity.unwrap_or(HeaderValue::from_static("URI=")),
         }
+    }
+
+    fn holds(&self, worker: &Worker) -> bool {
+        self.known == worker.shared.knows_grants() && Arc::ptr_eq(&self.grants, worker.shared.table.load().grants())
     }
 }
 
@@ -280,7 +290,7 @@ impl Stream {
     /// What a request that begins now counts as.
     fn counted(&self) -> Rc<Counted> {
         let held = Rc::clone(&self.counted.borrow());
-        if Arc::ptr_eq(&held.grants, self.worker.shared.table.load().grants()) {
+        if held.holds(&self.worker) {
             return held;
         }
         let counted = Rc::new(Counted::new(&self.worker, &self.header, &self.node));

@@ -244,7 +244,7 @@ async fn forward(
         Err(answer) => return Relay::Answer(own(worker, exchange, &answer)),
     };
     let upload = Upload::new(request.into_body(), exchange.edge());
-    let draws = worker.draws();
+    let (draws, wall) = (worker.draws(), worker.wall());
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut tries = 0_u32;
     let mut last: Option<Answer> = None;
@@ -259,6 +259,8 @@ async fn forward(
             source: counts_as,
             http: facts.as_ref(),
             avoid: &tried,
+            node: Some(&worker.config.node),
+            wall,
         };
         let mut choice = match worker.decide(&facts, Instant::now(), draws) {
             Decision::Forward(choice) => choice,
@@ -385,7 +387,10 @@ fn relay(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(far) = client.far.take()
     {
-        let response = switched(answer, |headers| back.edit(choice, headers));
+        let response = switched(answer, |headers| {
+            back.edit(choice, headers);
+            routed::keep_session(choice, error, headers);
+        });
         exchange.switched();
         return Relay::Switch(response, Switch::Upgrade { exchange, far });
     }
@@ -394,6 +399,7 @@ fn relay(
     }
     pass_on(&mut answer);
     back.edit(choice, answer.headers_mut());
+    routed::keep_session(choice, error, answer.headers_mut());
     if answer.body().is_end_stream() {
         exchange.completed();
     }

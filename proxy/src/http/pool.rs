@@ -295,3 +295,28 @@ impl Pool {
         self.count.set(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+    use crate::http::h2::OnThread;
+
+    #[tokio::test]
+    async fn a_shared_connection_takes_so_many_requests_and_no_more() {
+        let many = async {
+            let (near, _far) = tokio::io::duplex(1 << 16);
+            let (sender, connection) = http2::Builder::new(OnThread).handshake(TokioIo::new(near)).await.unwrap();
+            drop(tokio::task::spawn_local(connection));
+            let first = Client::new(Sender::Http2(sender, Place::first()), Rc::default(), None);
+            let mut shared = Shared::default();
+            shared.put(&first);
+            let mut taken: Vec<Client> = (1..H2_HOP_STREAMS_MAX).map(|_| shared.take().unwrap()).collect();
+            assert!(shared.take().is_none(), "one more opens a connection of its own");
+            drop(taken.pop());
+            assert!(shared.take().is_some(), "a place that was given back is taken again");
+        };
+        tokio::task::LocalSet::new().run_until(many).await;
+    }
+}

@@ -65,6 +65,14 @@ impl Back {
     }
 }
 
+/// Tells the client where its session is, if it does not know; behind all filters, beside the application's own cookies.
+/// What agents say by themselves begins no session.
+pub(crate) fn keep_session(choice: &Choice, error: Option<ErrorType>, headers: &mut HeaderMap) {
+    if let Some(set) = choice.set_cookie().filter(|_| error.is_none()) {
+        headers.append(header::SET_COOKIE, set);
+    }
+}
+
 /// Whether the rule wants a response with this status tried again. What the other agent says by itself is no status of the
 /// application: after a connection that broke behind it, only what is `safe` runs twice, and anything else is final.
 pub(crate) fn is_listed(choice: &Choice, answer: &Response<Incoming>, safe: bool) -> bool {

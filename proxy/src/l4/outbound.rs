@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use starling_model::EndpointId;
-use starling_routing::{Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, next_try};
+use starling_routing::{Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, UnixSeconds, next_try};
 use starling_transport::data::fault_of;
 use tracing::debug;
 
@@ -98,6 +98,8 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
             source: counts_as,
             http: None,
             avoid: &tried,
+            node: Some(&worker.config.node),
+            wall: UnixSeconds::default(),
         };
         let Decision::Forward(choice) = worker.decide(&facts, Instant::now(), draws) else {
             return fail(&mut account, client, last);

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -40,6 +40,21 @@ impl Drop for Backend {
 /// sends a megabyte, `/close` closes after its answer, `/teapot` answers 418, `/drop` closes instead of answering;
 /// everything else echoes the body.
 pub(crate) async fn http(name: &'static str) -> Backend {
+    serving(name, Speaks::Http1).await
+}
+
+/// The same in HTTP/2 without TLS.
+pub(crate) async fn http2(name: &'static str) -> Backend {
+    serving(name, Speaks::Http2).await
+}
+
+#[derive(Clone, Copy)]
+enum Speaks {
+    Http1,
+    Http2,
+}
+
+async fn serving(name: &'static str, speaks: Speaks) -> Backend {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let requests = Arc::new(AtomicU64::new(0));
@@ -54,8 +69,14 @@ pub(crate) async fn http(name: &'static str) -> Backend {
                     count.fetch_add(1, Ordering::SeqCst);
                     answer(name, request)
                 });
-                let _ =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let io = TokioIo::new(stream);
+                let _ = match speaks {
+                    Speaks::Http1 => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
+                    Speaks::Http2 => {
+                        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        builder.serve_connection(io, service).await
+                    }
+                };
             });
         }
     });

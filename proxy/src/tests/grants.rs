@@ -61,6 +61,23 @@ async fn a_source_that_is_not_granted_counts_as_the_bare_node() {
     }
 }
 
+/// In the moment of a restart a grant may be missing that would deny a claim.
+#[tokio::test]
+async fn until_all_grants_are_known_every_caller_is_its_bare_node() {
+    let orders = backend::http("orders").await;
+    let mut mesh = Mesh::new(1);
+    mesh.grants_known = false;
+    mesh.start("vm-2");
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Http, orders.address);
+    mesh.apply(&grant("vm-1", "web"));
+    let mut client = Client::new(mesh.node("vm-1").orders).await;
+    assert_eq!(caller(&mut client).await, BARE);
+    let refused = "starling_authorization_sources_refused_total{reason=\"not_known\"} 1";
+    assert!(scrape(mesh.node("vm-2")).contains(refused));
+    mesh.node("vm-2").shared.know_grants();
+    assert_eq!(caller(&mut client).await, WEB, "the same connection");
+}
+
 /// As a member may that runs other code: it claims a service at the open, and writes an identity into the request.
 #[tokio::test]
 async fn a_member_cannot_be_a_service_that_is_granted_to_another_node() {

@@ -6,12 +6,17 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use starling_model::Protocol;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use starling_transport::data::{DataClient, MuxStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::backend::{self, Client};
 use super::*;
-use crate::limits::{H2_CANCELS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_PENDING_RESETS_MAX, H2_STREAMS_MAX};
+use crate::header::{Carry, OpenHeader};
+use crate::limits::{
+    H2_CANCELS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX,
+    H2_STREAMS_MAX,
+};
 
 const ORDERS: &str = "orders.mesh.internal";
 
@@ -106,13 +111,18 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// Frames as they are written.
-struct Frames {
-    stream: TcpStream,
+struct Frames<S = TcpStream> {
+    stream: S,
 }
 
 impl Frames {
     async fn open(entrance: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(entrance).await.unwrap();
+        Self::begin(TcpStream::connect(entrance).await.unwrap()).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    async fn begin(mut stream: S) -> Self {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
         Self { stream }
     }
@@ -220,6 +230,111 @@ async fn an_endless_head_ends_the_connection() {
     assert_eq!(Client::new(mesh.node("vm-1").http).await.get(ORDERS, "/").await.status, 200);
 }
 
+/// So many requests, each followed by its reset (CVE-2023-44487).
+fn reset_at_once(requests: u32, head: &[u8]) -> Vec<u8> {
+    let mut burst = Vec::new();
+    for at in 0..=requests {
+        let id = (1 + 2 * at).to_be_bytes();
+        let length = u32::try_from(head.len()).unwrap().to_be_bytes();
+        burst.extend([length[1], length[2], length[3], HEADERS, END_HEADERS | END_STREAM]);
+        burst.extend(id);
+        burst.extend_from_slice(head);
+        burst.extend([0, 0, 4, RST_STREAM, 0]);
+        burst.extend(id);
+        burst.extend(8u32.to_be_bytes());
+    }
+    burst
+}
+
+/// An instance of vm-2 that speaks HTTP/2.
+async fn speaking_http2() -> (Mesh, backend::Backend) {
+    let orders = backend::http2("orders").await;
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Grpc, orders.address);
+    (mesh, orders)
+}
+
+/// As a member may that runs other code: frames to an instance of vm-2, over a stream of its own.
+async fn as_member<R>(mesh: &Mesh, run: impl AsyncFnOnce(Frames<MuxStream>) -> R) -> R {
+    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock);
+    let header = OpenHeader {
+        carry: Carry::Http2,
+        source: None,
+        destination: key("orders"),
+        instance: InstanceName::new("orders-1").unwrap(),
+        port: PortName::new("main").unwrap(),
+    };
+    let node = mesh.node("vm-2");
+    let open = async {
+        let stream = member.open(&node.name, node.data, header.encode()).await.unwrap();
+        run(Frames::begin(stream).await).await
+    };
+    tokio::task::LocalSet::new().run_until(open).await
+}
+
+#[tokio::test]
+async fn one_request_more_than_a_hop_carries_is_refused_and_the_others_go_on() {
+    let (mesh, orders) = speaking_http2().await;
+    as_member(&mesh, async |mut frames| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        frames.send(4, 1, 0, &[]).await.unwrap();
+        let hang = head("/hang", &[]);
+        for at in 0..=H2_HOP_STREAMS_MAX {
+            frames.send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, &hang).await.unwrap();
+        }
+        frames.stream.flush().await.unwrap();
+        eventually("the allowed ones are under way", || orders.requests() == u64::from(H2_HOP_STREAMS_MAX)).await;
+        let refused =
+            [&[0, 0, 4, RST_STREAM, 0][..], &(1 + 2 * H2_HOP_STREAMS_MAX).to_be_bytes(), &7u32.to_be_bytes()].concat();
+        let (mut seen, mut chunk) = (Vec::new(), [0; 4_096]);
+        while !seen.windows(refused.len()).any(|bytes| bytes == refused) {
+            let read = tokio::time::timeout(Duration::from_secs(5), frames.stream.read(&mut chunk)).await;
+            let length = read.expect("REFUSED_STREAM").unwrap();
+            assert!(length > 0, "the connection ended");
+            seen.extend_from_slice(&chunk[..length]);
+        }
+        assert_eq!(orders.requests(), u64::from(H2_HOP_STREAMS_MAX));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn resets_that_a_hop_bears_leave_it_and_more_end_it() {
+    let (mesh, _orders) = speaking_http2().await;
+    let most = u32::try_from(H2_HOP_PENDING_RESETS_MAX).unwrap();
+    let hang = head("/hang", &[]);
+    let calm = [&[0, 0, 0, 11][..], b"too_many_resets"].concat();
+    for (requests, ends) in [(most / 2, false), (most * 16, true)] {
+        as_member(&mesh, async |mut frames| {
+            // Ends before it has taken all, where it ends.
+            let sent = frames.stream.write_all(&reset_at_once(requests, &hang)).await;
+            let id = (3 + 2 * requests).to_be_bytes();
+            let alive = sent.is_ok()
+                && frames
+                    .send(HEADERS, END_HEADERS | END_STREAM, u32::from_be_bytes(id), &head("/", &[]))
+                    .await
+                    .is_ok();
+            let mut seen = Vec::new();
+            let mut chunk = [0; 4_096];
+            let answered = |seen: &[u8]| seen.windows(13).any(|bytes| bytes[3] == HEADERS && bytes[5..9] == id);
+            while !answered(&seen) {
+                match tokio::time::timeout(Duration::from_secs(5), frames.stream.read(&mut chunk))
+                    .await
+                    .expect("an end")
+                {
+                    Ok(length) if length > 0 => seen.extend_from_slice(&chunk[..length]),
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            assert_eq!(alive && answered(&seen), !ends, "{requests}");
+            assert_eq!(seen.windows(calm.len()).any(|bytes| bytes == calm), ends, "{requests}");
+        })
+        .await;
+    }
+    let mut innocent = http2(mesh.node("vm-1").http).await;
+    assert_eq!(send(&mut innocent, get("/").body(Full::default()).unwrap()).await.0, 200);
+}
+
 #[tokio::test]
 async fn streams_reset_at_once_end_their_connection_and_no_other() {
     let (mesh, _orders) = pair().await;
@@ -228,18 +343,8 @@ async fn streams_reset_at_once_end_their_connection_and_no_other() {
     assert_eq!(send(&mut innocent, get("/").body(Full::default()).unwrap()).await.0, 200);
     // In one write: reset before anybody looks (CVE-2023-44487).
     let mut frames = Frames::open(entrance).await;
-    let mut burst = Vec::new();
     let hang = head("/hang", &[]);
-    for at in 0..=u32::try_from(H2_PENDING_RESETS_MAX).unwrap() * 4 {
-        let id = (1 + 2 * at).to_be_bytes();
-        let length = u32::try_from(hang.len()).unwrap().to_be_bytes();
-        burst.extend([length[1], length[2], length[3], HEADERS, END_HEADERS | END_STREAM]);
-        burst.extend(id);
-        burst.extend_from_slice(&hang);
-        burst.extend([0, 0, 4, RST_STREAM, 0]);
-        burst.extend(id);
-        burst.extend(8u32.to_be_bytes());
-    }
+    let burst = reset_at_once(u32::try_from(H2_PENDING_RESETS_MAX).unwrap() * 4, &hang);
     frames.stream.write_all(&burst).await.unwrap();
     frames.end().await;
     // One by one: each is under way at its instance when it is given up.

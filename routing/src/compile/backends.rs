@@ -1,18 +1,22 @@
 //! What a document refers to, resolved as far as documents say it: backends, mirrors, subsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use starling_config::documents::Spec;
 use starling_config::documents::filter::Filters;
 use starling_config::documents::route::{BackendRef, BackendTarget, ServiceTarget, Subset};
+use starling_config::documents::rule_policy::SessionPersistence;
 use starling_model::{DocumentKey, Labels, Protocol, ServiceKey, SubsetName, Weight, codes};
 
+use super::services::both_keep;
 use crate::documents::Documents;
 use crate::filters::FilterChain;
 use crate::matching::PathPrefix;
 use crate::problem::{Finding, Reason};
-use crate::rules::{Reference, RouteKind, Rules, SubsetSpec};
+use crate::rules::{Reference, RouteKind, Rules, Sessions, SubsetSpec};
+use crate::session::Session;
 use crate::split::{Backend, Split, SubsetAt, Target};
 
 /// Resolves references and remembers which services and subsets documents speak of.
@@ -30,6 +34,24 @@ pub(super) struct At<'a> {
     pub(super) document: &'a DocumentKey,
     pub(super) kind: RouteKind,
     pub(super) rule: usize,
+}
+
+/// Whose a rule's sessions are: by its name, else by its place, so that naming a rule keeps its sessions when others come
+/// before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub(super) route: &'a DocumentKey,
+    pub(super) name: Option<&'a str>,
+    pub(super) place: usize,
+}
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "{} rule {name}", self.route),
+            None => write!(f, "{} rule #{}", self.route, self.place),
+        }
+    }
 }
 
 impl<'a> Resolver<'a> {
@@ -75,6 +97,35 @@ impl<'a> Resolver<'a> {
             all.push((to.unwrap_or_else(Backend::Invalid), backend.weight));
         }
         Split::new(all)
+    }
+
+    /// How sessions of a rule with these backends are kept.
+    pub(super) fn sessions(
+        &mut self,
+        owner: &Owner<'_>,
+        wanted: Option<&SessionPersistence>,
+        split: &Split,
+    ) -> Sessions {
+        // Those of weight 0 too: an existing session comes before weights.
+        let services = || {
+            split.backends().filter_map(|backend| match backend {
+                Backend::To { target, .. } => Some(&target.service),
+                Backend::Invalid(_) => None,
+            })
+        };
+        let Some(wanted) = wanted else {
+            let policy = |service| self.rules.policies.get(service);
+            let of_services = services().filter_map(policy).any(|policy| policy.session.is_some());
+            return if of_services { Sessions::OfServices } else { Sessions::None };
+        };
+        let affine: BTreeSet<&ServiceKey> = services().filter(|service| self.rules.affine.contains(*service)).collect();
+        if affine.is_empty() {
+            self.rules.sessions.extend(services().cloned());
+            return Sessions::OfRule(Box::new(Session::new(&owner.to_string(), wanted)));
+        }
+        let pointer = || format!("/spec/rules/{}/sessionPersistence", owner.place);
+        self.rules.findings.extend(affine.into_iter().map(|service| both_keep(owner.route, pointer(), service)));
+        Sessions::None
     }
 
     /// The filters that stand at `pointer`.

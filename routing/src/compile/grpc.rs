@@ -5,7 +5,7 @@ use std::sync::Arc;
 use starling_config::documents::grpc_route::GrpcRoute;
 
 use super::attach::{Route, route_id};
-use super::backends::{At, Resolver};
+use super::backends::{At, Owner, Resolver};
 use crate::documents::InUse;
 use crate::matching::{Conditions, PathPrefix};
 use crate::policy::Policy;
@@ -22,6 +22,8 @@ pub(super) fn compile<'a>(in_use: &'a InUse, route: &'a GrpcRoute, resolver: &mu
             matches.push(Conditions::every_call());
         }
         let pairs = rule.backends.iter().map(|backend| (&backend.backend, Some(&backend.filters)));
+        let split = resolver.split(at, pairs, &prefix);
+        let owner = Owner { route: &in_use.document.key, name: rule.name.as_deref(), place };
         let compiled = Rule {
             id: RuleId { route: Arc::clone(&name), rule: u16::try_from(place).unwrap_or(u16::MAX) },
             name: rule.name.clone(),
@@ -29,9 +31,9 @@ pub(super) fn compile<'a>(in_use: &'a InUse, route: &'a GrpcRoute, resolver: &mu
             version: in_use.version,
             signer: Arc::clone(&in_use.signer),
             filters: resolver.chain(at, &rule.filters, &prefix, &format!("/spec/rules/{place}")),
-            split: resolver.split(at, pairs, &prefix),
+            sessions: resolver.sessions(&owner, rule.session_persistence.as_ref(), &split),
+            split,
             policy: Policy::BUILT_IN,
-            session_persistence: rule.session_persistence.clone(),
         };
         rules.push((Arc::new(compiled), matches));
     }

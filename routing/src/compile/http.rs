@@ -5,7 +5,7 @@ use std::sync::Arc;
 use starling_config::documents::http_route::{HttpRoute, HttpRule};
 
 use super::attach::{Route, route_id};
-use super::backends::{At, Resolver};
+use super::backends::{At, Owner, Resolver};
 use crate::documents::InUse;
 use crate::matching::{Conditions, PathCondition, PathPrefix};
 use crate::policy::Policy;
@@ -20,6 +20,8 @@ pub(super) fn compile<'a>(in_use: &'a InUse, route: &'a HttpRoute, resolver: &mu
         let prefix = replaced_prefix(&matches);
         let HttpRule { name: rule_name, filters, backends, timeouts, retry, session_persistence, matches: _ } = rule;
         let pairs = backends.iter().map(|backend| (&backend.backend, Some(&backend.filters)));
+        let split = resolver.split(at, pairs, &prefix);
+        let owner = Owner { route: &in_use.document.key, name: rule_name.as_deref(), place };
         let compiled = Rule {
             id: RuleId { route: Arc::clone(&name), rule: u16::try_from(place).unwrap_or(u16::MAX) },
             name: rule_name.clone(),
@@ -27,9 +29,9 @@ pub(super) fn compile<'a>(in_use: &'a InUse, route: &'a HttpRoute, resolver: &mu
             version: in_use.version,
             signer: Arc::clone(&in_use.signer),
             filters: resolver.chain(at, filters, &prefix, &format!("/spec/rules/{place}")),
-            split: resolver.split(at, pairs, &prefix),
+            sessions: resolver.sessions(&owner, session_persistence.as_ref(), &split),
+            split,
             policy: Policy::of_rule(*timeouts, retry.as_ref()),
-            session_persistence: session_persistence.clone(),
         };
         rules.push((Arc::new(compiled), matches));
     }

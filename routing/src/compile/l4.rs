@@ -11,7 +11,7 @@ use crate::documents::InUse;
 use crate::filters::FilterChain;
 use crate::matching::PathPrefix;
 use crate::policy::Policy;
-use crate::rules::{RouteKind, Rule, RuleId};
+use crate::rules::{RouteKind, Rule, RuleId, Sessions};
 
 /// What both kinds have.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ pub(super) fn compile<'a>(in_use: &'a InUse, route: L4Route<'a>, resolver: &mut 
         split: resolver.split(at, route.backends.iter().map(|backend| (backend, None)), &prefix),
         filters: FilterChain::new(&Filters::default(), prefix, []),
         policy: Policy::BUILT_IN,
-        session_persistence: None,
+        sessions: Sessions::None,
     };
     Route::new(in_use, route.kind, route.parents, vec![(Arc::new(compiled), Vec::new())])
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use starling_model::{Announcement, EndpointId, Labels, PortName, Protocol, ServiceKey};
 
+use crate::balance::{Balancing, marks};
 use crate::grants::{Grants, Names, Ruling, Standing};
-use crate::limits::ENDPOINTS_PER_SERVICE_MAX;
+use crate::limits::{ENDPOINTS_PER_SERVICE_MAX, SLOW_START};
 use crate::registry::{EndpointFacts, Registry};
 use crate::rules::{PortSpec, Rules, SERVICE_LABEL, ServiceSpec, SubsetSpec};
 use crate::table::{Endpoint, Part, Pool, RouteTable, Service, ServicePort, Shape};
@@ -137,6 +138,7 @@ pub(super) fn services(
         while before.next_if(|held| held.key < *key).is_some() {}
         let held = before.next_if(|held| held.key == *key);
         let subsets = rules.subsets.get(key);
+        let sessions = rules.sessions.contains(key);
         let selects = spec.is_some_and(|spec| spec.selector.is_some());
         // A Service with a selector that did not change has the sources it had.
         let unchanged = held.map_or(&[][..], |held| &held.sources);
@@ -153,7 +155,7 @@ pub(super) fn services(
             let names = std::iter::once(key).chain(held.sources.iter().map(|(announced, _)| announced));
             names.zip(&held.rulings).all(|(name, ruling)| rules.grants.ruling(name) == *ruling)
         };
-        let usable = held.filter(|held| same_sources && held.shape.is(spec, subsets)).filter(as_granted);
+        let usable = held.filter(|held| same_sources && held.shape.is(spec, subsets, sessions)).filter(as_granted);
         all.push(match usable {
             Some(held) => Arc::clone(held),
             None => {
@@ -161,14 +163,21 @@ pub(super) fn services(
                     Some(sources) => sources.to_vec(),
                     None => own.map(|own| (key.clone(), own)).into_iter().collect(),
                 };
-                let shape = Shape { spec: spec.cloned(), subsets: subsets.cloned().unwrap_or_default() };
-                Arc::new(service(registry, &rules.grants, (key, sources, shape)))
+                let shape = Shape { spec: spec.cloned(), subsets: subsets.cloned().unwrap_or_default(), sessions };
+                let before = held.map(|held| &held.balancing);
+                Arc::new(service(registry, &rules.grants, (key, sources, shape), before))
             }
         });
     }
 }
 
-fn service(registry: &Registry, grants: &Grants, (key, sources, shape): (&ServiceKey, Vec<Source>, Shape)) -> Service {
+/// Makes one; `before` is how its endpoints were chosen, which only saves work.
+fn service(
+    registry: &Registry,
+    grants: &Grants,
+    (key, sources, shape): (&ServiceKey, Vec<Source>, Shape),
+    before: Option<&Balancing>,
+) -> Service {
     let own = grants.ruling(key);
     let rulings: Vec<Ruling> =
         std::iter::once(own).chain(sources.iter().map(|(announced, _)| grants.ruling(announced))).collect();
@@ -211,7 +220,12 @@ fn service(registry: &Registry, grants: &Grants, (key, sources, shape): (&Servic
     }
     let ports: Vec<ServicePort> = ports.into_iter().map(Draft::finish).collect();
     let pools = pools(&ports, &shape.subsets, &endpoints, &served);
-    Service { key: key.clone(), ports, endpoints, pools, sources, rulings, shape }
+    let spec = shape.spec.as_deref();
+    let balancing =
+        spec.map_or_else(Balancing::default, |spec| Balancing::new(&spec.load_balancing.policy, &endpoints, before));
+    let marks = if shape.sessions { marks(&endpoints) } else { Vec::new() };
+    let slow_start = spec.and_then(|spec| spec.slow_start).unwrap_or(SLOW_START);
+    Service { key: key.clone(), ports, endpoints, pools, sources, rulings, shape, balancing, marks, slow_start }
 }
 
 /// A port whose protocol is not settled yet.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use starling_config::documents::Spec;
-use starling_config::documents::service::{CorePort, CoreService, TargetPort};
+use starling_config::documents::service::{Affinity, CorePort, CoreService, TargetPort};
 use starling_config::documents::starling_service::{LoadBalancing, StarlingPort, StarlingService};
 use starling_config::documents::traffic_policy::BackendTrafficPolicy;
 use starling_model::{DocumentKey, PortName, Protocol, ServiceKey, ServiceName, codes};
@@ -39,17 +39,32 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
             | Spec::Unread => continue,
         };
         let Some(key) = key_of(document) else { continue };
+        if matches!(&one.document.spec, Spec::CoreService(service) if service.affinity == Affinity::ClientIp) {
+            rules.affine.insert(key.clone());
+        }
         if let Some((label, value)) = spec.selector.as_ref().and_then(|selector| selector.iter().next()) {
             let by_label = rules.selectors.entry(key.namespace.clone()).or_default();
             by_label.entry((label.to_owned(), value.to_owned())).or_default().push(key.clone());
         }
         rules.specs.insert(key, Arc::new(spec));
     }
+    for key in &rules.affine {
+        if let Some(policy) = rules.policies.get_mut(key).filter(|policy| policy.session.is_some()) {
+            rules.findings.push(both_keep(&policy.document, "/spec/sessionPersistence".to_owned(), key));
+            Arc::make_mut(policy).session = None;
+            rules.sessions.remove(key);
+        }
+    }
+}
+
+/// GEP-1619: sessions and a Service's own affinity are incompatible.
+pub(super) fn both_keep(document: &DocumentKey, pointer: String, service: &ServiceKey) -> Finding {
+    let message = format!("Service {service} asks for sessionAffinity ClientIP: no session is kept beside it");
+    Finding::new(document, (Reason::UnsupportedValue, codes::DOCUMENT_COVERED), pointer, message)
 }
 
 /// Of several policies for one service the first by name counts: documents come in that order.
 fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Rules) {
-    let compiled = Arc::new(ServicePolicy::new(document, policy));
     for (place, name) in policy.targets.iter().enumerate() {
         let key = ServiceKey::new(document.namespace.clone(), name.clone());
         if let Some(held) = rules.policies.get(&key) {
@@ -58,7 +73,10 @@ fn targets(document: &DocumentKey, policy: &BackendTrafficPolicy, rules: &mut Ru
             let why = (Reason::Conflicted, codes::DOCUMENT_COVERED);
             rules.findings.push(Finding::new(document, why, pointer, message));
         } else {
-            rules.policies.insert(key, Arc::clone(&compiled));
+            if policy.session_persistence.is_some() {
+                rules.sessions.insert(key.clone());
+            }
+            rules.policies.insert(key.clone(), Arc::new(ServicePolicy::new(document, policy, &key)));
         }
     }
 }

@@ -345,6 +345,7 @@ fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_
         let mut dice = Dice(seed);
         let yaml = documents(&mut dice);
         let table = records(&mut dice, &yaml).table();
+        let now = base();
         // Half of the endpoints have a past.
         let past: Vec<Load> = (0..16)
             .map(|_| Load {
@@ -352,9 +353,10 @@ fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_
                 in_flight: u32::try_from(dice.below(3)).unwrap(),
                 failing_until: dice.one_in(5).then(|| base() + Duration::from_secs(60)),
                 last_success: None,
+                ready_since: dice.one_in(4).then(|| now - Duration::from_millis(dice.below(40_000))),
+                turn: u32::try_from(dice.below(9)).unwrap(),
             })
             .collect();
-        let now = base();
         let loads = |index: EndpointIndex| past[index.0 as usize % past.len()];
         let snapshot = Snapshot::of(&table, now, &loads);
         let json = serde_json::to_vec(&snapshot).unwrap();

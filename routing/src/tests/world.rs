@@ -11,6 +11,9 @@ use starling_model::{
 };
 
 use super::{base, settings};
+
+/// The wall time of every request.
+pub(super) const NOW: u64 = 1_700_000_000;
 use crate::documents::{Documents, InUse};
 use crate::*;
 
@@ -150,6 +153,8 @@ impl Ask {
             source: self.source.as_ref(),
             http: Some(&facts).filter(|_| !self.bytes),
             avoid: &[],
+            node: None,
+            wall: UnixSeconds(NOW),
         })
     }
 

@@ -162,6 +162,20 @@ fn what_is_right_and_hardly_meant_is_a_warning() {
     check("backendRefs: [{group: x.io, kind: Bucket, name: C_1}]", codes::UNKNOWN_REFERENCE, 7);
     let unread = one("apiVersion: starling/v1\nkind: Rollout\nmetadata: {name: a}\nspec: {anything: goes}");
     assert_eq!((unread.spec, unread.warnings[0].code), (Spec::Unread, codes::DOCUMENT_IDLE));
+    let of = |spec: &str| {
+        let told = one(&format!("apiVersion: starling/v1\nkind: BackendTrafficPolicy\nmetadata: {{name: a}}\nspec: {{targetRefs: [{{kind: Service, name: a}}], {spec}}}")).warnings;
+        told.into_iter().map(|one| (one.code, one.message)).collect::<Vec<_>>()
+    };
+    let idle = |key: &str| {
+        (codes::DOCUMENT_IDLE, format!("{key} has no effect in this release, which has no such protection"))
+    };
+    assert_eq!(of("circuitBreaker: {maxRequests: 1}"), [idle("circuitBreaker")]);
+    assert_eq!(of("outlierDetection: {consecutiveErrors: 5}"), [idle("outlierDetection")]);
+    assert_eq!(of("sessionPersistence: {}"), []);
+    let far = one(
+        "apiVersion: starling/v1\nkind: Service\nmetadata: {name: a}\nspec: {loadBalancing: {locality: {prefer: 80%}}}",
+    );
+    assert_eq!((far.warnings.len(), far.warnings[0].code), (1, codes::DOCUMENT_IDLE));
     let udp = one("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 53, protocol: UDP}]}");
     assert_eq!(udp.warnings[0].code, codes::DOCUMENT_IDLE);
 }

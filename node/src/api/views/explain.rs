@@ -146,6 +146,11 @@ pub enum ExplainedStep {
         /// In the order of the document.
         result: Vec<ExplainedBackend>,
     },
+    /// Whether the client comes back to where it was; left out where nobody keeps sessions.
+    Session {
+        /// By which cookie, and what becomes of it.
+        result: ExplainedSession,
+    },
     /// Among which endpoints.
     Endpoints {
         /// Of every backend with a weight, in their order.
@@ -265,6 +270,22 @@ pub struct ExplainedBackend {
     pub share: f64,
 }
 
+/// The client's session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedSession {
+    /// The cookie's name.
+    pub cookie: String,
+    /// It goes on where it is; else one begins, and the answer sets the cookie.
+    pub kept: bool,
+    /// Why one begins; `null`: none does.
+    pub because: Option<String>,
+    /// After this it ends, used or not; `null`: it does not.
+    pub absolute_timeout: Option<String>,
+    /// `session` or `permanent`: when the client forgets the cookie.
+    pub lifetime: String,
+}
+
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -291,6 +312,8 @@ pub struct ExplainedEndpoint {
     pub in_flight: u32,
     /// Peak EWMA; `null` while unknown.
     pub latency_ewma_ms: Option<f64>,
+    /// How it is chosen among those of its backend: `peak-ewma`, `maglev by header x-user`, `session`.
+    pub chosen_by: String,
 }
 
 /// The way to an endpoint.

@@ -56,12 +56,16 @@ fn table() -> RouteTable {
 
 /// With further documents.
 fn table_with(more: &str) -> RouteTable {
+    table_of(&format!("{DOCUMENTS}{more}"))
+}
+
+fn table_of(documents: &str) -> RouteTable {
     let version = |hash: u8| DocumentVersion {
         generation: Generation::new(13).unwrap(),
         signer: KeyId(1),
         hash: Digest([hash; 32]),
     };
-    let documents = InUse::read("all.yaml", &format!("{DOCUMENTS}{more}"), version(1), "k1").unwrap();
+    let documents = InUse::read("all.yaml", documents, version(1), "k1").unwrap();
     let mut registry = Registry::new();
     for (name, host, instances) in [
         ("vm-1", 1, vec![("web", "web", "v1")]),
@@ -411,4 +415,75 @@ fn a_question_survives_its_path() {
     let path = path(&asked);
     let want = "/v1/explain?url=http%3A%2F%2Forders.mesh.internal%2Fa%3Fb%3Dc%2520%26d&method=GET&header=x-a%3A%20%C3%A9%20%26%201%3D2&from=shop%2Fweb";
     assert_eq!(path, want);
+}
+
+#[test]
+fn a_session_is_foretold_and_ways_to_balance_are_named() {
+    let sticky = DOCUMENTS.replace(
+        "      retry: {attempts: 2",
+        "      sessionPersistence: {sessionName: sid, absoluteTimeout: 1h}\n      retry: {attempts: 2",
+    );
+    let url = "http://orders.mesh.internal/cart";
+    let table = table_of(&sticky);
+    let new = live_with(&table, words(&["seed=3"], url));
+    let shown = render(&new, &Look::plain());
+    assert!(
+        shown.contains("\nsession    cookie sid: one begins, since the request has no such cookie, ends after 1h\n"),
+        "{shown}"
+    );
+    // The cookie that such an answer sets.
+    let asked =
+        starling_proxy::http::asked::read_head(b"GET /cart HTTP/1.1\r\nhost: orders.mesh.internal\r\n\r\n").unwrap();
+    let (method, _, headers) = asked;
+    let (key, path) = (ServiceKey::parse("orders", &Namespace::default()).unwrap(), "/cart");
+    let http = starling_routing::HttpFacts {
+        method: &method,
+        scheme: "http",
+        authority: "orders.mesh.internal",
+        path,
+        query: None,
+        headers: &headers,
+    };
+    let wall =
+        starling_routing::UnixSeconds("2026-11-22T15:30:00Z".parse::<Timestamp>().unwrap().as_second().unsigned_abs());
+    let request = starling_routing::RequestFacts {
+        destination: &key,
+        port: None,
+        source: None,
+        http: Some(&http),
+        avoid: &[],
+        node: None,
+        wall,
+    };
+    let idle = |_| Load::default();
+    let decide = |seed| table.decide(&request, Instant::now(), starling_routing::Draws::from_seed(seed), &idle);
+    let to_canary = (0..).find_map(|seed| match decide(seed) {
+        starling_routing::Decision::Forward(choice) if choice.endpoint().id.to_string() == "vm-2/default/orders-v2" => {
+            choice.set_cookie()
+        }
+        starling_routing::Decision::Forward(_)
+        | starling_routing::Decision::Answer(_)
+        | starling_routing::Decision::Refuse { .. } => None,
+    });
+    let set = to_canary.unwrap().to_str().unwrap().to_owned();
+    let cookie = format!("header=cookie: {}", set.split(';').next().unwrap());
+    let kept = live_with(&table, words(&[&cookie], url));
+    let shown = render(&kept, &Look::plain());
+    assert!(shown.contains("\nsession    cookie sid: goes on where it is, ends after 1h\n"), "{shown}");
+    assert!(shown.contains("canary   vm-2 orders-v2   100.0%"), "{shown}");
+    assert!(shown.contains("would be sent to vm-2    ("), "{shown}");
+    assert_eq!((kept.body.outcomes.len(), kept.body.outcomes[0].backend), (1, Some(1)));
+    let json = serde_json::to_value(&kept).unwrap();
+    let step = json["steps"].as_array().unwrap().iter().find(|step| step["step"] == "session").unwrap();
+    let result = serde_json::json!(
+        {"cookie": "sid", "kept": true, "because": null, "absoluteTimeout": "1h", "lifetime": "session"}
+    );
+    assert_eq!(step["result"], result);
+    let balanced = "spec: {loadBalancing: {policy: maglev, key: 'header:x-user'}, ports";
+    let hashed = DOCUMENTS.replace("spec: {ports", balanced);
+    assert_ne!(hashed, DOCUMENTS);
+    let shown = render(&live_with(&table_of(&hashed), words(&["header=x-user: 7"], url)), &Look::plain());
+    assert!(shown.contains("\nbalancing  maglev by header x-user\n"), "{shown}");
+    let shown = render(&live_with(&table_of(&hashed), words(&[], url)), &Look::plain());
+    assert!(shown.contains("\nbalancing  peak-ewma, since maglev finds no header x-user\n"), "{shown}");
 }

@@ -2,8 +2,8 @@
 
 use crate::api::views::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, Envelope, ExplainedBackend, ExplainedDocument, ExplainedEndpoint,
-    ExplainedMatch, ExplainedOutcome, ExplainedPolicies, ExplainedRule, ExplainedService, ExplainedStep,
-    ExplainedTransport, Explanation, GrantRole, View,
+    ExplainedMatch, ExplainedOutcome, ExplainedPolicies, ExplainedRule, ExplainedService, ExplainedSession,
+    ExplainedStep, ExplainedTransport, Explanation, GrantRole, View,
 };
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark};
@@ -39,6 +39,7 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
                 route(&mut out, (result.as_ref(), side.as_deref()), (rejected, *rejected_more), look);
             }
             ExplainedStep::Split { result } => split(&mut out, result),
+            ExplainedStep::Session { result } => out.step("session", &session(result), ""),
             ExplainedStep::Endpoints { result, more } => {
                 endpoints(&mut out, result, *more, (subsets, body, &told.view))
             }
@@ -214,6 +215,28 @@ fn endpoints(
     if more > 0 {
         out.line(&format!("{:LABEL$}and {} more", "", figures::count(more as u64)));
     }
+    let choosing = choosing(endpoints);
+    if !choosing.is_empty() {
+        out.step("balancing", &choosing, "");
+    }
+}
+
+/// `cookie sid: goes on where it is`
+fn session(session: &ExplainedSession) -> String {
+    let ends = session.absolute_timeout.as_ref().map(|after| format!(", ends after {after}")).unwrap_or_default();
+    match &session.because {
+        None => format!("cookie {}: goes on where it is{ends}", session.cookie),
+        Some(because) => format!("cookie {}: one begins, since {because}{ends}", session.cookie),
+    }
+}
+
+/// Ways of choosing that are not the usual one, each once.
+fn choosing(endpoints: &[ExplainedEndpoint]) -> String {
+    let mut ways: Vec<&str> = endpoints.iter().map(|one| one.chosen_by.as_str()).collect();
+    ways.dedup();
+    // What a session decides is said by its own step.
+    ways.retain(|way| !matches!(*way, "peak-ewma" | "session"));
+    ways.join("; ")
 }
 
 fn transport(transport: &ExplainedTransport) -> String {

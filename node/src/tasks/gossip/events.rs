@@ -13,7 +13,7 @@ use super::{Context, Submission, rulings, story};
 use crate::mesh_view::MeshView;
 use crate::mesh_view::roots::Roots;
 use crate::shutdown::{Left, Phase};
-use crate::tasks::routes::Applied;
+use crate::tasks::routes::{Applied, Meant};
 use crate::telemetry::time::{Clocks, short};
 
 /// Alarms that were told within this time are not told again.
@@ -28,6 +28,8 @@ pub(super) struct News {
     started: Instant,
     revision: u64,
     synced: bool,
+    /// The documents were told as all that the store held.
+    settled: bool,
     duplicate: bool,
     roots: Roots,
     applied: Arc<Applied>,
@@ -63,6 +65,7 @@ impl News {
             started: now,
             revision,
             synced: false,
+            settled: false,
             duplicate: false,
             roots: Roots::default(),
             applied: Arc::default(),
@@ -300,8 +303,10 @@ impl News {
         let members: Vec<MemberView> = members.into_values().collect();
         let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
         let documents_root = swim.roots().documents;
-        if self.roots.note_own(documents_root, &documents) {
-            self.context.documents.send_replace(documents.clone().into());
+        let settled = swim.documents_settled();
+        if self.roots.note_own(documents_root, &documents) | (settled != self.settled) {
+            self.settled = settled;
+            self.context.documents.send_replace(Meant { documents: documents.clone().into(), settled });
         }
         self.applied = self.context.applied.load_full();
         self.roots.note_members(&members, SystemTime::now());

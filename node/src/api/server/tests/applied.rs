@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::mesh_view::tests::document;
-use crate::tasks::routes::{self, Applied, AppliedCell, Routes};
+use crate::tasks::routes::{self, Applied, AppliedCell, Meant, Routes};
 
 /// `HTTPRoute default/NAME` that can be read.
 fn readable(name: &str, generation: u64) -> DocumentView {
@@ -36,7 +36,7 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
     let fixture = Fixture::start().await;
     let (own, applied) = (OwnRecords::default(), AppliedCell::default());
     own.change_status(|status| status.release = "0.1.0".to_owned());
-    let documents: routes::DocumentsInUse = Arc::new(watch::Sender::new(Arc::from([])));
+    let documents: routes::DocumentsInUse = Arc::new(watch::Sender::new(Meant::default()));
     let routes = Routes {
         inbox: RoutesInbox::default(),
         documents: Arc::clone(&documents),
@@ -48,7 +48,9 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
         figures: Arc::default(),
     };
     let task = tokio::spawn(routes::run(routes));
-    let use_these = |meant: Vec<DocumentView>| drop(documents.send_replace(meant.into()));
+    let use_these = |meant: Vec<DocumentView>| {
+        drop(documents.send_replace(Meant { documents: meant.into(), settled: true }));
+    };
     let told = |what: &'static str, count: usize, held: Vec<(&'static str, Option<u64>)>| {
         let (applied, own, shared) = (Arc::clone(&applied), own.clone(), Arc::clone(&fixture.state.shared));
         async move {
