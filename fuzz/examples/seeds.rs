@@ -19,7 +19,9 @@ use starling_model::{
     Revocation, ServiceKey, ServiceName, ServicesRecord, TrustDomain, Weight,
 };
 use starling_proxy::header::{Carry, OpenHeader};
-use starling_routing::{Denial, Denied, Documents, InUse, Load, MemberFact, Registry, Snapshot, TableSettings, compile};
+use starling_routing::{
+    Denial, Denied, Documents, InUse, Load, MemberFact, Registry, Snapshot, TableSettings, compile,
+};
 use starling_transport::mux::{Mux, Role};
 use starling_transport::quic::hello::Hello;
 
@@ -311,7 +313,11 @@ fn identity() -> io::Result<()> {
         [&[0][..], starling_fuzz::identity::armour("STARLING JOIN", text[0].contents()).as_bytes()].concat(),
     )?;
     seed("identity_join", "sealed", [&[2, length][..], &header, &[0; 4]].concat())?;
-    seed("identity_join", "sealed-without-key", [&[2, length][..], &header, &[0, 0, 0, 3]].concat())
+    seed("identity_join", "sealed-without-key", [&[2, length][..], &header, &[0, 0, 0, 3]].concat())?;
+    let key = starling_identity::request::new_issuing_key().expect("a key");
+    let asked = starling_identity::request::request(&name("n1"), &key).expect("a request");
+    let asked = pem::parse(asked).expect("PEM");
+    seed("identity_join", "request", [&[3][..], asked.contents()].concat())
 }
 
 fn connections() -> io::Result<()> {
@@ -462,7 +468,11 @@ fn texts() -> io::Result<()> {
     seed("config_documents", "two", format!("# first\n{route}---\n{}", route.replace("orders}", "other}")))?;
     seed("config_documents", "slip", route.replace("weight: 9", "wieght: -9").replace("2s", "2 s"))?;
     seed("config_documents", "grants", include_str!("../../config/src/documents/samples/grants.yaml"))?;
-    seed("config_documents", "later", "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: g, namespace: shop}\nspec: {nodes: [{node: \"*\"}], services: [{service: web, later: 1}, {namespace: x, service: y}], except: [{node: a}]}\n")?;
+    seed(
+        "config_documents",
+        "later",
+        "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: g, namespace: shop}\nspec: {nodes: [{node: \"*\"}], services: [{service: web, later: 1}, {namespace: x, service: y}], except: [{node: a}]}\n",
+    )?;
     seed("config_services", "whole", instance)?;
     seed("config_services", "small", small)?;
     seed("config_services", "two", format!("{small}\0{small}{instance}"))?;

@@ -5,10 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::identity::FIXTURE;
 use starling_fuzz::{Input, edited};
-use starling_identity::{CertificateList, NodeCertificates, TrustBundle};
 use starling_identity::chain::{
     Answer, BundleChain, Question, Request, answer, read_key_answer, read_list_answer, reply,
 };
+use starling_identity::{CertificateList, NodeCertificates, TrustBundle};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);

@@ -1,16 +1,17 @@
-//! Join files. The first byte chooses: the file's text; the genuine one, damaged; or blocks of the input under a header
-//! whose hash is right.
+//! What hosts and operators hand each other to join. The first byte chooses: a join file's text; the genuine one, damaged;
+//! blocks of the input under a header whose hash is right; or a certificate request.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::identity::{FIXTURE, armour, sha256};
 use starling_fuzz::{Input, edited};
-use starling_identity::JoinFile;
 use starling_identity::inspect::{describe_join, inspect};
+use starling_identity::{JoinFile, NodeRequest};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = Input(bytes);
-    let file = match input.byte() % 3 {
+    let file = match input.byte() % 4 {
+        3 => return request(input.rest()),
         0 => input.rest().to_vec(),
         1 => edited(FIXTURE.join_file.as_bytes(), &mut input),
         _ => sealed(&mut input).into_bytes(),
@@ -28,6 +29,19 @@ fuzz_target!(|bytes: &[u8]| {
         Err(refused) => drop((refused.code(), refused.to_string())),
     }
 });
+
+/// What is accepted names a node that stands in the request, letter for letter.
+fn request(der: &[u8]) {
+    let file = armour("CERTIFICATE REQUEST", der);
+    let _ = inspect(file.as_bytes()).map(|found| found.rows());
+    match NodeRequest::parse(file.as_bytes()) {
+        Ok(asked) => {
+            let name = asked.node().as_str().as_bytes();
+            assert!(der.windows(name.len()).any(|part| part == name), "{} was not asked for", asked.node());
+        }
+        Err(refused) => drop((refused.code(), refused.to_string())),
+    }
+}
 
 /// Genuine blocks, some damaged or left out, and a header of the input with the hash over all of them.
 fn sealed(input: &mut Input<'_>) -> String {

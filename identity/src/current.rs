@@ -12,6 +12,7 @@ use starling_model::NodeName;
 use zeroize::Zeroize as _;
 
 use crate::leaf::Leaf;
+use crate::negotiated::Negotiated;
 use crate::refusals::Refusals;
 use crate::revoked::Revoked;
 use crate::time::UnixTime;
@@ -20,6 +21,7 @@ use crate::trust::TrustView;
 #[derive(Clone)]
 struct Snapshot {
     certified: Arc<CertifiedKey>,
+    number: u64,
     not_after: UnixTime,
     trust: Arc<TrustView>,
 }
@@ -29,6 +31,7 @@ struct Snapshot {
 pub struct CurrentIdentity {
     snapshot: Arc<ArcSwap<Snapshot>>,
     refusals: Arc<Refusals>,
+    negotiated: Arc<Negotiated>,
 }
 
 impl fmt::Debug for CurrentIdentity {
@@ -42,8 +45,13 @@ impl CurrentIdentity {
     #[must_use]
     pub fn new(mut leaf: Leaf, trust: impl Into<Arc<TrustView>>) -> Self {
         leaf.key.zeroize(); // The signer in `certified` holds its own copy, which aws-lc wipes.
-        let snapshot = Snapshot { not_after: leaf.not_after, certified: leaf.certified, trust: trust.into() };
-        Self { snapshot: Arc::new(ArcSwap::from_pointee(snapshot)), refusals: Arc::default() }
+        let (not_after, certified) = (leaf.not_after, leaf.certified);
+        let snapshot = Snapshot { not_after, certified, number: 1, trust: trust.into() };
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            refusals: Arc::default(),
+            negotiated: Arc::default(),
+        }
     }
 
     /// Shows this leaf from the next handshake on.
@@ -52,6 +60,7 @@ impl CurrentIdentity {
         let (certified, not_after) = (leaf.certified, leaf.not_after);
         self.snapshot.rcu(|held| Snapshot {
             certified: Arc::clone(&certified),
+            number: held.number.saturating_add(1),
             not_after,
             trust: Arc::clone(&held.trust),
         });
@@ -90,6 +99,12 @@ impl CurrentIdentity {
         self.snapshot.load().certified.cert.clone()
     }
 
+    /// Counts the leaves that were shown here: connections of an older one take no new streams.
+    #[must_use]
+    pub fn leaf_number(&self) -> u64 {
+        self.snapshot.load().number
+    }
+
     /// When the leaf that we show ends.
     #[must_use]
     pub fn leaf_not_after(&self) -> UnixTime {
@@ -106,6 +121,12 @@ impl CurrentIdentity {
     #[must_use]
     pub fn take_revoked_attempts(&self) -> BTreeMap<NodeName, u64> {
         self.refusals.take_revoked()
+    }
+
+    /// Which key exchange was negotiated with whom.
+    #[must_use]
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.negotiated
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {

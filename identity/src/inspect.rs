@@ -6,6 +6,7 @@ use starling_model::mesh::hex;
 use crate::armor;
 use crate::bundle::{self, BundleInvalid, TrustBundle};
 use crate::join::{JoinFile, JoinInvalid};
+use crate::request::{self, NodeRequest, RequestInvalid};
 use crate::time::UnixTime;
 use crate::x509::{Constraint, Facts};
 
@@ -33,6 +34,8 @@ pub enum Inspected {
     Bundle(Box<TrustBundle>),
     /// A join file.
     Join(Box<JoinFile>),
+    /// A certificate request.
+    Request(NodeRequest),
     /// Certificates.
     Chain(Vec<CertificateDer<'static>>),
 }
@@ -46,8 +49,11 @@ pub enum InspectError {
     /// A damaged join file.
     #[error("the join file cannot be used")]
     Join(#[source] JoinInvalid),
+    /// A damaged request, or one that asks for too much.
+    #[error("the certificate request cannot be used")]
+    Request(#[source] RequestInvalid),
     /// Something else.
-    #[error("it is neither a trust bundle, nor a join file, nor a list of certificates")]
+    #[error("it is neither a trust bundle, nor a join file, nor a request, nor a list of certificates")]
     Unknown,
 }
 
@@ -66,6 +72,9 @@ pub fn inspect(file: &[u8]) -> Result<Inspected, InspectError> {
     if first == armor::CERTIFICATE {
         return armor::decode_certificates(file).map(Inspected::Chain).ok_or(InspectError::Unknown);
     }
+    if first == request::LABEL {
+        return NodeRequest::parse(file).map(Inspected::Request).map_err(InspectError::Request);
+    }
     let text = std::str::from_utf8(file).map_err(|_| InspectError::Unknown)?;
     JoinFile::parse(text).map(|join| Inspected::Join(Box::new(join))).map_err(InspectError::Join)
 }
@@ -77,6 +86,8 @@ impl Inspected {
         match self {
             Self::Bundle(bundle) => describe_bundle(bundle),
             Self::Join(join) => describe_join(join),
+            // It has no dates; who asks, and with which key, is told beside the table.
+            Self::Request(_) => Vec::new(),
             Self::Chain(chain) => describe_chain(chain),
         }
     }

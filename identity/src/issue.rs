@@ -30,6 +30,7 @@ use crate::armor;
 use crate::bundle::{BundleInvalid, BundleSigner, Draft, Operator, Roles, TrustBundle};
 use crate::keys::{self, EcKey, EdKey, KeyInvalid};
 use crate::path;
+use crate::request::NodeRequest;
 use crate::time::{DAY_SECONDS, LAST_SECOND, UnixTime};
 use crate::trust::TrustView;
 use crate::x509::Facts;
@@ -110,7 +111,11 @@ impl From<KeyInvalid> for IssueError {
     fn from(error: KeyInvalid) -> Self {
         match error {
             KeyInvalid::Generate => Self::Provider,
-            KeyInvalid::Armour | KeyInvalid::Kind(_) => Self::Key(error),
+            KeyInvalid::Armour
+            | KeyInvalid::Kind(_)
+            | KeyInvalid::Encrypted
+            | KeyInvalid::Passphrase
+            | KeyInvalid::Cost => Self::Key(error),
         }
     }
 }
@@ -160,6 +165,34 @@ impl fmt::Debug for IssuedNode {
             .field("not_after", &self.not_after)
             .field("serial", &self.serial)
             .finish_non_exhaustive()
+    }
+}
+
+/// The certificate of a node's own CA, without its key: what is handed to a host that made its key itself, and what the
+/// operator keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedNode {
+    /// Who.
+    pub node: NodeName,
+    /// Node CA and issuing CA.
+    pub chain_pem: String,
+    /// End of the node CA.
+    pub not_after: UnixTime,
+    /// SHA-256 of the issuing key's SPKI.
+    pub key_hash: [u8; 32],
+    /// Serial of the node CA in hex.
+    pub serial: String,
+}
+
+impl From<&IssuedNode> for SignedNode {
+    fn from(issued: &IssuedNode) -> Self {
+        Self {
+            node: issued.node.clone(),
+            chain_pem: issued.chain_pem.clone(),
+            not_after: issued.not_after,
+            key_hash: issued.key_hash,
+            serial: issued.serial.clone(),
+        }
     }
 }
 
@@ -313,20 +346,38 @@ impl IssuingCa {
     /// # Errors
     /// [`IssueError::Days`], [`IssueError::IssuerDates`], or a failing provider.
     pub fn issue_node(&self, node: &NodeName, ttl_days: u32, now: UnixTime) -> Result<IssuedNode, IssueError> {
+        let key = EcKey::generate()?;
+        let SignedNode { node, chain_pem, not_after, key_hash, serial } = self.sign(node, &key, ttl_days, now)?;
+        Ok(IssuedNode { node, issuing_key_pem: key.to_pem(), chain_pem, not_after, key_hash, serial })
+    }
+
+    /// The same for a key that stays on its host: a constrained CA certificate for what the request names.
+    ///
+    /// # Errors
+    /// [`IssueError::Days`], [`IssueError::IssuerDates`], or a failing provider.
+    pub fn sign_request(&self, request: &NodeRequest, ttl_days: u32, now: UnixTime) -> Result<SignedNode, IssueError> {
+        self.sign(request.node(), request.key(), ttl_days, now)
+    }
+
+    fn sign(
+        &self,
+        node: &NodeName,
+        key: &impl PublicKeyData,
+        ttl_days: u32,
+        now: UnixTime,
+    ) -> Result<SignedNode, IssueError> {
         if ttl_days == 0 || ttl_days > NODE_DAYS_MAX {
             return Err(IssueError::Days(ttl_days));
         }
         check_dates(self.not_before, self.not_after, now)?;
-        let key = EcKey::generate()?;
         let not_after = now.plus(u64::from(ttl_days).saturating_mul(DAY_SECONDS)).min(self.not_after);
-        let certificate = self.certify(node, &key, not_after, now)?;
+        let certificate = self.certify(node, key, not_after, now)?;
         let serial = Facts::read(&certificate).map(|facts| hex(facts.serial)).ok_or(IssueError::Provider)?;
-        Ok(IssuedNode {
+        Ok(SignedNode {
             node: node.clone(),
-            issuing_key_pem: key.to_pem(),
             chain_pem: armor::encode_certificates(&[certificate, self.certificate.clone()]),
             not_after,
-            key_hash: keys::sha256(&key.spki()),
+            key_hash: keys::sha256(&key.subject_public_key_info()),
             serial,
         })
     }
@@ -370,11 +421,12 @@ impl IssuingCa {
 }
 
 /// The public half of somebody's P-256 key.
-struct HeldKey(Vec<u8>);
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct HeldKey(Vec<u8>);
 
 impl HeldKey {
     /// DER of a SubjectPublicKeyInfo; its end is the uncompressed point (RFC 5480, 2.2).
-    fn read(spki: &[u8]) -> Option<Self> {
+    pub(crate) fn read(spki: &[u8]) -> Option<Self> {
         let key = Self(spki.get(spki.len().checked_sub(POINT_BYTES)?..)?.to_vec());
         (key.subject_public_key_info() == spki).then_some(key)
     }

@@ -21,6 +21,7 @@ use crate::path::{self, When};
 use crate::trust::TrustView;
 use crate::verify::PeerRefused;
 use crate::wire::{Reader, WireError, Writer};
+use crate::x509::Facts;
 
 const LABEL: &str = "STARLING JOIN";
 const VERSION: u8 = 1;
@@ -126,6 +127,14 @@ impl JoinFile {
             text.push_str(&armor::encode(&block.label, &block.body));
         }
         text
+    }
+
+    /// True when this private key (PKCS#8 in PEM) is the one that the certificate in the file is for.
+    #[must_use]
+    pub fn certifies(&self, issuing_key_pem: &str) -> bool {
+        let Ok(key) = EcKey::from_pem(issuing_key_pem) else { return false };
+        let chain = armor::decode_certificates(self.chain_pem.as_bytes()).unwrap_or_default();
+        chain.first().and_then(|der| Facts::read(der)).is_some_and(|node_ca| node_ca.spki == key.spki())
     }
 
     /// Reads a join file and checks it against itself: bundle, chain under the bundle (dates apart, they are judged by

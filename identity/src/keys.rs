@@ -23,6 +23,15 @@ pub enum KeyInvalid {
     /// Another kind of key, or damaged.
     #[error("it is not a {0} key, or it is damaged")]
     Kind(&'static str),
+    /// Under a passphrase, and none was given.
+    #[error("it is encrypted with a passphrase")]
+    Encrypted,
+    /// Under another one.
+    #[error("the passphrase does not open it")]
+    Passphrase,
+    /// Opening it would take more time or memory than a key of ours ever does.
+    #[error("opening it would cost more than is allowed")]
+    Cost,
     /// The provider could not make a key.
     #[error("the crypto provider could not make a key")]
     Generate,
@@ -105,6 +114,12 @@ impl EdKey {
 
     pub(crate) fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, KeyInvalid> {
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Self).map_err(|_| KeyInvalid::Kind("Ed25519"))
+    }
+
+    /// PKCS#8 of version 1, the private key alone: what every tool reads.
+    pub(crate) fn to_pkcs8_v1(&self) -> Result<Zeroizing<Vec<u8>>, KeyInvalid> {
+        let document = self.0.to_pkcs8v1().map_err(|_| KeyInvalid::Generate)?;
+        Ok(Zeroizing::new(document.as_ref().to_vec()))
     }
 
     pub(crate) fn public(&self) -> [u8; 32] {

@@ -1,4 +1,4 @@
-//! Limits of the chain of trust bundles and of renewed certificates, each with its reason.
+//! Limits of the chain of trust bundles, of renewed certificates and of requests, each with its reason.
 
 /// Most bundles kept before the newest. A fork is healed and a laggard caught up within so many updates; who is further
 /// behind needs a new join file.
@@ -27,3 +27,11 @@ pub const LISTED_BYTES_MAX: usize = 2_048;
 /// Certificates of one issuing key that are held: one under each root that a bundle may have.
 pub const CERTIFICATES_PER_KEY_MAX: usize = 4;
 const _: () = assert!(4 + 1 + CERTIFICATES_PER_KEY_MAX * (2 + LISTED_BYTES_MAX) <= ANSWER_BYTES_MAX);
+/// Largest certificate request that is looked at; ours have under 300 bytes with the longest name.
+pub const CSR_BYTES_MAX: usize = 1_024;
+/// Most memory that opening a key under a passphrase may take: ours takes 16 MiB, other tools' up to this.
+pub const KDF_MEMORY_BYTES_MAX: u64 = 256 << 20;
+/// Most rounds of PBKDF2, some seconds; what OpenSSL writes has 2,048, what is advised today 600,000.
+pub const KDF_ROUNDS_MAX: u64 = 10_000_000;
+/// Nodes whose negotiated group is remembered: as many as a mesh may have.
+pub const GROUP_NODES_MAX: usize = 10_000;

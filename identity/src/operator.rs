@@ -11,6 +11,7 @@ use crate::armor;
 use crate::bundle::{BundleSigner, Operator, Role, TrustBundle};
 use crate::issue::IssueError;
 use crate::keys::{EdKey, KeyInvalid, sha256};
+use crate::passphrase;
 use crate::signature::{SignatureKind, verify_ed25519};
 
 /// Which kind of statement, and so which role its signer needs.
@@ -129,6 +130,18 @@ impl OperatorKey {
     /// # Errors
     /// [`KeyInvalid`] when it is none.
     pub fn from_pem(text: &str) -> Result<Self, KeyInvalid> {
+        Self::open(text, None)
+    }
+
+    /// The same where the key may be under a passphrase; one that is not needs none.
+    ///
+    /// # Errors
+    /// [`KeyInvalid`]; `Encrypted` when a passphrase is needed, `Passphrase` when this one does not open it.
+    pub fn open(text: &str, passphrase: Option<&str>) -> Result<Self, KeyInvalid> {
+        if passphrase::is_sealed(text) {
+            let key = passphrase::open(text, passphrase.ok_or(KeyInvalid::Encrypted)?)?;
+            return EdKey::from_pkcs8(&key).map(Self);
+        }
         let body = Zeroizing::new(armor::decode_one(text.as_bytes(), armor::PRIVATE_KEY).ok_or(KeyInvalid::Armour)?);
         EdKey::from_pkcs8(&body).map(Self)
     }

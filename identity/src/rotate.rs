@@ -85,11 +85,26 @@ pub fn renew(
     nodes: &[CertificateDer<'static>],
     now: UnixTime,
 ) -> Result<Vec<CertificateList>, IssueError> {
-    let issuer = IssuingCa::load(bundle, issuer_key_pem)?;
+    renew_beside(bundle, &IssuingCa::load(bundle, issuer_key_pem)?, nodes, &[], now)
+}
+
+/// The same while no rotation is under way, or in the middle of one: new certificates for the keys of `nodes`, and `kept`,
+/// which the bundle names already, as they are.
+///
+/// # Errors
+/// As [`renew`].
+pub fn renew_beside(
+    bundle: &TrustBundle,
+    issuer: &IssuingCa,
+    nodes: &[NodeCertificate],
+    kept: &[NodeCertificate],
+    now: UnixTime,
+) -> Result<Vec<CertificateList>, IssueError> {
     let view = TrustView::new(bundle.clone());
-    let renewed = nodes.iter().map(|node| issuer.renew(&view, node, now)).collect::<Result<Vec<_>, _>>()?;
-    let lists = CertificateList::pack(&renewed).map_err(|_| IssueError::ForeignNode)?;
-    if lists.len() > LISTS_MAX { Err(IssueError::TooManyNodes(nodes.len())) } else { Ok(lists) }
+    let mut all = nodes.iter().map(|node| issuer.renew(&view, node, now)).collect::<Result<Vec<_>, _>>()?;
+    all.extend(kept.iter().cloned());
+    let lists = CertificateList::pack(&all).map_err(|_| IssueError::ForeignNode)?;
+    if lists.len() > LISTS_MAX { Err(IssueError::TooManyNodes(all.len())) } else { Ok(lists) }
 }
 
 /// Members show the chain of the newest issuing CA from now on.

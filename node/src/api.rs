@@ -8,6 +8,7 @@ pub mod answer;
 pub mod bench;
 pub mod body;
 pub mod certs;
+pub mod checks;
 pub mod config;
 pub mod convergence;
 pub mod events;
@@ -107,6 +108,7 @@ pub fn router(state: Shared) -> Router {
         .route("/ready", get(probes::ready))
         .route("/metrics", get(probes::metrics))
         .route("/v1/status", get(status::get))
+        .route("/v1/checks", get(checks::get))
         .route("/v1/members", get(members::list))
         .route("/v1/members/{node}", get(members::get))
         .route("/v1/members/{node}/ping", get(ping::get))

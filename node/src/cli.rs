@@ -6,6 +6,7 @@
 
 mod address;
 mod agent;
+mod check;
 mod client;
 mod documents;
 mod errors;
@@ -19,6 +20,7 @@ mod leave;
 mod lint;
 mod load;
 mod look;
+mod operator_key;
 mod output;
 mod ping;
 mod read;
@@ -40,7 +42,7 @@ pub(crate) use address::Address;
 pub(crate) use client::{Ask, ask};
 pub(crate) use errors::{CliError, Exit};
 pub(crate) use figures::{count, milliseconds, rate, share};
-pub(crate) use install::{BundleThere, PUBLIC_FILE_MODE, Places, install};
+pub(crate) use install::{PUBLIC_FILE_MODE, Places, Ready, install};
 pub(crate) use leave::duration;
 pub(crate) use look::{Look, Mark, for_locale};
 pub(crate) use output::{data, message, print, print_body, to_json};
@@ -122,6 +124,8 @@ enum Command {
     Leave(LeaveCommand),
     /// This node in ten lines
     Status(StatusArgs),
+    /// What is in order at this host, and what is not
+    Check(check::CheckArgs),
     /// Everybody, as this node sees them
     Members(MembersArgs),
     /// What happened, and why: joins, doubts, deaths
@@ -332,6 +336,10 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
         }
         Some(Command::Leave(args)) => leave::run(&asked(&args.place)?, &args.leave),
         Some(Command::Status(args)) => show(&args.place, Read::Status, &args.show, Some(&args.watch)),
+        Some(Command::Check(args)) => {
+            let place = AgentPlace { config_dir: args.config_dir.clone() };
+            check::run(&asked(&place)?, &args, &look(true))
+        }
         Some(Command::Members(args)) => {
             let filter = render::members::Filter { states: args.state, labels: args.label };
             show(&args.place, Read::Members(filter), &args.show, Some(&args.watch))

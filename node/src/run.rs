@@ -70,6 +70,8 @@ pub struct AgentOptions {
     pub loaded: Loaded,
     /// How to read it again, for SIGHUP.
     pub reload: Reload,
+    /// Time from one leaf key to the next.
+    pub rekey_interval: Duration,
 }
 
 impl std::fmt::Debug for AgentOptions {
@@ -330,9 +332,10 @@ async fn agent(
     let _gossip = supervise::restarting(&health, "gossip", move |restarts| {
         gossip::run(context.clone(), Arc::clone(&inbox), epoch, restarts)
     });
+    let rekeying = identity::Rekeying { interval: options.rekey_interval, spread };
     let _identity = supervise::restarting(&health, "identity", {
         let (identity, own) = (Arc::clone(&identity), own.clone());
-        move |_| identity::run(Arc::clone(&identity), own.clone(), spread)
+        move |_| identity::run(Arc::clone(&identity), own.clone(), rekeying)
     });
     let _instances = supervise::once(&health, "instances", instances.run(instance_inbox));
     let _socket = supervise::once(&health, "api socket", server.clone().serve_socket(doors.socket));

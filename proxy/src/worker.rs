@@ -259,7 +259,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     let mut dials = Dials::default();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut trust = worker.shared.current.trust();
+    let (mut trust, mut leaf) = (worker.shared.current.trust(), worker.shared.current.leaf_number());
     loop {
         tokio::select! {
             handover = handovers.recv() => match handover {
@@ -270,6 +270,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
                 let now = Instant::now();
                 worker.pool.sweep(now);
                 cut_untrusted(&worker, &mut trust);
+                follow_leaf(&worker, &mut leaf);
                 dials.count(&worker);
             }
             changed = phase.changed() => {
@@ -298,6 +299,17 @@ fn cut_untrusted(worker: &Worker, known: &mut Arc<TrustView>) {
     let closed = worker.client.close_unless(keep) + worker.server_of_peers.close_unless(keep);
     if closed > 0 {
         info!(closed, "connections of nodes that are revoked, or under a root that went, are closed");
+    }
+}
+
+/// With a new leaf of ours, connections that show the old one are left to their present streams: what a certificate says now
+/// is seen within seconds, and not when the oldest connection happens to end.
+fn follow_leaf(worker: &Worker, known: &mut u64) {
+    let number = worker.shared.current.leaf_number();
+    if number != *known {
+        *known = number;
+        worker.client.retire_all();
+        worker.server_of_peers.retire_all();
     }
 }
 

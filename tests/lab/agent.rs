@@ -150,12 +150,18 @@ impl Host {
 
     /// Starts the agent with one seed, or alone.
     pub(crate) fn start(&mut self, seed: Option<SocketAddr>) {
+        self.start_with(seed, &[]);
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(&mut self, seed: Option<SocketAddr>, flags: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.config.join("agent.log")).unwrap();
         let mut command = Command::new(binary());
         command.arg("agent").arg("--config-dir").arg(&self.config);
         if let Some(seed) = seed {
             command.args(["--seed", &seed.to_string()]);
         }
+        command.args(flags);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STARLING_")) {
             command.env_remove(name);
         }
@@ -268,10 +274,15 @@ pub(crate) fn three(mesh: &Mesh, preset: &str, extra: impl Fn(u8) -> String) -> 
 
 /// Starts hosts with the first as seed of the others, and waits until each sees all.
 pub(crate) fn start_all(mesh: &Mesh, hosts: &mut [Host]) {
+    start_all_with(mesh, hosts, &[]);
+}
+
+/// The same with further flags for each agent.
+pub(crate) fn start_all_with(mesh: &Mesh, hosts: &mut [Host], flags: &[&str]) {
     let count = hosts.len();
     for host in hosts.iter_mut() {
         let seed = (host.number != 1).then(|| mesh.address(1, 7740));
-        host.start(seed);
+        host.start_with(seed, flags);
     }
     eventually("all hosts see each other", Duration::from_secs(20), || {
         hosts.iter().all(|host| host.sees_alive(count)).then_some(())

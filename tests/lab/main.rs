@@ -17,6 +17,8 @@ mod canary;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod enrol;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod failover;
@@ -26,6 +28,8 @@ mod grants;
 mod guard;
 #[cfg(test)]
 mod http;
+#[cfg(test)]
+mod leafs;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
@@ -41,3 +45,5 @@ mod rotate;
 mod sessions;
 #[cfg(test)]
 mod steer;
+#[cfg(test)]
+mod walk;

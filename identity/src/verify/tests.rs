@@ -1,5 +1,8 @@
 //! One good shape, and every bad chain refused for its own reason.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
 use rcgen::{
     BasicConstraints, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, NameConstraints, date_time_ymd,
@@ -30,6 +33,12 @@ fn check(mesh: &Mesh, what: &str, reason: &str, forged: impl FnOnce(&mut Forge) 
         Ok(peer) => panic!("{what}: accepted as {}", peer.node),
         Err(refused) => assert_eq!(refused.reason(), reason, "{what}: {refused}"),
     }
+    REFUSED.with_borrow_mut(|refused| refused.entry(reason.to_owned()).or_default().insert(what.to_owned()));
+}
+
+thread_local! {
+    /// What this thread's test has forged, by the reason for which it was refused.
+    static REFUSED: RefCell<BTreeMap<String, BTreeSet<String>>> = RefCell::default();
 }
 
 /// The same for a chain that differs by parameters only.
@@ -351,6 +360,32 @@ fn the_path_is_the_chain_as_it_was_sent() {
         lower.issuer.distinguished_name.push(DnType::CommonName, "a node CA in the place of an issuing CA");
         lower.chain()
     });
+}
+
+/// The tests above are lists of forged chains; here they are counted together. Two reasons need no forged chain: they are
+/// about who it is, and stand in tests of their own.
+#[test]
+fn over_sixty_forged_chains_are_refused_and_every_reason_is_among_them() {
+    chains_of_a_wrong_size_are_refused();
+    what_does_not_parse_is_malformed();
+    a_leaf_has_the_usages_of_a_leaf();
+    every_chain_leads_to_a_root_of_the_bundle();
+    dates_are_judged_by_the_callers_clock();
+    issuers_have_the_one_shape_that_we_make();
+    the_path_is_the_chain_as_it_was_sent();
+    names::a_leaf_has_one_uri_and_one_dns_name_and_a_ca_has_no_names();
+    names::the_uri_is_the_spiffe_id_of_a_node();
+    names::another_trust_domain_is_another_mesh();
+    names::the_dns_name_is_that_of_the_spiffe_id_byte_for_byte();
+    names::a_node_cannot_be_another_node_with_its_own_key();
+    let refused = REFUSED.take();
+    let chains: usize = refused.values().map(BTreeSet::len).sum();
+    assert!(chains >= 60, "{chains} chains: {refused:?}");
+    let about_who = ["revoked", "unexpected-peer"];
+    for reason in PeerRefused::REASONS.into_iter().filter(|reason| !about_who.contains(reason)) {
+        assert!(refused.contains_key(reason), "no chain is refused as {reason}");
+    }
+    println!("{chains} forged chains, {} reasons", refused.len());
 }
 
 #[test]

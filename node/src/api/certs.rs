@@ -30,11 +30,12 @@ pub async fn list(
     let mut own = describe_chain(&state.identity.current.leaf_chain());
     own.retain(|row| !rows.iter().any(|known| known.serial == row.serial));
     rows.extend(own);
-    let items = rows.into_iter().map(|row| show(row, &own_id)).collect();
+    let groups = state.identity.current.negotiated().groups();
+    let items = rows.into_iter().map(|row| show(row, &own_id, &groups)).collect();
     Ok(read(&state, &headers, kind::CERTIFICATE_LIST, Items::<Certificate> { items }))
 }
 
-fn show(row: InspectRow, own_id: &str) -> Certificate {
+fn show(row: InspectRow, own_id: &str, groups: &[&str]) -> Certificate {
     let InspectRow { what, subject, serial, not_before, not_after, key } = row;
     Certificate {
         what: what.to_owned(),
@@ -44,5 +45,6 @@ fn show(row: InspectRow, own_id: &str) -> Certificate {
         not_before: rfc3339_seconds(not_before.0),
         not_after: rfc3339_seconds(not_after.0),
         key,
+        key_exchange: (what == "leaf").then(|| groups.iter().map(|group| (*group).to_owned()).collect()),
     }
 }

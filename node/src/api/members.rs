@@ -6,6 +6,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::MemberView;
+use starling_identity::Negotiated;
 use starling_model::{Digest, MemberState, ServiceKey, SpiffeId, TrustDomain, mesh};
 use starling_routing::Grants;
 
@@ -32,7 +33,9 @@ pub async fn list(
     let (clocks, domain) = (Clocks::read(), state.identity.node.trust_domain());
     let table = state.shared.table.load();
     let of = (domain, table.grants().as_ref(), &clocks);
-    let items = view.members.iter().map(|member| show(member, member.name == view.node, of)).collect();
+    let negotiated = state.identity.current.negotiated();
+    let show_one = |member: &MemberView| exchanged(show(member, member.name == view.node, of), member, negotiated);
+    let items = view.members.iter().map(show_one).collect();
     Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
 }
 
@@ -54,12 +57,20 @@ pub async fn get(
     };
     let table = state.shared.table.load();
     let of = (state.identity.node.trust_domain(), table.grants().as_ref(), &Clocks::read());
-    let shown = show(member, member.name == view.node, of);
+    let shown = exchanged(show(member, member.name == view.node, of), member, state.identity.current.negotiated());
     Ok(read(&state, &headers, kind::MEMBER, shown))
 }
 
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The same with the key exchange of our last handshake with it.
+fn exchanged(mut shown: Member, member: &MemberView, negotiated: &Negotiated) -> Member {
+    if let Some(certificate) = &mut shown.certificate {
+        certificate.key_exchange = negotiated.with(&member.name).map(str::to_owned);
+    }
+    shown
 }
 
 fn show(member: &MemberView, is_self: bool, (domain, grants, clocks): (&TrustDomain, &Grants, &Clocks)) -> Member {
@@ -109,6 +120,7 @@ fn show(member: &MemberView, is_self: bool, (domain, grants, clocks): (&TrustDom
             not_after: rfc3339_seconds(status.certificate_not_after),
             leaf_not_after: Some(status.leaf_not_after).filter(|at| *at > 0).map(rfc3339_seconds),
             root: mesh::hex(&status.root),
+            key_exchange: None,
         }),
     }
 }

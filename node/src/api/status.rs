@@ -26,6 +26,9 @@ use crate::telemetry::time::{Clocks, millis, rfc3339_millis, rfc3339_seconds};
 /// Problems of one kind in one answer; a broken rack must not hide what else is wrong.
 const PROBLEMS_EACH_MAX: usize = 10;
 
+/// A node that heard nobody for so long says so. A leaf lives as long: peers would have had to renew theirs.
+const TRUST_STALE_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
 /// The status.
 ///
 /// # Errors
@@ -156,9 +159,13 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     if state.identity.bundle().shared_issuer {
         add(codes::SHARED_ISSUER, "shared issuer: any host can pose as any node".to_owned());
     }
+    let clocks = Clocks::read();
+    if let Some(silent) = stale_trust(&view, &clocks, state.started) {
+        let hours = silent.as_secs() / 3_600;
+        add(codes::TRUST_STALE, format!("stale_trust: no peer was heard for {hours} h"));
+    }
     problems.extend(held_back(&view));
     problems.extend(hanging(state.left_behind.count()));
-    let clocks = Clocks::read();
     problems.extend(failed_members(&view, &clocks));
     let table = state.shared.table.load();
     problems.extend(ungranted(&table));
@@ -166,6 +173,18 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     problems.extend(bad_endpoints(state, &clocks));
     problems.sort_by_key(|problem| problem.level != "error");
     problems
+}
+
+/// How long no peer was heard, where there are peers and that is too long: revocations and bundles come from them.
+fn stale_trust(view: &MeshView, clocks: &Clocks, started: std::time::SystemTime) -> Option<Duration> {
+    let is_other =
+        |member: &&starling_gossip::MemberView| member.name != view.node && member.state != MemberState::Left;
+    let mut others = view.members.iter().filter(is_other).peekable();
+    others.peek()?;
+    let heard = others.filter_map(|member| member.last_seen).max();
+    let silent = heard.map(|at| clocks.now().saturating_duration_since(at));
+    let up = clocks.wall().duration_since(started).unwrap_or_default();
+    Some(silent.unwrap_or(up).min(up)).filter(|silent| *silent >= TRUST_STALE_AFTER)
 }
 
 fn coded(code: Code, detail: String) -> StatusProblem {

@@ -3,6 +3,7 @@
 //! Keys are camelCase; times are RFC 3339 in UTC; ids and 64-bit counters are strings; absent values are `null`, never
 //! missing, unless a field says otherwise. Within `/v1` fields are only ever added, so readers ignore unknown ones.
 
+mod checks;
 mod config;
 mod events;
 mod explain;
@@ -14,6 +15,7 @@ mod status;
 
 use serde::{Deserialize, Serialize};
 
+pub use checks::{CheckLine, CheckReport};
 pub use config::{
     ApplyRequest, BundleForm, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion,
     DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, PlannedDocument, REMOVED_LISTED_MAX,
@@ -50,6 +52,8 @@ pub const BEHIND_NAMES_MAX: usize = 20;
 pub mod kind {
     /// `GET /v1/status`.
     pub const STATUS: &str = "Status";
+    /// `GET /v1/checks`.
+    pub const CHECK_REPORT: &str = "CheckReport";
     /// `GET /v1/members`.
     pub const MEMBER_LIST: &str = "MemberList";
     /// `GET /v1/members/{node}`.

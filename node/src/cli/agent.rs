@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use starling_config::{ConfigDir, Loaded, Origin};
+use starling_identity::life::LEAF_INTERVAL;
 
 use crate::cli::Format;
 use crate::cli::errors::{CliError, Exit};
@@ -45,6 +46,9 @@ pub(crate) struct AgentArgs {
     /// Ends when its standard input closes, so that it never outlives the program that started it
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
+    /// Time from one leaf key to the next: to see renewals without waiting for them
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = interval)]
+    rekey_interval: Option<Duration>,
     /// For --print-config: table (as TOML), json or yaml
     #[arg(short, long, value_enum)]
     output: Option<Format>,
@@ -54,6 +58,16 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
         Some(_) | None => Err("write KEY=VALUE, e.g. mesh.preset=wan".to_owned()),
+    }
+}
+
+/// From a second to the usual one: a leaf made more rarely could end before the next.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = starling_config::duration::parse(text).map_err(|error| error.to_string())?;
+    if (Duration::from_secs(1)..=LEAF_INTERVAL).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("is not between 1s and 6h".to_owned())
     }
 }
 
@@ -90,8 +104,9 @@ pub(crate) fn run(args: &AgentArgs, look: &Look, errors: &Look) -> Result<Exit, 
     if args.exit_with_stdin {
         end_with_stdin()?;
     }
+    let rekey_interval = args.rekey_interval.unwrap_or(LEAF_INTERVAL);
     let reload = Box::new(move || configuration(&request).map_err(|error| error.render()));
-    match run_agent(AgentOptions { loaded, reload }) {
+    match run_agent(AgentOptions { loaded, reload, rekey_interval }) {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {
             output::message(&startup_error(error).render(errors));

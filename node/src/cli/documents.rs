@@ -35,11 +35,21 @@ const PAGE: usize = 1_000;
 /// Who signs, and whether the others are waited for.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SignArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Whose key signs.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct KeyArgs {
     /// The operator's key [default: ~/.config/starling/operator.key]
     #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
     key: Option<PathBuf>,
-    #[command(flatten)]
-    wait: WaitArgs,
+    /// A file with the passphrase of the key
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 /// `--wait`.

@@ -10,7 +10,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Get started", &["demo", "trust", "join", "agent", "leave"]),
     ("See", &["status", "members", "services", "routes", "events"]),
     ("Change", &["apply", "get", "diff", "delete", "lint"]),
-    ("Debug", &["explain", "ping", "snapshot"]),
+    ("Debug", &["explain", "check", "ping", "snapshot"]),
     ("Shell", &["completions", "version", "help"]),
 ];
 

@@ -4,11 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
-use starling_identity::{BundleInvalid, JoinFile, TrustBundle};
+use starling_identity::request::new_issuing_key;
+use starling_identity::{BundleInvalid, JoinFile, NodeIdentity, TrustBundle, new_record_key};
 use starling_model::codes;
+use zeroize::Zeroizing;
 
 use crate::cli::errors::{CliError, Exit, causes};
+use crate::cli::trust::now;
 use crate::files::{self, FileError};
+use crate::identity_folder;
 
 /// User and group that packages make for the agent.
 const AGENT_USER: &str = "starling";
@@ -35,6 +39,13 @@ pub(crate) struct Places {
     pub(crate) state: PathBuf,
 }
 
+impl Ready {
+    /// A first identity with the key of the file.
+    pub(crate) fn first(key: Zeroizing<String>) -> Self {
+        Self { bundle: BundleThere::Older, key }
+    }
+}
+
 impl Places {
     /// The public bundle.
     pub(crate) fn bundle(&self) -> PathBuf {
@@ -54,6 +65,11 @@ impl Places {
     /// The node's CA key, secret.
     pub(crate) fn issuing_key(&self) -> PathBuf {
         self.identity().join("issuing.key")
+    }
+
+    /// The key of a request that is not signed yet, secret.
+    pub(crate) fn pending_key(&self) -> PathBuf {
+        self.identity().join("pending.key")
     }
 
     /// The folders of services and of further settings.
@@ -76,7 +92,7 @@ pub(crate) enum Present {
     Replace,
 }
 
-/// What [`check`] found.
+/// What is there of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BundleThere {
     /// None, or an older one of the same mesh: ours is installed.
@@ -85,23 +101,54 @@ pub(crate) enum BundleThere {
     Newer,
 }
 
+/// What is installed, once nothing speaks against it.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    /// Whether the bundle in the file is newer than the one that is there.
+    pub(crate) bundle: BundleThere,
+    /// The node's CA key: that of the file, or the one that this host made.
+    key: Zeroizing<String>,
+}
+
 /// Refuses what would lose an identity or mix two meshes.
 ///
 /// # Errors
-/// ST0204 for a bundle of another mesh, ST0615 for an identity that is there, ST0614 for a file without a key.
-pub(crate) fn check(
-    join: &JoinFile,
-    ours: &TrustBundle,
-    places: &Places,
-    present: Present,
-) -> Result<BundleThere, CliError> {
+/// ST0204 for a bundle of another mesh, ST0615 for an identity that is there, ST0601 and ST0202 for a certificate that has
+/// ended or not begun by this clock, ST0614 for a file without a key where this
+/// host holds none that belongs to it.
+pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, present: Present) -> Result<Ready, CliError> {
+    identity_folder::heal(&places.state)?;
+    let bundle = bundle_there(join.node.as_str(), ours, places)?;
+    let held = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
+    if let Some(path) = held.filter(|_| present == Present::Keep) {
+        let what = format!("{} is there: this host has an identity already", path.display());
+        return Err(CliError::coded(Exit::Refused, codes::IDENTITY_EXISTS, what));
+    }
+    let key = match &join.issuing_key_pem {
+        Some(key) => key.clone(),
+        None => own_key(join, places)?,
+    };
+    // What the agent would refuse at its start is refused here, while the file is there still.
+    NodeIdentity::load(ours, &join.chain_pem, &key, &new_record_key(), now()).map_err(|error| {
+        let what = format!("{} cannot join: its certificate cannot be used now", join.node);
+        let cause = causes(&error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"));
+        CliError::coded(Exit::Refused, error.code(), what).cause(cause)
+    })?;
+    Ok(Ready { bundle, key })
+}
+
+/// Whether `ours` takes the place of the bundle that is there.
+///
+/// # Errors
+/// ST0204 when that one is of another mesh; `who` would join.
+fn bundle_there(who: &str, ours: &TrustBundle, places: &Places) -> Result<BundleThere, CliError> {
     let there = match files::read_public(&places.bundle()) {
         Ok(bytes) => Some(TrustBundle::parse(&bytes).map_err(|error| bundle_error(&places.bundle(), &error))?),
         Err(error) if error.is_missing() => None,
         Err(error) => return Err(error.into()),
     };
     if let Some(there) = there.as_ref().filter(|there| there.mesh_id != ours.mesh_id) {
-        let what = format!("{} cannot join: this host belongs to another mesh", join.node);
+        let what = format!("{} cannot join: this host belongs to another mesh", who);
         return Err(CliError::coded(Exit::Refused, codes::OTHER_MESH, what)
             .cause(format!(
                 "{} is of trust domain \"{}\" ({}); the file is of \"{}\" ({})",
@@ -117,24 +164,71 @@ pub(crate) fn check(
                 format!("and {}, then join again", places.state.display()),
             ]));
     }
-    let held = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
-    if let Some(path) = held.filter(|_| present == Present::Keep) {
-        let what = format!("{} is there: this host has an identity already", path.display());
-        return Err(CliError::coded(Exit::Refused, codes::IDENTITY_EXISTS, what));
-    }
-    if join.issuing_key_pem.is_none() {
-        let what = "the join file holds no private key, and this host has made none";
-        return Err(CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what));
-    }
     let newer = there.is_some_and(|there| there.sequence >= ours.sequence);
     Ok(if newer { BundleThere::Newer } else { BundleThere::Older })
 }
 
-/// Installs bundle, chain and key, each file whole or not at all; the key last, since with it the identity is there.
+/// Installs the folder of a shared issuer: its bundle, then its key. The agent makes this host's own identity at its start.
+///
+/// # Errors
+/// ST0204 for another mesh, or a file that cannot be written.
+pub(crate) fn install_shared(bundle: &TrustBundle, file: &[u8], key: &str, places: &Places) -> Result<(), CliError> {
+    let there = bundle_there("this host", bundle, places)?;
+    let owner = Owner::find();
+    files::make_dir(&places.config, CONFIG_DIR_MODE)?;
+    for folder in places.drop_ins() {
+        files::make_dir(&folder, CONFIG_DIR_MODE)?;
+    }
+    files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
+    if there == BundleThere::Older {
+        files::replace(&places.bundle(), file, PUBLIC_FILE_MODE)?;
+    }
+    let issuer = places.trust.join("issuer.key");
+    files::replace_secret(&issuer, key.as_bytes())?;
+    owner.give(&[&issuer])?;
+    owner.give_group(&[&places.config])?;
+    places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))?;
+    Ok(())
+}
+
+/// The key that this host made for the certificate in a file without one: from its request, or that of the identity which
+/// is renewed.
+fn own_key(join: &JoinFile, places: &Places) -> Result<Zeroizing<String>, CliError> {
+    let mut held = Vec::new();
+    for path in [places.pending_key(), places.issuing_key()] {
+        match files::read_secret_text(&path) {
+            Ok(key) if join.certifies(&key) => return Ok(key),
+            Ok(_) => held.push(path.display().to_string()),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let error = if held.is_empty() {
+        CliError::coded(
+            Exit::Refused,
+            codes::JOIN_FILE_INVALID,
+            "the join file holds no private key, and this host has made none",
+        )
+    } else {
+        CliError::coded(
+            Exit::Refused,
+            codes::JOIN_FILE_INVALID,
+            "the join file is for a key that this host does not hold",
+        )
+        .cause(format!("{} is another one", held.join(" and ")))
+    };
+    Err(error.help([
+        format!("make a request here, and have it signed:  starling trust csr --node {}", join.node),
+        format!("or ask for a file with a key inside:  starling trust issue node {} --replace", join.node),
+    ]))
+}
+
+/// Installs bundle, chain and key: the bundle first, which alone changes nobody's identity, then chain and key together.
+/// Whatever fails or crashes in between, the old identity or the new one is there, whole.
 ///
 /// # Errors
 /// [`FileError`] when a folder or file cannot be written.
-pub(crate) fn install(join: &JoinFile, places: &Places, bundle: BundleThere) -> Result<(), FileError> {
+pub(crate) fn install(join: &JoinFile, places: &Places, ready: &Ready) -> Result<(), FileError> {
     let owner = Owner::find();
     files::make_dir(&places.config, CONFIG_DIR_MODE)?;
     // Empty, so that one sees where services and further settings go.
@@ -143,24 +237,38 @@ pub(crate) fn install(join: &JoinFile, places: &Places, bundle: BundleThere) -> 
     }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
     files::make_dir(&places.state, SECRET_DIR_MODE)?;
-    files::make_dir(&places.identity(), SECRET_DIR_MODE)?;
-    if bundle == BundleThere::Older {
+    let staged = identity_folder::stage(&places.state, &["issuing.key", "chain.pem", "pending.key"])?;
+    let (chain, key) = (staged.join("chain.pem"), staged.join("issuing.key"));
+    files::create(&chain, join.chain_pem.as_bytes(), PUBLIC_FILE_MODE)?;
+    files::create_secret(&key, ready.key.as_bytes())?;
+    owner.give(&[&places.state, &staged, &chain, &key])?;
+    if ready.bundle == BundleThere::Older {
         files::replace(&places.bundle(), &join.bundle_file, PUBLIC_FILE_MODE)?;
     }
-    // While the old chain stands beside the new key, or the other way round, the agent would refuse both; so the old
-    // key goes first, and a crash in between leaves a host without an identity that `join` can give one again.
-    if let Err(source) = std::fs::remove_file(places.issuing_key())
-        && source.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(FileError::Io { action: "remove", path: places.issuing_key(), source });
-    }
-    files::replace(&places.chain(), join.chain_pem.as_bytes(), PUBLIC_FILE_MODE)?;
-    if let Some(key) = &join.issuing_key_pem {
-        files::replace_secret(&places.issuing_key(), key.as_bytes())?;
-    }
-    owner.give(&[&places.state, &places.identity(), &places.chain(), &places.issuing_key()])?;
+    identity_folder::swap(&places.state)?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))
+}
+
+/// Makes the folder of this host's keys, for the agent's user, and the key of a request in it; one that is there is used
+/// again.
+///
+/// # Errors
+/// [`FileError`], or a failing provider.
+pub(crate) fn pending_key(places: &Places) -> Result<Zeroizing<String>, CliError> {
+    identity_folder::heal(&places.state)?;
+    let (owner, path) = (Owner::find(), places.pending_key());
+    files::make_dir(&places.state, SECRET_DIR_MODE)?;
+    files::make_dir(&places.identity(), SECRET_DIR_MODE)?;
+    match files::read_secret_text(&path) {
+        Ok(key) => return Ok(key),
+        Err(error) if error.is_missing() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let key = new_issuing_key().map_err(|error| CliError::plain(Exit::Bad, error.to_string()))?;
+    files::create_secret(&path, key.as_bytes())?;
+    owner.give(&[&places.state, &places.identity(), &path])?;
+    Ok(key)
 }
 
 /// Writes `agent.toml` unless there is one. True when it was written.

@@ -11,11 +11,11 @@ use clap::Args;
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use starling_config::{ConfigDir, Loaded, Origin};
-use starling_identity::{JoinFile, TrustBundle};
+use starling_identity::{IssuingCa, JoinFile, TrustBundle};
 use starling_model::{SpiffeId, codes};
 use zeroize::Zeroizing;
 
-use crate::api::views::MemberList;
+use crate::api::views::{Envelope, MemberList, Status, StatusProblem};
 use crate::cli::address::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit, causes};
@@ -34,7 +34,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Flags of `starling join`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JoinArgs {
-    /// The join file that the operator made: starling trust issue node NAME
+    /// The join file that the operator made: starling trust issue node NAME; or the trust folder of a shared issuer
     file: PathBuf,
     /// Folder of the configuration
     #[arg(long, value_name = "DIR", default_value = ConfigDir::STANDARD)]
@@ -55,19 +55,25 @@ pub(crate) struct JoinArgs {
 
 /// Runs the command.
 pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
-    let text = read(&args.file)?;
+    if args.file.join("bundle.trust").symlink_metadata().is_ok() {
+        return shared(args);
+    }
+    let (text, open) = read(&args.file)?;
     let join = JoinFile::parse(&text).map_err(|error| {
         let what = format!("{} cannot be used", args.file.display());
         let cause = causes(&error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"));
         CliError::coded(Exit::Refused, error.code(), what).cause(cause)
     })?;
     drop(text);
+    if let Some(error) = open.filter(|_| join.issuing_key_pem.is_some()) {
+        return Err(error.into());
+    }
     let bundle = TrustBundle::parse(&join.bundle_file).map_err(|error| install::bundle_error(&args.file, &error))?;
 
     let (places, note) = places(args, &join)?;
     let present = if args.replace { Present::Replace } else { Present::Keep };
-    let there = install::check(&join, &bundle, &places, present)?;
-    install::install(&join, &places, there)?;
+    let ready = install::check(&join, &bundle, &places, present)?;
+    install::install(&join, &places, &ready)?;
     let wrote_settings = install::agent_toml(&join, &places)?;
 
     let mut text = format!(
@@ -87,7 +93,8 @@ pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
         Ok(()) => text.push_str(&format!("deleted    {}\n", args.file.display())),
         Err(error) => {
             let shown = args.file.display();
-            output::message(&format!("warning: {shown} holds a secret and could not be deleted: {error}\n"));
+            let what = if join.issuing_key_pem.is_some() { "holds a secret and" } else { "is used and" };
+            output::message(&format!("warning: {shown} {what} could not be deleted: {error}\n"));
         }
     }
     if let Some(note) = note {
@@ -97,26 +104,71 @@ pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
     start(args, &places)
 }
 
-/// Reads the file, which may belong to the user for whom root joins, but must not be open to others.
-fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {
+/// Joins by the folder of a shared issuer, which stays: it is the same for every host.
+fn shared(args: &JoinArgs) -> Result<Exit, CliError> {
+    let dir = &args.file;
+    let path = dir.join("bundle.trust");
+    let file = files::read_public(&path)?;
+    let bundle = TrustBundle::parse(&file).map_err(|error| install::bundle_error(&path, &error))?;
+    if !bundle.shared_issuer {
+        let what = format!("{} is no folder of a shared issuer", dir.display());
+        return Err(CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what)
+            .cause("its trust bundle says that each node has an identity of its own"));
+    }
+    let key = files::read_secret_text(&dir.join("issuer.key"))?;
+    IssuingCa::load(&bundle, &key).map_err(|error| {
+        let what = format!("{} cannot be used", dir.display());
+        CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what).cause(error.to_string())
+    })?;
+    let mut flags = Vec::new();
+    flags.extend(args.state_dir.as_ref().map(|dir| ("state".to_owned(), dir.display().to_string())));
+    let config = configuration(&Request { dir: ConfigDir::new(&args.config_dir), flags })?.config;
+    let places = Places { config: args.config_dir.clone(), trust: config.trust, state: config.state };
+    install::install_shared(&bundle, &file, &key, &places)?;
+    output::print(&format!(
+        "identity   {}   made by the agent at its start   trust {}\n\
+         wrote      {}/\n\
+         warning    shared issuer: any host can pose as any node ({})\n",
+        SpiffeId::node(&bundle.trust_domain, &config.node_name),
+        install::short_fingerprint(&bundle),
+        places.trust.display(),
+        codes::SHARED_ISSUER,
+    ))?;
+    start(args, &places)
+}
+
+/// Reads the file, which may belong to the user for whom root joins, but which nobody else may change, since the trust
+/// bundle in it is believed. That others can read it is told besides: it matters where a key is inside.
+fn read(path: &Path) -> Result<(Zeroizing<String>, Option<FileError>), CliError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let no =
         |action: &'static str| move |source| CliError::from(FileError::Io { action, path: path.to_owned(), source });
-    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(no("open"))?;
-    let metadata = file.metadata().map_err(no("inspect"))?;
-    let unsafe_file = |why: String, help: String| Err(FileError::Unsafe { path: path.to_owned(), why, help }.into());
+    let unsafe_file = |why: String, help: String| FileError::Unsafe { path: path.to_owned(), why, help };
     let shown = path.display();
+    let file: File = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
+            return Err(unsafe_file("is a symbolic link".to_owned(), "name the file itself".to_owned()).into());
+        }
+        Err(error) => return Err(no("open")(error)),
+    };
+    let metadata = file.metadata().map_err(no("inspect"))?;
     if !metadata.file_type().is_file() {
-        return unsafe_file("is not a regular file".to_owned(), "copy the file itself to this host".to_owned());
-    }
-    if metadata.mode() & 0o077 != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return unsafe_file(format!("has mode {mode:04o}: others can reach it"), format!("chmod 600 {shown}"));
+        let help = "copy the file itself to this host".to_owned();
+        return Err(unsafe_file("is not a regular file".to_owned(), help).into());
     }
     let (owner, us) = (metadata.uid(), geteuid().as_raw());
     if owner != us && us != 0 {
-        return unsafe_file(format!("belongs to uid {owner}, not to us (uid {us})"), format!("chown {us} {shown}"));
+        let help = format!("chown {us} {shown}");
+        return Err(unsafe_file(format!("belongs to uid {owner}, not to us (uid {us})"), help).into());
     }
+    let mode = metadata.mode() & 0o7777;
+    let open =
+        |what: &str| unsafe_file(format!("has mode {mode:04o}: others can {what} it"), format!("chmod 600 {shown}"));
+    if mode & 0o022 != 0 {
+        return Err(open("change").into());
+    }
+    let readable = (mode & 0o077 != 0).then(|| open("reach"));
     let mut text = Zeroizing::new(String::new());
     let expected = usize::try_from(metadata.len().min(files::SECRET_BYTES_MAX)).unwrap_or(0);
     text.reserve_exact(expected.saturating_add(1));
@@ -128,7 +180,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, CliError> {
             no("read")(source)
         }
     })?;
-    Ok(text)
+    Ok((text, readable))
 }
 
 /// Where the parts go by the settings of this host, and what a person should know about its name.
@@ -147,6 +199,20 @@ fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), 
         Err(_) => None,
     };
     Ok((places, note))
+}
+
+/// What the agent that was started says of itself.
+fn own_status(client: &Client) -> Option<Envelope<Status>> {
+    serde_json::from_slice(&client.ask(Ask::get("/v1/status")).ok()?.body).ok()
+}
+
+/// The agent found its name alive at another address: it stays out, and waiting changes nothing.
+fn name_taken(problems: &[StatusProblem]) -> Option<CliError> {
+    let problem = problems.iter().find(|problem| problem.code == codes::NAME_TAKEN.to_string())?;
+    Some(
+        CliError::coded(Exit::Refused, codes::NAME_TAKEN, "this host's agent stays out of the mesh")
+            .cause(problem.detail.clone()),
+    )
 }
 
 fn name_conflict(loaded: &Loaded, join: &JoinFile, places: &Places) -> Result<Option<String>, CliError> {
@@ -201,6 +267,9 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
         {
             break;
         }
+        if let Some(error) = own_status(&client).and_then(|status| name_taken(&status.body.problems)) {
+            return Err(error);
+        }
         if begun.elapsed() > args.timeout {
             let waited = starling_config::duration::format(args.timeout);
             return Err(CliError::plain(Exit::TimedOut, format!("the agent is not ready after {waited}"))
@@ -213,4 +282,22 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
     let alive = members.map_or(0, |list| list.body.items.iter().filter(|member| member.state == "alive").count());
     let took = begun.elapsed().as_secs_f64();
     output::print(&format!("joined     in {took:.2} s; {alive} members alive\nnext:  starling members\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_alive_elsewhere_ends_the_wait_with_its_code() {
+        let problem = |code: &str| StatusProblem {
+            code: code.to_owned(),
+            level: "error".to_owned(),
+            detail: "another node is alive as \"vm-2\"".to_owned(),
+            help: String::new(),
+        };
+        assert!(name_taken(&[problem("ST0604"), problem("")]).is_none());
+        let error = name_taken(&[problem("ST0604"), problem("ST0203")]).unwrap();
+        assert_eq!((error.exit(), error.code()), (Exit::Refused, Some(codes::NAME_TAKEN)));
+    }
 }

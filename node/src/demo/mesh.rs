@@ -11,7 +11,7 @@ use starling_model::{NodeName, TrustDomain};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::api::views::{MemberList, ServiceList};
-use crate::cli::{Address, Ask, BundleThere, CliError, Exit, PUBLIC_FILE_MODE, Places, ask, install, now};
+use crate::cli::{Address, Ask, CliError, Exit, PUBLIC_FILE_MODE, Places, Ready, ask, install, now};
 use crate::demo::control::{self, Verb};
 use crate::demo::layout::{self, Instance, Ports, Speaks};
 use crate::demo::process::{Child, END_GRACE, Output, tail};
@@ -280,11 +280,11 @@ impl Mesh {
                 node: name,
                 seeds: Vec::new(),
                 chain_pem: issued.chain_pem,
-                issuing_key_pem: Some(issued.issuing_key_pem),
+                issuing_key_pem: Some(issued.issuing_key_pem.clone()),
             };
             let places =
                 Places { config: agent.dir.clone(), trust: agent.dir.join("trust"), state: agent.dir.join("state") };
-            install(&join, &places, BundleThere::Older)?;
+            install(&join, &places, &Ready::first(issued.issuing_key_pem))?;
             let settings = layout::agent_toml(agent.number, self.ports);
             files::create(&places.agent_toml(), settings.as_bytes(), PUBLIC_FILE_MODE)?;
             files::make_dir(&agent.dir.join("services.d"), FOLDER_MODE)?;

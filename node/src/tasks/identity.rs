@@ -14,8 +14,8 @@ use std::time::Duration;
 use starling_config::AgentConfig;
 use starling_identity::issue::NODE_DAYS;
 use starling_identity::{
-    CurrentIdentity, IdentityInvalid, IssuingCa, NodeIdentity, PeerRefused, TrustBundle, TrustView, UnixTime,
-    new_record_key,
+    CurrentIdentity, IdentityInvalid, IssuingCa, LeafTimer, NodeIdentity, PeerRefused, TrustBundle, TrustView,
+    UnixTime, new_record_key,
 };
 use starling_model::{Code, NodeName, codes, mesh};
 use tracing::{debug, error, info, warn};
@@ -26,8 +26,6 @@ use crate::crypto::wall_clock;
 use crate::files::{self, FileError};
 use crate::run::AgentError;
 
-/// Time from one leaf key to the next, before the spread.
-pub const REKEY_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 /// How often the wall clock is asked.
 const TICK: Duration = Duration::from_secs(60);
 /// Bytes of the reset key and of the connection-id key.
@@ -146,21 +144,29 @@ fn is_ending(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> bool {
     left.saturating_mul(100) < life.saturating_mul(LIFE_LEFT_PERCENT_MIN)
 }
 
+/// How often a leaf is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Rekeying {
+    /// Time from one leaf to the next, before the spread.
+    pub interval: Duration,
+    /// From 0 to 1, another one at each node.
+    pub spread: f64,
+}
+
 /// Keeps the leaf key young. Ends only with the agent.
-pub async fn run(identity: Arc<Identity>, own: OwnRecords, spread: f64) {
-    // Nodes that started together must not re-key together: the interval is 6 h, give or take 10 %.
-    let interval = REKEY_INTERVAL.mul_f64(0.9 + 0.2 * spread.clamp(0.0, 1.0)).as_secs();
-    let mut due = identity.leaf_since().plus(interval);
+pub async fn run(identity: Arc<Identity>, own: OwnRecords, rekeying: Rekeying) {
+    let mut timer = LeafTimer::new(identity.leaf_since(), rekeying.interval, rekeying.spread);
+    let tick = TICK.min(rekeying.interval / 10);
     loop {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(tick).await;
         let now = wall_clock();
         // A chain that ended while a renewed one is held, or a leaf that could not be made when trust changed.
         identity.node.show(&identity.current.trust(), now);
-        if now < due && identity.shows_its_chain() {
+        if !timer.is_due(now) && identity.shows_its_chain() {
             continue;
         }
         if identity.rekey(now) {
-            due = now.plus(interval);
+            timer.made(now);
             identity.publish(&own);
             info!(not_after = %identity.current.leaf_not_after(), "leaf re-keyed");
         }
@@ -179,6 +185,7 @@ pub fn load(config: &AgentConfig) -> Result<Identity, AgentError> {
     let now = wall_clock();
     let installed = load_bundle(&config.trust)?;
     let folder = config.state.join("identity");
+    crate::identity_folder::heal(&config.state).map_err(|error| unreadable(&error))?;
     files::make_dir(&config.state, 0o700).map_err(|error| unreadable(&error))?;
     files::make_dir(&folder, 0o700).map_err(|error| unreadable(&error))?;
     let record_key = load_or_create(&folder.join("record.key"), || Ok(new_record_key()))?;
@@ -303,7 +310,9 @@ fn load_node(
     read().map_err(|failure| failure.explain(&chain_path, bundle))
 }
 
-fn is_chain_ending(node: &NodeIdentity, now: UnixTime) -> bool {
+/// True when under 20 % of the life of the issuing certificate is left (ST0603).
+#[must_use]
+pub fn is_chain_ending(node: &NodeIdentity, now: UnixTime) -> bool {
     let rows = starling_identity::inspect::describe_chain(&node.issuers());
     let own = rows.iter().find(|row| row.what == "node CA");
     own.is_some_and(|row| is_ending(row.not_before, row.not_after, now))

@@ -324,6 +324,7 @@ impl Pool {
             let (expected, found) = (node.clone(), peer.node);
             return Err(refused(PeerRefused::UnexpectedPeer { expected, found }));
         }
+        tcp::note_group(&self.current, node, &stream);
         Ok((stream, Connection::new(Role::Dialler, peer)))
     }
 

@@ -153,8 +153,10 @@ impl DataServer {
     async fn prove(&self, socket: TcpStream) -> Result<(tcp::Tls, PeerIdentity), DialError> {
         let stream = tcp::accept(socket, Arc::clone(&self.inner.config)).await?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock);
-        Ok((stream, peer.map_err(|refused| DialError::PeerCertificate((&refused).into()))?))
+        let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock)
+            .map_err(|refused| DialError::PeerCertificate((&refused).into()))?;
+        tcp::note_group(&self.inner.current, &peer.node, &stream);
+        Ok((stream, peer))
     }
 
     /// Takes a connection into the table. One of a node that has too many goes for it, the oldest.

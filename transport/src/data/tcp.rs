@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use starling_identity::tls;
+use starling_identity::{CurrentIdentity, tls};
+use starling_model::NodeName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -145,4 +146,11 @@ pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>)
         return Err(DialError::OtherProtocol);
     }
     Ok(stream.into())
+}
+
+/// Keeps the key exchange that the two sides agreed upon.
+pub(super) fn note_group(current: &CurrentIdentity, node: &NodeName, stream: &Tls) {
+    if let Some(group) = stream.get_ref().1.negotiated_key_exchange_group() {
+        current.negotiated().note(node, group.name());
+    }
 }

@@ -132,6 +132,18 @@ async fn pair(mesh: &TestMesh) -> (DataClient, Host) {
     (DataClient::new(mesh.node("a"), clock), Host::start(mesh.node("b")).await)
 }
 
+#[test]
+fn traffic_agrees_upon_the_hybrid_key_exchange() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (one, other) = (mesh.node("a"), mesh.node("b"));
+        let (client, host) = (DataClient::new(one.clone(), clock), Host::start(other.clone()).await);
+        assert_eq!(call(&client, &host, b"hello").await, b"hello");
+        assert_eq!(one.negotiated().with(&name("b")), Some("X25519MLKEM768"));
+        assert_eq!(other.negotiated().with(&name("a")), Some("X25519MLKEM768"));
+    });
+}
+
 fn pattern(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251 + seed).to_le_bytes()[0]).collect()
 }

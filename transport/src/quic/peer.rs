@@ -95,16 +95,17 @@ pub(super) async fn meet(inner: &Inner, connection: &Connection) -> Result<(Peer
 
 /// Who is at the other end, by protocol and certificate.
 pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<PeerIdentity, DialError> {
-    let protocol = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    if protocol.and_then(|data| data.protocol).as_deref() != Some(tls::ALPN_GOSSIP) {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let Some(data) = data.filter(|data| data.protocol.as_deref() == Some(tls::ALPN_GOSSIP)) else {
         return Err(DialError::OtherProtocol);
-    }
+    };
     let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let peer = tls::peer_of(&certificates.unwrap_or_default(), &inner.current, inner.clock)
         .map_err(|refused| DialError::PeerCertificate(CertificateRefusal::from(&refused)))?;
     if peer.node == inner.me {
         return Err(DialError::OurOwnName(peer.node));
     }
+    inner.current.negotiated().note(&peer.node, data.negotiated_key_exchange_group);
     Ok(peer)
 }
 

@@ -121,6 +121,20 @@ async fn a_dial_brings_both_ends_up_and_datagrams_flow_both_ways() {
 }
 
 #[tokio::test]
+async fn both_ends_know_that_the_key_exchange_was_the_hybrid_one() {
+    let mesh = TestMesh::new();
+    let (one, other) = (mesh.node("a"), mesh.node("b"));
+    let end = |current: &CurrentIdentity, node| End::with(current.clone(), mesh.id(), node, any(), QuicKeys::random());
+    let (mut a, mut b) = (end(&one, "a"), end(&other, "b"));
+    assert_eq!(one.negotiated().with(&b.me), None, "nothing was negotiated yet");
+    a.dial(&b, "first");
+    a.expect_up(&b, Some("first")).await;
+    b.expect_up(&a, None).await;
+    assert_eq!(one.negotiated().with(&b.me), Some("X25519MLKEM768"));
+    assert_eq!(other.negotiated().with(&a.me), Some("X25519MLKEM768"));
+}
+
+#[tokio::test]
 async fn a_seed_is_known_by_its_address_only() {
     let mesh = TestMesh::new();
     let (mut a, mut b) = (End::start(&mesh, "a"), End::start(&mesh, "b"));

@@ -7,7 +7,7 @@ use super::{OWN_DNS, OWN_URI, TD, bent, outcome};
 use crate::fixtures::{Mesh, NOW, dns, raw_names, uri};
 
 #[test]
-fn a_leaf_has_one_uri_and_one_dns_name_and_a_ca_has_no_names() {
+pub(super) fn a_leaf_has_one_uri_and_one_dns_name_and_a_ca_has_no_names() {
     let mesh = Mesh::new(TD);
     let names = |what: &str, names: &[(u8, &[u8])]| {
         bent(&mesh, what, "san-count", |forge| {
@@ -43,7 +43,7 @@ fn a_leaf_has_one_uri_and_one_dns_name_and_a_ca_has_no_names() {
 }
 
 #[test]
-fn the_uri_is_the_spiffe_id_of_a_node() {
+pub(super) fn the_uri_is_the_spiffe_id_of_a_node() {
     let mesh = Mesh::new(TD);
     let long = format!("spiffe://prod.internal/node/{}", "n".repeat(64));
     let bad: &[&[u8]] = &[
@@ -80,7 +80,7 @@ fn the_uri_is_the_spiffe_id_of_a_node() {
 }
 
 #[test]
-fn another_trust_domain_is_another_mesh() {
+pub(super) fn another_trust_domain_is_another_mesh() {
     let mesh = Mesh::new(TD);
     for td in ["test.internal", "prod.internal.evil.org", "xprod.internal", "internal"] {
         bent(&mesh, td, "other-mesh", |forge| {
@@ -94,7 +94,7 @@ fn another_trust_domain_is_another_mesh() {
 }
 
 #[test]
-fn the_dns_name_is_that_of_the_spiffe_id_byte_for_byte() {
+pub(super) fn the_dns_name_is_that_of_the_spiffe_id_byte_for_byte() {
     let mesh = Mesh::new(TD);
     let bad: &[&[u8]] = &[
         b"",
@@ -120,7 +120,7 @@ fn the_dns_name_is_that_of_the_spiffe_id_byte_for_byte() {
 
 /// The most important test of this crate: with its own key a node can sign any leaf. webpki lets the second one pass.
 #[test]
-fn a_node_cannot_be_another_node_with_its_own_key() {
+pub(super) fn a_node_cannot_be_another_node_with_its_own_key() {
     let mesh = Mesh::new(TD);
     bent(&mesh, "both names of web-2", "path-shape", |forge| forge.names("web-2"));
     bent(&mesh, "the URI of web-2 and no DNS name", "san-count", |forge| {

@@ -125,4 +125,7 @@ pub struct MemberCertificate {
     pub leaf_not_after: Option<String>,
     /// Head of the hash of the root that its chain ends in.
     pub root: String,
+    /// The key exchange of our last handshake with it, e.g. `X25519MLKEM768`; `null` while there was none.
+    #[serde(default)]
+    pub key_exchange: Option<String>,
 }

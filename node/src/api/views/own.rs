@@ -91,6 +91,9 @@ pub struct Certificate {
     pub not_after: String,
     /// `P-256` or another key type.
     pub key: String,
+    /// Of the leaf in use: the key exchanges of the last handshakes with all nodes, e.g. `X25519MLKEM768`, each once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_exchange: Option<Vec<String>>,
 }
 
 /// Something that takes longer than a request.

@@ -40,7 +40,7 @@ fn members_are_as_documented() {
         "config": {"documents": 4, "digest": "9f2c41d0"},
         "trust": {"bundleSequence": 1, "sharedIssuer": false}, "suspicion": null,
         "certificate": {"spiffeId": "spiffe://prod.internal/node/vm-2", "notAfter": "2027-11-18T00:00:00Z",
-                        "leafNotAfter": "2026-11-23T13:30:00Z", "root": "b7e103c8"}}));
+                        "leafNotAfter": "2026-11-23T13:30:00Z", "root": "b7e103c8", "keyExchange": "X25519MLKEM768"}}));
 }
 
 #[test]

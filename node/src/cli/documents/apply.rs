@@ -129,7 +129,7 @@ pub(super) fn send(client: &Client, steps: &[Step], args: &SignArgs) -> Result<E
         let told = output::print(&render(steps, None)?)?;
         return if args.wait.wait { hand_over::settle(client, &same, args.wait) } else { Ok(told) };
     }
-    let desk = Desk::open(client, args.key.as_deref())?;
+    let desk = Desk::open(client, &args.key)?;
     let drafts = new.iter().map(|step| step.draft()).collect::<Result<Vec<_>, _>>()?;
     let forms = desk.sign(&drafts, SystemTime::now())?;
     let keys: Vec<DocumentKey> = new.iter().map(|step| step.key.clone()).collect();
@@ -144,7 +144,7 @@ fn sign_only(client: &Client, args: &ApplyArgs, steps: &[Step], path: &Path) -> 
         output::print(&render(steps, None)?)?;
         return Err(CliError::plain(Exit::Bad, "nothing changed, so nothing was signed or written"));
     }
-    let desk = Desk::open(client, args.sign.key.as_deref())?;
+    let desk = Desk::open(client, &args.sign.key)?;
     let drafts = new.iter().map(|step| step.draft()).collect::<Result<Vec<_>, _>>()?;
     let json = hand_over::body(desk.sign(&drafts, SystemTime::now())?)?;
     let told = render(steps, Some(&desk.signer()))?;

@@ -14,12 +14,12 @@ use starling_model::limits::BATCH_DOCUMENTS_MAX;
 use starling_model::mesh::hex;
 use starling_model::{Batch, Document, DocumentKey, Generation, KeyId, MeshId, codes};
 
-use super::parse;
+use super::{KeyArgs, parse};
 use crate::api::views::{Envelope, SignedForm, Trust, TrustOperator};
-use crate::cli::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::table::clean;
+use crate::cli::{Address, operator_key};
 use crate::files;
 
 /// Where an operator's key lies unless it is named.
@@ -51,18 +51,17 @@ impl Desk {
     /// # Errors
     /// The file's own; ST0411 when the bundle does not name the key, ST0606 when it may not sign documents, ST0204 when
     /// the bundle that lies with the key is of another mesh.
-    pub(super) fn open(client: &Client, named: Option<&Path>) -> Result<Self, CliError> {
-        let path = match named {
+    pub(super) fn open(client: &Client, args: &KeyArgs) -> Result<Self, CliError> {
+        let path = match args.key.as_deref() {
             Some(path) => path.to_owned(),
             None => default_key(client.address())?,
         };
-        let text = files::read_secret_text(&path).map_err(|error| {
-            let missing = error.is_missing();
-            let cli = CliError::from(error);
-            if missing { cli.help(["name the operator's key:  --key FILE, or STARLING_OPERATOR_KEY"]) } else { cli }
-        })?;
-        let key = OperatorKey::from_pem(&text).map_err(|error| {
-            CliError::plain(Exit::Refused, format!("{} holds no operator key", path.display())).cause(error.to_string())
+        let key = operator_key::read(&path, args.passphrase_file.as_deref()).map_err(|error| {
+            if error.exit() == Exit::NotFound {
+                error.help(["name the operator's key:  --key FILE, or STARLING_OPERATOR_KEY"])
+            } else {
+                error
+            }
         })?;
         let trust = client.ask(Ask::get("/v1/trust"))?;
         let trust: Envelope<Trust> = parse(&trust.body)?;

@@ -55,6 +55,7 @@ pub(crate) fn render(list: &MemberList, columns: Columns, filter: &Filter, look:
             ("LABELS", Left),
             ("ACCUSERS", Left),
             ("JITTER", Right),
+            ("KEY EXCHANGE", Left),
         ]);
     }
     let mut table = Table::new(titles);
@@ -133,6 +134,7 @@ fn more(member: &Member) -> Vec<Cell> {
         Cell::new(or_dash(member.labels.iter().map(|(key, value)| format!("{key}={value}")))),
         Cell::new(or_dash(member.suspicion.as_ref().map(|s| s.accusers.clone()).unwrap_or_default())),
         Cell::maybe(member.rtt.and_then(|rtt| rtt.jitter_ms).map(figures::milliseconds)),
+        Cell::maybe(member.certificate.as_ref().and_then(|certificate| certificate.key_exchange.as_deref())),
     ]
 }
 

@@ -28,7 +28,7 @@ fn member(name: &str, change: impl FnOnce(&mut Value)) -> Value {
         "config": {"documents": 4, "digest": "9f2c41d0"}, "trust": {"bundleSequence": 1, "sharedIssuer": false},
         "suspicion": null,
         "certificate": {"spiffeId": format!("spiffe://prod.internal/node/{name}"), "notAfter": "2027-11-18T16:00:00Z",
-                        "leafNotAfter": "2026-11-23T13:30:00Z", "root": "b7e103c8"}});
+                        "leafNotAfter": "2026-11-23T13:30:00Z", "root": "b7e103c8", "keyExchange": "X25519MLKEM768"}});
     change(&mut value);
     value
 }
@@ -99,7 +99,17 @@ fn wide_members_show_lives_labels_and_accusers() {
     list.body.items[1].suspicion =
         serde_json::from_value(json!({"accusers": ["vm-1", "vm-3"], "until": "2026-11-22T15:32:09Z"})).unwrap();
     let got = members::render(&list, Columns::Wide, &members::Filter::default(), &Look::plain());
-    for word in ["BOOT EPOCH", "1795014117", "zone=a", "vm-1,vm-3", "1-1", "JITTER", "0.05 ms"] {
+    for word in [
+        "BOOT EPOCH",
+        "1795014117",
+        "zone=a",
+        "vm-1,vm-3",
+        "1-1",
+        "JITTER",
+        "0.05 ms",
+        "KEY EXCHANGE",
+        "X25519MLKEM768",
+    ] {
         assert!(got.contains(word), "{word}: {got}");
     }
 }

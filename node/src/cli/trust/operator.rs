@@ -19,7 +19,7 @@ use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operat
 use crate::api::views::{BundleForm, Envelope, Member, MemberList, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
-use crate::cli::{AgentPlace, duration, output};
+use crate::cli::{AgentPlace, duration, operator_key, output};
 use crate::files;
 
 /// Rotations whose keys one folder tells apart.
@@ -34,6 +34,9 @@ pub(crate) struct IssueOperatorArgs {
     /// What the key may sign: admin (bundle updates), config (documents), issue (join files), revoke (revocations)
     #[arg(long, value_delimiter = ',', required = true, value_name = "ROLES", value_parser = role)]
     pub(super) roles: Vec<Role>,
+    /// A file with a passphrase, under which the new key is written
+    #[arg(long, value_name = "FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) desk: RootDesk,
 }
@@ -181,7 +184,8 @@ pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
         return Err(CliError::coded(Exit::Refused, codes::TRUST_EXISTS, format!("{} exists", path.display()))
             .help(["the bundle does not name it; move it away, or choose another name"]));
     }
-    files::create_secret(&path, made.key_pem.as_bytes())?;
+    let key = operator_key::at_rest(&made.key_pem, args.passphrase_file.as_deref())?;
+    files::create_secret(&path, key.as_bytes())?;
     args.desk.replace(&made.bundle)?;
     output::print(&format!(
         "wrote {} (0600)   {} \"{}\"   roles {roles}\n\
@@ -246,10 +250,8 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     }
     let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
+    behind(&taken.view.node, taken.body.bundle_sequence, sequence)?;
     let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
-    if taken.body.bundle_sequence > sequence {
-        text = format!("{} uses trust bundle {} already", taken.view.node, taken.body.bundle_sequence);
-    }
     if hand.wait {
         let members = wait(client, hand, sequence, began)?;
         text.push_str(&format!(
@@ -259,6 +261,16 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     }
     text.push('\n');
     Ok(text)
+}
+
+/// Refuses to call something done that came to nothing: a bundle never goes back, so one that is behind changes nobody.
+fn behind(node: &str, in_force: u64, ours: u64) -> Result<(), CliError> {
+    if in_force <= ours {
+        return Ok(());
+    }
+    let what = format!("{node} uses trust bundle {in_force}, and this folder's is {ours}: nothing changed");
+    Err(CliError::coded(Exit::Refused, codes::BUNDLE_BEHIND, what)
+        .cause("the newer one was made in another folder, or this one was copied before it"))
 }
 
 fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliError> {
@@ -347,7 +359,12 @@ mod tests {
 
     fn args(dir: &Path, name: &str) -> IssueOperatorArgs {
         let desk = RootDesk { root_key: None, dir: dir.to_owned() };
-        IssueOperatorArgs { name: name.to_owned(), roles: vec![Role::Config, Role::Revoke], desk }
+        IssueOperatorArgs {
+            name: name.to_owned(),
+            roles: vec![Role::Config, Role::Revoke],
+            passphrase_file: None,
+            desk,
+        }
     }
 
     #[test]
@@ -371,6 +388,14 @@ mod tests {
         std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
         assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
         assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    #[test]
+    fn a_bundle_that_is_behind_is_no_success() {
+        assert!(behind("vm-1", 2, 2).is_ok() && behind("vm-1", 1, 2).is_ok());
+        let refused = behind("vm-1", 3, 2).unwrap_err();
+        assert_eq!((refused.exit(), refused.code()), (Exit::Refused, Some(codes::BUNDLE_BEHIND)));
+        assert!(refused.what().contains("uses trust bundle 3") && refused.what().contains("this folder's is 2"));
     }
 
     /// Members take one update after the other, so none of those that were made before a hand-over may be lost.

@@ -10,11 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::{Args, Subcommand};
 use http::Method;
-use starling_identity::{Operator, OperatorKey, OperatorStatement, Role, TrustBundle};
-use starling_model::{KeyId, NodeName, Revocation, codes};
+use starling_identity::{OperatorStatement, Role};
+use starling_model::mesh::hex;
+use starling_model::{NodeName, Revocation};
 
+use super::desk::{Desk, KeyArgs};
+use super::issue::newest_key;
+use super::node_name;
 use super::operator::RevokeOperatorArgs;
-use super::{node_name, operator_bundle};
 use crate::api::views::{Agreement, Envelope, Member, MemberList, SignedForm, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
@@ -54,9 +57,11 @@ pub(crate) struct RevokeNodeArgs {
     /// Revokes a name that neither the agent nor issued.log knows
     #[arg(long)]
     pub(super) force: bool,
-    /// The operator's key [default: the key in the operator's folder that has the role revoke]
-    #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
-    pub(super) key: Option<PathBuf>,
+    /// Shuts out all its keys but the one that was issued last: after `issue node NAME --replace`
+    #[arg(long)]
+    pub(super) keep_newest: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
     /// The operator's folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) dir: PathBuf,
@@ -67,92 +72,34 @@ pub(crate) struct RevokeNodeArgs {
     pub(super) place: AgentPlace,
 }
 
-/// Who signs: the key, and what the bundle says of it.
-pub(super) struct Desk {
-    key: OperatorKey,
-    bundle: TrustBundle,
-    id: KeyId,
-    name: String,
-}
-
-impl Desk {
-    /// Reads the bundle of `dir` and the operator's key.
-    ///
-    /// # Errors
-    /// The files' own; ST0411 when the bundle does not name the key, ST0606 when it may not revoke.
-    pub(super) fn open(dir: &Path, key: Option<&Path>) -> Result<Self, CliError> {
-        let (bundle, _) = operator_bundle(dir)?;
-        let path = match key {
-            Some(path) => path.to_owned(),
-            None => revoking_key(dir, &bundle)?,
-        };
-        let text = files::read_secret_text(&path)?;
-        let key = OperatorKey::from_pem(&text).map_err(|error| {
-            CliError::plain(Exit::Refused, format!("{} holds no operator key", path.display())).cause(error.to_string())
-        })?;
-        let Some(operator) = key.operator(&bundle) else {
-            let what = format!("the trust bundle names no operator with the key of {}", path.display());
-            return Err(CliError::coded(Exit::Refused, codes::SIGNATURE_INVALID, what)
-                .help(["name the key of an operator of this trust domain with --key, and its folder with --dir"]));
-        };
-        if !operator.roles.has(Role::Revoke) {
-            let what = format!("{} \"{}\" has no role revoke", operator.key_id(), operator.name);
-            return Err(
-                CliError::coded(Exit::Refused, codes::ROLE_MISSING, what).cause(format!("it has {}", operator.roles))
-            );
-        }
-        let (id, name) = (KeyId(operator.id), operator.name.clone());
-        Ok(Self { key, bundle, id, name })
-    }
-
-    /// `k1 "alice"`.
-    fn signer(&self) -> String {
-        format!("{} \"{}\"", self.id, self.name)
-    }
-
-    /// Signs that `node` is out with all its keys.
-    ///
-    /// # Errors
-    /// When the reason does not fit.
-    pub(super) fn sign(&self, node: &NodeName, number: u64, reason: &str) -> Result<TrustRequest, CliError> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let revocation = Revocation {
-            schema: 1,
-            node: node.clone(),
-            signer: self.id,
-            number,
-            signed_at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
-            kept: Vec::new(),
-            reason: reason.to_owned(),
-        };
-        let body = revocation.to_body().map_err(|error| {
-            CliError::plain(Exit::Usage, "the revocation cannot be written")
-                .cause(error.to_string())
-                .help(["--reason is one short line"])
-        })?;
-        let signature = self.key.sign(OperatorStatement::Revocation, &self.bundle.mesh_id, &body);
-        let form = SignedForm {
-            format: "starling-revocation/1".to_owned(),
-            payload: BASE64.encode(&body),
-            key_id: self.id.to_string(),
-            signature: BASE64.encode(signature),
-        };
-        Ok(TrustRequest { revocation: Some(form), ..TrustRequest::default() })
-    }
-}
-
-/// The key of an operator with the role revoke in this folder.
-fn revoking_key(dir: &Path, bundle: &TrustBundle) -> Result<PathBuf, CliError> {
-    let file = |operator: &Operator| dir.join("operator").join(format!("{}.key", operator.name));
-    let there = |operator: &&Operator| file(operator).symlink_metadata().is_ok();
-    let may = |operator: &&Operator| operator.roles.has(Role::Revoke);
-    let mut keys = bundle.operators.iter().filter(there);
-    // One that may not is named all the same: what it lacks is then said.
-    let chosen = keys.clone().find(may).or_else(|| keys.next());
-    chosen.map(file).ok_or_else(|| {
-        let what = format!("{} holds no operator's key", dir.join("operator").display());
-        CliError::plain(Exit::NotFound, what).help(["name it:  --key FILE, or STARLING_OPERATOR_KEY"])
-    })
+/// Signs that `node` is out with all its keys but the kept ones.
+///
+/// # Errors
+/// When the reason does not fit.
+fn sign(desk: &Desk, node: &NodeName, kept: &[[u8; 32]], number: u64, reason: &str) -> Result<TrustRequest, CliError> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let revocation = Revocation {
+        schema: 1,
+        node: node.clone(),
+        signer: desk.id,
+        number,
+        signed_at: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+        kept: kept.to_vec(),
+        reason: reason.to_owned(),
+    };
+    let body = revocation.to_body().map_err(|error| {
+        CliError::plain(Exit::Usage, "the revocation cannot be written")
+            .cause(error.to_string())
+            .help(["--reason is one short line"])
+    })?;
+    let signature = desk.key.sign(OperatorStatement::Revocation, &desk.bundle.mesh_id, &body);
+    let form = SignedForm {
+        format: "starling-revocation/1".to_owned(),
+        payload: BASE64.encode(&body),
+        key_id: desk.id.to_string(),
+        signature: BASE64.encode(signature),
+    };
+    Ok(TrustRequest { revocation: Some(form), ..TrustRequest::default() })
 }
 
 /// What is known of the node before it is revoked.
@@ -166,7 +113,8 @@ struct Known {
 
 /// Runs the command.
 pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliError> {
-    let desk = Desk::open(&args.dir, args.key.as_deref())?;
+    let desk = Desk::open(&args.dir, &args.key, Role::Revoke)?;
+    let kept = if args.keep_newest { vec![newest(args)?] } else { Vec::new() };
     let known = look_up(client, args)?;
     let Some(number) = known.number.unwrap_or(0).checked_add(1) else {
         return Err(CliError::plain(Exit::Refused, "the revocation in force has the last number there is"));
@@ -174,10 +122,13 @@ pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliEr
     if let Some(held) = known.number {
         output::message(&format!("{} is revoked already; this takes the place of revocation {held}\n", args.name));
     }
-    let request = desk.sign(&args.name, number, &args.reason)?;
+    let request = sign(&desk, &args.name, &kept, number, &args.reason)?;
     let json = output::to_json(&request)?;
-    let line =
-        format!("revocation {number}   node {}   all its issuing keys   signed by {}\n", args.name, desk.signer());
+    let keys = match kept.first() {
+        None => "all its issuing keys".to_owned(),
+        Some(kept) => format!("all its issuing keys but {}…", hex(kept).get(..8).unwrap_or_default()),
+    };
+    let line = format!("revocation {number}   node {}   {keys}   signed by {}\n", args.name, desk.signer());
     if args.dry_run {
         return show(args, &json, &format!("{line}{}", would_do(args, &known)));
     }
@@ -197,6 +148,15 @@ pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliEr
     show(args, &answer.body, &text)
 }
 
+/// The key that stays.
+fn newest(args: &RevokeNodeArgs) -> Result<[u8; 32], CliError> {
+    newest_key(&args.dir, &args.name)?.ok_or_else(|| {
+        let what = format!("issued.log of this folder has no line of {}", args.name);
+        CliError::plain(Exit::NotFound, what)
+            .help([format!("issue its new identity first:  starling trust issue node {} --replace", args.name)])
+    })
+}
+
 fn show(args: &RevokeNodeArgs, json: &[u8], text: &str) -> Result<Exit, CliError> {
     match args.output {
         Format::Table | Format::Wide => output::print(text),
@@ -214,9 +174,9 @@ fn would_do(args: &RevokeNodeArgs, known: &Known) -> String {
         }
         None => "it is no member".to_owned(),
     };
+    let who = if args.keep_newest { format!("{} with an older key", args.name) } else { args.name.to_string() };
     format!(
-        "{} would be refused by every member and what is open with it closed; {member}\nnothing was sent (--dry-run)\n",
-        args.name
+        "{who} would be refused by every member and what is open with it closed; {member}\nnothing was sent (--dry-run)\n"
     )
 }
 
@@ -293,7 +253,7 @@ fn others(agreement: &Agreement, revoked: &str) -> (u64, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use starling_identity::{create_trust_domain, verify_operator};
-    use starling_model::TrustDomain;
+    use starling_model::{KeyId, TrustDomain, codes};
 
     use super::*;
 
@@ -314,10 +274,10 @@ mod tests {
     #[test]
     fn what_the_desk_signs_holds_under_its_bundle() {
         let folder = folder();
-        let desk = Desk::open(folder.path(), None).unwrap();
+        let desk = open(folder.path(), None).unwrap();
         assert_eq!(desk.signer(), "k1 \"alice\"");
         let node = NodeName::new("vm-7").unwrap();
-        let form = desk.sign(&node, 3, "compromised").unwrap().revocation.unwrap();
+        let form = sign(&desk, &node, &[], 3, "compromised").unwrap().revocation.unwrap();
         assert_eq!((form.format.as_str(), form.key_id.as_str()), ("starling-revocation/1", "k1"));
         let body = BASE64.decode(form.payload).unwrap();
         let signature: [u8; 64] = BASE64.decode(form.signature).unwrap().try_into().unwrap();
@@ -329,15 +289,19 @@ mod tests {
     #[test]
     fn a_reason_that_does_not_fit_is_wrong_usage() {
         let folder = folder();
-        let desk = Desk::open(folder.path(), None).unwrap();
+        let desk = open(folder.path(), None).unwrap();
         let node = NodeName::new("vm-7").unwrap();
         for reason in ["two\nlines".to_owned(), "x".repeat(300)] {
-            assert_eq!(desk.sign(&node, 1, &reason).unwrap_err().exit(), Exit::Usage, "{reason}");
+            assert_eq!(sign(&desk, &node, &[], 1, &reason).unwrap_err().exit(), Exit::Usage, "{reason}");
         }
     }
 
+    fn open(dir: &Path, key: Option<&Path>) -> Result<Desk, CliError> {
+        Desk::open(dir, &KeyArgs { key: key.map(Path::to_owned), passphrase_file: None }, Role::Revoke)
+    }
+
     fn refused(dir: &Path, key: Option<&Path>) -> (Exit, Option<starling_model::Code>) {
-        Desk::open(dir, key).map(|_| ()).map_err(|error| (error.exit(), error.code())).unwrap_err()
+        open(dir, key).map(|_| ()).map_err(|error| (error.exit(), error.code())).unwrap_err()
     }
 
     #[test]

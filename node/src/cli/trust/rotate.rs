@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use starling_identity::rotate::{NodeCertificate, begin, finish, node_of, read_issued, switch};
-use starling_identity::{CertificateList, IssueError, IssuedNode, TrustBundle};
+use starling_identity::{CertificateList, IssueError, SignedNode, TrustBundle};
 use starling_model::codes;
 use starling_model::mesh::hex;
 
 use super::operator::{Hand, KEY_NUMBER_MAX, RootDesk, dir_flag, hand_over, lists};
 use super::revoke::not_understood;
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, issue_error, now};
-use crate::api::views::{Member, MemberList};
+use crate::api::views::{Envelope, Member, MemberList, Trust};
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::look::Look;
@@ -61,7 +61,7 @@ pub(crate) struct StepArgs {
 }
 
 /// Keeps the public certificate of a node, for a rotation to come.
-pub(super) fn keep_issued(dir: &Path, issued: &IssuedNode) -> Result<(), CliError> {
+pub(super) fn keep_issued(dir: &Path, issued: &SignedNode) -> Result<(), CliError> {
     let folder = issued_folder(dir);
     files::make_dir(&folder, SECRET_DIR_MODE)?;
     let key: String = hex(&issued.key_hash).chars().take(8).collect();
@@ -297,11 +297,19 @@ fn rows(member: &Member, bundle: &TrustBundle) -> Row {
     Row { sequence, root, wanted: bundle.sequence }
 }
 
-/// All members that have not left.
+/// All members that have not left and are not out: a rotation waits for each of them.
 fn members(client: &Client) -> Result<Vec<Member>, CliError> {
     let answer = client.ask(Ask::get("/v1/members"))?;
     let members: MemberList = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
-    Ok(members.body.items.into_iter().filter(|member| member.state != "left").collect())
+    let answer = client.ask(Ask::get("/v1/trust"))?;
+    let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
+    Ok(awaited(members.body.items, &trust.body))
+}
+
+/// Who is revoked with all its keys is no member any more, whatever is remembered of it.
+fn awaited(members: Vec<Member>, trust: &Trust) -> Vec<Member> {
+    let is_out = |name: &str| trust.revocations.iter().any(|one| one.node == name && one.kept == 0);
+    members.into_iter().filter(|member| member.state != "left" && !is_out(&member.name)).collect()
 }
 
 /// Names for the new keys.
@@ -318,11 +326,11 @@ fn free_files(dir: &Path) -> Result<(PathBuf, PathBuf), CliError> {
 }
 
 /// A node with its certificate.
-type Issued = (String, NodeCertificate);
+pub(super) type Issued = (String, NodeCertificate);
 
 /// The public certificates that were issued from this folder, each with its node's name; those of keys whose issuing CA has
 /// gone are left out, because the bundle before it renewed them.
-fn issued(dir: &Path, bundle: &TrustBundle) -> Result<Vec<Issued>, CliError> {
+pub(super) fn issued(dir: &Path, bundle: &TrustBundle) -> Result<Vec<Issued>, CliError> {
     let mut held = Vec::new();
     for path in entries(&issued_folder(dir)).into_iter().chain(entries(&lists(dir))) {
         let bytes = files::read_public(&path)?;
@@ -343,4 +351,38 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     all.sort();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_rotation_waits_for_nobody_who_has_left_or_is_out() {
+        let member = |name: &str, state: &str| -> Member {
+            serde_json::from_value(json!({"name": name, "address": null, "state": state, "bootEpoch": "1",
+                "incarnation": 0, "since": "", "lastSeen": null, "self": false, "rtt": null, "version": null,
+                "protocol": {"min": 1, "max": 1}, "labels": {}, "services": [], "config": null, "trust": null,
+                "suspicion": null, "certificate": null}))
+            .unwrap()
+        };
+        let revoked = |name: &str, kept: usize| {
+            json!({"node": name, "number": 1, "kept": kept, "reason": "",
+            "signer": {"keyId": "k1", "name": null}, "signedAt": ""})
+        };
+        let trust: Trust = serde_json::from_value(json!({"bundleSequence": 1, "operators": [],
+            "revocations": [revoked("vm-3", 0), revoked("vm-4", 1)]}))
+        .unwrap();
+        let all = vec![
+            member("vm-1", "alive"),
+            member("vm-2", "left"),
+            member("vm-3", "failed"),
+            member("vm-4", "alive"),
+            member("vm-5", "failed"),
+        ];
+        let names: Vec<String> = awaited(all, &trust).into_iter().map(|member| member.name).collect();
+        assert_eq!(names, ["vm-1", "vm-4", "vm-5"], "vm-4 keeps a key, and vm-5 may come back");
+    }
 }

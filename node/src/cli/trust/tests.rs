@@ -1,5 +1,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use starling_identity::inspect::InspectRow;
+use starling_identity::{JoinFile, OperatorKey};
+use starling_model::Code;
+
+use super::desk::KeyArgs;
+use super::inspect::{Serials, certificates, of_file};
+use super::issue::{HowArgs, days, newest_key, seed};
 use super::*;
 use crate::cli::install::{BundleThere, Places, Present};
 
@@ -9,17 +16,35 @@ fn init_args(out: &Path) -> InitArgs {
         operator: "alice".to_owned(),
         out: out.to_owned(),
         shared_issuer: false,
+        passphrase_file: None,
     }
 }
 
-fn issue_args(dir: &Path, name: &str, replace: bool) -> IssueNodeArgs {
-    IssueNodeArgs {
-        name: NodeName::new(name).unwrap(),
+fn how(dir: &Path, replace: bool) -> HowArgs {
+    HowArgs {
         seed: vec!["10.0.0.11:7740".to_owned()],
         ttl: "365d".to_owned(),
         replace,
+        key: KeyArgs::default(),
         dir: dir.to_owned(),
     }
+}
+
+fn issue_args(dir: &Path, names: &str, replace: bool) -> IssueNodeArgs {
+    let names = names.split(' ').map(|name| NodeName::new(name).unwrap()).collect();
+    IssueNodeArgs { names, how: how(dir, replace) }
+}
+
+fn issue_node(args: &IssueNodeArgs) -> Result<Exit, CliError> {
+    issue::nodes(args)
+}
+
+fn init(args: &InitArgs, look: &Look) -> Result<Exit, CliError> {
+    super::init(args, look)
+}
+
+fn refused<T>(result: Result<T, CliError>) -> (Exit, Option<Code>) {
+    result.map(drop).map_err(|error| (error.exit(), error.code())).unwrap_err()
 }
 
 fn join_file(path: &Path) -> JoinFile {
@@ -112,8 +137,9 @@ fn an_identity_is_installed_once_and_only_under_its_own_mesh() {
     let join = join_file(&ours.join("vm-2.join"));
     let bundle = TrustBundle::parse(&join.bundle_file).unwrap();
     let places = places(&folder.path().join("host"));
-    assert_eq!(install::check(&join, &bundle, &places, Present::Keep).unwrap(), BundleThere::Older);
-    install::install(&join, &places, BundleThere::Older).unwrap();
+    let ready = install::check(&join, &bundle, &places, Present::Keep).unwrap();
+    assert_eq!(ready.bundle, BundleThere::Older);
+    install::install(&join, &places, &ready).unwrap();
     assert!(install::agent_toml(&join, &places).unwrap());
     assert!(!install::agent_toml(&join, &places).unwrap(), "settings that are there stay");
     assert_eq!((mode(&places.issuing_key()), mode(&places.identity())), (0o600, 0o700));
@@ -121,14 +147,15 @@ fn an_identity_is_installed_once_and_only_under_its_own_mesh() {
     let text = std::fs::read_to_string(places.agent_toml()).unwrap();
     assert!(text.contains("node_name = \"vm-2\"") && text.contains("seeds = [\"10.0.0.11:7740\"]"), "{text}");
 
-    let again = install::check(&join, &bundle, &places, Present::Keep).unwrap_err();
-    assert_eq!((again.exit(), again.code()), (Exit::Refused, Some(codes::IDENTITY_EXISTS)));
-    assert_eq!(install::check(&join, &bundle, &places, Present::Replace).unwrap(), BundleThere::Newer);
+    let again = refused(install::check(&join, &bundle, &places, Present::Keep));
+
+    assert_eq!(again, (Exit::Refused, Some(codes::IDENTITY_EXISTS)));
+    assert_eq!(install::check(&join, &bundle, &places, Present::Replace).unwrap().bundle, BundleThere::Newer);
     let foreign = join_file(&theirs.join("vm-2.join"));
     let foreign_bundle = TrustBundle::parse(&foreign.bundle_file).unwrap();
     for present in [Present::Keep, Present::Replace] {
-        let refused = install::check(&foreign, &foreign_bundle, &places, present).unwrap_err();
-        assert_eq!((refused.exit(), refused.code()), (Exit::Refused, Some(codes::OTHER_MESH)));
+        let refused = refused(install::check(&foreign, &foreign_bundle, &places, present));
+        assert_eq!(refused, (Exit::Refused, Some(codes::OTHER_MESH)));
     }
 }
 
@@ -163,10 +190,18 @@ fn inspecting_looks_as_documented_and_shows_no_key() {
     let out = folder.path().join("op");
     init(&init_args(&out), &Look::plain()).unwrap();
     issue_node(&issue_args(&out, "vm-2", false)).unwrap();
-    let rows = rows_of(&out.join("vm-2.join")).unwrap();
+    let found = of_file(&out.join("vm-2.join")).unwrap();
+    assert!(found.remarks[0].contains("SECRET") && !found.remarks.concat().contains("PRIVATE"), "{:?}", found.remarks);
+    let rows = found.rows;
     assert_eq!(rows.iter().map(|row| row.what).collect::<Vec<_>>(), ["root CA", "issuing CA", "node CA"]);
-    assert_eq!(rows_of(&out.join("trust/bundle.trust")).unwrap().len(), 2);
-    assert_eq!(rows_of(&out.join("operator/issuer.key")).unwrap_err().exit(), Exit::Refused);
+    let bundle = of_file(&out.join("trust/bundle.trust")).unwrap();
+    assert_eq!(bundle.rows.len(), 2);
+    assert!(
+        bundle.remarks.concat().contains("operator k1 \"alice\"   roles admin, config, issue, revoke"),
+        "{:?}",
+        bundle.remarks
+    );
+    assert_eq!(refused(of_file(&out.join("operator/issuer.key"))).0, Exit::Refused);
 }
 
 #[test]
@@ -183,4 +218,134 @@ fn seeds_and_lives_are_checked() {
     }
     assert_eq!((days("365d").unwrap(), days("30").unwrap()), (365, 30));
     assert_eq!(days("1y").unwrap_err().exit(), Exit::Usage);
+}
+
+/// The private key is made on the host and never leaves its folder.
+#[test]
+fn a_request_is_signed_and_joined_without_the_key_moving() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, host) = (folder.path().join("op"), folder.path().join("host"));
+    init(&init_args(&out), &Look::plain()).unwrap();
+    let asked = CsrArgs {
+        node: NodeName::new("vm-2").unwrap(),
+        out: Some(folder.path().join("vm-2.csr")),
+        config_dir: host.clone(),
+        state_dir: None,
+    };
+    csr::run(&asked).unwrap();
+    let (stranger, places) = (places(&folder.path().join("stranger")), places(&host));
+    let key = std::fs::read_to_string(places.pending_key()).unwrap();
+    let request = folder.path().join("vm-2.csr");
+    assert_eq!((mode(&places.pending_key()), mode(&places.identity()), mode(&request)), (0o600, 0o700, 0o644));
+    assert!(!std::fs::read_to_string(&request).unwrap().contains("PRIVATE"));
+    csr::run(&asked).unwrap();
+    assert_eq!(std::fs::read_to_string(places.pending_key()).unwrap(), key, "asked again, the key stays");
+    let told = of_file(&request).unwrap();
+    assert!(told.rows.is_empty() && told.remarks[0].starts_with("request of vm-2   key SHA256:"), "{:?}", told.remarks);
+
+    let sign = |file: &Path, replace: bool| {
+        let hand =
+            operator::Hand { wait: false, timeout: std::time::Duration::ZERO, place: AgentPlace { config_dir: None } };
+        let how = how(&out, replace);
+        let args =
+            SignArgs { file: Some(file.to_owned()), renew: Vec::new(), renew_all: false, root_key: None, how, hand };
+        issue::sign(&|_| panic!("no agent is asked"), &args)
+    };
+    sign(&request, false).unwrap();
+    let file = std::fs::read_to_string(out.join("vm-2.join")).unwrap();
+    assert!(!file.contains("PRIVATE"), "{file}");
+    assert_eq!(refused(sign(&request, false)), (Exit::Refused, Some(codes::TRUST_EXISTS)));
+    sign(&request, true).unwrap();
+    for (what, bad) in [("another kind of file", "trust/bundle.trust"), ("a key", "operator/alice.key")] {
+        let refused = refused(sign(&out.join(bad), false));
+        assert_eq!(refused, (Exit::Refused, Some(codes::REQUEST_INVALID)), "{what}");
+    }
+
+    // Another host holds another key, or none.
+    let join = join_file(&out.join("vm-2.join"));
+    let bundle = TrustBundle::parse(&join.bundle_file).unwrap();
+    assert_eq!(
+        refused(install::check(&join, &bundle, &stranger, Present::Keep)),
+        (Exit::Refused, Some(codes::JOIN_FILE_INVALID))
+    );
+    install::pending_key(&stranger).unwrap();
+    assert_eq!(
+        refused(install::check(&join, &bundle, &stranger, Present::Keep)),
+        (Exit::Refused, Some(codes::JOIN_FILE_INVALID))
+    );
+    let ready = install::check(&join, &bundle, &places, Present::Keep).unwrap();
+    install::install(&join, &places, &ready).unwrap();
+    assert_eq!(std::fs::read_to_string(places.issuing_key()).unwrap(), key);
+    assert_eq!(mode(&places.issuing_key()), 0o600);
+    assert!(!places.pending_key().exists() && places.chain().exists());
+    // A fresh file for the same key is a renewal.
+    let ready = install::check(&join, &bundle, &places, Present::Replace).unwrap();
+    install::install(&join, &places, &ready).unwrap();
+    assert_eq!(std::fs::read_to_string(places.issuing_key()).unwrap(), key);
+}
+
+#[test]
+fn a_list_of_names_is_issued_together_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("op");
+    init(&init_args(&out), &Look::plain()).unwrap();
+    issue_node(&issue_args(&out, "vm-1 vm-2 vm-3", false)).unwrap();
+    for name in ["vm-1", "vm-2", "vm-3"] {
+        let file = out.join(format!("{name}.join"));
+        assert_eq!((join_file(&file).node.as_str(), mode(&file)), (name, 0o600));
+    }
+    assert_eq!(
+        refused(issue_node(&issue_args(&out, "vm-4 vm-3 vm-5", false))),
+        (Exit::Refused, Some(codes::TRUST_EXISTS))
+    );
+    assert_eq!(refused(issue_node(&issue_args(&out, "vm-4 vm-4", false))).0, Exit::Usage);
+    assert!(!out.join("vm-4.join").exists() && !out.join("vm-5.join").exists(), "nothing half done");
+    let log = std::fs::read_to_string(out.join("operator/issued.log")).unwrap();
+    assert_eq!((log.lines().count(), log.matches(" by k1").count()), (3, 3), "{log}");
+    let key = || newest_key(&out, &NodeName::new("vm-2").unwrap()).unwrap().unwrap();
+    let before = key();
+    issue_node(&issue_args(&out, "vm-2", true)).unwrap();
+    assert_ne!(key(), before, "the last line counts");
+    assert_eq!(newest_key(&out, &NodeName::new("vm-9").unwrap()).unwrap(), None);
+}
+
+/// Who holds the issuer's key still needs an operator's key with the role.
+#[test]
+fn issuing_takes_an_operator_with_the_role_issue() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("op");
+    init(&init_args(&out), &Look::plain()).unwrap();
+    let bob = IssueOperatorArgs {
+        name: "bob".to_owned(),
+        roles: vec![starling_identity::Role::Config],
+        passphrase_file: None,
+        desk: operator::RootDesk { root_key: None, dir: out.clone() },
+    };
+    operator::issue(&bob).unwrap();
+    let as_bob = |replace| {
+        let mut args = issue_args(&out, "vm-1", replace);
+        args.how.key.key = Some(out.join("operator/bob.key"));
+        refused(issue_node(&args))
+    };
+    assert_eq!(as_bob(false), (Exit::Refused, Some(codes::ROLE_MISSING)));
+    std::fs::remove_file(out.join("operator/alice.key")).unwrap();
+    assert_eq!(refused(issue_node(&issue_args(&out, "vm-1", false))), (Exit::Refused, Some(codes::ROLE_MISSING)));
+    std::fs::remove_file(out.join("operator/bob.key")).unwrap();
+    assert_eq!(refused(issue_node(&issue_args(&out, "vm-1", false))).0, Exit::NotFound);
+    assert!(!out.join("vm-1.join").exists());
+}
+
+#[test]
+fn an_operators_key_is_written_under_a_passphrase_when_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, secret) = (folder.path().join("op"), folder.path().join("passphrase"));
+    files::create_secret(&secret, b"correct horse\n").unwrap();
+    let args = InitArgs { passphrase_file: Some(secret.clone()), ..init_args(&out) };
+    init(&args, &Look::plain()).unwrap();
+    let text = std::fs::read_to_string(out.join("operator/alice.key")).unwrap();
+    assert!(text.contains("BEGIN ENCRYPTED PRIVATE KEY") && OperatorKey::from_pem(&text).is_err(), "{text}");
+    let mut args = issue_args(&out, "vm-1", false);
+    assert_eq!(refused(issue_node(&args)), (Exit::Refused, Some(codes::KEY_LOCKED)));
+    args.how.key.passphrase_file = Some(secret);
+    issue_node(&args).unwrap();
 }
