@@ -296,11 +296,32 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<(), FileError> {
     sync_parent(path)
 }
 
+/// The same within a directory that belongs to somebody else than us: a link in its place may lead anywhere.
+///
+/// # Errors
+/// [`FileError`], also for a link.
+pub fn make_dir_no_link(path: &Path, mode: u32) -> Result<(), FileError> {
+    if path.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
+        return Err(io_error("use as a directory what is none", path)(io::ErrorKind::NotADirectory.into()));
+    }
+    make_dir(path, mode)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_link_is_no_directory_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let (elsewhere, link) = (folder.path().join("elsewhere"), folder.path().join("identity"));
+        make_dir_no_link(&elsewhere, 0o700).unwrap();
+        symlink(&elsewhere, &link).unwrap();
+        assert!(make_dir_no_link(&link, 0o700).is_err());
+        assert!(make_dir(&link, 0o700).is_ok(), "an administrator may link what is root's");
+    }
 
     fn check(arrange: impl FnOnce(&Path), expect_word: Option<&str>) {
         let folder = tempfile::tempdir().unwrap();

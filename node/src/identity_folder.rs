@@ -65,7 +65,7 @@ pub fn stage(state: &Path, left_out: &[&str]) -> Result<PathBuf, FileError> {
     for leftover in [&new, &old] {
         absent_is_fine(fs::remove_dir_all(leftover)).map_err(failed("remove", leftover))?;
     }
-    files::make_dir(&new, MODE)?;
+    files::make_dir_no_link(&new, MODE)?;
     let entries = match fs::read_dir(&used) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(new),

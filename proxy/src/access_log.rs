@@ -19,7 +19,7 @@ use starling_routing::{Caller, Choice, Rule};
 use crate::answers::ErrorType;
 use crate::header::OpenHeader;
 use crate::http::grpc::{GrpcStatus, Spoken};
-use crate::limits::{ACCESS_LOG_LEN_MAX, LOGGED_PATH_BYTES_MAX, LOGGED_WORD_BYTES_MAX};
+use crate::limits::{ACCESS_LOG_LEN_MAX, LOGGED_METHOD_BYTES_MAX, LOGGED_PATH_BYTES_MAX, LOGGED_WORD_BYTES_MAX};
 use crate::metrics::Direction;
 
 pub mod format;
@@ -192,7 +192,7 @@ impl HttpRecord {
         let path = request.uri().path();
         let end = path.floor_char_boundary(path.len().min(LOGGED_PATH_BYTES_MAX));
         Self {
-            method: request.method().clone(),
+            method: logged_method(request.method()),
             path: path.get(..end).unwrap_or_default().into(),
             spoken,
             version: request.version(),
@@ -202,6 +202,15 @@ impl HttpRecord {
             request_id: headers.get("x-request-id").and_then(|value| plain(value.as_bytes())),
         }
     }
+}
+
+/// The method, or `_OTHER` for one that no application defines: its length is the caller's to choose (the name is that of
+/// OpenTelemetry's HTTP conventions).
+fn logged_method(method: &Method) -> Method {
+    if method.as_str().len() <= LOGGED_METHOD_BYTES_MAX {
+        return method.clone();
+    }
+    Method::from_bytes(b"_OTHER").unwrap_or_default()
 }
 
 impl Record {

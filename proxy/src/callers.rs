@@ -77,19 +77,18 @@ impl LocalCallers {
         &self,
         entrance: Option<&ServiceKey>,
         owner: Option<Owner>,
-        units: &[String],
+        unit: Option<&str>,
     ) -> Option<ServiceKey> {
         let fits = |process: &Process| match process {
             Process::Uid(uid) => owner.is_some_and(|owner| owner.uid == *uid),
-            Process::Unit(unit) => units.contains(unit),
+            Process::Unit(named) => unit == Some(named.as_str()),
             Process::Nobody => false,
         };
         if let Some(service) = entrance {
             let named = self.by_service.get(service);
             return named.is_none_or(|processes| processes.iter().any(fits)).then(|| service.clone());
         }
-        // From the inside out.
-        let by_unit = units.iter().rev().find_map(|unit| self.by_unit.get(unit));
+        let by_unit = unit.and_then(|unit| self.by_unit.get(unit));
         let by_uid = || self.by_uid.get(&owner?.uid);
         by_unit.or_else(by_uid)?.clone()
     }
@@ -99,8 +98,8 @@ impl LocalCallers {
 #[derive(Debug, Default)]
 pub(crate) struct Asking {
     sockets: inet_diag::Asker,
-    /// Control groups and the units that they are in. An id is never given to another group.
-    known: RefCell<HashMap<u64, Arc<[String]>>>,
+    /// Control groups and the unit that each is in. An id is never given to another group.
+    known: RefCell<HashMap<u64, Option<Arc<str>>>>,
 }
 
 impl Asking {
@@ -111,18 +110,18 @@ impl Asking {
         asked.inspect_err(|error| debug!(%error, "the kernel does not say whose a socket is")).ok().flatten()
     }
 
-    /// The units that a control group is in, the outermost first.
-    pub(crate) async fn units(&self, cgroup: u64) -> Arc<[String]> {
+    /// The unit that a control group is in.
+    pub(crate) async fn unit(&self, cgroup: u64) -> Option<Arc<str>> {
         if let Some(known) = self.known.borrow().get(&cgroup) {
-            return Arc::clone(known);
+            return known.clone();
         }
         let found = tokio::task::spawn_blocking(move || units::of(cgroup)).await.unwrap_or_default();
-        let found: Arc<[String]> = Arc::from(found);
+        let found: Option<Arc<str>> = found.map(Arc::from);
         let mut known = self.known.borrow_mut();
         if known.len() >= units::KNOWN_MAX {
             known.clear();
         }
-        known.insert(cgroup, Arc::clone(&found));
+        known.insert(cgroup, found.clone());
         found
     }
 }
@@ -147,41 +146,40 @@ mod tests {
         Process::Unit(name.to_owned())
     }
 
-    fn source(callers: &LocalCallers, entrance: Option<&str>, uid: Option<u32>, units: &[&str]) -> Option<String> {
-        let units: Vec<String> = units.iter().map(|unit| (*unit).to_owned()).collect();
+    fn source(callers: &LocalCallers, entrance: Option<&str>, uid: Option<u32>, unit: Option<&str>) -> Option<String> {
         let owner = uid.map(|uid| Owner { uid, cgroup: None });
-        callers.source(entrance.map(key).as_ref(), owner, &units).map(|service| service.name.to_string())
+        callers.source(entrance.map(key).as_ref(), owner, unit).map(|service| service.name.to_string())
     }
 
     #[test]
     fn a_user_or_a_unit_tells_the_service_and_nothing_else_does() {
         let all = callers(&[("web", Process::Uid(7)), ("db", unit("db.service")), ("lost", Process::Nobody)]);
-        let of = |uid, units: &[&str]| source(&all, None, uid, units);
-        assert_eq!(of(Some(7), &[]).as_deref(), Some("web"));
-        assert_eq!((of(Some(8), &[]), of(None, &[]), of(Some(0), &["x.service"])), (None, None, None));
-        assert_eq!(of(None, &["system.slice", "db.service"]).as_deref(), Some("db"));
+        let of = |uid, unit| source(&all, None, uid, unit);
+        assert_eq!(of(Some(7), None).as_deref(), Some("web"));
+        assert_eq!((of(Some(8), None), of(None, None), of(Some(0), Some("x.service"))), (None, None, None));
+        assert_eq!(of(None, Some("db.service")).as_deref(), Some("db"));
         // A unit says more than a user.
-        assert_eq!(of(Some(7), &["system.slice", "db.service"]).as_deref(), Some("db"));
-        assert_eq!(source(&LocalCallers::default(), None, Some(7), &[]), None);
+        assert_eq!(of(Some(7), Some("db.service")).as_deref(), Some("db"));
+        assert_eq!(source(&LocalCallers::default(), None, Some(7), None), None);
     }
 
     #[test]
     fn what_two_services_share_tells_nothing() {
         let all = callers(&[("web", Process::Uid(7)), ("shop", Process::Uid(7)), ("shop", Process::Uid(8))]);
-        assert_eq!(source(&all, None, Some(7), &[]), None);
-        assert_eq!(source(&all, None, Some(8), &[]).as_deref(), Some("shop"));
+        assert_eq!(source(&all, None, Some(7), None), None);
+        assert_eq!(source(&all, None, Some(8), None).as_deref(), Some("shop"));
         let twice = callers(&[("web", Process::Uid(7)), ("web", Process::Uid(7))]);
-        assert_eq!(source(&twice, None, Some(7), &[]).as_deref(), Some("web"), "two ports of one service");
+        assert_eq!(source(&twice, None, Some(7), None).as_deref(), Some("web"), "two ports of one service");
     }
 
     #[test]
     fn an_entrance_carries_a_service_that_names_its_processes_for_these_alone() {
         let all = callers(&[("web", Process::Uid(7)), ("web", unit("web.service")), ("lost", Process::Nobody)]);
-        let of = |entrance, uid, units: &[&str]| source(&all, Some(entrance), uid, units);
-        assert_eq!(of("free", Some(1), &[]).as_deref(), Some("free"), "it names none");
-        assert_eq!(of("web", Some(7), &[]).as_deref(), Some("web"));
-        assert_eq!(of("web", Some(1), &["web.service"]).as_deref(), Some("web"));
-        assert_eq!((of("web", Some(1), &[]), of("web", None, &[]), of("lost", Some(7), &[])), (None, None, None));
+        let of = |entrance, uid, unit| source(&all, Some(entrance), uid, unit);
+        assert_eq!(of("free", Some(1), None).as_deref(), Some("free"), "it names none");
+        assert_eq!(of("web", Some(7), None).as_deref(), Some("web"));
+        assert_eq!(of("web", Some(1), Some("web.service")).as_deref(), Some("web"));
+        assert_eq!((of("web", Some(1), None), of("web", None, None), of("lost", Some(7), None)), (None, None, None));
     }
 
     #[tokio::test]
@@ -189,10 +187,10 @@ mod tests {
         let asking = Asking::default();
         for id in 0..=units::KNOWN_MAX as u64 {
             if asking.known.borrow().len() < units::KNOWN_MAX {
-                asking.known.borrow_mut().insert(id, Arc::default());
+                asking.known.borrow_mut().insert(id, None);
             } else {
-                let found = asking.units(u64::MAX).await;
-                assert!(found.is_empty(), "there is no such group");
+                let found = asking.unit(u64::MAX).await;
+                assert_eq!(found, None, "there is no such group");
             }
         }
         assert_eq!(asking.known.borrow().len(), 1);

@@ -165,6 +165,8 @@ pub const LOGGED_PATH_BYTES_MAX: usize = 1_024;
 
 /// Longest request id that the access log tells; usual ones are UUIDs of 36 bytes.
 pub const LOGGED_WORD_BYTES_MAX: usize = 128;
+/// Longest method in a line of the access log; a longer one stands there as `_OTHER`.
+pub const LOGGED_METHOD_BYTES_MAX: usize = 32;
 const _: () = assert!(ACCESS_LOG_LEN_MAX * (LOGGED_PATH_BYTES_MAX + LOGGED_WORD_BYTES_MAX + 512) <= 8 * 1024 * 1024);
 
 /// Series of one metric family; what is over counts under `other`.

@@ -219,8 +219,8 @@ impl Worker {
         let callers = instances.callers();
         let cgroup = owner.and_then(|owner| owner.cgroup).filter(|_| callers.ask_unit());
         match cgroup {
-            Some(cgroup) => callers.source(entrance, owner, &self.asking.units(cgroup).await),
-            None => callers.source(entrance, owner, &[]),
+            Some(cgroup) => callers.source(entrance, owner, self.asking.unit(cgroup).await.as_deref()),
+            None => callers.source(entrance, owner, None),
         }
     }
 

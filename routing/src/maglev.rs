@@ -5,6 +5,8 @@
 //! free, and the heavier take theirs more often. One table serves every part of a service: where a slot leads out of the
 //! part, or to an endpoint that may not be used, the key is hashed once more, so a failing endpoint moves its own keys only.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -92,10 +94,12 @@ struct Walk {
     at: u64,
     step: u64,
     weight: u64,
-    /// Turns that it is owed, times the greatest weight.
-    due: u64,
+    /// Slots that it has.
+    taken: u64,
 }
 
+/// Rounds go by until all slots are taken; in each the heaviest take one, the others one whenever their share of a slot
+/// has come together. Only who takes is looked at, so one heavy endpoint among thousands costs no more than equal ones.
 fn fill(entries: &[Entry]) -> Arc<[u16]> {
     const FREE: u16 = u16::MAX;
     let len = MAGLEV_SLOTS as u64;
@@ -110,32 +114,35 @@ fn fill(entries: &[Entry]) -> Arc<[u16]> {
             let at = u64::from_be_bytes(offset) % len;
             // The number of slots is prime, so every step but 0 comes by all of them.
             let step = u64::from_be_bytes(skip) % (len - 1) + 1;
-            Walk { at, step, weight: u64::from(entry.weight), due: 0 }
+            Walk { at, step, weight: u64::from(entry.weight), taken: 0 }
         })
+        .collect();
+    // The round in which each takes its next slot; within one, in the order of places.
+    let round = |walk: &Walk| ((walk.taken + 1) * greatest).div_ceil(walk.weight.max(1));
+    let mut next: BinaryHeap<Reverse<(u64, u16)>> = (0u16..)
+        .zip(&walks)
+        .filter(|(_, walk)| walk.weight > 0)
+        .map(|(place, walk)| Reverse((round(walk), place)))
         .collect();
     let mut slots = vec![FREE; MAGLEV_SLOTS];
     let mut free = slots.len();
-    loop {
-        for (place, walk) in (0u16..).zip(&mut walks) {
-            walk.due += walk.weight;
-            if walk.due < greatest {
-                continue;
-            }
-            walk.due -= greatest;
-            loop {
-                let slot = usize::try_from(walk.at).ok().and_then(|at| slots.get_mut(at));
-                walk.at = (walk.at + walk.step) % len;
-                if let Some(slot) = slot.filter(|slot| **slot == FREE) {
-                    *slot = place;
-                    break;
-                }
-            }
-            free -= 1;
-            if free == 0 {
-                return Arc::from(slots);
+    while free > 0 {
+        let Some(mut first) = next.peek_mut() else { break };
+        let place = first.0.1;
+        let Some(walk) = walks.get_mut(usize::from(place)) else { break };
+        loop {
+            let slot = usize::try_from(walk.at).ok().and_then(|at| slots.get_mut(at));
+            walk.at = (walk.at + walk.step) % len;
+            if let Some(slot) = slot.filter(|slot| **slot == FREE) {
+                *slot = place;
+                break;
             }
         }
+        free -= 1;
+        walk.taken += 1;
+        first.0.0 = round(walk);
     }
+    Arc::from(slots)
 }
 
 #[cfg(test)]

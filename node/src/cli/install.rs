@@ -1,6 +1,8 @@
 //! Installs what a join file holds: bundle into the configuration, chain and key into the state. Used by `starling
 //! join` and by the demo, so that the demo's agents start from exactly the files that a real host has.
 
+use std::io;
+use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
@@ -37,13 +39,6 @@ pub(crate) struct Places {
     pub(crate) trust: PathBuf,
     /// The folder of what the agent keeps.
     pub(crate) state: PathBuf,
-}
-
-impl Ready {
-    /// A first identity with the key of the file.
-    pub(crate) fn first(key: Zeroizing<String>) -> Self {
-        Self { bundle: BundleThere::Older, key }
-    }
 }
 
 impl Places {
@@ -108,6 +103,13 @@ pub(crate) struct Ready {
     pub(crate) bundle: BundleThere,
     /// The node's CA key: that of the file, or the one that this host made.
     key: Zeroizing<String>,
+}
+
+impl Ready {
+    /// A first identity with the key of the file.
+    pub(crate) fn first(key: Zeroizing<String>) -> Self {
+        Self { bundle: BundleThere::Older, key }
+    }
 }
 
 /// Refuses what would lose an identity or mix two meshes.
@@ -185,7 +187,7 @@ pub(crate) fn install_shared(bundle: &TrustBundle, file: &[u8], key: &str, place
     }
     let issuer = places.trust.join("issuer.key");
     files::replace_secret(&issuer, key.as_bytes())?;
-    owner.give(&[&issuer])?;
+    owner.give(&issuer, &[])?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))?;
     Ok(())
@@ -237,11 +239,14 @@ pub(crate) fn install(join: &JoinFile, places: &Places, ready: &Ready) -> Result
     }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
     files::make_dir(&places.state, SECRET_DIR_MODE)?;
-    let staged = identity_folder::stage(&places.state, &["issuing.key", "chain.pem", "pending.key"])?;
+    // Whoever stole the old issuing key may have these, too: a new identity has none of them, and the agent makes its own.
+    let same = files::read_secret_text(&places.issuing_key()).is_ok_and(|held| *held == *ready.key);
+    let gone = ["issuing.key", "chain.pem", "pending.key", "record.key", "quic.key"];
+    let staged = identity_folder::stage(&places.state, if same { &gone[..3] } else { &gone })?;
     let (chain, key) = (staged.join("chain.pem"), staged.join("issuing.key"));
     files::create(&chain, join.chain_pem.as_bytes(), PUBLIC_FILE_MODE)?;
     files::create_secret(&key, ready.key.as_bytes())?;
-    owner.give(&[&places.state, &staged, &chain, &key])?;
+    owner.give(&places.state, &[&staged, &chain, &key])?;
     if ready.bundle == BundleThere::Older {
         files::replace(&places.bundle(), &join.bundle_file, PUBLIC_FILE_MODE)?;
     }
@@ -259,7 +264,7 @@ pub(crate) fn pending_key(places: &Places) -> Result<Zeroizing<String>, CliError
     identity_folder::heal(&places.state)?;
     let (owner, path) = (Owner::find(), places.pending_key());
     files::make_dir(&places.state, SECRET_DIR_MODE)?;
-    files::make_dir(&places.identity(), SECRET_DIR_MODE)?;
+    files::make_dir_no_link(&places.identity(), SECRET_DIR_MODE)?;
     match files::read_secret_text(&path) {
         Ok(key) => return Ok(key),
         Err(error) if error.is_missing() => {}
@@ -267,7 +272,7 @@ pub(crate) fn pending_key(places: &Places) -> Result<Zeroizing<String>, CliError
     }
     let key = new_issuing_key().map_err(|error| CliError::plain(Exit::Bad, error.to_string()))?;
     files::create_secret(&path, key.as_bytes())?;
-    owner.give(&[&places.state, &places.identity(), &path])?;
+    owner.give(&places.state, &[&places.identity(), &path])?;
     Ok(key)
 }
 
@@ -309,10 +314,13 @@ impl Owner {
         Self(user.zip(group).map(|(user, group)| (user.uid, group.gid)))
     }
 
-    /// The agent's own files.
-    fn give(self, paths: &[&Path]) -> Result<(), FileError> {
+    /// The agent's folder and files in it. What lies in the folder is the agent's to exchange: of a link there, the link is
+    /// given, and not what it leads to.
+    fn give(self, folder: &Path, inside: &[&Path]) -> Result<(), FileError> {
         let Some((user, group)) = self.0 else { return Ok(()) };
-        paths.iter().try_for_each(|path| set(path, Some(user), group))
+        set(folder, Some(user), group)?;
+        let give = |path: &Path| lchown(path, Some(user.as_raw()), Some(group.as_raw())).map_err(not_given(path));
+        inside.iter().try_for_each(|path| give(path))
     }
 
     /// Root's files that the agent reads.
@@ -323,11 +331,12 @@ impl Owner {
 }
 
 fn set(path: &Path, user: Option<Uid>, group: Gid) -> Result<(), FileError> {
-    chown(path, user, Some(group)).map_err(|error| FileError::Io {
-        action: "give to the agent's user",
-        path: path.to_owned(),
-        source: error.into(),
-    })
+    chown(path, user, Some(group)).map_err(|error| not_given(path)(error.into()))
+}
+
+fn not_given(path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError::Io { action: "give to the agent's user", path, source }
 }
 
 /// A bundle that cannot be used.

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::TryRecvError;
 
+use http::Method;
 use serde_json::{Value, json};
 use starling_model::{NodeName, TrustDomain};
 
@@ -140,6 +141,13 @@ fn ids_are_taken_as_plain_words_only() {
     for bad in [&format!("{longest}a"), "", "a b", "a\"", "a,b", "é"] {
         assert_eq!(id(bad), None, "{bad:?}");
     }
+    let method = |bytes: usize| {
+        let mut request = request("/", &[]);
+        *request.method_mut() = Method::from_bytes("A".repeat(bytes).as_bytes()).unwrap();
+        HttpRecord::of(&request, Spoken::Http1).method.as_str().to_owned()
+    };
+    assert_eq!(method(LOGGED_METHOD_BYTES_MAX).len(), LOGGED_METHOD_BYTES_MAX);
+    assert_eq!(method(LOGGED_METHOD_BYTES_MAX + 1), "_OTHER");
     let path = |bytes: usize| HttpRecord::of(&request(&format!("/{}", "a".repeat(bytes - 1)), &[]), Spoken::Http1).path;
     assert_eq!(path(LOGGED_PATH_BYTES_MAX).len(), LOGGED_PATH_BYTES_MAX);
     assert_eq!(path(LOGGED_PATH_BYTES_MAX + 1).len(), LOGGED_PATH_BYTES_MAX, "cut");

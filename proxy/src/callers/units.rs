@@ -1,4 +1,7 @@
-//! Which systemd units a control group is in: the folders of the hierarchy (v2) on the way to it.
+//! Which systemd unit a control group is in: the first folder on the way to it (v2) that is no slice.
+//!
+//! Deeper folders are the unit's own, and whoever has it delegated names them at will: a user's manager runs units of any
+//! name below `user@1000.service`, and all of them are that one's here.
 //!
 //! The id of a group is its folder's inode, so the group is found by looking for that. Done once for each group, on a
 //! thread that may wait.
@@ -14,12 +17,18 @@ pub(crate) const FOLDERS_MAX: usize = 16_384;
 /// Groups that a data thread remembers.
 pub(crate) const KNOWN_MAX: usize = 1_024;
 
-/// The names of the folders from the root to the group of this id; none where there is no such group.
-pub(crate) fn of(id: u64) -> Vec<String> {
-    let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
-    root.map(|root| find(root, id)).unwrap_or_default()
+/// The unit of the group of this id; none where there is no such group, or it is in none.
+pub(crate) fn of(id: u64) -> Option<String> {
+    let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists())?;
+    unit(find(root, id))
 }
 
+/// The unit among the folders from the root to a group: slices only hold units.
+fn unit(folders: Vec<String>) -> Option<String> {
+    folders.into_iter().find(|name| !name.ends_with(".slice"))
+}
+
+/// The names of the folders from the root to the group of this id; none where there is no such group.
 fn find(root: &Path, id: u64) -> Vec<String> {
     let mut waiting: Vec<PathBuf> = vec![root.to_owned()];
     let mut seen = 0;
@@ -79,6 +88,16 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(find(&root.0, ino(&root.0)), none, "the root is no unit");
         assert_eq!(find(&root.0, ino(&root.0.join("cgroup.procs"))), none, "a file is no group");
+    }
+
+    #[test]
+    fn what_a_user_names_below_its_own_manager_is_no_unit_of_the_host() {
+        let of = |path: &str| unit(path.split('/').map(str::to_owned).collect());
+        assert_eq!(of("system.slice/orders.service/workers").as_deref(), Some("orders.service"));
+        assert_eq!(of("system.slice/system-pg.slice/pg@1.service").as_deref(), Some("pg@1.service"));
+        let spoofed = "user.slice/user-1000.slice/user@1000.service/app.slice/orders.service";
+        assert_eq!(of(spoofed).as_deref(), Some("user@1000.service"));
+        assert_eq!(of("user.slice/user-1000.slice"), None);
     }
 
     #[test]

@@ -50,6 +50,15 @@ fn slots_are_even() {
     }
 }
 
+/// Looking at everybody in each round would take 300 million looks here.
+#[test]
+fn one_heavy_endpoint_among_thousands_has_its_share() {
+    let weights: Vec<(u32, u32)> = (0..5_000).map(|name| (name, if name == 7 { 1_000_000 } else { 100 })).collect();
+    let counts = slots(&table(&weights));
+    let share = counts[&7] as f64 / MAGLEV_SLOTS as f64;
+    assert!((share - 1_000_000.0 / 1_499_900.0).abs() < 0.001, "{share}");
+}
+
 #[test]
 fn weights_are_slots() {
     let counts = slots(&table(&[(1, 300), (2, 100), (3, 200)]));
