@@ -68,6 +68,8 @@ fn report(state: &Shared, now: UnixTime) -> CheckReport {
     let counts = view.counts();
     if counts.suspect + counts.failed == 0 {
         lines.push(good("gossip", format!("{} alive, nobody doubted or failed", counts.alive)));
+    } else if counts.failed == 0 {
+        lines.push(good("gossip", format!("{} alive, {} suspect, nobody failed", counts.alive, counts.suspect)));
     }
     let agreement = view.agreement();
     if agreement.behind_count == 0 {
