@@ -64,6 +64,8 @@ pub struct Documents {
     by_key: Arc<BTreeMap<DocumentKey, InUse>>,
     denials: Arc<[Denial]>,
     digest: Digest,
+    /// More may be in use than is here.
+    is_partial: bool,
 }
 
 impl Documents {
@@ -78,13 +80,26 @@ impl Documents {
             }
         }
         let digest = digest_of(by_key.values().map(|one| &one.version.hash));
-        Self { by_key: Arc::new(by_key), denials: Arc::default(), digest }
+        Self { by_key: Arc::new(by_key), denials: Arc::default(), digest, is_partial: false }
     }
 
     /// With these beside them. They are in no digest: they are not in use.
     #[must_use]
     pub fn denying(self, denials: Vec<Denial>) -> Self {
         Self { denials: Arc::from(denials), ..self }
+    }
+
+    /// As those of a node that does not know all of them yet: what is missing may be a grant, so nobody is accepted for
+    /// anything.
+    #[must_use]
+    pub fn partial(self) -> Self {
+        Self { is_partial: true, ..self }
+    }
+
+    /// True where some may be missing.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// What cannot be read here and denies.
@@ -96,7 +111,8 @@ impl Documents {
     /// True when the same rules come of both.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        self.digest == other.digest && (Arc::ptr_eq(&self.denials, &other.denials) || self.denials == other.denials)
+        let same_denials = Arc::ptr_eq(&self.denials, &other.denials) || self.denials == other.denials;
+        self.digest == other.digest && self.is_partial == other.is_partial && same_denials
     }
 
     /// Digest of the documents in use, see [`digest_of`].

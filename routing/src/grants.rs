@@ -30,6 +30,8 @@ pub enum Standing {
     NoGrant,
     /// A document that would say it cannot be read here.
     HeldBack,
+    /// This node has just started, and does not know all documents yet.
+    NotKnown,
 }
 
 impl Standing {
@@ -38,7 +40,7 @@ impl Standing {
     pub fn is_accepted(self) -> bool {
         match self {
             Self::Granted | Self::Unnamed => true,
-            Self::NotGranted | Self::NoGrant | Self::HeldBack => false,
+            Self::NotGranted | Self::NoGrant | Self::HeldBack | Self::NotKnown => false,
         }
     }
 
@@ -51,6 +53,7 @@ impl Standing {
             Self::NotGranted => "not_granted",
             Self::NoGrant => "no_grant",
             Self::HeldBack => "held_back",
+            Self::NotKnown => "not_known",
         }
     }
 
@@ -138,11 +141,13 @@ pub struct Grants {
     denied_namespaces: BTreeMap<Namespace, DocumentKey>,
     /// The MeshConfig, if it is the one that cannot be read.
     denied_unnamed: Option<DocumentKey>,
+    /// Documents may be missing.
+    is_partial: bool,
 }
 
 impl Grants {
     pub(crate) fn compile(documents: &Documents) -> Self {
-        let mut all = Self::default();
+        let mut all = Self { is_partial: documents.is_partial(), ..Self::default() };
         let mut named: BTreeMap<&ServiceKey, Nodes> = BTreeMap::new();
         for one in documents.iter() {
             match &one.document.spec {
@@ -187,6 +192,9 @@ impl Grants {
     /// How a node stands to a service.
     #[must_use]
     pub fn standing(&self, service: &ServiceKey, node: &NodeName) -> Standing {
+        if self.is_partial {
+            return Standing::NotKnown;
+        }
         if self.held_back(service).is_some() {
             return Standing::HeldBack;
         }
@@ -200,7 +208,7 @@ impl Grants {
     /// The grant by which a node is accepted.
     #[must_use]
     pub fn by(&self, service: &ServiceKey, node: &NodeName) -> Option<&GrantedBy> {
-        if self.held_back(service).is_some() {
+        if self.is_partial || self.held_back(service).is_some() {
             return None;
         }
         self.named.get(service)?.grant(node).map(Arc::as_ref)
@@ -214,6 +222,9 @@ impl Grants {
     }
 
     pub(crate) fn ruling(&self, service: &ServiceKey) -> Ruling {
+        if self.is_partial {
+            return Ruling::All(Standing::NotKnown);
+        }
         if self.held_back(service).is_some() {
             return Ruling::All(Standing::HeldBack);
         }

@@ -45,6 +45,9 @@ pub struct Snapshot {
     /// What the agent could not read and that therefore denies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denials: Vec<SnapshotDenial>,
+    /// True when the agent had just started and did not know all documents: nobody is accepted for anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Nodes that announce something, by name.
     pub nodes: Vec<SnapshotNode>,
 }
@@ -196,6 +199,7 @@ impl Snapshot {
             domain: table.domain().to_owned(),
             documents: table.documents().iter().map(SnapshotDocument::of).collect(),
             denials: table.documents().denials().iter().map(SnapshotDenial::of).collect(),
+            partial: table.documents().is_partial(),
             nodes: nodes(table, now, loads),
         }
     }
@@ -233,7 +237,9 @@ impl Snapshot {
             }
         }
         let settings = TableSettings { domain: self.domain.to_ascii_lowercase() };
-        let table = compile(&Documents::new(documents).denying(denials), &registry, &settings, None);
+        let documents = Documents::new(documents).denying(denials);
+        let documents = if self.partial { documents.partial() } else { documents };
+        let table = compile(&documents, &registry, &settings, None);
         let endpoints = table.services().flat_map(|service| &service.endpoints);
         let load = |one: &Endpoint| Some((one.index, *readings.get(&(one.node(), one.instance()))?));
         let loads = endpoints.filter_map(load).collect();
@@ -288,7 +294,9 @@ impl RouteTable {
             signer: Arc::from("nobody yet"),
         });
         let settings = TableSettings { domain: self.domain.clone() };
-        let table = compile(&Documents::new(held.chain(new)).denying(denials), &registry, &settings, None);
+        let documents = Documents::new(held.chain(new)).denying(denials);
+        let documents = if self.documents().is_partial() { documents.partial() } else { documents };
+        let table = compile(&documents, &registry, &settings, None);
         Ok(Self { session_key: self.session_key.clone(), ..table })
     }
 }

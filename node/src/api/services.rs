@@ -118,6 +118,7 @@ pub fn standing_detail(standing: Standing) -> &'static str {
         Standing::NotGranted => "its node is not granted the service (ST0612)",
         Standing::NoGrant => "no grant names the service, and serviceGrants is Strict (ST0612)",
         Standing::HeldBack => "what would grant the service cannot be read here (ST0414)",
+        Standing::NotKnown => "this agent has just started: which grants hold is not known here yet",
     }
 }
 

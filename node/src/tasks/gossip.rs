@@ -312,6 +312,7 @@ impl World {
     fn begin(&mut self, swim: &mut Swim, now: Instant) {
         let restored = tokio::task::block_in_place(|| self.persister.restore());
         debug!(restored = restored.len(), "view restored from the store");
+        self.news.restored = restored.iter().any(persist::is_of_the_mesh);
         swim.handle_command(Command::Restore(restored), now);
         swim.handle_command(Command::Bundle(BundleCommand::InForce(self.trust.head())), now);
         self.trust.keep_own(&self.context.identity.node.issuing_key_hash());
@@ -513,7 +514,7 @@ impl World {
     }
 
     /// From now on no handshake of a revoked node succeeds; its gossip connection ends at once, and the data threads end
-    /// theirs within a second. A node that keeps other keys dials again with one of them.
+    /// theirs within a tenth of a second. A node that keeps other keys dials again with one of them.
     fn revoke(&self, swim: &Swim, node: &NodeName) {
         let all = swim.revocations().map(|one| (one.revocation.node, one.revocation.kept));
         // After a start the machine judges what the file holds one by one; all of it counts already.

@@ -78,7 +78,8 @@ pub type DocumentsInUse = Arc<watch::Sender<Meant>>;
 pub struct Meant {
     /// Those in use.
     pub documents: Arc<[DocumentView]>,
-    /// False until all that the store held was judged: a grant may be missing.
+    /// False until all that the store held was judged and, where it held nothing of the mesh, a peer has told: a grant may be
+    /// missing.
     pub settled: bool,
 }
 
@@ -238,7 +239,7 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> (Trial, Meant, Judged) {
 
 fn tried(mut trial: Trial, meant: Meant, ground: Ground) -> UnderWay {
     Box::pin(async move {
-        let judged = trial.judge(&meant.documents, ground).await;
+        let judged = trial.judge(&meant, ground).await;
         (trial, meant, judged)
     })
 }
@@ -293,20 +294,24 @@ impl Routes {
         let Judged { documents, table, why, failures } = judged;
         self.figures.failures.fetch_add(failures, Ordering::Relaxed);
         let (began, previous) = (Instant::now(), self.shared.table.load_full());
-        if let Some(table) = table {
-            let table = if table.revision() == intake.registry().revision() {
+        let is_new = !documents.is_like(intake.documents());
+        let table = match table {
+            Some(table) if table.revision() == intake.registry().revision() => {
                 intake.adopt(documents);
-                table
-            } else {
-                match intake.adopt_anew(documents, &previous).await {
-                    Some(table) => table,
-                    None => return Adopted::Stale,
-                }
-            };
+                Some(table)
+            }
+            Some(_) => match intake.adopt_anew(documents, &previous).await {
+                Some(table) => Some(table),
+                None => return Adopted::Stale,
+            },
+            None if is_new => intake.adopt_anew(documents, &previous).await,
+            None => None,
+        };
+        let failed = is_new && table.is_none();
+        if let Some(table) = table {
             self.publish(table, &previous, began);
         }
-        // One that was not tried may be a grant.
-        if meant.settled && !why.values().any(|why| *why == Why::Waiting) {
+        if !intake.documents().is_partial() {
             self.shared.know_grants();
         }
         // Told once the table is in use, not before.
@@ -314,7 +319,7 @@ impl Routes {
         self.tell(&applied);
         let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
         let may_do = |held: &HeldBack| matches!(held.why, Why::Empties(_) | Why::Waiting);
-        let adopted = if applied.held_back.values().any(may_do) { Adopted::InPart } else { Adopted::Whole };
+        let adopted = if failed || applied.held_back.values().any(may_do) { Adopted::InPart } else { Adopted::Whole };
         self.applied.store(Arc::new(applied));
         self.own.change_status(|status| (status.digest, status.documents) = (digest, count));
         adopted

@@ -60,6 +60,33 @@ fn services(names: &[&str], all_of: Option<&str>) -> Denied {
     }
 }
 
+/// A node that has just started may lack the one document that would deny: whatever it holds, it takes nobody.
+#[test]
+fn where_documents_may_be_missing_nobody_is_accepted_for_anything() {
+    let world = World::new(&grant("g", &["vm-1"], &["orders"])).node("vm-1", &["o orders", "w web"]);
+    let partial = compile(&world.set().partial(), &world.registry, &super::settings(), None);
+    let check = |table: &RouteTable| {
+        assert_eq!((standings(table, "orders"), standings(table, "web")), two("vm-1 not_known"));
+        assert!(reached(table, "orders").iter().chain(&reached(table, "web")).all(|told| !told.starts_with("->")));
+        assert_eq!(accepted(table, "vm-1", "orders"), None);
+        assert!(table.grants().by(&key("orders"), &node("vm-1")).is_none());
+    };
+    check(&partial);
+    // Neither a snapshot nor a question what one more document would do makes it known.
+    check(&partial.with(Vec::new(), base()).unwrap());
+    let taken = Snapshot::of(&partial, base(), &|_| Load::default());
+    check(&Snapshot::read(&serde_json::to_vec(&taken).unwrap()).unwrap().freeze(base()).unwrap().table);
+    // The same documents, known to be all, are another set: the table is made anew.
+    assert!(!world.set().is_like(&world.set().partial()) && world.set().digest() == partial.digest());
+    let whole = compile(&world.set(), &world.registry, &super::settings(), Some(&partial));
+    assert_eq!(standings(&whole, "orders"), "vm-1 granted");
+    assert_eq!(standings(&whole, "web"), "vm-1 unnamed");
+}
+
+fn two(text: &str) -> (String, String) {
+    (text.to_owned(), text.to_owned())
+}
+
 #[test]
 fn a_service_that_a_grant_names_is_served_by_granted_nodes_alone() {
     let world = World::new(&grant("g", &["vm-1", "db-*"], &["orders"]))

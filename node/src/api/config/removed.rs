@@ -33,6 +33,7 @@ fn one(
         Standing::Granted | Standing::Unnamed | Standing::NotGranted => "not granted",
         Standing::NoGrant => "without a grant",
         Standing::HeldBack => "held back",
+        Standing::NotKnown => "not known to be granted",
     };
     Some(RemovedEndpoints {
         document_kind: document.kind.to_string(),

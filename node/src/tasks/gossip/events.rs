@@ -30,6 +30,8 @@ pub(super) struct News {
     synced: bool,
     /// The documents were told as all that the store held.
     settled: bool,
+    /// The store held something of the mesh: what it meant then counts until peers tell more.
+    pub(super) restored: bool,
     duplicate: bool,
     roots: Roots,
     applied: Arc<Applied>,
@@ -66,6 +68,7 @@ impl News {
             revision,
             synced: false,
             settled: false,
+            restored: false,
             duplicate: false,
             roots: Roots::default(),
             applied: Arc::default(),
@@ -303,7 +306,8 @@ impl News {
         let members: Vec<MemberView> = members.into_values().collect();
         let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
         let documents_root = swim.roots().documents;
-        let settled = swim.documents_settled();
+        let told = self.restored || self.synced || self.context.lifecycle.phase() >= Phase::Ready;
+        let settled = swim.documents_settled() && (told || swim.documents().next().is_some());
         if self.roots.note_own(documents_root, &documents) | (settled != self.settled) {
             self.settled = settled;
             self.context.documents.send_replace(Meant { documents: documents.clone().into(), settled });

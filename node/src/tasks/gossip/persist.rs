@@ -68,6 +68,18 @@ fn record_of(key: &[u8]) -> Option<(NodeName, RecordKind, u8)> {
     Some((owner, RecordKind::from_wire(*kind), *shard))
 }
 
+/// Told by others: who begins anew has nothing of it. Documents count by themselves.
+pub(super) fn is_of_the_mesh(item: &Restored) -> bool {
+    match item {
+        Restored::Member { .. } => true,
+        Restored::Credential { .. }
+        | Restored::Record { .. }
+        | Restored::AddressBook { .. }
+        | Restored::Document { .. }
+        | Restored::Revocation { .. } => false,
+    }
+}
+
 impl Persister {
     pub(super) fn new(store: StoreHandle) -> Self {
         let revocations = RevocationFile::new(store.state());

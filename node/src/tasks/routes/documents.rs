@@ -17,6 +17,7 @@ use starling_routing::{Denial, Denied, Documents, InUse};
 use tracing::warn;
 
 use super::applied::Why;
+use super::trial::Judged;
 use super::worker::{Failure, Worker};
 
 const SERVICE_GRANT: &str = "ServiceGrant";
@@ -81,10 +82,12 @@ impl Shelf {
         self.grants.extend(grants.map(|one| (one.document.key.clone(), one.clone())));
     }
 
-    /// What those of these documents deny that cannot be used here, beside those that are.
-    pub(super) fn denials(&self, meant: &[DocumentView], used: &Documents) -> Vec<Denial> {
-        let refused = |view: &&DocumentView| self.refused.contains_key(&view.version.hash);
-        meant.iter().filter(refused).filter_map(|view| self.denial(view, used)).collect()
+    /// What those of these documents deny that cannot be used here, or were not tried for want of a thread.
+    pub(super) fn denials(&self, meant: &[DocumentView], judged: &Judged) -> Vec<Denial> {
+        let refused = |view: &DocumentView| self.refused.contains_key(&view.version.hash);
+        let waits = |view: &DocumentView| judged.why.get(&view.key) == Some(&Why::Waiting);
+        let out = meant.iter().filter(|view| refused(view) || waits(view));
+        out.filter_map(|view| self.denial(view, &judged.documents)).collect()
     }
 
     fn denial(&self, view: &DocumentView, used: &Documents) -> Option<Denial> {

@@ -35,7 +35,8 @@ impl Intake {
     pub(super) fn new(steps: Steps) -> Self {
         Self {
             registry: Arc::default(),
-            documents: Documents::default(),
+            // Grants come with documents: without them nobody is accepted for anything.
+            documents: Documents::default().partial(),
             worker: steps.worker(),
             steps,
             good: BTreeMap::new(),

@@ -15,6 +15,7 @@ use starling_model::{Digest, DocumentKey};
 use starling_routing::guard::emptied;
 use starling_routing::{Denial, Documents, EndpointIndex, InUse, Registry, RouteTable, TableSettings, compile};
 
+use super::Meant;
 use super::applied::Why;
 use super::crumbs::{Crumbs, ENDS_MAX};
 use super::documents::{Shelf, is_grant};
@@ -89,7 +90,7 @@ impl fmt::Debug for Ground {
 pub(super) struct Judged {
     /// What is to be used.
     pub(super) documents: Documents,
-    /// The table of these and of the ground's registry; `None`: they are those in use.
+    /// The table of these and of the ground's registry; `None`: they are those in use, or there was no thread for it.
     pub(super) table: Option<Arc<RouteTable>>,
     /// Why the others are not.
     pub(super) why: BTreeMap<DocumentKey, Why>,
@@ -145,7 +146,8 @@ impl Trial {
     }
 
     /// Tries `meant`. May take some deadlines long; the table in use serves meanwhile.
-    pub(super) async fn judge(&mut self, meant: &[DocumentView], ground: Ground) -> Judged {
+    pub(super) async fn judge(&mut self, all: &Meant, ground: Ground) -> Judged {
+        let meant = &all.documents[..];
         self.shelf.keep(meant);
         let hashes: BTreeSet<Digest> = meant.iter().map(|view| view.version.hash).collect();
         self.outlived.retain(|hash| hashes.contains(hash));
@@ -157,12 +159,15 @@ impl Trial {
         let (suspects, fresh): (Vec<&DocumentView>, Vec<&DocumentView>) =
             meant.iter().filter(in_use).partition(|view| self.crumbs.ends(&view.version.hash) > 0);
         let judged = Judged { documents: ground.documents.clone(), table: None, why: BTreeMap::new(), failures: 0 };
-        let mut case =
-            Case { trial: self, meant, denials: ground.documents.denials().to_vec(), ground, judged, base: None };
+        // What was complete once stays so: that a task starts again makes nobody forget.
+        let is_partial = !all.settled && ground.documents.is_partial();
+        let denials = ground.documents.denials().to_vec();
+        let mut case = Case { trial: self, meant, is_partial, denials, ground, judged, base: None };
         case.guarded(&fresh, &mut changes).await;
         for suspect in suspects {
             case.suspect(suspect).await;
         }
+        case.end().await;
         let judged = case.judged;
         self.shelf.note_used(&judged.documents);
         judged
@@ -179,6 +184,8 @@ impl Trial {
 struct Case<'a> {
     trial: &'a mut Trial,
     meant: &'a [DocumentView],
+    /// Some documents may be missing.
+    is_partial: bool,
     /// What documents deny that cannot be used.
     denials: Vec<Denial>,
     ground: Ground,
@@ -228,7 +235,7 @@ impl Case<'_> {
 
     /// Looks anew what documents deny that cannot be used.
     fn deny(&mut self) {
-        self.denials = self.trial.shelf.denials(self.meant, &self.judged.documents);
+        self.denials = self.trial.shelf.denials(self.meant, &self.judged);
     }
 
     fn leave_out(&mut self, key: DocumentKey, why: Why) {
@@ -237,9 +244,6 @@ impl Case<'_> {
 
     /// Makes as many of the changes as a table comes about with.
     async fn admit(&mut self, changes: Vec<Change>) {
-        if changes.is_empty() && self.judged.documents.denials() != self.denials {
-            self.deny_at_once(&[]).await;
-        }
         let mut parts = vec![changes];
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
@@ -283,7 +287,22 @@ impl Case<'_> {
             Change::Use(one) => Some(one),
             Change::Drop(_) => None,
         });
-        Documents::new(kept.chain(new).cloned()).denying(self.denials.clone())
+        let documents = Documents::new(kept.chain(new).cloned()).denying(self.denials.clone());
+        if self.is_partial { documents.partial() } else { documents }
+    }
+
+    /// What is denied by now is in force, whatever became of the changes.
+    async fn end(&mut self) {
+        self.deny();
+        if self.with(&[]).is_like(&self.judged.documents) {
+            return;
+        }
+        self.deny_at_once(&[]).await;
+        let documents = self.with(&[]);
+        if !documents.is_like(&self.judged.documents) {
+            // No thread here makes their table: that of members' news may.
+            (self.judged.documents, self.judged.table) = (documents, None);
+        }
     }
 
     /// Puts what is denied in force: permissions end at once, whatever that empties.

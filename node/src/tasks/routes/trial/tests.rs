@@ -91,7 +91,8 @@ impl Bench {
     }
 
     async fn judge(&mut self, meant: &[DocumentView]) -> BTreeMap<String, Why> {
-        let judged = self.trial.judge(meant, self.ground.clone()).await;
+        let meant = Meant { documents: meant.into(), settled: true };
+        let judged = self.trial.judge(&meant, self.ground.clone()).await;
         if let Some(table) = judged.table {
             assert_eq!(table.digest(), judged.documents.digest());
             self.ground.table = table;
@@ -339,6 +340,53 @@ async fn a_poison_grant_denies_too() {
     assert_eq!(next, (["not_granted", "unnamed", "unnamed"], 2));
     let hung = bench.granted(&[grant(7, "vm-77"), plain("a", 4)]).await;
     assert_eq!(hung, (["held_back", "unnamed", "unnamed"], 1));
+}
+
+/// A node that has just started does not know who is granted what: nobody is accepted until it does, and then for good.
+#[tokio::test]
+async fn nobody_is_accepted_before_all_documents_are_known() {
+    let mut bench = Bench::new(trial(compile));
+    let none = Documents::default().partial();
+    bench.ground.table = Arc::new(compile(&none, &Registry::new(), &bench.trial.steps.settings, None));
+    bench.ground.documents = none;
+    let grant = signed("ServiceGrant", "g", 1, "{nodes: [{node: vm-1}], services: [{service: web}]}");
+    for (settled, meant, want) in [
+        (false, vec![], ["not_known"; 3]),
+        (false, vec![grant.clone()], ["not_known"; 3]),
+        (true, vec![grant.clone()], ["granted", "unnamed", "unnamed"]),
+        (true, vec![], ["unnamed"; 3]),
+        // The task that says so began anew.
+        (false, vec![grant], ["granted", "unnamed", "unnamed"]),
+    ] {
+        let meant = Meant { documents: meant.into(), settled };
+        let judged = bench.trial.judge(&meant, bench.ground.clone()).await;
+        if let Some(table) = judged.table {
+            (bench.ground.table, bench.ground.documents) = (table, judged.documents);
+        }
+        assert_eq!(bench.standings(), want, "{meant:?}");
+    }
+    assert!(!bench.ground.documents.is_partial());
+}
+
+/// Where no thread is left to try a grant, what it names is denied: it might take something away.
+#[tokio::test]
+async fn a_grant_that_waits_for_a_thread_denies_what_it_names_and_named() {
+    let mut bench = Bench::new(trial(compile));
+    let grant = |generation, service: &str| {
+        let spec = format!("{{nodes: [{{node: vm-1}}], services: [{{service: {service}}}]}}");
+        signed("ServiceGrant", "g", generation, &spec)
+    };
+    assert_eq!(bench.granted(&[grant(1, "web")]).await.0, ["granted", "unnamed", "unnamed"]);
+    let hanging = bench.trial.steps.left_behind.hold(LEFT_BEHIND_BY_DOCUMENTS_MAX);
+    let meant = Meant { documents: vec![grant(2, "orders")].into(), settled: true };
+    let judged = bench.trial.judge(&meant, bench.ground.clone()).await;
+    assert_eq!(judged.why.into_values().collect::<Vec<_>>(), [Why::Waiting]);
+    assert!(judged.table.is_none(), "there is no thread for one");
+    bench.ground.table = Arc::new(compile(&judged.documents, &Registry::new(), &bench.trial.steps.settings, None));
+    assert_eq!(bench.standings(), ["held_back", "held_back", "unnamed"]);
+    bench.ground.documents = judged.documents;
+    drop(hanging);
+    assert_eq!(bench.granted(&[grant(2, "orders")]).await.0, ["unnamed", "granted", "unnamed"]);
 }
 
 static TRAFFIC: AtomicBool = AtomicBool::new(true);
