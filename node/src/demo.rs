@@ -227,6 +227,8 @@ async fn bring_up(
     screen.tick(&format!("agents {} alive, mTLS over QUIC", mesh.agent_names()), started.elapsed());
     mesh.wait_registered().await?;
     screen.tick(&format!("services {} registered", mesh.service_names()), started.elapsed());
+    mesh.grant().await?;
+    screen.tick("ServiceGrant/demo in use: these agents may serve them, and nobody else", started.elapsed());
     if args.no_load {
         return Ok(None);
     }

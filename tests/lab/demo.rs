@@ -65,5 +65,14 @@ fn the_demo_takes_documents_without_naming_a_key() {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     });
     assert!(text.contains("signed by k1 \"demo\"") || text.contains("unchanged"), "{text}");
+    // Its services are granted, and shown so.
+    eventually("its services are granted", Duration::from_secs(8), || {
+        let ask = |args: &[&str]| {
+            let output = starling_in(folder.path(), &[&["--address", &address][..], args].concat());
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let granted = ask(&["get", "servicegrant"]).lines().any(|line| line.starts_with("ServiceGrant   demo "));
+        (granted && !ask(&["status"]).contains("ST0612")).then_some(())
+    });
     assert!(demo.0.wait().unwrap().success());
 }

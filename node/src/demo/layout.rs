@@ -104,6 +104,16 @@ pub(super) fn instances(nodes: u8) -> Vec<Instance> {
     all
 }
 
+/// The document that says which nodes may serve the demo's services and call as them.
+pub(super) const GRANT: &str = "\
+apiVersion: starling/v1
+kind: ServiceGrant
+metadata: {name: demo}
+spec:
+  nodes: [{node: \"vm-*\"}]
+  services: [{service: web}, {service: orders}, {service: db}]
+";
+
 /// The settings of one agent.
 pub(super) fn agent_toml(number: u8, ports: Ports) -> String {
     let ip = address(number);
@@ -121,6 +131,15 @@ mod tests {
     use starling_config::{ConfigDir, SourceFile, SourceKind, Sources, load};
 
     use super::*;
+
+    #[test]
+    fn every_service_is_granted() {
+        let read = starling_config::documents::parse("grant.yaml", GRANT).unwrap();
+        let starling_config::documents::Spec::ServiceGrant(grant) = &read[0].spec else { panic!("{read:?}") };
+        let granted: Vec<String> = grant.services.iter().map(|service| service.name.to_string()).collect();
+        assert!(instances(9).iter().all(|instance| granted.iter().any(|name| name == instance.service)), "{granted:?}");
+        assert!(read.len() == 1 && grant.nodes.len() == 1);
+    }
 
     #[test]
     fn three_agents_carry_what_is_documented() {

@@ -14,7 +14,7 @@ use crate::api::views::{MemberList, ServiceList};
 use crate::cli::{Address, Ask, CliError, Exit, PUBLIC_FILE_MODE, Places, Ready, ask, install, now};
 use crate::demo::control::{self, Verb};
 use crate::demo::layout::{self, Instance, Ports, Speaks};
-use crate::demo::process::{Child, END_GRACE, Output, tail};
+use crate::demo::process::{self, Child, END_GRACE, Output, tail};
 use crate::files;
 
 /// How long each step may take before the demo gives up; it is documented as two seconds for all of them.
@@ -304,6 +304,16 @@ impl Mesh {
             files::create(&path, instance.toml(service.listen).as_bytes(), PUBLIC_FILE_MODE)?;
         }
         Ok(())
+    }
+
+    /// Grants the services to the agents, as an operator would: signed and applied, and in use everywhere.
+    pub(super) async fn grant(&self) -> Result<(), CliError> {
+        let no = |cause: String| CliError::plain(Exit::Bad, "the services cannot be granted").cause(cause);
+        let path = self.folder.path.join("grant.yaml");
+        files::create(&path, layout::GRANT.as_bytes(), PUBLIC_FILE_MODE)?;
+        let (address, file) = (self.first_api(), path.display().to_string());
+        let arguments = ["--address", &address, "apply", "-f", &file, "--wait"];
+        process::run(arguments, STEP_TIMEOUT).await.map_err(|error| no(error.to_string()))
     }
 
     /// Starts all agents at once.

@@ -24,6 +24,25 @@ pub(super) enum Output {
     Read,
 }
 
+/// Runs this same program to its end, without any setting of the caller; an error has what it said.
+pub(super) async fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>, limit: Duration) -> io::Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    forget_settings(&mut command);
+    let output = tokio::time::timeout(limit, command.output()).await??;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()))
+}
+
+/// Settings of the caller are for its own agent.
+fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STARLING_")) {
+        command.env_remove(name);
+    }
+}
+
 /// One child.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -47,12 +66,9 @@ impl Child {
             Output::Log => Stdio::from(log.try_clone()?),
             Output::Read => Stdio::piped(),
         });
-        // A process group of its own: Ctrl-C is for us, and we end our children in order. Settings of the caller are
-        // for its own agent.
+        // A process group of its own: Ctrl-C is for us, and we end our children in order.
         command.stderr(log).process_group(0).kill_on_drop(true);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STARLING_")) {
-            command.env_remove(name);
-        }
+        forget_settings(&mut command);
         let mut process = command.spawn()?;
         let pid = process.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let input = process.stdin.take();
