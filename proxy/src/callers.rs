@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use starling_model::ServiceKey;
+use tokio::sync::Semaphore;
 use tracing::debug;
 
 pub(crate) mod inet_diag;
@@ -95,11 +96,19 @@ impl LocalCallers {
 }
 
 /// One data thread's means to ask the kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Asking {
     sockets: inet_diag::Asker,
-    /// Control groups and the unit that each is in. An id is never given to another group.
-    known: RefCell<HashMap<u64, Option<Arc<str>>>>,
+    /// Control groups and the unit that each is in. An id is never given to another group. Groups in no unit are looked for
+    /// again: not being found says little of one that is just made, or of a host with very many.
+    known: RefCell<HashMap<u64, Arc<str>>>,
+    searching: Semaphore,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self { sockets: inet_diag::Asker::default(), known: RefCell::default(), searching: Semaphore::new(1) }
+    }
 }
 
 impl Asking {
@@ -112,17 +121,27 @@ impl Asking {
 
     /// The unit that a control group is in.
     pub(crate) async fn unit(&self, cgroup: u64) -> Option<Arc<str>> {
-        if let Some(known) = self.known.borrow().get(&cgroup) {
-            return known.clone();
+        self.unit_by(cgroup, units::of).await
+    }
+
+    async fn unit_by(&self, cgroup: u64, look: fn(u64) -> Option<String>) -> Option<Arc<str>> {
+        let known = || self.known.borrow().get(&cgroup).cloned();
+        if let Some(known) = known() {
+            return Some(known);
         }
-        let found = tokio::task::spawn_blocking(move || units::of(cgroup)).await.unwrap_or_default();
-        let found: Option<Arc<str>> = found.map(Arc::from);
+        // One search at a time: whoever is in no unit must not make one for each of a thousand connections at once.
+        let _turn = self.searching.acquire().await.ok()?;
+        if let Some(known) = known() {
+            return Some(known);
+        }
+        let found = tokio::task::spawn_blocking(move || look(cgroup)).await.unwrap_or_default();
+        let found: Arc<str> = Arc::from(found?);
         let mut known = self.known.borrow_mut();
         if known.len() >= units::KNOWN_MAX {
             known.clear();
         }
-        known.insert(cgroup, found.clone());
-        found
+        known.insert(cgroup, Arc::clone(&found));
+        Some(found)
     }
 }
 
@@ -186,13 +205,17 @@ mod tests {
     async fn control_groups_that_are_known_are_bounded() {
         let asking = Asking::default();
         for id in 0..=units::KNOWN_MAX as u64 {
-            if asking.known.borrow().len() < units::KNOWN_MAX {
-                asking.known.borrow_mut().insert(id, None);
-            } else {
-                let found = asking.unit(u64::MAX).await;
-                assert_eq!(found, None, "there is no such group");
-            }
+            assert_eq!(asking.unit_by(id, |_| Some("web.service".to_owned())).await.as_deref(), Some("web.service"));
         }
         assert_eq!(asking.known.borrow().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_remembered_and_that_there_is_none_is_not() {
+        let asking = Asking::default();
+        assert_eq!(asking.unit_by(7, |_| None).await, None);
+        let web = |_| Some("web.service".to_owned());
+        assert_eq!(asking.unit_by(7, web).await.as_deref(), Some("web.service"), "it is looked for again");
+        assert_eq!(asking.unit_by(7, |_| None).await.as_deref(), Some("web.service"));
     }
 }
