@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_config::{
     AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, InstanceSpec,
@@ -72,7 +73,12 @@ pub fn advertised(mesh: &MeshSettings, bound: SocketAddr, seed: Option<SocketAdd
 
 /// The data plane's settings.
 #[must_use]
-pub fn proxy(config: &AgentConfig, identity: &Identity, access_log: Option<AccessLog>) -> ProxyConfig {
+pub fn proxy(
+    config: &AgentConfig,
+    identity: &Identity,
+    access_log: Option<AccessLog>,
+    connection_age: Duration,
+) -> ProxyConfig {
     // The addresses of services (vip, vip_cidr, vip_listeners) have no listener yet; the configuration says so.
     let OutboundSettings { http, vip_cidr: _, vip: _, vip_listeners: _, session_key_file: _ } = &config.outbound;
     let DataSettings { threads } = config.data;
@@ -84,6 +90,7 @@ pub fn proxy(config: &AgentConfig, identity: &Identity, access_log: Option<Acces
         http_listen: *http,
         upstreams: config.upstreams.iter().map(upstream).collect(),
         access_log: access_log.map(Arc::new),
+        connection_age,
         threads: threads.map_or(0, std::num::NonZero::get),
     }
 }

@@ -72,6 +72,8 @@ pub struct AgentOptions {
     pub reload: Reload,
     /// Time from one leaf key to the next.
     pub rekey_interval: Duration,
+    /// How long a connection to another agent is used, give or take a fifth, before a new one takes its place.
+    pub connection_age: Duration,
 }
 
 impl std::fmt::Debug for AgentOptions {
@@ -216,15 +218,15 @@ async fn agent(
 
     // Listeners first: a port that is taken ends the start before anybody hears of us.
     let (net_events, net_inbox) = mpsc::channel(gossip::INBOX_LEN_MAX);
-    let net = bind_gossip(config, &identity, net_events)?;
+    let net = bind_gossip(config, &identity, options.connection_age, net_events)?;
     let shared = Arc::new(ProxyShared::new(identity.current.clone(), wall_clock));
     if let Some(path) = &config.outbound.session_key_file {
         shared.seal_sessions(read_session_key(path)?);
     }
     let access_figures: Arc<AccessLogFigures> = Arc::default();
     let (access_log, access) = access_log(config, &identity, &access_figures)?.unzip();
-    let data = DataPlane::start(lower::proxy(config, &identity, access_log), Arc::clone(&shared))
-        .map_err(|failure| plane_error(&failure))?;
+    let plane = lower::proxy(config, &identity, access_log, options.connection_age);
+    let data = DataPlane::start(plane, Arc::clone(&shared)).map_err(|failure| plane_error(&failure))?;
     let doors = bind_api(config).await?;
     let guard = guard(config)?;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_model::{NodeName, PortName, ServiceKey, TrustDomain};
 
@@ -57,6 +58,8 @@ pub struct ProxyConfig {
     pub upstreams: Vec<Upstream>,
     /// Where the end of each request and connection is told; `None`: nowhere.
     pub access_log: Option<Arc<AccessLog>>,
+    /// How long connections between agents take new streams, give or take a fifth.
+    pub connection_age: Duration,
     /// Data threads; 0 takes one per core, at most [`crate::limits::THREADS_MAX`].
     pub threads: usize,
 }

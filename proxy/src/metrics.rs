@@ -155,6 +155,30 @@ struct HandshakeLabels {
     result: &'static str,
 }
 
+/// Why a connection between agents takes no new streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Retired {
+    /// It was old.
+    Age,
+    /// This node shows a new leaf.
+    Leaf,
+}
+
+impl Retired {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Leaf => "leaf",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetiredLabels {
+    direction: Direction,
+    reason: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TurnedLabels {
     reason: Turned,
@@ -240,6 +264,7 @@ pub struct ProxyMetrics {
     received: Capped<TunnelLabels, Counter>,
     turned: Family<TurnedLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
+    retired: Family<RetiredLabels, Counter>,
     sources_refused: Family<RefusedLabels, Counter>,
     endpoints: Capped<EndpointLabels, Gauge>,
     dropped: Family<FamilyLabels, Counter>,
@@ -271,6 +296,7 @@ impl ProxyMetrics {
             received: Capped::new("starling_tcp_received_bytes", &dropped),
             turned: Family::default(),
             handshakes: Family::default(),
+            retired: Family::default(),
             sources_refused: Family::default(),
             endpoints: Capped::new("starling_endpoints", &dropped),
             dropped,
@@ -302,6 +328,7 @@ impl ProxyMetrics {
         family!("starling_tcp_received_bytes", "Bytes from the destination service", self.received.family);
         family!("starling_tcp_turned_away", "Connections and streams not served, by reason", self.turned);
         family!("starling_tls_handshakes", "TLS handshakes of traffic connections", self.handshakes);
+        family!("starling_tls_connections_retired", "Traffic connections left to their present streams", self.retired);
         family!(
             "starling_authorization_sources_refused",
             "Streams whose source counts for nothing, by reason",
@@ -352,6 +379,14 @@ impl ProxyMetrics {
                 let labels = HandshakeLabels { direction: Direction::Outbound, result };
                 self.handshakes.get_or_create_owned(&labels).inc_by(count);
             }
+        }
+    }
+
+    /// Counts connections that take no new streams from here on.
+    pub(crate) fn retired(&self, direction: Direction, reason: Retired, count: u64) {
+        if count > 0 {
+            let labels = RetiredLabels { direction, reason: reason.as_str() };
+            self.retired.get_or_create_owned(&labels).inc_by(count);
         }
     }
 

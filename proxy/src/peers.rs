@@ -20,7 +20,7 @@ use crate::http::inbound;
 use crate::l4;
 use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, HANDSHAKES_PER_THREAD_MAX};
 use crate::loads::Failure;
-use crate::metrics::{Direction, Turned};
+use crate::metrics::{Direction, Retired, Turned};
 use crate::worker::Worker;
 
 /// Opens a stream to an endpoint's agent. Dialling, where needed, is bounded by the transport's deadline.
@@ -206,19 +206,24 @@ fn accept_source(worker: &Worker, peer: &PeerIdentity, header: &OpenHeader) -> C
     })
 }
 
-/// Counts the dials of a thread's pool since the last call.
+/// What of a thread's connections is in the metrics already.
 #[derive(Debug, Default)]
-pub(crate) struct Dials {
-    good: u64,
-    failed: u64,
+pub(crate) struct Counted {
+    dials: (u64, u64),
+    aged: (u64, u64),
 }
 
-impl Dials {
+impl Counted {
+    /// Counts what came since the last call: dials, and connections that grew old.
     pub(crate) fn count(&mut self, worker: &Worker) {
-        let stats = worker.client.stats();
-        let (good, failed) = (stats.dials, stats.dials_failed);
-        worker.shared.metrics.dials(good.saturating_sub(self.good), failed.saturating_sub(self.failed));
-        *self = Self { good, failed };
+        let (dialled, accepted) = (worker.client.stats(), worker.server_of_peers.stats());
+        let dials = (dialled.dials, dialled.dials_failed);
+        let aged = (dialled.connections_aged, accepted.connections_aged);
+        let metrics = &worker.shared.metrics;
+        metrics.dials(dials.0.saturating_sub(self.dials.0), dials.1.saturating_sub(self.dials.1));
+        metrics.retired(Direction::Outbound, Retired::Age, aged.0.saturating_sub(self.aged.0));
+        metrics.retired(Direction::Inbound, Retired::Age, aged.1.saturating_sub(self.aged.1));
+        *self = Self { dials, aged };
     }
 }
 

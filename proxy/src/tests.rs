@@ -120,6 +120,7 @@ impl Mesh {
             upstreams: vec![upstream("orders", Some("web")), upstream("echo", None)],
             access_log: log,
             threads: 2,
+            connection_age: starling_transport::data::AGE_MAX,
         };
         let plane = DataPlane::start(config, shared.clone()).unwrap();
         let addresses = plane.addresses().clone();

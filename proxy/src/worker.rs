@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::{NodeName, ServiceKey};
@@ -26,9 +26,13 @@ use crate::http::routed::Budgets;
 use crate::l4;
 use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
 use crate::listen::{Entry, Handover, Permit, Socket};
-use crate::metrics::{Direction, Edges, Turned};
-use crate::peers::{self, Dials, Handshakes};
+use crate::metrics::{Direction, Edges, Retired, Turned};
+use crate::peers::{self, Counted, Handshakes};
 use crate::snapshot::ProxyShared;
+
+/// How often a thread looks whether somebody was revoked: of the two seconds in which a revocation is to be in force
+/// everywhere, most is for its way there. A look compares two pointers.
+const TRUST_LOOK: Duration = Duration::from_millis(100);
 
 /// Where the data plane stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,8 +131,12 @@ impl Worker {
         let worker = Rc::new(Self {
             edges: Edges::new(&seed.shared.metrics),
             pool: Pool::default(),
-            client: DataClient::new(seed.shared.current.clone(), seed.shared.clock),
-            server_of_peers: DataServer::new(seed.shared.current.clone(), seed.shared.clock),
+            client: DataClient::new(seed.shared.current.clone(), seed.shared.clock, seed.config.connection_age),
+            server_of_peers: DataServer::new(
+                seed.shared.current.clone(),
+                seed.shared.clock,
+                seed.config.connection_age,
+            ),
             phase: seed.phase,
             server,
             upstream,
@@ -256,9 +264,11 @@ pub(crate) fn run(seed: WorkerSeed) {
 
 async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     let mut phase = worker.phase.clone();
-    let mut dials = Dials::default();
+    let mut counted = Counted::default();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(TRUST_LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut trust, mut leaf) = (worker.shared.current.trust(), worker.shared.current.leaf_number());
     loop {
         tokio::select! {
@@ -269,10 +279,10 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.pool.sweep(now);
-                cut_untrusted(&worker, &mut trust);
                 follow_leaf(&worker, &mut leaf);
-                dials.count(&worker);
+                counted.count(&worker);
             }
+            _ = look.tick() => cut_untrusted(&worker, &mut trust),
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stopped };
                 if now >= Phase::Draining {
@@ -308,8 +318,10 @@ fn follow_leaf(worker: &Worker, known: &mut u64) {
     let number = worker.shared.current.leaf_number();
     if number != *known {
         *known = number;
-        worker.client.retire_all();
-        worker.server_of_peers.retire_all();
+        let (dialled, accepted) = (worker.client.retire_all(), worker.server_of_peers.retire_all());
+        let metrics = &worker.shared.metrics;
+        metrics.retired(Direction::Outbound, Retired::Leaf, dialled as u64);
+        metrics.retired(Direction::Inbound, Retired::Leaf, accepted as u64);
     }
 }
 

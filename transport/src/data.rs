@@ -43,7 +43,8 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// The longest that a failed dial is remembered.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// A connection takes no new streams after this long, give or take a fifth, so that certificates are shown anew.
+/// A connection takes no new streams after this long, give or take a fifth, so that certificates are shown anew. The usual
+/// value: who makes a pool or a server says which.
 pub const AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// A connection without streams is closed by the side that dialled after this long.
@@ -128,9 +129,9 @@ fn random_u64() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// [`AGE_MAX`] give or take a fifth.
-fn random_age() -> Duration {
-    let fifth = AGE_MAX / 5;
+/// This age give or take a fifth.
+fn random_age(mean: Duration) -> Duration {
+    let fifth = mean / 5;
     let spread = u64::try_from(2 * fifth.as_millis()).unwrap_or(u64::MAX);
-    AGE_MAX - fifth + Duration::from_millis(random_u64() % spread.max(1))
+    mean - fifth + Duration::from_millis(random_u64() % spread.max(1))
 }

@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 use serde_json::json;
 use starling_config::{ConfigDir, Loaded, Origin};
 use starling_identity::life::LEAF_INTERVAL;
+use starling_transport::data::AGE_MAX;
+use starling_transport::quic;
 
 use crate::cli::Format;
 use crate::cli::errors::{CliError, Exit};
@@ -21,6 +23,7 @@ use crate::run::{AgentError, AgentOptions, run_agent};
 
 /// How long an agent whose starter is gone may take to end in order.
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+const _: () = assert!(LEAF_INTERVAL.as_secs() == AGE_MAX.as_secs() && AGE_MAX.as_secs() == quic::AGE_MAX.as_secs());
 
 /// Flags of `starling agent`.
 #[derive(Args, Clone, Debug)]
@@ -49,6 +52,9 @@ pub(crate) struct AgentArgs {
     /// Time from one leaf key to the next: to see renewals without waiting for them
     #[arg(long, hide = true, value_name = "DURATION", value_parser = interval)]
     rekey_interval: Option<Duration>,
+    /// How long a connection to another agent is used, give or take a fifth: to see replacements without waiting for them
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = interval)]
+    connection_age: Option<Duration>,
     /// For --print-config: table (as TOML), json or yaml
     #[arg(short, long, value_enum)]
     output: Option<Format>,
@@ -61,7 +67,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// From a second to the usual one: a leaf made more rarely could end before the next.
+/// From a second to the usual one, which leafs and connections share: a leaf made more rarely could end before the next.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = starling_config::duration::parse(text).map_err(|error| error.to_string())?;
     if (Duration::from_secs(1)..=LEAF_INTERVAL).contains(&interval) {
@@ -106,7 +112,8 @@ pub(crate) fn run(args: &AgentArgs, look: &Look, errors: &Look) -> Result<Exit, 
     }
     let rekey_interval = args.rekey_interval.unwrap_or(LEAF_INTERVAL);
     let reload = Box::new(move || configuration(&request).map_err(|error| error.render()));
-    match run_agent(AgentOptions { loaded, reload, rekey_interval }) {
+    let connection_age = args.connection_age.unwrap_or(AGE_MAX);
+    match run_agent(AgentOptions { loaded, reload, rekey_interval, connection_age }) {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {
             output::message(&startup_error(error).render(errors));

@@ -1,12 +1,13 @@
 //! Binding what the agent listens on, and who may use the local API; every failure names setting, address and holder.
 
 use std::path::Path;
+use std::time::Duration;
 
 use starling_config::{AgentConfig, Preset, TcpAccess};
 use starling_model::codes;
 use starling_proxy::{ListenAddress, ListenError, ProxyError, Purpose};
 use starling_routing::SessionKey;
-use starling_transport::quic::{AGE_MAX, GossipNet, KeepAlive, NetEvent, NetSettings, QuicKeys};
+use starling_transport::quic::{GossipNet, KeepAlive, NetEvent, NetSettings, QuicKeys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
@@ -27,6 +28,7 @@ pub(super) struct Doors {
 pub(super) fn bind_gossip(
     config: &AgentConfig,
     identity: &Identity,
+    age_max: Duration,
     events: mpsc::Sender<NetEvent>,
 ) -> Result<GossipNet, AgentError> {
     let keys = QuicKeys { reset: *identity.quic.reset, connection_ids: *identity.quic.connection_id };
@@ -35,7 +37,7 @@ pub(super) fn bind_gossip(
         Preset::Lan | Preset::Fast => KeepAlive::ByProbes,
         Preset::Wan => KeepAlive::BetweenSites,
     };
-    let settings = NetSettings { listen, keys, mesh: identity.node.mesh_id(), keep_alive, age_max: AGE_MAX };
+    let settings = NetSettings { listen, keys, mesh: identity.node.mesh_id(), keep_alive, age_max };
     GossipNet::bind(settings, identity.current.clone(), wall_clock, events)
         .map_err(|failure| bind_error("mesh.listen", listen, Transport::Udp, &io_of(&failure)))
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use starling_transport::data::DataClient;
+use starling_transport::data::{AGE_MAX, DataClient};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::backend::{self, Client};
@@ -85,7 +85,7 @@ async fn a_member_cannot_be_a_service_that_is_granted_to_another_node() {
     let mut mesh = Mesh::new(2);
     mesh.serve("vm-2", "orders-1", "orders", Protocol::Http, orders.address);
     mesh.apply(&grant("vm-7", "web"));
-    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock);
+    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock, AGE_MAX);
     let header = OpenHeader {
         carry: Carry::Http1,
         source: Some(key("web")),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use starling_model::Protocol;
-use starling_transport::data::{DataClient, Fault, fault_of};
+use starling_transport::data::{AGE_MAX, DataClient, Fault, fault_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -43,7 +43,7 @@ async fn carried_as_bytes(protocol: Protocol) {
     let orders = backend::http("orders").await;
     let mut mesh = Mesh::new(2);
     mesh.serve("vm-2", "orders-1", "orders", protocol, orders.address);
-    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock);
+    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock, AGE_MAX);
     let header = |carry| OpenHeader {
         carry,
         source: None,

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use starling_model::Protocol;
-use starling_transport::data::{DataClient, MuxStream};
+use starling_transport::data::{AGE_MAX, DataClient, MuxStream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -259,7 +259,7 @@ async fn speaking_http2() -> (Mesh, backend::Backend) {
 
 /// As a member may that runs other code: frames to an instance of vm-2, over a stream of its own.
 async fn as_member<R>(mesh: &Mesh, run: impl AsyncFnOnce(Frames<MuxStream>) -> R) -> R {
-    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock);
+    let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock, AGE_MAX);
     let header = OpenHeader {
         carry: Carry::Http2,
         source: None,

@@ -111,6 +111,7 @@ async fn a_unix_socket_is_an_entrance_too() {
         }],
         access_log: None,
         threads: 1,
+        connection_age: starling_transport::data::AGE_MAX,
     };
     let plane = DataPlane::start(config, mesh.node("vm-1").shared.clone()).unwrap();
     let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();

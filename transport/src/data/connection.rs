@@ -7,14 +7,14 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_identity::PeerIdentity;
 use tokio::io::{AsyncBufRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{IDLE_MAX, random_age};
+use super::IDLE_MAX;
 use crate::error::{DialError, of_io};
 use crate::mux::{self, CannotOpen, Event, Fault, Mux, Received, ResetCode, Role, StreamId, Violation};
 
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     role: Role,
     is_cut: Cell<bool>,
     is_over: Cell<bool>,
+    /// It takes no new streams because it was old.
+    is_aged: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -73,7 +75,8 @@ impl Connection {
         };
         let mux = Mux::new(role, accept_max, Instant::now());
         let core = Core { mux, wakers: HashMap::new(), task: None, is_task_woken: false };
-        Rc::new(Self { core: RefCell::new(core), peer, role, is_cut: Cell::new(false), is_over: Cell::new(false) })
+        let no = || Cell::new(false);
+        Rc::new(Self { core: RefCell::new(core), peer, role, is_cut: no(), is_over: no(), is_aged: no() })
     }
 
     pub(super) const fn peer(&self) -> &PeerIdentity {
@@ -96,8 +99,18 @@ impl Connection {
         self.act(|core| core.mux.open(header, Instant::now()))
     }
 
-    pub(super) fn goaway(&self) {
-        self.act(|core| core.mux.goaway());
+    /// Takes no new streams from here on; false where that is so already.
+    pub(super) fn goaway(&self) -> bool {
+        self.act(|core| {
+            let is_first = !core.mux.is_leaving();
+            core.mux.goaway();
+            is_first
+        })
+    }
+
+    /// True once its age alone made it take no new streams.
+    pub(super) fn is_aged(&self) -> bool {
+        self.is_aged.get()
     }
 
     /// Ends the connection at once, with all its streams.
@@ -214,11 +227,12 @@ pub(super) struct Driver<IO> {
 }
 
 impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
-    pub(super) fn new(connection: Rc<Connection>, io: IO) -> Self {
+    /// `age_max` is how long it takes new streams.
+    pub(super) fn new(connection: Rc<Connection>, io: IO, age_max: Duration) -> Self {
         let now = Instant::now();
-        let armed_for = connection.core.borrow().mux.poll_timeout();
+        let retire_at = now + age_max;
+        let armed_for = connection.core.borrow().mux.poll_timeout().min(retire_at);
         let timer = Box::pin(tokio::time::sleep_until(armed_for.into()));
-        let retire_at = now + random_age();
         Self { connection, io, timer, armed_for, retire_at, idle_since: None, must_flush: false }
     }
 
@@ -342,7 +356,11 @@ impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
             }
             let is_idle = core.mux.streams_len() == 0 && self.connection.role == Role::Dialler;
             self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
-            if now >= self.retire_at || self.idle_since.is_some_and(|since| now - since >= IDLE_MAX) {
+            let is_old = now >= self.retire_at;
+            if is_old || self.idle_since.is_some_and(|since| now - since >= IDLE_MAX) {
+                if is_old && !core.mux.is_leaving() {
+                    self.connection.is_aged.set(true);
+                }
                 core.mux.goaway();
             }
         } else if core.mux.streams_len() > 0 {
@@ -351,6 +369,7 @@ impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
         // Armed anew only when the time is sooner: activity moves it later all the while, and then one early wake-up
         // in a second is cheaper than a timer operation per packet.
         let deadline = core.mux.poll_timeout();
+        let deadline = if core.mux.is_leaving() { deadline } else { deadline.min(self.retire_at) };
         if is_due || deadline < self.armed_for {
             self.armed_for = deadline;
             self.timer.as_mut().reset(deadline.into());

@@ -18,15 +18,18 @@ use tracing::{debug, info};
 
 use super::connection::{Connection, Driver, Ended};
 use super::stream::MuxStream;
-use super::{BACKOFF_MAX, BACKOFF_MIN, CONNECTIONS_MAX, OpenError, REDIAL_WITHIN, SECOND_CONNECTION_STREAMS, tcp};
+use super::{
+    BACKOFF_MAX, BACKOFF_MIN, CONNECTIONS_MAX, OpenError, REDIAL_WITHIN, SECOND_CONNECTION_STREAMS, random_age, tcp,
+};
 use crate::error::DialError;
 use crate::mux::{CannotOpen, ResetCode, Role};
 
 /// Peers a thread remembers; those without connection and failure are forgotten first. Twice the largest mesh planned.
 const PEERS_MAX: usize = 2_048;
 
-/// Connections per peer with those that only finish their old streams; beyond it the oldest is cut.
-const CONNECTIONS_WITH_OLD_MAX: usize = 8;
+/// Connections per peer with those that only finish their old streams; beyond it the oldest is cut. In 6 h a pair makes
+/// three at most (a leaf on either side, and age), so a session that is opened in each of them lives for two days at least.
+pub(super) const CONNECTIONS_WITH_OLD_MAX: usize = 32;
 
 /// How often an open waits for a dial before it gives up: a connection can break between dial and open.
 const ATTEMPTS_MAX: usize = 3;
@@ -44,6 +47,8 @@ pub struct PoolStats {
     pub connections_broken: u64,
     /// Connections closed for a violation of the protocol by the peer.
     pub violations: u64,
+    /// Connections that took no more streams because of their age.
+    pub connections_aged: u64,
     /// Connections open now.
     pub connections_open: u64,
     /// Streams opened.
@@ -63,6 +68,7 @@ pub struct DataClient {
 struct Pool {
     current: CurrentIdentity,
     clock: Clock,
+    age_max: Duration,
     peers: RefCell<BTreeMap<NodeName, Peer>>,
     is_draining: Cell<bool>,
     /// Told whenever a connection ends.
@@ -105,12 +111,14 @@ impl fmt::Debug for DataClient {
 }
 
 impl DataClient {
-    /// An empty pool that shows `current`. It must be used inside a `LocalSet`.
+    /// An empty pool that shows `current`, and whose connections take new streams for `age_max`, give or take a fifth. It
+    /// must be used inside a `LocalSet`.
     #[must_use]
-    pub fn new(current: CurrentIdentity, clock: Clock) -> Self {
+    pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
         let pool = Pool {
             current,
             clock,
+            age_max,
             peers: RefCell::default(),
             is_draining: Cell::new(false),
             ended: Notify::new(),
@@ -154,14 +162,13 @@ impl DataClient {
     /// Opens no more streams; those there are go on, and their connections close after the last one.
     pub fn drain(&self) {
         self.pool.is_draining.set(true);
-        self.retire_all();
+        let _ = self.retire_all();
     }
 
-    /// Leaves all connections there are to their present streams; new ones go to new connections (a new leaf, for one).
-    pub fn retire_all(&self) {
-        for connection in self.all() {
-            connection.goaway();
-        }
+    /// Leaves all connections there are to their present streams; new ones go to new connections (a new leaf, for one). Says how
+    /// many took new ones before.
+    pub fn retire_all(&self) -> usize {
+        self.all().iter().filter(|connection| connection.goaway()).count()
     }
 
     /// Waits until no connection is left. Meant for after [`drain`](Self::drain), under the caller's deadline.
@@ -296,7 +303,7 @@ impl Pool {
                     pool.add(&node, Rc::clone(&connection));
                     finish.with(Ok(()));
                     let refuse = |id, _header| connection.reset(id, ResetCode::Refused);
-                    let ended = Driver::new(Rc::clone(&connection), stream).run(refuse).await;
+                    let ended = Driver::new(Rc::clone(&connection), stream, random_age(pool.age_max)).run(refuse).await;
                     pool.ended(&node, address, &connection, &ended);
                 }
                 Err(error) => {
@@ -419,6 +426,7 @@ impl Drop for FinishDial {
 
 fn add(stats: &mut PoolStats, connection: &Connection) {
     let more = connection.stats();
+    stats.connections_aged += u64::from(connection.is_aged());
     stats.streams_opened += more.streams_opened;
     stats.bytes.0 += more.bytes_received;
     stats.bytes.1 += more.bytes_sent;
@@ -433,6 +441,6 @@ fn make_room(peers: &mut BTreeMap<NodeName, Peer>, now: Instant) {
         && let Some(oldest) = peers.iter().min_by_key(|(_, peer)| peer.used).map(|(node, _)| node.clone())
         && let Some(peer) = peers.remove(&oldest)
     {
-        peer.connections.iter().for_each(|connection| connection.goaway());
+        peer.connections.iter().for_each(|connection| _ = connection.goaway());
     }
 }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use starling_identity::tls::{self, Clock};
@@ -19,14 +20,15 @@ use tracing::{debug, info};
 
 use super::connection::{Connection, Driver, Ended};
 use super::stream::MuxStream;
-use super::tcp;
+use super::{random_age, tcp};
 use crate::error::DialError;
 use crate::mux::Role;
 
-/// Connections of one node per thread. A correct one holds at most eight on each of its data threads, the old ones
+/// Connections of one node per thread. A correct one holds at most 32 on each of its four data threads, the old ones
 /// included, and all of them may be served by one thread here. Beyond it the oldest is cut, so that one member cannot
 /// take the places of all.
-pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
+pub const CONNECTIONS_PER_PEER_MAX: usize = 128;
+const _: () = assert!(CONNECTIONS_PER_PEER_MAX == 4 * super::pool::CONNECTIONS_WITH_OLD_MAX);
 
 /// What a peer says when it opens a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub struct ServerStats {
     pub connections_accepted: u64,
     /// Sockets on which no peer was proven.
     pub connections_refused: u64,
+    /// Connections that took no more streams because of their age.
+    pub connections_aged: u64,
     /// Connections open now.
     pub connections_open: u64,
     /// Connections closed for a violation of the protocol.
@@ -85,6 +89,7 @@ struct Inner {
     config: Arc<rustls::ServerConfig>,
     current: CurrentIdentity,
     clock: Clock,
+    age_max: Duration,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
     is_draining: Cell<bool>,
@@ -103,13 +108,15 @@ impl fmt::Debug for DataServer {
 }
 
 impl DataServer {
-    /// A server that shows `current` and lets any node of our trust domain in.
+    /// A server that shows `current` and lets any node of our trust domain in; a connection takes new streams for
+    /// `age_max`, give or take a fifth.
     #[must_use]
-    pub fn new(current: CurrentIdentity, clock: Clock) -> Self {
+    pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
         let inner = Inner {
             config: tls::data_server(&current, clock),
             current,
             clock,
+            age_max,
             connections: RefCell::default(),
             next: Cell::new(0),
             is_draining: Cell::new(false),
@@ -140,7 +147,8 @@ impl DataServer {
         if self.inner.is_draining.get() {
             connection.goaway();
         }
-        let ended = Driver::new(Rc::clone(&connection), stream)
+        let age = random_age(self.inner.age_max);
+        let ended = Driver::new(Rc::clone(&connection), stream, age)
             .run(|id, header| {
                 let stream = MuxStream::new(Rc::clone(&connection), id);
                 spawn_local(handler(connection.peer().clone(), OpenRequest { header }, stream));
@@ -205,14 +213,13 @@ impl DataServer {
     /// Takes no new streams, on any connection, from here on; what runs goes on.
     pub fn drain(&self) {
         self.inner.is_draining.set(true);
-        self.retire_all();
+        let _ = self.retire_all();
     }
 
-    /// Says goaway on all connections there are, so that peers dial new ones (a new leaf, for one).
-    pub fn retire_all(&self) {
-        for connection in self.all() {
-            connection.goaway();
-        }
+    /// Says goaway on all connections there are, so that peers dial new ones (a new leaf, for one). Says how many
+    /// took streams before.
+    pub fn retire_all(&self) -> usize {
+        self.all().iter().filter(|connection| connection.goaway()).count()
     }
 
     /// Waits until no connection is left. Meant for after [`drain`](Self::drain), under the caller's deadline.
@@ -263,6 +270,7 @@ impl DataServer {
 
 fn add(stats: &mut ServerStats, connection: &Connection) {
     let more = connection.stats();
+    stats.connections_aged += u64::from(connection.is_aged());
     stats.streams_accepted += more.streams_accepted;
     stats.streams_refused += more.streams_refused;
     stats.bytes.0 += more.bytes_received;

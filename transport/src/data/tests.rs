@@ -17,13 +17,15 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream, OpenError,
-    ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
+    AGE_MAX, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream,
+    OpenError, ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
 };
 use crate::mux::frame::{Header, Kind};
 use crate::mux::limits::STREAM_WINDOW_INITIAL;
 use crate::mux::{StreamId, Violation};
 use crate::testing::{PATIENCE, TestMesh, clock, name, until};
+
+mod age;
 
 /// A server on a port of its own, whose handlers do as the first byte of the header says.
 struct Host {
@@ -49,9 +51,16 @@ impl Host {
     }
 
     async fn with(current: CurrentIdentity, farewell: Farewell) -> Self {
+        Self::serving(DataServer::new(current, clock, AGE_MAX), farewell).await
+    }
+
+    async fn aged(current: CurrentIdentity, age_max: Duration) -> Self {
+        Self::serving(DataServer::new(current, clock, age_max), Farewell::End).await
+    }
+
+    async fn serving(server: DataServer, farewell: Farewell) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = DataServer::new(current, clock);
         let ends = Rc::new(RefCell::new(Vec::new()));
         let connections = Rc::new(RefCell::new(Vec::new()));
         let (serving, seen, tasks) = (server.clone(), Rc::clone(&ends), Rc::clone(&connections));
@@ -129,7 +138,7 @@ async fn call(client: &DataClient, host: &Host, body: &[u8]) -> Vec<u8> {
 }
 
 async fn pair(mesh: &TestMesh) -> (DataClient, Host) {
-    (DataClient::new(mesh.node("a"), clock), Host::start(mesh.node("b")).await)
+    (DataClient::new(mesh.node("a"), clock, AGE_MAX), Host::start(mesh.node("b")).await)
 }
 
 #[test]
@@ -137,7 +146,7 @@ fn traffic_agrees_upon_the_hybrid_key_exchange() {
     local(async {
         let mesh = TestMesh::new();
         let (one, other) = (mesh.node("a"), mesh.node("b"));
-        let (client, host) = (DataClient::new(one.clone(), clock), Host::start(other.clone()).await);
+        let (client, host) = (DataClient::new(one.clone(), clock, AGE_MAX), Host::start(other.clone()).await);
         assert_eq!(call(&client, &host, b"hello").await, b"hello");
         assert_eq!(one.negotiated().with(&name("b")), Some("X25519MLKEM768"));
         assert_eq!(other.negotiated().with(&name("a")), Some("X25519MLKEM768"));
@@ -293,7 +302,7 @@ fn a_server_that_refuses_us_has_processed_nothing() {
         // It believes in our mesh and shows a certificate of another.
         let current = twin.node("a");
         current.swap_trust(mesh.node("a").trust());
-        let client = DataClient::new(current, clock);
+        let client = DataClient::new(current, clock, AGE_MAX);
         // In TLS 1.3 the client's handshake succeeds first.
         let mut stream = open(&client, &host, "echo").await;
         let error = stream.read(&mut [0; 9]).await.unwrap_err();
@@ -309,7 +318,7 @@ fn a_server_that_refuses_us_has_processed_nothing() {
 fn a_failed_dial_is_remembered_and_forgotten() {
     local(async {
         let mesh = TestMesh::new();
-        let client = DataClient::new(mesh.node("a"), clock);
+        let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, node) = (listener.local_addr().unwrap(), name("b"));
         drop(listener);
@@ -327,7 +336,7 @@ fn a_failed_dial_is_remembered_and_forgotten() {
         let host = Host::start(mesh.node("b")).await;
         assert_eq!(call(&client, &host, b"elsewhere").await, b"elsewhere");
         // And so is the same one, a little later.
-        let client = DataClient::new(mesh.node("a"), clock);
+        let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
         let dial = || client.open(&node, address, Bytes::from_static(b"echo"));
         let _ = dial().await.unwrap_err();
         let failed = Instant::now();
@@ -340,7 +349,7 @@ fn a_failed_dial_is_remembered_and_forgotten() {
 fn a_peer_that_accepts_and_says_nothing_is_a_timeout() {
     local(async {
         let mesh = TestMesh::new();
-        let client = DataClient::new(mesh.node("a"), clock);
+        let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let error = client.open(&name("b"), silent.local_addr().unwrap(), Bytes::new()).await.unwrap_err();
         assert!(matches!(&error, OpenError::Dial { source: DialError::Timeout, .. }), "{error:?}");
@@ -358,7 +367,7 @@ fn a_killed_peer_fails_its_streams_at_once_and_is_dialled_again() {
     local(async {
         let mesh = TestMesh::new();
         for farewell in [Farewell::End, Farewell::Reset] {
-            let client = DataClient::new(mesh.node("a"), clock);
+            let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
             let host = Host::with(mesh.node("b"), farewell).await;
             let mut streams = Vec::new();
             for _ in 0..20 {
@@ -441,15 +450,13 @@ fn goaway_moves_new_streams_to_a_new_connection_and_lets_the_old_ones_end() {
         let (client, host) = pair(&mesh).await;
         for retire in [
             |_: &DataClient, host: &Host| host.server.retire_all(),
-            |client: &DataClient, _: &Host| {
-                client.retire_all();
-            },
+            |client: &DataClient, _: &Host| client.retire_all(),
         ] {
             let dials = client.stats().dials;
             let mut old = open(&client, &host, "echo").await;
             old.write_all(b"before").await.unwrap();
             old.read_exact(&mut [0; 6]).await.unwrap();
-            retire(&client, &host);
+            assert_eq!(retire(&client, &host), 1);
             until("new streams go elsewhere", || client.try_open(&name("b"), b"hold").is_none()).await;
             assert_eq!(call(&client, &host, b"new").await, b"new");
             assert!(client.stats().dials > dials);
@@ -575,7 +582,7 @@ fn a_member_with_too_many_connections_loses_its_oldest() {
     local(async {
         let mesh = TestMesh::new();
         let host = Host::start(mesh.node("b")).await;
-        let other = DataClient::new(mesh.node("c"), clock);
+        let other = DataClient::new(mesh.node("c"), clock, AGE_MAX);
         assert_eq!(call(&other, &host, b"hello").await, b"hello");
         let config = tls::data_client(&mesh.node("a"), name("b"), clock);
         let mut greedy = Vec::new();
