@@ -31,6 +31,8 @@ mod http;
 #[cfg(test)]
 mod leafs;
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod mesh25;
@@ -40,9 +42,15 @@ mod operators;
 mod programs;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod restarts;
+#[cfg(test)]
+mod revoked;
 mod rotate;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod steady;
 #[cfg(test)]
 mod steer;
 #[cfg(test)]

@@ -33,7 +33,7 @@ fn missing() -> Option<String> {
     postgres_bin().is_none().then(|| "PostgreSQL is not installed".to_owned())
 }
 
-fn postgres_bin() -> Option<PathBuf> {
+pub(crate) fn postgres_bin() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     versions
         .map(|v| v.path().join("bin"))

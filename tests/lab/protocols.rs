@@ -19,13 +19,26 @@ use crate::agent::{Mesh, eventually, three};
 use crate::apply::Desk;
 
 /// Runs the clients and servers of one test, beside the agents.
-fn with_runtime<T>(run: impl Future<Output = T>) -> T {
+pub(crate) fn with_runtime<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(run)
 }
 
+/// Starts a server on a thread of its own, which serves until the test's process ends.
+pub(crate) fn with_server<F: Future<Output = SocketAddr>>(start: impl FnOnce() -> F + Send + 'static) -> SocketAddr {
+    let (told, address) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            told.send(start().await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().unwrap()
+}
+
 /// Echoes WebSocket messages.
-async fn echo(address: &str) -> SocketAddr {
+pub(crate) async fn echo(address: &str) -> SocketAddr {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -43,7 +56,7 @@ async fn echo(address: &str) -> SocketAddr {
     address
 }
 
-async fn websocket(entrance: SocketAddr) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
+pub(crate) async fn websocket(entrance: SocketAddr) -> Option<tokio_tungstenite::WebSocketStream<TcpStream>> {
     let stream = TcpStream::connect(entrance).await.ok()?;
     Some(tokio_tungstenite::client_async("ws://chat.mesh.internal/room", stream).await.ok()?.0)
 }

@@ -20,15 +20,16 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::agent::{Host, Mesh, eventually, starling_in, starling_ok, start_all};
 use crate::apply::Desk;
-use crate::http::{Backend, Load, get};
+use crate::http::{Backend, get};
 use crate::operators::ROUTE;
+use crate::steady::Steady;
 
 /// web is vm-2's to serve.
 const GRANT: &str = "apiVersion: starling/v1\nkind: ServiceGrant\nmetadata: {name: web-hosts}\n\
 spec: {nodes: [{node: vm-2}], services: [{service: web}]}\n";
 
 /// Runs a command in the operator's folder by way of a host: exit code and all that was said.
-fn op(mesh: &Mesh, host: &Host, args: &[&str]) -> (i32, String) {
+pub(crate) fn op(mesh: &Mesh, host: &Host, args: &[&str]) -> (i32, String) {
     let config = host.config.display().to_string();
     let output = starling_in(&mesh.path("op"), &[args, &["--config-dir", &config]].concat());
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -301,7 +302,7 @@ fn a_mesh_is_made_attacked_cleaned_rotated_and_handed_on() {
     assert!(knock(&hosts[0], thief.leaf(&names("vm-3", "vm-3"))).is_err(), "the stolen key is out for ever");
 
     // Rotated, under load, without an error.
-    let load = Load::start(hosts[0].at(7780), "web.mesh.internal", 4, Duration::from_millis(2));
+    let load = Steady::start(hosts[0].at(7780), "web.mesh.internal", 2_000, u64::MAX);
     let root = |host: &Host, name: &str| {
         let list = host.api("/v1/members")?;
         let found = list["items"].as_array()?.iter().find(|one| one["name"] == name)?.clone();
@@ -325,10 +326,9 @@ fn a_mesh_is_made_attacked_cleaned_rotated_and_handed_on() {
         hosts.iter().all(|host| ["vm-1", "vm-2", "vm-3"].iter().all(|name| new(host, name))).then_some(())
     });
     std::thread::sleep(Duration::from_secs(2));
-    let report = load.finish();
-    let failures = report.failures();
-    println!("walk: {} requests while the root was rotated, {} failed", report.samples.len(), failures.len());
-    assert!(report.samples.len() > 500 && failures.is_empty(), "{failures:?}");
+    let seen = load.finish();
+    println!("walk: while the root was rotated: {}", seen.line());
+    assert!(seen.requests > 2_000 && seen.failures.is_empty(), "{:?}", seen.failures);
     // And new certificates for the same keys, without a hand on any host.
     let ends = || {
         let list = hosts[0].api("/v1/members")?;
