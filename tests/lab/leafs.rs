@@ -116,12 +116,12 @@ fn no_request_fails_while_leafs_are_made_anew_and_connections_grow_old() {
         (load.sent() >= requests).then_some(())
     });
     let seen = load.finish();
+    println!("leafs: {}", seen.line());
     let made: Vec<u64> = hosts.iter().zip(before).map(|(host, before)| leafs_made(host) - before).collect();
     ends.store(true, Ordering::Relaxed);
     let (sessions, answers) = held.join().expect("the sessions' thread").expect("sessions live through all of it");
     let left = |reason| hosts.iter().map(|host| retired(host, reason)).sum::<u64>();
     let (old, shown) = (left("age"), left("leaf"));
-    println!("leafs: {}", seen.line());
     println!(
         "leafs: {made:?} leafs made, {shown} connections left for a new leaf and {old} for their age; {sessions} sessions with {answers} answers, none cut"
     );
