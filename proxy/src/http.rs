@@ -7,12 +7,14 @@
 //! `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
 pub mod asked;
+pub mod codec;
 pub mod grpc;
 pub mod harden;
 pub mod scan;
 
 pub(crate) mod attempt;
 pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod guard;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
@@ -18,6 +17,7 @@ use tracing::debug;
 use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
+use crate::http::client::{Http1, Reply};
 use crate::http::grpc::Spoken;
 use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
 use crate::http::head::{Copies, Head};
@@ -47,7 +47,7 @@ impl Failed {
 
 /// What one try brought.
 pub(crate) struct Answered {
-    pub(crate) answer: Response<Incoming>,
+    pub(crate) answer: Response<Reply>,
     pub(crate) client: Client,
     pub(crate) key: PoolKey,
     /// When the try began.
@@ -138,7 +138,7 @@ pub(crate) async fn attempt(
                 return Err(Failed { outcome, error: ErrorType::HttpResponseTimeout, endpoint: None });
             }
         };
-        let mut error = match outcome {
+        let failed = match outcome {
             Ok(answer) => {
                 return judged(answer, head.upgrade.as_ref()).map(|answer| {
                     let now = Instant::now();
@@ -154,12 +154,13 @@ pub(crate) async fn attempt(
                     Answered { answer, client, key, sent }
                 });
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
+        debug!(endpoint = %endpoint.id, error = %failed.error, "no answer came");
         if upload.is_broken() {
             return Err(Failed::for_good(ErrorType::HttpRequestError));
         }
-        if let Some(unsent) = error.take_message() {
+        if let Some(unsent) = failed.unsent {
             head.restore(unsent);
             client.give_up();
             if client.reused {
@@ -171,7 +172,7 @@ pub(crate) async fn attempt(
         }
         let (outcome, error) = match client.fault.get() {
             Some(fault) if fault.nothing_was_processed() => (TryOutcome::Refused, ErrorType::ConnectionRefused),
-            Some(_) | None if is_refused(error.error()) => (TryOutcome::Refused, ErrorType::ConnectionRefused),
+            Some(_) | None if failed.is_refused => (TryOutcome::Refused, ErrorType::ConnectionRefused),
             Some(_) | None => {
                 (TryOutcome::Broken { safe: head.safe && upload.is_empty() }, ErrorType::ConnectionTerminated)
             }
@@ -226,7 +227,7 @@ async fn in_time<T>(
 }
 
 /// An answer of the peer's agent that says that nobody has seen the request is no answer.
-fn judged(answer: Response<Incoming>, upgrade: Option<&HeaderValue>) -> Result<Response<Incoming>, Failed> {
+fn judged(answer: Response<Reply>, upgrade: Option<&HeaderValue>) -> Result<Response<Reply>, Failed> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         if upgrade::agrees(&answer, upgrade) {
             return Ok(answer);
@@ -243,7 +244,7 @@ fn judged(answer: Response<Incoming>, upgrade: Option<&HeaderValue>) -> Result<R
     Err(Failed { outcome: TryOutcome::Refused, error, endpoint: Some(Failure::Quick) })
 }
 
-/// A fresh stream with hyper on it.
+/// A fresh stream with a client on it.
 pub(crate) async fn open(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
@@ -263,9 +264,9 @@ pub(crate) async fn open(
     };
     let stream = peers::open(worker, endpoint, &header).await?;
     let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
-    let io = TokioIo::new(Watched::new(stream, fault.clone()));
-    let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
     if purpose == Use::Http2 {
+        let io = TokioIo::new(Watched::new(stream, fault.clone()));
+        let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
         let (sender, connection) = worker.http2.upstream.handshake(io).await.map_err(broken)?;
         // Owns the stream; ends with it, or when the last of its senders is dropped.
         drop(tokio::task::spawn_local(async move {
@@ -275,18 +276,8 @@ pub(crate) async fn open(
         }));
         return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, Some(lane)));
     }
-    let (sender, mut connection) = worker.upstream.handshake(io).await.map_err(broken)?;
-    // Owns the stream; ends with it, or when its sender is dropped.
-    let task = tokio::task::spawn_local(async move {
-        if let Err(error) = (&mut connection).await {
-            debug!(%error, "a stream to a peer broke");
-            return None;
-        }
-        let parts = connection.into_parts();
-        (purpose == Use::Upgrade).then(|| (Far::Peer(parts.io.into_inner().into_inner()), parts.read_buf))
-    });
-    let mut client = Client::new(Sender::Http1(sender), fault, Some(lane));
-    client.far = (purpose == Use::Upgrade).then_some(task);
+    let mut client = Client::new(Sender::Http1(Http1::new(Far::Peer(stream), fault.clone())), fault, Some(lane));
+    client.may_switch = purpose == Use::Upgrade;
     Ok(client)
 }
 

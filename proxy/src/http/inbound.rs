@@ -27,15 +27,15 @@ use tracing::debug;
 use crate::access_log::HttpRecord;
 use crate::answers::{Answer, Connection, ErrorType, Processed};
 use crate::header::{Carry, OpenHeader};
-use crate::http::attempt::is_refused;
 use crate::http::body::{ResponseBody, Upload};
+use crate::http::client::{Http1, Reply};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
 use crate::http::guard::{Answered, Busy, Door, Guard, Offer, Verdict};
 use crate::http::harden::{self, HeadRefused, XFCC};
 use crate::http::outbound::{own_body, pass_on, said, switched};
 use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, Use};
-use crate::http::upgrade::{self, Far, FarTask, Switch};
+use crate::http::upgrade::{self, Far, Switch, Switched};
 use crate::http::{h2, head};
 use crate::l4::connect;
 use crate::metrics::{Direction, Edge};
@@ -188,7 +188,7 @@ async fn forward(
     (counted, exchange): (&Counted, &mut Exchange),
     mut request: Request<Incoming>,
     verdict: Verdict,
-) -> Result<(Response<Incoming>, Option<FarTask>), Answer> {
+) -> Result<(Response<Reply>, Option<Switched>), Answer> {
     let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
     let worker = &stream.worker;
     // Asked per request: the instance may have moved or gone since the stream was opened.
@@ -257,8 +257,8 @@ async fn forward(
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
         let sent = Instant::now();
-        let mut error = match client.send(request).await {
-            Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.far.take())),
+        let failed = match client.send(request).await {
+            Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.switched())),
             // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 let detail = format!("{name} switched protocols unasked");
@@ -272,15 +272,15 @@ async fn forward(
                 }
                 return Ok((answer, None));
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
+        debug!(endpoint = %name, error = %failed.error, "a local instance gave no answer");
         // An idle connection that its server closed at this very moment: nothing was lost, or nothing can be harmed.
         if upload.is_broken() {
             let answer = Answer::new(ErrorType::HttpRequestError, "the request's body broke off");
             return Err(Answer { connection: Connection::Close, ..answer });
         }
-        let unsent = error.take_message();
-        if let Some(request) = unsent {
+        if let Some(request) = failed.unsent {
             head = Some(request.into_parts().0);
             client.give_up();
             if client.reused {
@@ -290,7 +290,7 @@ async fn forward(
             continue;
         }
         let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
-        let processed = if head.is_some() || is_refused(error.error()) { Processed::No } else { Processed::Perhaps };
+        let processed = if head.is_some() || failed.is_refused { Processed::No } else { Processed::Perhaps };
         let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
         return Err(Answer { processed, connection, ..answer });
     }
@@ -349,17 +349,7 @@ async fn open(worker: &Worker, address: SocketAddr, purpose: Use) -> io::Result<
         }));
         return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, None));
     }
-    let (sender, mut connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-    // Owns the connection; ends with it, or when its sender is dropped.
-    let task = tokio::task::spawn_local(async move {
-        if let Err(error) = (&mut connection).await {
-            debug!(%error, "a connection to a local instance broke");
-            return None;
-        }
-        let parts = connection.into_parts();
-        (purpose == Use::Upgrade).then(|| (Far::Instance(parts.io.into_inner()), parts.read_buf))
-    });
-    let mut client = Client::new(Sender::Http1(sender), fault, None);
-    client.far = (purpose == Use::Upgrade).then_some(task);
+    let mut client = Client::new(Sender::Http1(Http1::new(Far::Instance(socket), fault.clone())), fault, None);
+    client.may_switch = purpose == Use::Upgrade;
     Ok(client)
 }

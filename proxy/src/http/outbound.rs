@@ -29,6 +29,7 @@ use crate::answers::{Answer, Connection, ErrorType};
 use crate::detect;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
+use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
 use crate::http::guard::{Answered, Door, Guard, Offer, Verdict};
@@ -391,7 +392,7 @@ fn relay(
     worker: &Worker,
     choice: &Choice,
     mut exchange: Exchange,
-    Tried { mut answer, mut client, key, sent }: Tried,
+    Tried { mut answer, client, key, sent }: Tried,
     back: &routed::Back,
 ) -> Relay {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
@@ -402,7 +403,7 @@ fn relay(
     exchange.note(|record| record.upstream = Some(sent.elapsed()));
     exchange.learn(answer.headers());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(far) = client.far.take()
+        && let Some(far) = client.switched()
     {
         let response = switched(answer, |headers| {
             back.edit(choice, headers);
@@ -411,7 +412,7 @@ fn relay(
         exchange.switched();
         return Relay::Switch(response, Switch::Upgrade { exchange, far });
     }
-    if client.far.is_none() {
+    if !client.may_switch {
         exchange.carried_by(key, client);
     }
     pass_on(&mut answer);
@@ -425,7 +426,7 @@ fn relay(
 }
 
 /// Passes `101` on: with the protocol that the request asked for, which the answer was seen to name.
-pub(crate) fn switched(mut answer: Response<Incoming>, edit: impl FnOnce(&mut HeaderMap)) -> Response<ResponseBody> {
+pub(crate) fn switched(mut answer: Response<Reply>, edit: impl FnOnce(&mut HeaderMap)) -> Response<ResponseBody> {
     let protocol = upgrade::wanted(answer.headers());
     pass_on(&mut answer);
     edit(answer.headers_mut());
@@ -436,7 +437,7 @@ pub(crate) fn switched(mut answer: Response<Incoming>, edit: impl FnOnce(&mut He
 }
 
 /// What ends at this hop is taken off an answer.
-pub(crate) fn pass_on(answer: &mut Response<Incoming>) {
+pub(crate) fn pass_on(answer: &mut Response<Reply>) {
     if answer.headers().contains_key(header::TRANSFER_ENCODING) {
         // It overrides a length, which must not travel on (RFC 9112, 6.3): the body would be cut to it.
         answer.headers_mut().remove(header::CONTENT_LENGTH);

@@ -11,14 +11,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use starling_model::ServiceKey;
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
+use crate::http::attempt::is_refused;
 use crate::http::body::RequestBody;
-use crate::http::upgrade::FarTask;
+use crate::http::client::{Http1, Reply, SendFailed};
+use crate::http::upgrade::Switched;
 use crate::limits::{
     H2_HOP_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT,
 };
@@ -53,11 +54,11 @@ pub(crate) enum Use {
     Http2,
 }
 
-/// The sending half of a hyper client.
+/// What sends requests.
 #[derive(Debug)]
 pub(crate) enum Sender {
     /// In one hand at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// Shared; the place is given back when this is dropped.
     Http2(http2::SendRequest<RequestBody>, Place),
 }
@@ -107,7 +108,7 @@ impl Drop for Place {
     }
 }
 
-/// One hyper client.
+/// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: Sender,
@@ -115,8 +116,8 @@ pub(crate) struct Client {
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
-    /// Yields the stream when the answer switched protocols; only of one that was opened for that.
-    pub(crate) far: Option<FarTask>,
+    /// It was opened for one request, which asks for another protocol.
+    pub(crate) may_switch: bool,
     /// The connection under its stream; none under a connection to a local instance.
     lane: Option<Lane>,
     born: Instant,
@@ -125,17 +126,29 @@ pub(crate) struct Client {
 impl Client {
     /// A fresh one; whatever notes why its stream ends shares `fault`.
     pub(crate) fn new(sender: Sender, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
-        Self { sender, fault, reused: false, far: None, lane, born: Instant::now() }
+        Self { sender, fault, reused: false, may_switch: false, lane, born: Instant::now() }
     }
 
     /// Sends one request; its answer's head.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Reply>, SendFailed> {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => sender.send(request).await,
+            Sender::Http2(sender, _) => match sender.try_send_request(request).await {
+                Ok(answer) => Ok(answer.map(Reply::Http2)),
+                Err(mut failed) => {
+                    let unsent = failed.take_message();
+                    let error = failed.into_error();
+                    Err(SendFailed { unsent, is_refused: is_refused(&error), error: error.into() })
+                }
+            },
+        }
+    }
+
+    /// What carries bytes both ways once its answer has switched protocols.
+    pub(crate) fn switched(&self) -> Option<Switched> {
+        match &self.sender {
+            Sender::Http1(sender) if self.may_switch => sender.take_far(),
+            Sender::Http1(_) | Sender::Http2(..) => None,
         }
     }
 
@@ -152,7 +165,7 @@ impl Client {
         let Sender::Http2(sender, Place(seats)) = &self.sender else { return None };
         let sender = Sender::Http2(sender.clone(), Place::take(seats));
         let (fault, lane) = (self.fault.clone(), self.lane.clone());
-        Some(Self { sender, fault, reused: true, far: None, lane, born: self.born })
+        Some(Self { sender, fault, reused: true, may_switch: false, lane, born: self.born })
     }
 
     fn is_shared(&self) -> bool {

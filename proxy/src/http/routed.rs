@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 use http::header::{self, HeaderMap};
-use hyper::body::Incoming;
 use starling_model::ServiceKey;
 use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
@@ -15,6 +14,7 @@ use tokio::time::Sleep;
 
 use crate::answers::ErrorType;
 use crate::http::body::ResponseBody;
+use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::harden::STARLING_ERROR;
 use crate::http::head::Head;
@@ -75,7 +75,7 @@ pub(crate) fn keep_session(choice: &Choice, error: Option<ErrorType>, headers: &
 
 /// Whether the rule wants a response with this status tried again. What the other agent says by itself is no status of the
 /// application: after a connection that broke behind it, only what is `safe` runs twice, and anything else is final.
-pub(crate) fn is_listed(choice: &Choice, answer: &Response<Incoming>, safe: bool) -> bool {
+pub(crate) fn is_listed(choice: &Choice, answer: &Response<Reply>, safe: bool) -> bool {
     let listed = choice.policy().retry_codes.contains(&answer.status().as_u16());
     let error = answer.headers().get(STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()));
     match error {

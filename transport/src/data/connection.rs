@@ -113,6 +113,10 @@ impl Connection {
         self.core.borrow().mux.fault(id)
     }
 
+    pub(super) fn is_quiet(&self, id: StreamId) -> bool {
+        matches!(self.core.borrow_mut().mux.received(id), Ok(Received::Empty))
+    }
+
     pub(super) fn reset(&self, id: StreamId, code: ResetCode) {
         self.act(|core| core.mux.reset(id, code));
         self.dispatch(|_, _| {});

@@ -44,6 +44,12 @@ impl MuxStream {
         self.connection.fault(self.id)
     }
 
+    /// True while it is open and nothing waits to be read. Wakes nobody.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.connection.is_quiet(self.id)
+    }
+
     /// A handle on the connection that carries it.
     #[must_use]
     pub fn lane(&self) -> Lane {
