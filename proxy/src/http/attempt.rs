@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::error::Error as _;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub(crate) struct Answered {
     pub(crate) key: PoolKey,
     /// When the try began.
     pub(crate) sent: Instant,
+    /// How long it took to its head.
+    pub(crate) took: Duration,
 }
 
 /// What one try is made of.
@@ -82,9 +85,10 @@ pub(crate) async fn attempt(
         None => Use::Requests,
     };
     loop {
+        let mut sent = Instant::now();
         let pooled = match purpose {
-            Use::Requests => worker.pool.take(&key),
-            Use::Http2 => worker.pool.take_shared(&key),
+            Use::Requests => worker.pool.take(&key, sent),
+            Use::Http2 => worker.pool.take_shared(&key, sent),
             Use::Upgrade => None,
         };
         let mut client = match pooled {
@@ -101,7 +105,9 @@ pub(crate) async fn attempt(
         if !client.reused && purpose == Use::Http2 {
             worker.pool.share(&key, &client);
         }
-        let sent = Instant::now();
+        if !client.reused {
+            sent = Instant::now();
+        }
         let request = match head.request(upload.next_try(), copies, choice, version) {
             Ok(Some(request)) => request,
             // Only after a give-away, which is the last try.
@@ -114,7 +120,6 @@ pub(crate) async fn attempt(
         // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
         let leaves = head.safe && upload.is_empty() && others;
         let lane = client.lane().filter(|_| leaves);
-        let sending = client.send(request);
         let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
         // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
         let strict = one.is_some() || policy.request.origin == Origin::Rule;
@@ -124,7 +129,12 @@ pub(crate) async fn attempt(
             true => Some(Instant::now()),
             false => upload.moved().filter(|_| !strict),
         };
-        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
+        // Pinned where it is: it is large, and would be moved else.
+        let waited = {
+            let sending = pin!(client.send(request));
+            in_time(sending, deadline, (patience, moved), stalled).await
+        };
+        let outcome = match waited {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
                 let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
@@ -151,7 +161,7 @@ pub(crate) async fn attempt(
                         // the endpoint out of favour long after.
                         worker.shared.loads.reached(endpoint, now);
                     }
-                    Answered { answer, client, key, sent }
+                    Answered { answer, client, key, sent, took: now.saturating_duration_since(sent) }
                 });
             }
             Err(failed) => failed,
@@ -202,12 +212,11 @@ const STALL_LOOK: Duration = Duration::from_millis(500);
 /// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
 /// anew with its last bytes, so that a large upload over a slow line ends well.
 async fn in_time<T>(
-    sending: impl Future<Output = T>,
+    mut sending: Pin<&mut impl Future<Output = T>>,
     mut deadline: Instant,
     (patience, moved): (Duration, impl Fn() -> Option<Instant>),
     stalled: impl Fn() -> bool,
 ) -> Waited<T> {
-    let mut sending = std::pin::pin!(sending);
     loop {
         // One timer for both: most requests are answered before it is ever due.
         let look = deadline.min(Instant::now() + STALL_LOOK);
@@ -290,7 +299,7 @@ mod tests {
     async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
         let began = Instant::now();
         let moved = move || Some(Instant::now().min(began + moves_for));
-        in_time(tokio::time::sleep(work), began + PATIENCE, (PATIENCE, moved), || stalled).await
+        in_time(pin!(tokio::time::sleep(work)), began + PATIENCE, (PATIENCE, moved), || stalled).await
     }
 
     #[tokio::test]

@@ -208,6 +208,27 @@ impl Sending<'_> {
     }
 }
 
+/// Buffers that a thread keeps for writing requests; a client holds one only until its request is written.
+const SPARE_BUFFERS_MAX: usize = 4;
+
+thread_local! {
+    static SPARE_BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Vec<u8> {
+    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+}
+
+fn return_buffer(mut buffer: Vec<u8>) {
+    buffer.clear();
+    SPARE_BUFFERS.with_borrow_mut(|spare| {
+        // One that a large head or body has grown goes.
+        if spare.len() < SPARE_BUFFERS_MAX && (1..=2 * WRITE_BYTES).contains(&buffer.capacity()) {
+            spare.push(buffer);
+        }
+    });
+}
+
 impl Drop for Connection {
     /// Where nothing is under way, a stream to a peer ends and is not broken off.
     fn drop(&mut self) {
@@ -251,7 +272,7 @@ impl Connection {
 
     fn begin(&mut self, parts: &Parts, body: RequestBody) -> Result<(), Malformed> {
         let has_body = !body.is_end_stream();
-        self.output.clear();
+        self.output = take_buffer();
         (self.written, self.has_sent) = (0, false);
         let framing = write_head(&mut self.output, (&parts.method, &parts.uri, &parts.headers), has_body)?;
         self.upload = Some(Upload { body, framing, has_ended: !has_body });
@@ -278,7 +299,7 @@ impl Connection {
                 if waits {
                     return Poll::Pending;
                 }
-                self.output = Vec::new();
+                return_buffer(std::mem::take(&mut self.output));
                 self.written = 0;
                 if upload.has_ended {
                     self.upload = None;

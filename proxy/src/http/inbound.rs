@@ -239,9 +239,10 @@ async fn forward(
     let mut head = Some(head.into_parts().0);
     let key = PoolKey::Instance(address);
     loop {
+        let mut sent = Instant::now();
         let (pooled, purpose) = match upgrade {
-            None if version == Version::HTTP_2 => (stream.shared(address), Use::Http2),
-            None => (worker.pool.take(&key), Use::Requests),
+            None if version == Version::HTTP_2 => (stream.shared(address, sent), Use::Http2),
+            None => (worker.pool.take(&key, sent), Use::Requests),
             Some(_) => (None, Use::Upgrade),
         };
         let mut client = match pooled {
@@ -256,7 +257,9 @@ async fn forward(
         let parts = if repeatable { head.clone() } else { head.take() };
         let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
         let request = Request::from_parts(parts, upload.next_try());
-        let sent = Instant::now();
+        if !client.reused {
+            sent = Instant::now();
+        }
         let failed = match client.send(request).await {
             Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.switched())),
             // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
@@ -309,9 +312,9 @@ impl Stream {
     }
 
     /// A client of a connection of this stream's that has room.
-    fn shared(&self, address: SocketAddr) -> Option<Client> {
+    fn shared(&self, address: SocketAddr, now: Instant) -> Option<Client> {
         let mut own = self.own.borrow_mut();
-        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take())
+        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take(now))
     }
 
     /// Lets later requests use a connection that was opened just now. An instance that moved is left behind.

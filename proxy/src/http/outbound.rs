@@ -274,7 +274,9 @@ async fn forward(
             node: Some(&worker.config.node),
             wall,
         };
-        let mut choice = match worker.decide(&facts, Instant::now(), draws) {
+        // The first decision follows the request at once.
+        let now = if tries == 0 { exchange.began() } else { Instant::now() };
+        let mut choice = match worker.decide(&facts, now, draws) {
             Decision::Forward(choice) => choice,
             Decision::Answer(answer) => {
                 exchange.note(|record| record.rule = Some(answer.rule.clone()));
@@ -297,7 +299,7 @@ async fn forward(
         let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
         let back = routed::Back::new(&choice, &head);
         if tries == 0 {
-            worker.budgets.request(&choice, Instant::now());
+            worker.budgets.request(&choice, now);
             mirrors = std::mem::take(&mut choice.mirrors);
         }
         tries += 1;
@@ -306,15 +308,19 @@ async fn forward(
         let endpoint = choice.endpoint();
         let policy = choice.policy();
         let wait = routed::backoff(&choice, tries, draws);
-        let in_time = exchange.began().elapsed() + wait < policy.head_timeout();
-        let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
+        let in_time = || exchange.began().elapsed() + wait < policy.head_timeout();
         match tried_now {
             Ok(answered) => {
                 let listed = routed::is_listed(&choice, &answered.answer, head.safe && upload.is_empty());
                 if tries > 1 {
                     exchange.edge().retried(if listed { "failure" } else { "success" });
                 }
-                if listed && can_repeat && routed::may_follow(worker, &choice, tries, exchange.edge()) {
+                if listed
+                    && head.is_kept()
+                    && upload.can_repeat()
+                    && in_time()
+                    && routed::may_follow(worker, &choice, tries, exchange.edge())
+                {
                     debug!(endpoint = %endpoint.id, status = answered.answer.status().as_u16(), "an answer is tried again");
                     if answered.answer.headers().contains_key(STARLING_ERROR) {
                         worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
@@ -343,7 +349,7 @@ async fn forward(
                 let answer = Answer::new(failed.error, endpoint.id.to_string());
                 let again = next_try(failed.outcome, tries, policy) == NextTry::Elsewhere;
                 let by_rule = policy.tries_max.origin == Origin::Rule;
-                let in_time = in_time || (!by_rule && exchange.began().elapsed() < policy.head_timeout());
+                let in_time = in_time() || (!by_rule && exchange.began().elapsed() < policy.head_timeout());
                 let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
                 if !again || !can_repeat || !routed::may_follow(worker, &choice, tries, exchange.edge()) {
                     let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
@@ -392,7 +398,7 @@ fn relay(
     worker: &Worker,
     choice: &Choice,
     mut exchange: Exchange,
-    Tried { mut answer, client, key, sent }: Tried,
+    Tried { mut answer, client, key, sent, took }: Tried,
     back: &routed::Back,
 ) -> Relay {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
@@ -400,7 +406,7 @@ fn relay(
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
     exchange.answered(answer.status().as_u16(), error);
-    exchange.note(|record| record.upstream = Some(sent.elapsed()));
+    exchange.note(|record| record.upstream = Some(took));
     exchange.learn(answer.headers());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(far) = client.switched()

@@ -5,7 +5,6 @@
 //! threads, so nothing is locked. What has been idle for too long is dropped by a sweep, before the other side does it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use starling_model::ServiceKey;
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
+use crate::Map;
 use crate::http::attempt::is_refused;
 use crate::http::body::RequestBody;
 use crate::http::client::{Http1, Reply, SendFailed};
@@ -187,8 +187,8 @@ impl Client {
 
     /// Closed, or on a connection that should get no more work: a silent host must not hold a request until its
     /// deadline.
-    fn is_spent(&self) -> bool {
-        self.sender.is_closed() || self.lane.as_ref().is_some_and(|lane| !lane.takes_work())
+    fn is_spent(&self, now: Instant) -> bool {
+        self.sender.is_closed() || self.lane.as_ref().is_some_and(|lane| !lane.takes_work(now))
     }
 }
 
@@ -198,8 +198,8 @@ pub(crate) struct Shared(Vec<(Client, Instant)>);
 
 impl Shared {
     /// A client of the connection with the fewest requests, if one has room.
-    pub(crate) fn take(&mut self) -> Option<Client> {
-        self.0.retain(|(client, _)| !client.is_spent());
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Client> {
+        self.0.retain(|(client, _)| !client.is_spent(now));
         let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_HOP_STREAMS_MAX);
         with_room.min_by_key(|(client, _)| client.requests())?.0.shared()
     }
@@ -218,7 +218,7 @@ impl Shared {
                 *used = now;
             }
             let idle = now.saturating_duration_since(*used) >= POOL_IDLE_TIMEOUT;
-            !(client.is_spent() || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
+            !(client.is_spent(now) || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
         });
     }
 }
@@ -232,21 +232,21 @@ struct Idle {
 /// All idle clients of the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
-    shared: RefCell<HashMap<PoolKey, Shared>>,
+    idle: RefCell<Map<PoolKey, Vec<Idle>>>,
+    shared: RefCell<Map<PoolKey, Shared>>,
     count: Cell<usize>,
 }
 
 impl Pool {
     /// The client used last, so that surplus ones grow old; dead ones are dropped on the way.
-    pub(crate) fn take(&self, key: &PoolKey) -> Option<Client> {
+    pub(crate) fn take(&self, key: &PoolKey, now: Instant) -> Option<Client> {
         let mut idle = self.idle.borrow_mut();
         let clients = idle.get_mut(key)?;
         let mut at = clients.len();
         while let Some(next) = at.checked_sub(1) {
             at = next;
             let found = clients.get(at)?;
-            if found.client.is_spent() {
+            if found.client.is_spent(now) {
                 clients.swap_remove(at);
                 self.count.set(self.count.get() - 1);
             } else if found.client.sender.is_ready() {
@@ -258,8 +258,8 @@ impl Pool {
     }
 
     /// A client of a connection that others may use at the same time.
-    pub(crate) fn take_shared(&self, key: &PoolKey) -> Option<Client> {
-        self.shared.borrow_mut().get_mut(key)?.take()
+    pub(crate) fn take_shared(&self, key: &PoolKey, now: Instant) -> Option<Client> {
+        self.shared.borrow_mut().get_mut(key)?.take(now)
     }
 
     /// Lets others use a connection that was opened just now.
@@ -273,7 +273,7 @@ impl Pool {
     /// Takes a client back. One that is shared was never away. Over a limit it is dropped, which closes it.
     pub(crate) fn put(&self, key: PoolKey, mut client: Client, now: Instant) {
         let old = now.saturating_duration_since(client.born) >= POOL_AGE_MAX;
-        if old || client.is_spent() || client.is_shared() || self.count.get() >= POOL_IDLE_MAX {
+        if old || client.is_spent(now) || client.is_shared() || self.count.get() >= POOL_IDLE_MAX {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -290,7 +290,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|key, clients| {
             clients.retain(|idle| {
-                !idle.client.is_spent() && now.saturating_duration_since(idle.since) < key.idle_timeout()
+                !idle.client.is_spent(now) && now.saturating_duration_since(idle.since) < key.idle_timeout()
             });
             !clients.is_empty()
         });
@@ -325,10 +325,11 @@ mod tests {
             let first = Client::new(Sender::Http2(sender, Place::first()), Rc::default(), None);
             let mut shared = Shared::default();
             shared.put(&first);
-            let mut taken: Vec<Client> = (1..H2_HOP_STREAMS_MAX).map(|_| shared.take().unwrap()).collect();
-            assert!(shared.take().is_none(), "one more opens a connection of its own");
+            let mut taken: Vec<Client> =
+                (1..H2_HOP_STREAMS_MAX).map(|_| shared.take(Instant::now()).unwrap()).collect();
+            assert!(shared.take(Instant::now()).is_none(), "one more opens a connection of its own");
             drop(taken.pop());
-            assert!(shared.take().is_some(), "a place that was given back is taken again");
+            assert!(shared.take(Instant::now()).is_some(), "a place that was given back is taken again");
         };
         tokio::task::LocalSet::new().run_until(many).await;
     }

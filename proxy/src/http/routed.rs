@@ -1,7 +1,6 @@
 //! What a rule adds to a request's way through: its own answers, what it does to responses, and when it tries again.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
 use tokio::time::Sleep;
 
+use crate::Map;
 use crate::answers::ErrorType;
 use crate::http::body::ResponseBody;
 use crate::http::client::Reply;
@@ -121,7 +121,7 @@ pub(crate) fn whole_deadline(choice: &Choice, began: Instant, sent: Instant) -> 
 /// The retry budgets of one data thread, by service. A service has so many budgets as there are threads, each counting its
 /// own requests: shares are the same, and the floor holds for each.
 #[derive(Debug, Default)]
-pub(crate) struct Budgets(RefCell<HashMap<ServiceKey, RetryBudget>>);
+pub(crate) struct Budgets(RefCell<Map<ServiceKey, RetryBudget>>);
 
 impl Budgets {
     /// Counts a first try.

@@ -88,8 +88,8 @@ impl Connection {
         *self.core.borrow().mux.stats()
     }
 
-    pub(super) fn may_open(&self) -> Result<(), CannotOpen> {
-        self.core.borrow().mux.may_open(Instant::now())
+    pub(super) fn may_open(&self, now: Instant) -> Result<(), CannotOpen> {
+        self.core.borrow().mux.may_open(now)
     }
 
     pub(super) fn open(&self, header: &[u8]) -> Result<StreamId, CannotOpen> {
