@@ -93,14 +93,15 @@ pub(crate) async fn attempt(
         };
         let mut client = match pooled {
             Some(client) => client,
-            None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)).await.unwrap_or(
-                Err(Failed {
-                    // The request's own time is over, which says nothing of the endpoint.
-                    outcome: TryOutcome::TimedOut,
-                    error: ErrorType::HttpResponseTimeout,
-                    endpoint: None,
-                }),
-            )?,
+            // On the heap, as it is rare: a request must not carry the state of a dial.
+            None => Box::pin(timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)))
+                .await
+                .unwrap_or(Err(Failed {
+                // The request's own time is over, which says nothing of the endpoint.
+                outcome: TryOutcome::TimedOut,
+                error: ErrorType::HttpResponseTimeout,
+                endpoint: None,
+            }))?,
         };
         if !client.reused && purpose == Use::Http2 {
             worker.pool.share(&key, &client);
@@ -130,11 +131,8 @@ pub(crate) async fn attempt(
             false => upload.moved().filter(|_| !strict),
         };
         // Pinned where it is: it is large, and would be moved else.
-        let waited = {
-            let sending = pin!(client.send(request));
-            in_time(sending, deadline, (patience, moved), stalled).await
-        };
-        let outcome = match waited {
+        let sending = pin!(client.send(request));
+        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
                 let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);

@@ -4,11 +4,10 @@
 //! client costs nothing; so a request passes an agent without a hand-over from task to task. Only where an answer begins
 //! before the request's body has ended, a task takes the rest of that body on.
 //!
-//! What a client was given up on is closed: dropping an answer before its end, or the future of [`Http1::send`], ends the
+//! What a client was given up on is closed: dropping an answer before its end, or [`Sending`], ends the
 //! connection, as nobody knows where it stands.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -135,77 +134,97 @@ impl Http1 {
     }
 
     /// Sends one request; its answer's head. 1xx other than 101 pass unseen (RFC 9110, 15.2).
-    pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<Response<Reply>, SendFailed> {
+    pub(crate) fn send(&self, request: Request<RequestBody>) -> Sending {
+        let method = request.method().clone();
         let (parts, body) = request.into_parts();
-        if let Err(error) = self.0.borrow_mut().begin(&parts, body) {
-            return Err(SendFailed { unsent: None, is_refused: false, error: error.into() });
-        }
-        let mut sending = Sending { connection: &self.0, parts: Some(parts), trouble: None, searched: 0 };
-        let method = sending.parts.as_ref().map_or(Method::GET, |parts| parts.method.clone());
-        let head = poll_fn(|cx| sending.poll(cx, &method)).await?;
-        let AnswerHead { status, reason, headers, body, keeps } = head;
-        let mut connection = self.0.borrow_mut();
-        connection.is_asked = false;
-        connection.keeps &= keeps && status != StatusCode::SWITCHING_PROTOCOLS;
-        connection.answer = Some(body);
-        if connection.upload.is_some() {
-            // Nobody will drive it here any more.
-            drop(tokio::task::spawn_local(Uploading(self.0.clone())));
-        }
-        connection.settle();
-        drop(connection);
-        let mut answer = Response::new(Reply::Http1(Reading(self.0.clone())));
-        (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
-        *answer.version_mut() = Version::HTTP_11;
-        if let Some(reason) = reason {
-            answer.extensions_mut().insert(reason);
-        }
-        Ok(answer)
+        Sending { connection: self.0.clone(), parts: Some(parts), body: Some(body), method, trouble: None, searched: 0 }
     }
 }
 
-/// One request up to the head of its answer.
-struct Sending<'a> {
-    connection: &'a Rc<RefCell<Connection>>,
-    /// Kept until a byte was sent.
+/// One request up to the head of its answer. Small and without a task: it lies in the future of whoever asks.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    connection: Rc<RefCell<Connection>>,
+    /// Kept until a byte of it was sent.
     parts: Option<Parts>,
+    /// Until the first poll.
+    body: Option<RequestBody>,
+    method: Method,
     /// The request cannot be sent to its end; an answer may still be there.
     trouble: Option<io::Error>,
     searched: usize,
 }
 
-impl Sending<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<AnswerHead, SendFailed>> {
+impl Future for Sending {
+    type Output = Result<Response<Reply>, SendFailed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let head = ready!(this.poll_head(cx))?;
+        Poll::Ready(Ok(begun(&this.connection, head)))
+    }
+}
+
+impl Sending {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, SendFailed>> {
+        let failed = |unsent, error| Poll::Ready(Err(SendFailed { unsent, is_refused: false, error }));
         let mut held = self.connection.borrow_mut();
         let connection = &mut *held;
+        if let (Some(parts), Some(body)) = (&self.parts, self.body.take())
+            && let Err(error) = connection.begin(parts, body)
+        {
+            return failed(None, error.into());
+        }
         match connection.poll_upload(cx) {
             Poll::Ready(Err(Trouble::Body(error))) => {
                 connection.close();
-                return Poll::Ready(Err(SendFailed { unsent: None, is_refused: false, error }));
+                return failed(None, error);
             }
             Poll::Ready(Err(Trouble::Closed(error))) => {
-                let upload = connection.upload.take();
-                if !connection.has_sent
-                    && let Some(parts) = self.parts.take()
-                    && let Some(upload) = upload
-                {
+                let upload = connection.upload.take().filter(|_| !connection.has_sent);
+                if let Some((upload, parts)) = upload.zip(self.parts.take()) {
                     connection.close();
-                    let unsent = Some(Request::from_parts(parts, upload.body));
-                    return Poll::Ready(Err(SendFailed { unsent, is_refused: false, error: error.into() }));
+                    return failed(Some(Request::from_parts(parts, upload.body)), error.into());
                 }
                 connection.output = Vec::new();
                 self.trouble = Some(error);
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        let head = ready!(connection.poll_head(cx, method, &mut self.searched));
-        Poll::Ready(head.map_err(|error| {
-            connection.close();
-            // What kept the request from being sent says more than that no answer came.
-            let error = self.trouble.take().map_or(error, BodyError::from);
-            SendFailed { unsent: None, is_refused: false, error }
-        }))
+        if connection.has_sent {
+            self.parts = None;
+        }
+        match ready!(connection.poll_head(cx, &self.method, &mut self.searched)) {
+            Ok(head) => Poll::Ready(Ok(head)),
+            Err(error) => {
+                connection.close();
+                // What kept the request from being sent says more than that no answer came.
+                failed(None, self.trouble.take().map_or(error, BodyError::from))
+            }
+        }
     }
+}
+
+/// An answer whose head has come.
+fn begun(connection: &Rc<RefCell<Connection>>, head: AnswerHead) -> Response<Reply> {
+    let AnswerHead { status, reason, headers, body, keeps } = head;
+    let mut held = connection.borrow_mut();
+    held.is_asked = false;
+    held.keeps &= keeps && status != StatusCode::SWITCHING_PROTOCOLS;
+    held.answer = Some(body);
+    if held.upload.is_some() {
+        // Nobody will drive it here any more.
+        drop(tokio::task::spawn_local(Uploading(connection.clone())));
+    }
+    held.settle();
+    drop(held);
+    let mut answer = Response::new(Reply::Http1(Reading(connection.clone())));
+    (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
+    *answer.version_mut() = Version::HTTP_11;
+    if let Some(reason) = reason {
+        answer.extensions_mut().insert(reason);
+    }
+    answer
 }
 
 /// Buffers that a thread keeps for writing requests; a client holds one only until its request is written.

@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -18,7 +20,7 @@ use starling_transport::mux::Fault;
 use crate::Map;
 use crate::http::attempt::is_refused;
 use crate::http::body::RequestBody;
-use crate::http::client::{Http1, Reply, SendFailed};
+use crate::http::client::{Http1, Reply, SendFailed, Sending};
 use crate::http::upgrade::Switched;
 use crate::limits::{
     H2_HOP_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT,
@@ -108,6 +110,23 @@ impl Drop for Place {
     }
 }
 
+/// A request under way, up to the head of its answer.
+pub(crate) enum Sent {
+    Http1(Sending),
+    Http2(Pin<Box<dyn Future<Output = Result<Response<Reply>, SendFailed>>>>),
+}
+
+impl Future for Sent {
+    type Output = Result<Response<Reply>, SendFailed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Http1(sending) => Pin::new(sending).poll(cx),
+            Self::Http2(sending) => sending.as_mut().poll(cx),
+        }
+    }
+}
+
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -130,17 +149,19 @@ impl Client {
     }
 
     /// Sends one request; its answer's head.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Reply>, SendFailed> {
+    pub(crate) fn send(&mut self, request: Request<RequestBody>) -> Sent {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.send(request).await,
-            Sender::Http2(sender, _) => match sender.try_send_request(request).await {
-                Ok(answer) => Ok(answer.map(Reply::Http2)),
-                Err(mut failed) => {
-                    let unsent = failed.take_message();
-                    let error = failed.into_error();
-                    Err(SendFailed { unsent, is_refused: is_refused(&error), error: error.into() })
-                }
-            },
+            Sender::Http1(sender) => Sent::Http1(sender.send(request)),
+            Sender::Http2(sender, _) => {
+                let sending = sender.try_send_request(request);
+                Sent::Http2(Box::pin(async move {
+                    sending.await.map(|answer| answer.map(Reply::Http2)).map_err(|mut failed| {
+                        let unsent = failed.take_message();
+                        let error = failed.into_error();
+                        SendFailed { unsent, is_refused: is_refused(&error), error: error.into() }
+                    })
+                }))
+            }
         }
     }
 
