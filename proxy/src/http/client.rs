@@ -534,3 +534,6 @@ impl http_body::Body for Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,8 @@ pub enum Malformed {
     /// Lengths that contradict each other, or that are no numbers.
     #[error("the answer has no single decimal Content-Length")]
     ContentLength,
-    /// HTTP/1.0 has no `Transfer-Encoding`.
-    #[error("the answer has a Transfer-Encoding in HTTP/1.0")]
+    /// `Transfer-Encoding` that is no list of tokens, or in HTTP/1.0, which has none.
+    #[error("the Transfer-Encoding of the answer is no coding")]
     TransferCoding,
     /// A chunk's size or end is wrong, or trailers are.
     #[error("the chunked body of the answer is malformed")]

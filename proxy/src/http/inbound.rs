@@ -224,7 +224,8 @@ impl Forwarded {
     }
 }
 
-/// Sends one request to the instance. A block and not an `async fn`, which would hold its arguments twice.
+/// Sends one request to the instance.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
 fn forward(
     stream: Rc<Stream>,
     mut exchange: Exchange,

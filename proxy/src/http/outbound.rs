@@ -254,8 +254,8 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     Ok(Wanted { service: service.key.clone(), port: None, source })
 }
 
-/// Sends one request where the table says, as often as it may be. A block and not an `async fn`, which would hold its
-/// arguments twice.
+/// Sends one request where the table says, as often as it may be.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
 fn forward(
     entrance: Rc<Entrance>,
     wanted: Wanted,

@@ -111,6 +111,10 @@ impl Drop for Place {
 }
 
 /// A request under way, up to the head of its answer.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and a box would cost each request an allocation"
+)]
 pub(crate) enum Sent {
     Http1(Sending),
     Http2(Pin<Box<dyn Future<Output = Result<Response<Reply>, SendFailed>>>>),

@@ -92,16 +92,16 @@ fn body_of(headers: &HeaderMap, (status, method): (StatusCode, &Method), is_http
         return Ok(Body::EMPTY);
     }
     match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
-        Some(coding) if is_chunked(coding) => Ok(Body::CHUNKED),
-        Some(_) => Ok(Body::UNTIL_END),
+        Some(coding) => Ok(if is_chunked(coding)? { Body::CHUNKED } else { Body::UNTIL_END }),
         None => Ok(length.map_or(Body::UNTIL_END, Body::length)),
     }
 }
 
-/// True where the last coding of the last line is `chunked`.
-fn is_chunked(coding: &HeaderValue) -> bool {
-    let last = coding.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
+/// True where the last coding of the last line is `chunked`. Codings are tokens: other bytes make no coding.
+fn is_chunked(coding: &HeaderValue) -> Result<bool, Malformed> {
+    let codings = coding.to_str().map_err(|_| Malformed::TransferCoding)?;
+    let last = codings.rsplit(',').next().unwrap_or_default();
+    Ok(last.trim_ascii().eq_ignore_ascii_case("chunked"))
 }
 
 /// The one length that all lines agree upon.
@@ -141,4 +141,5 @@ fn keeps(headers: &HeaderMap, is_http10: bool) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count small numbers")]
 mod tests;

@@ -118,7 +118,15 @@ impl Body {
                     self.0 = Framing::Chunked(chunk);
                     return self.trailers(input);
                 }
-                _ => {
+                Chunk::Size { .. }
+                | Chunk::SizeBlank { .. }
+                | Chunk::Extension { .. }
+                | Chunk::SizeLf { .. }
+                | Chunk::DataCr
+                | Chunk::DataLf
+                | Chunk::Line { .. }
+                | Chunk::LineLf { .. }
+                | Chunk::EndLf => {
                     let Some(&byte) = input.first() else { break };
                     chunk = chunk.step(byte).flatten().ok_or(Malformed::Chunk)?;
                     input.advance(1);
@@ -140,6 +148,10 @@ impl Body {
             return if too_many { Err(Malformed::Chunk) } else { Ok(Piece::More) };
         };
         let lines = input.split_to(end.saturating_add(4)).freeze();
+        // Each line ends in both (RFC 9112, 7.1.2); a head may be read more leniently.
+        if lines.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !line.ends_with(b"\r")) {
+            return Err(Malformed::Chunk);
+        }
         let mut space = vec![httparse::EMPTY_HEADER; lines.iter().filter(|byte| **byte == b'\n').count()];
         if lines.len() as u64 > u64::from(TRAILERS_MAX) || space.len() > TRAILER_LINES_MAX {
             return Err(Malformed::Chunk);

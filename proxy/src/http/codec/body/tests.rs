@@ -1,12 +1,10 @@
 use super::*;
 
+/// Its bytes, its trailers, and what is left behind it.
+type Read = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
 /// All pieces of a body whose bytes come in parts of `piece` bytes, and what is left behind it.
-fn read(
-    mut body: Body,
-    bytes: &[u8],
-    piece: usize,
-    has_end: bool,
-) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+fn read(mut body: Body, bytes: &[u8], piece: usize, has_end: bool) -> Result<Read, Malformed> {
     let (mut input, mut data, mut parts) = (BytesMut::new(), Vec::new(), bytes.chunks(piece));
     loop {
         match body.next(&mut input)? {
@@ -80,6 +78,7 @@ fn what_breaks_off_or_is_malformed_is_no_end() {
         b"-1\r\n",
         b"11111111111111111\r\n",
         b"0\r\nno colon\r\n\r\n",
+        b"0\r\na: b\nc: d\r\n\r\n",
         &long,
     ] {
         assert_eq!(
