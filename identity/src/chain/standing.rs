@@ -31,6 +31,13 @@ impl BundleChain {
         chain
     }
 
+    /// The chain as it was stored, its oldest bundle believed; `None` where there is none.
+    #[must_use]
+    pub fn of_stored(stored: &[Vec<u8>]) -> Option<Self> {
+        let (oldest, updates) = stored.split_first()?;
+        Some(Self::from_installed(TrustBundle::read_unjudged(oldest).ok()?, updates))
+    }
+
     /// How `offered` stands to this chain.
     #[must_use]
     pub fn standing(&self, offered: &TrustBundle) -> Standing {
@@ -103,6 +110,11 @@ mod tests {
         assert_eq!(BundleChain::from_installed(middle, &stored).head(), ours.head(), "from the middle on");
         let foreign = chain(&eve, "abcd").to_stored();
         let held = BundleChain::from_installed(mesh.made.bundle.clone(), &foreign);
+        assert_eq!(
+            BundleChain::of_stored(&foreign).map(|chain| chain.standing(ours.newest())),
+            Some(Standing::Unproven)
+        );
+        assert!(BundleChain::of_stored(&[]).is_none() && BundleChain::of_stored(&[vec![1]]).is_none());
         assert_eq!(held.newest().hash(), mesh.made.bundle.hash(), "whoever owns the folder makes nobody an author");
     }
 }

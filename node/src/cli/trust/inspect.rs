@@ -111,12 +111,8 @@ pub(super) fn of_file(path: &Path) -> Result<Found, CliError> {
 
 /// What a bundle says beside its certificates.
 fn about(bundle: &TrustBundle) -> Vec<String> {
-    let mut text = vec![format!(
-        "trust domain {}   bundle sequence {}   {}",
-        bundle.trust_domain,
-        bundle.sequence,
-        install::short_fingerprint(bundle)
-    )];
+    let mut text = vec![format!("trust domain {}   bundle sequence {}", bundle.trust_domain, bundle.sequence)];
+    text.extend(install::fingerprints(bundle).lines().map(str::to_owned));
     if bundle.shared_issuer {
         text.push(format!("shared issuer: any host can pose as any node ({})", codes::SHARED_ISSUER));
     }

@@ -29,11 +29,11 @@ use crate::files;
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(super) step: StepArgs,
-    /// With --switch or --finish: goes on although members are behind; with --finish they are refused from then on
+    /// Goes on although members are behind or their certificates are not here; with --finish they are refused from then on
     #[arg(long)]
     pub(super) force: bool,
     /// With --status: no header
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["begin", "switch", "finish"])]
     pub(super) no_headers: bool,
     #[command(flatten)]
     pub(super) desk: RootDesk,
@@ -56,7 +56,7 @@ pub(crate) struct StepArgs {
     #[arg(long)]
     pub(super) finish: bool,
     /// Shows which members are ready for the next step
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["force", "root_key", "own_head", "wait", "timeout"])]
     pub(super) status: bool,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn run(client: &Client, args: &RotateArgs, look: &Look) -> Result<Exi
 
 fn begin_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
     let dir = &args.desk.dir;
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let nodes = issued(dir, &before)?;
     let members = members(client)?;
     let lost: Vec<&str> = members
@@ -125,7 +125,7 @@ fn begin_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> 
 }
 
 fn switch_over(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let bundle = switch(&before, &root).map_err(|error| issue_error(&error))?;
     refuse_laggards(client, args, "--switch", |member| rows(member, &before).is_ready())?;
     args.desk.replace(&bundle)?;
@@ -134,7 +134,7 @@ fn switch_over(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
 }
 
 fn finish_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let bundle = finish(&before, &root).map_err(|error| {
         let cli = issue_error(&error);
         if !matches!(error, IssueError::ForeignRoot) {
