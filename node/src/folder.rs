@@ -137,6 +137,26 @@ impl Folder {
     /// # Errors
     /// [`FileError`]; see [`FileError::is_existing`].
     pub fn create(&self, name: &str, content: &[u8], mode: u32, owner: Ownership) -> Result<(), FileError> {
+        let temporary = self.write_beside(name, content, mode, owner)?;
+        // Unlike a rename, a link never takes another file's place.
+        let linked = linkat(&self.fd, temporary.as_str(), &self.fd, name, AtFlags::empty());
+        let removed = self.remove_file(&temporary);
+        linked.map_err(because("create", &self.path.join(name))).and(removed)?;
+        self.sync()
+    }
+
+    /// Replaces a file, or creates it: after a crash it has the old content or the new one. A link in its place goes.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn replace(&self, name: &str, content: &[u8], mode: u32, owner: Ownership) -> Result<(), FileError> {
+        let temporary = self.write_beside(name, content, mode, owner)?;
+        renameat(&self.fd, temporary.as_str(), &self.fd, name).map_err(because("replace", &self.path.join(name)))?;
+        self.sync()
+    }
+
+    /// The name of a whole file, flushed, of its owner, that is to become `name`.
+    fn write_beside(&self, name: &str, content: &[u8], mode: u32, owner: Ownership) -> Result<String, FileError> {
         let path = self.path.join(name);
         let temporary = format!(".{name}.new-{}", std::process::id());
         self.remove_file(&temporary)?;
@@ -146,19 +166,15 @@ impl Folder {
         let written = file
             .write_all(content)
             .map_err(failed("write", &path))
-            // The umask narrows what is asked for; the documented mode is meant. A new owner may not keep it otherwise.
+            // The umask narrows what is asked for; the documented mode is meant.
             .and_then(|()| fchmod(&file, Mode::from_bits_truncate(mode)).map_err(because("set the mode of", &path)))
             .and_then(|()| give(&file, owner, &path))
-            .and_then(|()| file.sync_all().map_err(failed("flush", &path)))
-            // Unlike a rename, a link never takes another file's place.
-            .and_then(|()| {
-                let linked = linkat(&self.fd, temporary.as_str(), &self.fd, name, AtFlags::empty());
-                linked.map_err(because("create", &path))
-            });
-        // Best effort where writing failed: the error that matters is that one.
-        let removed = self.remove_file(&temporary);
-        written.and(removed)?;
-        self.sync()
+            .and_then(|()| file.sync_all().map_err(failed("flush", &path)));
+        if written.is_err() {
+            // Best effort: the error that matters is the one returned.
+            let _ = self.remove_file(&temporary);
+        }
+        written.map(|()| temporary)
     }
 
     /// Gives a regular file of `from` this folder as a further home; anything else is left out.
@@ -309,6 +325,9 @@ mod tests {
         symlink(victim.join("kept"), ours.join(&temporary)).unwrap();
         folder.create("fresh", b"secret", 0o600, None).unwrap();
         assert_eq!(fs::read_to_string(ours.join("fresh")).unwrap(), "secret");
+        symlink(victim.join("kept"), ours.join("replaced")).unwrap();
+        folder.replace("replaced", b"new", 0o600, None).unwrap();
+        assert_eq!(folder.read_secret_text("replaced").unwrap().as_str(), "new");
         let other = folder.make_child("other", 0o700).unwrap();
         other.keep(&folder, OsStr::new("public")).unwrap();
         assert!(!other.holds("public"), "only a regular file is kept");

@@ -131,7 +131,8 @@ fn three_nodes_of_one_list_and_one_of_a_request_form_a_mesh() {
         "{certs}"
     );
 
-    let check = host.cli(&["check"]);
+    // What was made a moment ago is on its way.
+    let check = host.cli(&["check", "--wait"]);
     let text = said(&check);
     assert_eq!(check.status.code(), Some(0), "{text}");
     for line in
@@ -274,7 +275,7 @@ fn a_shared_issuers_folder_joins_a_host_and_is_told_as_the_weaker_mode() {
     }
     assert!(lab.join("trust/issuer.key").exists(), "the folder goes to every host");
     start_all(&mesh, &mut hosts);
-    for args in [&["status"][..], &["check"], &["check", "-o", "short"]] {
+    for args in [&["status"][..], &["check", "--wait"], &["check", "-o", "short", "--wait"]] {
         let output = hosts[0].cli(args);
         let text = said(&output);
         assert!(output.status.success() && text.contains("ST0604"), "{args:?}: {text}");

@@ -256,9 +256,7 @@ pub(crate) fn install_shared(
         files::replace(&places.bundle(), file, PUBLIC_FILE_MODE)?;
     }
     // Whoever may replace files in the trust folder is root or the agent already.
-    let folder = Folder::open(&places.trust)?;
-    folder.remove("issuer.key")?;
-    folder.create("issuer.key", key.as_bytes(), SECRET_MODE, owner.agent)?;
+    Folder::open(&places.trust)?.replace("issuer.key", key.as_bytes(), SECRET_MODE, owner.agent)?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))?;
     Ok(there)

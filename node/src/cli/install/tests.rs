@@ -156,12 +156,9 @@ fn links_in_the_agents_folder_lead_nowhere_and_what_is_made_is_the_agents() {
     install_for(owner, &file, &places, &ready).unwrap();
     untouched();
     assert_eq!(fs::read_to_string(places.issuing_key()).unwrap(), *key);
-    for (path, mode) in [
-        (places.state.clone(), 0o700),
-        (identity, 0o700),
-        (places.issuing_key(), 0o600),
-        (places.chain(), 0o644),
-    ] {
+    for (path, mode) in
+        [(places.state.clone(), 0o700), (identity, 0o700), (places.issuing_key(), 0o600), (places.chain(), 0o644)]
+    {
         let there = path.symlink_metadata().unwrap();
         let want = agent.map_or(us, |(user, _)| user.as_raw());
         assert_eq!((there.uid(), there.mode() & 0o777), (want, mode), "{}", path.display());

@@ -19,6 +19,7 @@ use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operat
 use crate::api::views::{BundleForm, Envelope, Member, MemberList, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::table::clean;
 use crate::cli::{AgentPlace, duration, operator_key, output};
 use crate::files;
 
@@ -277,7 +278,7 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
     behind(&taken.view.node, taken.body.bundle_sequence, sequence)?;
-    let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
+    let mut text = in_force(&taken.view.node, sequence);
     if hand.wait {
         let members = wait(client, hand, sequence, began)?;
         text.push_str(&format!(
@@ -287,6 +288,11 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     }
     text.push('\n');
     Ok(text)
+}
+
+/// An agent may call itself anything, and this goes to a terminal.
+fn in_force(node: &str, sequence: u64) -> String {
+    format!("trust bundle {sequence} in force on {}", clean(node))
 }
 
 /// Refuses to call something done that came to nothing: a bundle never goes back, so one that is behind changes nobody.
@@ -497,6 +503,11 @@ mod tests {
         std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
         assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
         assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    #[test]
+    fn an_agent_that_calls_itself_something_odd_steers_no_terminal() {
+        assert_eq!(in_force("vm-1\u{1b}]0;x\u{7}", 2), "trust bundle 2 in force on vm-1\u{fffd}]0;x\u{fffd}");
     }
 
     #[test]

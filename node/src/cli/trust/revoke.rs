@@ -21,6 +21,7 @@ use crate::api::views::{Agreement, Envelope, Member, MemberList, SignedForm, Tru
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::operator_key::{Desk, KeyArgs};
+use crate::cli::table::clean;
 use crate::cli::{AgentPlace, Format, duration, output};
 
 /// Pause between two looks at the others with `--wait`.
@@ -162,7 +163,7 @@ pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliEr
     let began = Instant::now();
     let answer = client.ask(ask)?;
     let taken: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
-    let mut text = format!("{line}accepted by {}", taken.view.node);
+    let mut text = format!("{line}accepted by {}", clean(&taken.view.node));
     if args.wait {
         let members = wait(client, args, number, began)?;
         text.push_str(&format!(
@@ -195,8 +196,8 @@ fn show(args: &RevokeNodeArgs, json: &[u8], text: &str) -> Result<Exit, CliError
 fn would_do(args: &RevokeNodeArgs, known: &Known) -> String {
     let member = match &known.member {
         Some(member) => {
-            let at = member.address.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
-            format!("it is {}{at}", member.state)
+            let at = member.address.as_ref().map(|address| format!(" at {}", clean(address))).unwrap_or_default();
+            format!("it is {}{at}", clean(&member.state))
         }
         None => "it is no member".to_owned(),
     };

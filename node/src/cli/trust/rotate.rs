@@ -21,7 +21,7 @@ use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::look::Look;
 use crate::cli::output;
-use crate::cli::table::{Align, Cell, Table};
+use crate::cli::table::{Align, Cell, Table, clean};
 use crate::files;
 
 /// Flags of `trust rotate`.
@@ -309,7 +309,9 @@ fn members(client: &Client) -> Result<Vec<Member>, CliError> {
 /// Who is revoked with all its keys is no member any more, whatever is remembered of it.
 fn awaited(members: Vec<Member>, trust: &Trust) -> Vec<Member> {
     let is_out = |name: &str| trust.revocations.iter().any(|one| one.node == name && one.kept == 0);
-    members.into_iter().filter(|member| member.state != "left" && !is_out(&member.name)).collect()
+    let members = members.into_iter().filter(|member| member.state != "left" && !is_out(&member.name));
+    // An agent may say anything; these are shown.
+    members.map(|one| Member { name: clean(&one.name), state: clean(&one.state), ..one }).collect()
 }
 
 /// Names for the new keys.
@@ -381,8 +383,9 @@ mod tests {
             member("vm-3", "failed"),
             member("vm-4", "alive"),
             member("vm-5", "failed"),
+            member("vm-6\u{1b}[2J", "alive"),
         ];
         let names: Vec<String> = awaited(all, &trust).into_iter().map(|member| member.name).collect();
-        assert_eq!(names, ["vm-1", "vm-4", "vm-5"], "vm-4 keeps a key, and vm-5 may come back");
+        assert_eq!(names, ["vm-1", "vm-4", "vm-5", "vm-6\u{fffd}[2J"], "vm-4 keeps a key, and vm-5 may come back");
     }
 }

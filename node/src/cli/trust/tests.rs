@@ -202,6 +202,9 @@ fn inspecting_looks_as_documented_and_shows_no_key() {
     issue_node(&issue_args(&out, "vm-2", false)).unwrap();
     let found = of_file(&out.join("vm-2.join")).unwrap();
     assert!(found.remarks[0].contains("SECRET") && !found.remarks.concat().contains("PRIVATE"), "{:?}", found.remarks);
+    let whole = operator_bundle(&out).unwrap().0;
+    let told = found.remarks.join("\n");
+    assert!(told.contains(&whole.fingerprint()) && told.contains(&whole.mesh_id.fingerprint()), "{told}");
     let rows = found.rows;
     assert_eq!(rows.iter().map(|row| row.what).collect::<Vec<_>>(), ["root CA", "issuing CA", "node CA"]);
     let bundle = of_file(&out.join("trust/bundle.trust")).unwrap();
