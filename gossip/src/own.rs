@@ -160,12 +160,13 @@ impl OwnRecords {
         all
     }
 
-    /// The payload of one shard; `None` for a kind that is not ours.
-    pub(crate) fn payload(&self, kind: RecordKind, shard: u8) -> Option<Vec<u8>> {
+    /// The payload of one shard with its schema; `None` for a kind that is not ours.
+    pub(crate) fn payload(&self, kind: RecordKind, shard: u8) -> Option<(u16, Vec<u8>)> {
         let at = usize::from(shard);
+        let first = |payload| (payload::SCHEMA, payload);
         match kind {
-            RecordKind::Services => payload::write_services(self.services.shards.get(at)?.values()).ok(),
-            RecordKind::Health => payload::write_health(self.health.shards.get(at)?.values()).ok(),
+            RecordKind::Services => payload::write_services(self.services.shards.get(at)?.values()).ok().map(first),
+            RecordKind::Health => payload::write_health(self.health.shards.get(at)?.values()).ok().map(first),
             RecordKind::Status => payload::write_status(self.status.as_ref()?).ok(),
             RecordKind::Unknown(_) => None,
         }
@@ -207,7 +208,7 @@ mod tests {
         assert_eq!(own.put_services(record.clone()).shards, [0]);
         assert!(own.put_services(record).shards.is_empty());
         assert_eq!(own.put_services(services(Vec::new())).shards, [0], "withdrawal is the next version");
-        assert_eq!(own.payload(RecordKind::Services, 0).unwrap(), [0; 4]);
+        assert_eq!(own.payload(RecordKind::Services, 0).unwrap(), (1, vec![0; 4]));
         assert_eq!(OwnRecords::new().put_services(services(Vec::new())).shards, [0], "an empty start is said once");
     }
 
@@ -218,7 +219,7 @@ mod tests {
         let rewrite = own.put_services(services(list(40)));
         assert!(rewrite.complete && rewrite.shards.len() > 5, "{rewrite:?}");
         for shard in &rewrite.shards {
-            assert!(own.payload(RecordKind::Services, *shard).unwrap().len() <= RECORD_PAYLOAD_BYTES_MAX);
+            assert!(own.payload(RecordKind::Services, *shard).unwrap().1.len() <= RECORD_PAYLOAD_BYTES_MAX);
         }
         let mut changed = list(40);
         changed[20] = sample_instance("i020");

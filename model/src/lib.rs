@@ -29,5 +29,8 @@ pub use mesh::{Digest, MeshId};
 pub use names::{
     DocumentName, InstanceName, NameInvalid, Namespace, NodeName, PortName, ServiceKey, ServiceName, SubsetName,
 };
-pub use record::{Announcement, HealthEntry, HealthRecord, RecordKind, RecordVersion, ServicesRecord, StatusRecord};
+pub use record::{
+    Announcement, HealthEntry, HealthRecord, HeldDocument, HeldWhy, RecordKind, RecordVersion, ServicesRecord,
+    StatusRecord,
+};
 pub use spiffe::{SpiffeId, SpiffeInvalid, TrustDomain};

@@ -44,6 +44,10 @@ const _: () = assert!(
 /// Room that the longest header leaves to fields of newer schemas: a previous hash, an end, and further signatures.
 pub const DOCUMENT_EXTENSION_BYTES_MIN: usize = 512;
 
+/// Documents that a node names in its status record as held back, those that are quarantined first; of the others it
+/// tells the number. With these the record still fits a datagram beside the usual labels.
+pub const HELD_BACK_TOLD_MAX: usize = 8;
+
 /// Documents that one `apply` may join in a batch: each node holds it back until it is complete.
 pub const BATCH_DOCUMENTS_MAX: u16 = 256;
 

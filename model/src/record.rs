@@ -1,5 +1,6 @@
 //! Owner-signed records: the at most three things a node says about itself, each always full.
 
+use crate::document::DocumentVersion;
 use crate::endpoint::{Labels, Protocol, Readiness, Weight};
 use crate::life::BootEpoch;
 use crate::mesh::Digest;
@@ -112,4 +113,91 @@ pub struct StatusRecord {
     pub leaf_not_after: u64,
     /// Head of the hash of the root that its chain ends in.
     pub root: [u8; 4],
+    /// How many documents of the mesh it does not use as the mesh has them.
+    pub held_back_count: u32,
+    /// The first of these, at most [`HELD_BACK_TOLD_MAX`](crate::limits::HELD_BACK_TOLD_MAX).
+    pub held_back: Vec<HeldDocument>,
+}
+
+/// A document that a node does not use as the mesh has it. It is named by its hash: whoever holds it knows which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldDocument {
+    /// The version of the mesh; of one that is deleted in the mesh and still used, that one.
+    pub hash: Digest,
+    /// What is used in its place.
+    pub used: Option<DocumentVersion>,
+    /// Why.
+    pub why: HeldWhy,
+}
+
+/// Why a document is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeldWhy {
+    /// That release cannot read it.
+    Unreadable,
+    /// Quarantined: compiling panicked.
+    Panicked,
+    /// Quarantined: compiling did not end in time.
+    TimedOut,
+    /// Quarantined: the agent ended while it was tried.
+    Crashed,
+    /// It would take the last endpoint from a service with traffic.
+    Empties,
+    /// It was not tried yet.
+    Untried,
+    /// A reason of a newer release.
+    Unknown(u8),
+}
+
+impl HeldWhy {
+    /// The reason's byte on the wire.
+    #[must_use]
+    pub fn to_wire(self) -> u8 {
+        match self {
+            Self::Unreadable => 1,
+            Self::Panicked => 2,
+            Self::TimedOut => 3,
+            Self::Crashed => 4,
+            Self::Empties => 5,
+            Self::Untried => 6,
+            Self::Unknown(byte) => byte,
+        }
+    }
+
+    /// Every byte is a reason.
+    #[must_use]
+    pub fn from_wire(byte: u8) -> Self {
+        match byte {
+            1 => Self::Unreadable,
+            2 => Self::Panicked,
+            3 => Self::TimedOut,
+            4 => Self::Crashed,
+            5 => Self::Empties,
+            6 => Self::Untried,
+            other => Self::Unknown(other),
+        }
+    }
+
+    /// True for contents with which no table came about there.
+    #[must_use]
+    pub fn is_quarantine(self) -> bool {
+        match self {
+            Self::Panicked | Self::TimedOut | Self::Crashed => true,
+            Self::Unreadable | Self::Empties | Self::Untried | Self::Unknown(_) => false,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Panicked => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::Crashed => "crashed",
+            Self::Empties => "empties",
+            Self::Untried => "untried",
+            Self::Unknown(_) => "unknown",
+        }
+    }
 }

@@ -370,7 +370,7 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
         }
         Some(Command::Diff(args)) => documents::diff::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Delete(args)) => documents::delete::run(&asked(args.place())?, &args, global.namespace.as_ref()),
-        Some(Command::Lint(args)) => lint::run(&asked(args.place())?, &args),
+        Some(Command::Lint(args)) => lint::run(&asked(args.place())?, &args, global.namespace.as_ref()),
         Some(Command::Explain(args)) => {
             let client = || asked(args.place());
             explain::run(client, &args, global.namespace.as_ref(), &look(args.headers()))

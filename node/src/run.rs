@@ -130,6 +130,7 @@ pub fn run_agent(options: AgentOptions) -> Result<(), AgentError> {
     let outcome = runtime.block_on(agent(&options, &filter, (identity, store.clone(), epoch)));
     store.close();
     runtime.shutdown_timeout(API_GRACE);
+    routes::ends_in_order(&store);
     outcome
 }
 

@@ -4,7 +4,8 @@
 //! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), [`asked`] (what is
 //! asked for, pure), [`codec`] (HTTP/1.1 towards whoever answers, pure) and `client.rs` on it, `outbound.rs`, `attempt.rs`
 //! (one try), `routed.rs` and `mirror.rs` (what a rule adds), `upgrade.rs` and `connect.rs` (what carries no HTTP any more),
-//! `h2.rs` and [`grpc`] (HTTP/2 and what rides on it), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
+//! `h2.rs` and [`grpc`] (HTTP/2 and what rides on it), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `ends.rs`,
+//! `exchange.rs`.
 
 pub mod asked;
 pub mod codec;
@@ -16,6 +17,7 @@ pub(crate) mod attempt;
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod ends;
 pub(crate) mod exchange;
 pub(crate) mod guard;
 pub(crate) mod h2;

@@ -278,6 +278,20 @@ impl RouteTable {
         removed
     }
 
+    /// Services that grants name here and none would name in `after`, which is open to such, with the nodes that announce
+    /// them and are accepted only there.
+    #[must_use]
+    pub fn opened_in(&self, after: &Self) -> Vec<(ServiceKey, Vec<NodeName>)> {
+        let before = &self.rules.grants.named;
+        let opened = before.keys().filter(|key| after.rules.grants.ruling(key) == Ruling::All(Standing::Unnamed));
+        let nodes = |key: &ServiceKey| -> BTreeSet<NodeName> {
+            let then = after.service(key).into_iter().flat_map(|service| &service.endpoints);
+            let ruling = self.rules.grants.ruling(key);
+            then.map(|one| &one.id.node).filter(|node| !ruling.standing(node).is_accepted()).cloned().collect()
+        };
+        opened.map(|key| (key.clone(), nodes(key).into_iter().collect())).collect()
+    }
+
     /// Services that some node serves though no grant names them, in order.
     #[must_use]
     pub fn unnamed(&self) -> BTreeSet<&ServiceKey> {

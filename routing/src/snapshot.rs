@@ -280,8 +280,22 @@ impl RouteTable {
     /// # Errors
     /// [`SnapshotInvalid`] where this table holds what no agent announces, which is a bug.
     pub fn with(&self, documents: Vec<Document>, now: Instant) -> Result<Self, SnapshotInvalid> {
+        self.changed(documents, BTreeSet::new(), now)
+    }
+
+    /// The same, with other documents deleted.
+    ///
+    /// # Errors
+    /// As [`Self::with`].
+    pub fn changed(
+        &self,
+        documents: Vec<Document>,
+        deleted: BTreeSet<DocumentKey>,
+        now: Instant,
+    ) -> Result<Self, SnapshotInvalid> {
         let registry = registry(&nodes(self, now, &|_| Load::default()))?;
-        let keys: BTreeSet<DocumentKey> = documents.iter().map(|document| document.key.clone()).collect();
+        let mut keys = deleted;
+        keys.extend(documents.iter().map(|document| document.key.clone()));
         let held = self.documents().iter().filter(|one| !keys.contains(&one.document.key)).cloned();
         let denials = self.documents().denials().iter().filter(|one| !keys.contains(&one.document)).cloned().collect();
         let new = documents.into_iter().map(|document| InUse {

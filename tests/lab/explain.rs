@@ -166,6 +166,29 @@ impl std::fmt::Display for Request {
     }
 }
 
+/// How often something was foretold with some share, and how often it came.
+#[derive(Debug, Default)]
+struct Share {
+    requests: u64,
+    foretold: f64,
+    variance: f64,
+    happened: f64,
+}
+
+impl Share {
+    fn add(&mut self, share: f64, happened: bool) {
+        self.requests += 1;
+        self.foretold += share;
+        self.variance += share * (1.0 - share);
+        self.happened += f64::from(u8::from(happened));
+    }
+
+    /// Within four standard deviations, and one more for few of them.
+    fn holds(&self) -> bool {
+        (self.happened - self.foretold).abs() <= 4.0 * self.variance.sqrt() + 1.0
+    }
+}
+
 /// Whether what happened is this share of what was foretold.
 fn is(outcome: &Value, answer: &Answer) -> bool {
     let error = answer.header("proxy-status").and_then(|text| text.split("error=").nth(1)?.split(';').next());
@@ -224,6 +247,8 @@ fn what_is_foretold_happens_to_a_thousand_random_requests() {
     }
     let seed = 20_261_129;
     let (mut dice, mut seen) = (Dice(seed), BTreeMap::<String, u64>::new());
+    let (mut certain, mut differed, mut before): (u64, u64, Vec<Value>) = (0, 0, Vec::new());
+    let mut shares = BTreeMap::<String, Share>::new();
     let mut client = Client::connect(hosts[0].at(7780)).unwrap();
     for number in 0..REQUESTS {
         let request = Request::random(&mut dice);
@@ -238,6 +263,15 @@ fn what_is_foretold_happens_to_a_thousand_random_requests() {
         let rule = rule.map_or(Value::Null, |step| step["result"]["rule"].clone());
         let what = format!("{} {} {} of {}", happened["decision"], happened["status"], rule, outcomes.len());
         *seen.entry(what).or_default() += 1;
+        // What says everything foretells nothing: most outcomes are the only one, of one endpoint, and fit no other request.
+        certain +=
+            u64::from(outcomes.len() == 1 && outcomes[0]["endpoints"].as_array().is_none_or(|all| all.len() < 2));
+        differed += u64::from(!before.iter().any(|outcome| is(outcome, &answer)));
+        before.clone_from(outcomes);
+        for outcome in outcomes.iter().filter(|_| outcomes.len() > 1) {
+            let of = format!("{rule} {} {}", outcome["decision"], outcome["backend"]);
+            shares.entry(of).or_default().add(outcome["share"].as_f64().unwrap(), std::ptr::eq(outcome, happened));
+        }
         if answer.header("connection") == Some("close") {
             client = Client::connect(hosts[0].at(7780)).unwrap();
         }
@@ -266,6 +300,14 @@ fn what_is_foretold_happens_to_a_thousand_random_requests() {
     ] {
         assert!(count(what) >= 5, "{what} is too rare: {seen:?}");
     }
+    assert_eq!(seen.values().sum::<u64>(), REQUESTS);
+    assert!(certain >= REQUESTS / 4, "only {certain} were certain");
+    assert!(differed >= REQUESTS / 2, "only {differed} answers tell requests apart");
+    for (what, share) in &shares {
+        println!("{what}: {} of {} foretold", share.happened, share.foretold);
+        assert!(share.holds(), "{what} {share:?}");
+    }
+    assert!(shares.values().filter(|share| share.requests >= 20).count() >= 4, "too few shares: {shares:?}");
     drop(backends);
     offline(&mesh, &hosts[0]);
 }

@@ -60,6 +60,11 @@ impl Documents {
         self.entries.values().filter_map(|entry| entry.versions.get(&entry.used?))
     }
 
+    /// All documents of which something is held, in use or not.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &DocumentKey> {
+        self.entries.keys()
+    }
+
     /// All versions that are held of one document, the newest first.
     pub(crate) fn versions<'a>(&'a self, key: &DocumentKey) -> impl Iterator<Item = &'a SignedDocument> + use<'a> {
         self.entries.get(key).into_iter().flat_map(|entry| entry.versions.values().rev())

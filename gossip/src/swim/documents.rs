@@ -124,6 +124,11 @@ impl Swim {
         self.operators.documents.is_settled()
     }
 
+    /// All documents of which a version is held, whether or not one is in use.
+    pub fn document_keys(&self) -> impl Iterator<Item = &DocumentKey> {
+        self.operators.documents.keys()
+    }
+
     /// All versions that are held of one document, the newest first: up to ten generations, and those that wait.
     pub fn document_versions<'a>(&'a self, key: &DocumentKey) -> impl Iterator<Item = DocumentView> + use<'a> {
         self.operators.documents.versions(key).map(SignedDocument::view)

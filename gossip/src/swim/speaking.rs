@@ -15,7 +15,6 @@ use crate::anti_entropy::Purpose;
 use crate::broadcasts::{Class, Subject};
 use crate::limits::{OWN_WRITES_BURST, OWNER_WRITES_PER_SECOND, WAITING_ROOM_MAX};
 use crate::own::Rewrite;
-use crate::payload;
 use crate::stats::Drop;
 use crate::timers::Timer;
 use crate::wire::{self, Accusation, Alive, Leave, Message, RecordHead, SignedLife, Want};
@@ -248,7 +247,7 @@ impl Swim {
                 return;
             }
             self.own_dirty.remove(&(kind, shard));
-            let Some(payload) = self.own.payload(kind, shard) else {
+            let Some((schema, payload)) = self.own.payload(kind, shard) else {
                 self.stats.drop(Drop::OwnTooLarge);
                 continue;
             };
@@ -258,7 +257,7 @@ impl Swim {
                 kind,
                 shard,
                 version,
-                schema: payload::SCHEMA,
+                schema,
                 ttl_s: RECORD_TTL_S,
                 statement: self.credential,
             };

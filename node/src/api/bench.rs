@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::tasks::routes::{LeftBehind, Worker};
+use crate::tasks::routes::{Cause, LeftBehind, Worker};
 
 /// How long a step may take: less than any client waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -20,7 +20,7 @@ pub struct Bench(Mutex<Worker>);
 
 impl Default for Bench {
     fn default() -> Self {
-        Self(Mutex::new(Worker::new(LeftBehind::default(), LEFT_BEHIND_MAX, DEADLINE)))
+        Self(Mutex::new(Worker::new(LeftBehind::default(), Cause::Documents, LEFT_BEHIND_MAX, DEADLINE)))
     }
 }
 

@@ -120,7 +120,8 @@ pub async fn list(
 }
 
 /// One document with its source, its signed form and its history: as it is in use, or of one generation that is held.
-/// A deletion that is in use is shown only with `held=true`: who signs the next generation has to know its number.
+/// A deletion that is in use is shown only with `held=true`, and so is the newest version of a document of which none is
+/// in use, since it waits for its batch: who signs the next generation has to know its number.
 ///
 /// # Errors
 /// 404 when no such document is in use, or when that generation is not held (any more); 503 when the mesh task does not
@@ -141,7 +142,8 @@ pub async fn get(
     let wanted = AnyCase { kind: what, namespace, name };
     let history = history(&state, wanted.clone()).await?;
     let shown = match generation {
-        None => history.used.as_ref().filter(|used| held_too || !used.deleted),
+        None if held_too => history.used.as_ref().or_else(|| history.versions.first()),
+        None => history.used.as_ref().filter(|used| !used.deleted),
         Some(generation) => history.versions.iter().find(|one| one.version.generation == generation),
     };
     match shown {

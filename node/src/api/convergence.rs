@@ -1,9 +1,9 @@
 //! `/v1/config/convergence`: which live members use the documents in use here, and who does not.
 //!
-//! What a member tells is a digest of the documents that it uses, and a root over all that it holds
-//! ([`crate::mesh_view::roots`]). A digest of ours, of now or of before, names each document; one that differs from it by
-//! one document that is held back does so, too; of any other nothing is known about a single document, and its member is
-//! named as such rather than counted in. This node is one of them: what it holds back is told like everybody's.
+//! What a member tells is a digest of the documents that it uses, what of the mesh's it holds back and why, and a root
+//! over all that it holds ([`crate::mesh_view::roots`]). A digest of ours, of now or of before, names each document; one
+//! that differs from it by what is held back does so, too; of any other only what it names itself is known, and its member
+//! is named as such rather than counted in. This node is one of them: what it holds back is told like everybody's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::{DocumentView, MemberView};
-use starling_model::{Digest, DocumentKey, Generation};
+use starling_model::{Digest, DocumentKey, Generation, HeldWhy};
 
 use super::Shared;
 use super::answer::{self, read};
@@ -22,7 +22,11 @@ use super::query::Query;
 use super::views::{BEHIND_NAMES_MAX, Convergence, DocumentConvergence, InUse, MemberConvergence, kind};
 use crate::mesh_view::MeshView;
 use crate::mesh_view::roots::Used;
+use crate::tasks::routes::HeldBack;
 use crate::telemetry::time::rfc3339_millis;
+
+/// Members that hold documents back and are searched for in vain, in one answer: a search reads all sets of ours.
+const SEARCHES_MAX: usize = 16;
 
 /// Convergence of the whole mesh, and of each document in use here.
 ///
@@ -41,11 +45,21 @@ pub async fn get(
     Ok(answer::linked(read(&state, &headers, kind::CONVERGENCE, body), link.as_deref()))
 }
 
-/// A live member that does not hold what we hold, and what it uses as far as its root tells.
+/// A live member that does not hold what we hold, and what it uses as far as it tells.
 struct Laggard {
     node: String,
     used: Option<Arc<Used>>,
+    /// What it names as held back, with what it uses in its place, and why.
+    held_back: BTreeMap<DocumentKey, (Option<Generation>, HeldWhy)>,
     since: Option<String>,
+}
+
+impl Laggard {
+    /// The generation of a document that it uses; `None` while that is unknown.
+    fn generation(&self, key: &DocumentKey) -> Option<Option<Generation>> {
+        let named = self.held_back.get(key).map(|(used, _)| *used);
+        self.used.as_ref().map(|used| used.generation(key)).or(named)
+    }
 }
 
 /// All of them.
@@ -63,10 +77,37 @@ impl Laggards {
             let key = (digest, member.documents_root);
             known.entry(key).or_insert_with(|| view.roots.used(digest, member.documents_root)).clone()
         };
-        let others = view.alive().filter(|member| !view.agrees(member)).map(|member| Laggard {
-            node: member.name.to_string(),
-            used: used(member),
-            since: view.roots.since(&member.name).map(rfc3339_millis),
+        let mut names = None;
+        // A set that was found is right for its digest, whoever told it; what is made up costs a search each time.
+        let (mut by_held, mut misses): (BTreeMap<Digest, Arc<Used>>, usize) = (BTreeMap::new(), 0);
+        let others = view.alive().filter(|member| !view.agrees(member)).map(|member| {
+            let held = member.status.as_ref().map(|status| status.held_back.as_slice()).unwrap_or_default();
+            let mut of_held = || {
+                let digest = member.status.as_ref()?.digest;
+                if let Some(found) = by_held.get(&digest) {
+                    return Some(Arc::clone(found));
+                }
+                let found = if misses < SEARCHES_MAX { view.roots.used_but(digest, held) } else { None };
+                match &found {
+                    Some(found) => drop(by_held.insert(digest, Arc::clone(found))),
+                    None => misses += 1,
+                }
+                found
+            };
+            let mut named = BTreeMap::new();
+            if !held.is_empty() {
+                let names = names.get_or_insert_with(|| view.roots.names());
+                for one in held {
+                    let Some((key, _)) = names.get(&one.hash) else { continue };
+                    named.insert((*key).clone(), (one.used.map(|used| used.generation), one.why));
+                }
+            }
+            Laggard {
+                node: member.name.to_string(),
+                used: if held.is_empty() { used(member) } else { of_held() },
+                held_back: named,
+                since: view.roots.since(&member.name).map(rfc3339_millis),
+            }
         });
         Self { all: own(view).into_iter().chain(others).collect(), alive: view.agreement().alive }
     }
@@ -78,7 +119,7 @@ impl Laggards {
         ours: Generation,
     ) -> impl Iterator<Item = (&Laggard, Option<Option<Generation>>)> {
         self.all.iter().filter_map(move |laggard| {
-            let theirs = laggard.used.as_ref().map(|used| used.generation(key));
+            let theirs = laggard.generation(key);
             // It lacks another document, or a revocation.
             let is_there = theirs.flatten().is_some_and(|theirs| theirs >= ours);
             (!is_there).then_some((laggard, theirs))
@@ -102,7 +143,11 @@ fn own(view: &MeshView) -> Option<Laggard> {
     } else {
         view.roots.used(view.applied.digest, Some(view.documents_root))
     };
-    Some(Laggard { node: view.node.to_string(), used, since: None })
+    let named = |(key, held): (&DocumentKey, &HeldBack)| {
+        (key.clone(), (held.used.map(|used| used.generation), held.why.told()))
+    };
+    let held_back = view.applied.held_back.iter().map(named).collect();
+    Some(Laggard { node: view.node.to_string(), used, held_back, since: None })
 }
 
 fn whole(view: &MeshView, documents: &[DocumentView]) -> Convergence {
@@ -127,6 +172,7 @@ fn one(document: &DocumentView, laggards: &Laggards) -> DocumentConvergence {
         state: if theirs.is_some() { "behind" } else { "unknown" }.to_owned(),
         generation: theirs.flatten().map(Generation::get),
         since: laggard.since.clone(),
+        held_back: laggard.held_back.get(key).map(|(_, why)| why.as_str().to_owned()),
     };
     let in_use = laggards.in_use(key, ours);
     DocumentConvergence {
@@ -145,12 +191,12 @@ fn one(document: &DocumentView, laggards: &Laggards) -> DocumentConvergence {
 mod tests {
     use std::time::{Instant, SystemTime};
 
-    use starling_model::{BootEpoch, MemberState, NodeName, StatusRecord};
+    use starling_model::{BootEpoch, HeldDocument, MemberState, NodeName, StatusRecord};
     use starling_routing::documents::digest_of;
 
     use super::*;
     use crate::mesh_view::tests::{document, member};
-    use crate::tasks::routes::{Applied, HeldBack, Why};
+    use crate::tasks::routes::{Applied, Why};
 
     fn digest(documents: &[DocumentView]) -> Digest {
         digest_of(documents.iter().map(|one| &one.version.hash))
@@ -222,13 +268,46 @@ mod tests {
         let applied = Applied {
             digest: digest(&view.documents[1..]),
             documents: 1,
-            held_back: [(orders.key, HeldBack { used: None, why: Why::Panicked })].into(),
+            held_back: [(orders.key, HeldBack { meant: None, used: None, why: Why::Panicked })].into(),
         };
         view.applied = Arc::new(applied);
         let told = whole(&view, &view.documents);
         assert_eq!(behind(&told.items[0])[0], ("vm-1", "behind", None));
         assert_eq!(told.items[0].in_use, InUse { alive: 5, same: 1 }, "vm-3 alone");
+        assert_eq!(told.items[0].behind[0].held_back.as_deref(), Some("panicked"));
         assert!(told.items[1].behind.iter().all(|one| one.node != "vm-1"), "it uses web");
+    }
+
+    /// Two of them, which no search finds: it says itself which, and why.
+    #[test]
+    fn who_holds_back_several_documents_is_known_by_what_it_says() {
+        let mut view = view();
+        let held = |document: DocumentView, used: Option<DocumentView>, why| HeldDocument {
+            hash: document.version.hash,
+            used: used.map(|used| used.version),
+            why,
+        };
+        let says = vec![
+            held(document("orders", 2), Some(document("orders", 1)), HeldWhy::TimedOut),
+            held(document("web", 1), None, HeldWhy::Panicked),
+        ];
+        let status = |documents: &[DocumentView], held_back: Vec<HeldDocument>| {
+            Some(StatusRecord { digest: digest(documents), held_back_count: 2, held_back, ..StatusRecord::default() })
+        };
+        view.members[1].status = status(&[document("orders", 1)], says.clone());
+        let named = |view: &MeshView| {
+            let told = whole(view, &view.documents);
+            let of = |at: usize| {
+                let one = told.items[at].behind.iter().find(|one| one.node == "vm-2")?;
+                Some((one.state.clone(), one.generation, one.held_back.clone()))
+            };
+            [of(0), of(1)]
+        };
+        let behind = |generation, why: &str| Some(("behind".to_owned(), generation, Some(why.to_owned())));
+        assert_eq!(named(&view), [behind(Some(1), "timed_out"), behind(None, "panicked")]);
+        // It says one of them only: that one is known, of the other nothing.
+        view.members[1].status = status(&[], says[..1].to_vec());
+        assert_eq!(named(&view), [behind(Some(1), "timed_out"), Some(("unknown".to_owned(), None, None))]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_gossip::MemberView;
 use starling_identity::Negotiated;
-use starling_model::{Digest, MemberState, ServiceKey, SpiffeId, TrustDomain, mesh};
+use starling_model::{
+    Digest, DocumentKey, Generation, HeldDocument, MemberState, ServiceKey, SpiffeId, TrustDomain, mesh,
+};
 use starling_routing::Grants;
 
 use super::Shared;
@@ -15,8 +17,10 @@ use super::answer::read;
 use super::problem::Refusal;
 use super::query::Query;
 use super::views::{
-    Items, Member, MemberCertificate, MemberConfig, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion, kind,
+    Items, Member, MemberCertificate, MemberConfig, MemberHeldBack, MemberTrust, ProtocolRange, Rtt, ServiceRef,
+    Suspicion, kind,
 };
+use crate::mesh_view::MeshView;
 use crate::telemetry::time::{Clocks, millis, rfc3339_seconds};
 
 /// All members, by name.
@@ -34,7 +38,10 @@ pub async fn list(
     let table = state.shared.table.load();
     let of = (domain, table.grants().as_ref(), &clocks);
     let negotiated = state.identity.current.negotiated();
-    let show_one = |member: &MemberView| exchanged(show(member, member.name == view.node, of), member, negotiated);
+    let names = Names::of(&view, view.members.iter());
+    let show_one = |member: &MemberView| {
+        names.held_back(exchanged(show(member, member.name == view.node, of), member, negotiated), member)
+    };
     let items = view.members.iter().map(show_one).collect();
     Ok(read(&state, &headers, kind::MEMBER_LIST, Items::<Member> { items }))
 }
@@ -58,7 +65,40 @@ pub async fn get(
     let table = state.shared.table.load();
     let of = (state.identity.node.trust_domain(), table.grants().as_ref(), &Clocks::read());
     let shown = exchanged(show(member, member.name == view.node, of), member, state.identity.current.negotiated());
-    Ok(read(&state, &headers, kind::MEMBER, shown))
+    Ok(read(&state, &headers, kind::MEMBER, Names::of(&view, [member]).held_back(shown, member)))
+}
+
+/// Names of documents by their hashes; none where no member names any.
+#[derive(Default)]
+pub(super) struct Names<'a>(BTreeMap<Digest, (&'a DocumentKey, Generation)>);
+
+impl<'a> Names<'a> {
+    /// Those that these members may name.
+    pub(super) fn of<'m>(view: &'a MeshView, members: impl IntoIterator<Item = &'m MemberView>) -> Self {
+        let names = |member: &MemberView| member.status.as_ref().is_some_and(|status| !status.held_back.is_empty());
+        if members.into_iter().any(names) { Self(view.roots.names()) } else { Self::default() }
+    }
+
+    /// One that a member holds back.
+    pub(super) fn one(&self, held: &HeldDocument) -> MemberHeldBack {
+        let known = self.0.get(&held.hash);
+        MemberHeldBack {
+            document: known.map(|(key, _)| key.to_string()),
+            generation: known.map(|(_, generation)| generation.get()),
+            digest: held.hash.to_string(),
+            used: held.used.map(|used| used.generation.get()),
+            why: held.why.as_str().to_owned(),
+            quarantined: held.why.is_quarantine(),
+        }
+    }
+
+    /// With what the member holds back.
+    fn held_back(&self, mut shown: Member, member: &MemberView) -> Member {
+        if let (Some(config), Some(status)) = (&mut shown.config, &member.status) {
+            config.held_back = status.held_back.iter().map(|held| self.one(held)).collect();
+        }
+        shown
+    }
 }
 
 fn text(text: &str) -> Option<String> {
@@ -108,6 +148,8 @@ fn show(member: &MemberView, is_self: bool, (domain, grants, clocks): (&TrustDom
         config: status.map(|status| MemberConfig {
             documents: u64::from(status.documents),
             digest: Digest(status.digest.0).to_string(),
+            held_back_count: u64::from(status.held_back_count),
+            held_back: Vec::new(),
         }),
         trust: certified
             .map(|status| MemberTrust { bundle_sequence: status.bundle_sequence, shared_issuer: status.shared_issuer }),

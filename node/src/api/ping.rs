@@ -125,6 +125,8 @@ fn show(
         config: status.map(|status| MemberConfig {
             documents: u64::from(status.documents),
             digest: Digest(status.digest.0).to_string(),
+            held_back_count: u64::from(status.held_back_count),
+            held_back: Vec::new(),
         }),
         replies,
     }

@@ -1,5 +1,6 @@
 //! `/v1/status`: this node in ten lines.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
@@ -12,6 +13,7 @@ use starling_routing::{Endpoint, RouteTable, condition};
 
 use super::Shared;
 use super::answer::read;
+use super::members::Names;
 use super::problem::Refusal;
 use super::query::Query;
 use super::services::{endpoint_counts, health_of, standing_detail};
@@ -20,7 +22,9 @@ use super::views::{
 };
 use crate::crypto::wall_clock;
 use crate::mesh_view::MeshView;
-use crate::tasks::routes::{HeldBack, LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_MAX, Why};
+use crate::tasks::routes::{
+    Cause, HeldBack, LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_BY_MEMBERS_MAX, LeftBehind, Why,
+};
 use crate::telemetry::time::{Clocks, millis, rfc3339_millis, rfc3339_seconds};
 
 /// Problems of one kind in one answer; a broken rack must not hide what else is wrong.
@@ -165,7 +169,8 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
         add(codes::TRUST_STALE, format!("stale_trust: no peer was heard for {hours} h"));
     }
     problems.extend(held_back(&view));
-    problems.extend(hanging(state.left_behind.count()));
+    problems.extend(quarantined_elsewhere(&view));
+    problems.extend(hanging(&state.left_behind));
     problems.extend(failed_members(&view, &clocks));
     let table = state.shared.table.load();
     problems.extend(ungranted(&table));
@@ -227,6 +232,9 @@ fn held_back(view: &MeshView) -> Vec<StatusProblem> {
             Why::Panicked | Why::TimedOut | Why::Crashed => {
                 "apply another text, or delete it; that this one cannot be used is a bug of Starling".to_owned()
             }
+            Why::Delayed => {
+                "tried again by itself, at growing intervals up to 10 min; see what is quarantined".to_owned()
+            }
             Why::Empties(service) => {
                 format!("compare its selector with `starling services {service}`; used once the traffic ends")
             }
@@ -237,16 +245,61 @@ fn held_back(view: &MeshView) -> Vec<StatusProblem> {
     bounded(view.applied.held_back.iter().map(one).collect(), "`starling get` lists all documents")
 }
 
-/// Compile steps that did not end, each with a thread of its own.
-fn hanging(count: usize) -> Option<StatusProblem> {
-    let consequence = match count {
-        0 => return None,
-        1..LEFT_BEHIND_BY_DOCUMENTS_MAX => "each may hold a core",
-        LEFT_BEHIND_BY_DOCUMENTS_MAX..LEFT_BEHIND_MAX => "no new document is used",
-        _ => "the route table stays as it is",
+/// Documents that other live members say that they have quarantined.
+fn quarantined_elsewhere(view: &MeshView) -> Vec<StatusProblem> {
+    let others = || view.alive().filter(|member| member.name != view.node);
+    let names = Names::of(view, others());
+    let mut by_document: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in others() {
+        let held = member.status.iter().flat_map(|status| &status.held_back);
+        for held in held.filter(|held| held.why.is_quarantine()).map(|held| names.one(held)) {
+            let what = match (held.document, held.generation) {
+                (Some(document), Some(generation)) => format!("{document} generation {generation}"),
+                _ => format!("the document with hash {}", held.digest),
+            };
+            by_document.entry(what).or_default().push(format!("{} ({})", member.name, held.why));
+        }
+    }
+    let one = |(document, who): (String, Vec<String>)| {
+        let more = who.len().saturating_sub(PROBLEMS_EACH_MAX);
+        let shown = who.get(..PROBLEMS_EACH_MAX).unwrap_or(&who).join(", ");
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let help = "apply another text, or delete it; that it cannot be used there is a bug of Starling".to_owned();
+        let detail = format!("{document} is quarantined by {shown}{more}");
+        StatusProblem { help, ..coded(codes::DOCUMENT_HELD_BACK, detail) }
     };
-    let help = "start the agent again when it can be spared, and report what is quarantined".to_owned();
-    Some(plain(format!("compile steps that hang: {count}; {consequence}"), help))
+    bounded(by_document.into_iter().map(one).collect(), "`starling members` names all")
+}
+
+/// Compile steps that did not end, each with a thread of its own, and who is left alone for that.
+fn hanging(left_behind: &LeftBehind) -> Vec<StatusProblem> {
+    let (documents, members) = (left_behind.of(Cause::Documents), left_behind.of(Cause::Members));
+    let mut found = Vec::new();
+    if documents + members > 0 {
+        let consequence = match (documents >= LEFT_BEHIND_BY_DOCUMENTS_MAX, members >= LEFT_BEHIND_BY_MEMBERS_MAX) {
+            (false, false) => "each may hold a core",
+            (true, false) => "no new document is used",
+            (false, true) => "what members announce anew is not used",
+            (true, true) => "no new document and nothing that members announce anew is used",
+        };
+        let help = "start the agent again when it can be spared, and report what is quarantined";
+        let detail =
+            format!("compile steps that hang: {documents} with documents, {members} with members; {consequence}");
+        found.push(plain(detail, help.to_owned()));
+    }
+    let delayed = left_behind.delayed();
+    let why = "compile steps with what it said did not end in time";
+    let help = "tried again by itself, at growing intervals up to 10 min, once fewer of its steps hang";
+    found.extend(
+        delayed
+            .signers
+            .iter()
+            .map(|key| plain(format!("new documents of operator key {key} wait: {why}"), help.to_owned())),
+    );
+    let of_members =
+        delayed.members.iter().map(|name| plain(format!("new records of {name} wait: {why}"), help.to_owned()));
+    found.extend(bounded(of_members.collect(), "`starling members` lists everybody"));
+    found
 }
 
 fn failed_members(view: &MeshView, clocks: &Clocks) -> Vec<StatusProblem> {
@@ -347,13 +400,29 @@ mod tests {
 
     #[test]
     fn compile_steps_that_hang_say_what_that_means() {
-        let told = |count| hanging(count).map(|problem| problem.detail);
-        assert_eq!(told(0), None);
-        assert_eq!(told(1).as_deref(), Some("compile steps that hang: 1; each may hold a core"));
-        let documents = told(LEFT_BEHIND_BY_DOCUMENTS_MAX).unwrap();
-        assert!(documents.ends_with("no new document is used"), "{documents}");
-        let all = told(LEFT_BEHIND_MAX).unwrap();
-        assert!(all.ends_with("the route table stays as it is"), "{all}");
+        let left_behind = LeftBehind::default();
+        let told = || hanging(&left_behind).into_iter().map(|problem| problem.detail).collect::<Vec<_>>();
+        assert!(told().is_empty());
+        let first = left_behind.hold(Cause::Documents, 1);
+        assert_eq!(told(), ["compile steps that hang: 1 with documents, 0 with members; each may hold a core"]);
+        let documents = left_behind.hold(Cause::Documents, LEFT_BEHIND_BY_DOCUMENTS_MAX - 1);
+        assert!(told()[0].ends_with("; no new document is used"), "{:?}", told());
+        let members = left_behind.hold(Cause::Members, LEFT_BEHIND_BY_MEMBERS_MAX);
+        assert!(
+            told()[0].ends_with("; no new document and nothing that members announce anew is used"),
+            "{:?}",
+            told()
+        );
+        drop((first, documents));
+        assert!(told()[0].ends_with("; what members announce anew is not used"), "{:?}", told());
+        drop(members);
+        left_behind.note_delayed(|delayed| {
+            delayed.signers = vec!["k1".to_owned()];
+            delayed.members = (0..=PROBLEMS_EACH_MAX).map(|n| format!("vm-{n}")).collect();
+        });
+        let told = told();
+        assert!(told[0].starts_with("new documents of operator key k1 wait: "), "{told:?}");
+        assert!(told[1].starts_with("new records of vm-0 wait: ") && told[PROBLEMS_EACH_MAX + 1] == "and 1 more");
     }
 
     #[test]

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::{CheckLine, CheckReport};
 pub use config::{
-    ApplyRequest, BundleForm, Convergence, Document, DocumentBatch, DocumentConvergence, DocumentPage, DocumentVersion,
-    DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, PlannedDocument, REMOVED_LISTED_MAX,
-    RemovedEndpoints, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
+    ApplyRequest, BundleForm, Convergence, DeletedDocument, Document, DocumentBatch, DocumentConvergence, DocumentPage,
+    DocumentVersion, DryRun, DryRunRequest, FieldChange, InUse, MemberConvergence, OpenedService, PlannedDocument,
+    REMOVED_LISTED_MAX, RemovedEndpoints, SignedForm, Signer, Trust, TrustOperator, TrustRequest, TrustRevocation,
 };
 pub use events::{Event, EventList, EventPage};
 pub use explain::{
@@ -29,7 +29,8 @@ pub use explain::{
     ExplainedStep, ExplainedTarget, ExplainedTransport, Explanation, GrantRole, SnapshotBody, SnapshotInstance,
 };
 pub use members::{
-    Member, MemberCertificate, MemberConfig, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef, Suspicion,
+    Member, MemberCertificate, MemberConfig, MemberHeldBack, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef,
+    Suspicion,
 };
 pub use own::{Certificate, CertificateList, Check, Instance, InstanceList, InstanceSource, JoinRequest, Operation};
 pub use ping::{Ping, PingReply, PingTimes};

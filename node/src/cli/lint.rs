@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use starling_config::documents::{self, Document};
 use starling_config::{Problem, problem};
-use starling_model::DocumentKey;
 use starling_model::codes::Level;
+use starling_model::{DocumentKey, Namespace};
 
 use self::suppress::Suppress;
 use crate::cli::AgentPlace;
@@ -27,14 +27,14 @@ mod suppress;
 #[command(after_help = "\
 Examples
   starling lint -f canary.yaml
-  starling lint -f mesh/ --suppress ST0431=orders-canary
+  starling lint -f mesh/ --suppress ST0431=orders-canary --suppress ST0431=shop/cart
   starling lint --config-dir /etc/starling   # without -f: settings and services.d of a host")]
 pub(crate) struct LintArgs {
     /// A file, a folder (its .yaml, .yml and .json files) or - for standard input; may be given several times
     #[arg(short, long = "file", value_name = "FILE", required_unless_present = "config_dir")]
     file: Vec<PathBuf>,
     /// Leaves a warning of one document out; may be given several times
-    #[arg(long, value_name = "CODE=NAME")]
+    #[arg(long, value_name = "CODE=[NAMESPACE/]NAME")]
     suppress: Vec<Suppress>,
     /// How problems are written
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
@@ -79,13 +79,15 @@ struct Report {
     problems: Vec<Problem>,
 }
 
-pub(crate) fn run(client: &Client, args: &LintArgs) -> Result<Exit, CliError> {
+/// Runs the command; `asked` is the namespace of names that say none.
+pub(crate) fn run(client: &Client, args: &LintArgs, asked: Option<&Namespace>) -> Result<Exit, CliError> {
+    let suppress: Vec<Suppress> = args.suppress.iter().map(|one| one.clone().within(asked)).collect();
     let report = match &args.place.config_dir {
         Some(dir) if args.file.is_empty() => settings::inspect(dir)?,
         Some(_) | None => {
-            let (documents, mut report) = inspect(read(&args.file)?, &args.suppress);
+            let (documents, mut report) = inspect(read(&args.file)?, &suppress);
             if !args.offline {
-                report.add(told(live::ask(client, &documents, LIVE_TIMEOUT).problems, &args.suppress));
+                report.add(told(live::ask(client, &documents, LIVE_TIMEOUT).problems, &suppress));
             }
             report
         }

@@ -2,16 +2,17 @@
 //!
 //! The digest in a member's status covers the documents that it uses, the root on its link all that it holds. Both are
 //! hashes, so they name a set only to somebody who held that set: a digest of ours, of now or of before, says which
-//! documents in which versions. A member that holds what we hold and uses something else holds documents back; if that is
-//! one document, leaving it out or putting a former version in its place gives its digest. Of any other digest nothing is
-//! known but that it is not ours.
+//! documents in which versions. A member that holds what we hold and uses something else holds documents back; its status
+//! names them, and a set of ours with these changes gives its digest. A release that does not name them is understood
+//! where it is one document: leaving it out or putting a former version in its place gives the digest. Of any other
+//! digest nothing is known but that it is not ours.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use starling_gossip::{DocumentView, MemberView};
-use starling_model::{Digest, DocumentKey, DocumentVersion, Generation, NodeName};
+use starling_model::{Digest, DocumentKey, DocumentVersion, Generation, HeldDocument, NodeName};
 use starling_routing::documents::digest_of;
 
 /// Former roots that are remembered: at ten changes a second a member may be three seconds behind, at one in a minute
@@ -117,6 +118,33 @@ impl Roots {
         })
     }
 
+    /// What a member with this digest uses that says which documents it holds back; `None` where that does not give the
+    /// digest: it names only some of them, or we never held what it holds.
+    #[must_use]
+    pub fn used_but(&self, digest: Digest, held_back: &[HeldDocument]) -> Option<Arc<Used>> {
+        let names = self.names();
+        let changes: Vec<(&DocumentKey, Option<DocumentVersion>)> =
+            held_back.iter().map(|held| Some((names.get(&held.hash)?.0, held.used))).collect::<Option<_>>()?;
+        let with = |used: &Used| {
+            let mut versions = used.versions.clone();
+            for (key, version) in &changes {
+                match version {
+                    Some(version) => versions.insert((*key).clone(), *version),
+                    None => versions.remove(*key),
+                };
+            }
+            Used::new(versions)
+        };
+        self.own.iter().rev().map(|(_, used)| with(used)).find(|used| used.digest == digest).map(Arc::new)
+    }
+
+    /// Which documents hashes are of, as far as any of our sets held them.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<Digest, (&DocumentKey, Generation)> {
+        let all = self.own.iter().flat_map(|(_, used)| &used.versions);
+        all.map(|(key, version)| (version.hash, (key, version.generation))).collect()
+    }
+
     /// The newest set of ours; `None` before there is one.
     #[must_use]
     pub fn newest(&self) -> Option<&Arc<Used>> {
@@ -194,6 +222,32 @@ mod tests {
         assert_eq!(used(&[document("a", 2), document("b", 1)], 2), Some([Some(2), Some(1), None]));
         assert_eq!(used(&[document("a", 2)], 2), None, "two of them");
         assert_eq!(used(&[document("a", 2), document("b", 1)], 7), None, "nobody knows what it holds");
+    }
+
+    #[test]
+    fn several_documents_that_a_member_holds_back_are_known_by_what_it_says() {
+        use starling_model::HeldWhy;
+        let mut roots = Roots::default();
+        roots.note_own(1, [&document("a", 1), &document("b", 1), &document("old", 1)]);
+        roots.note_own(2, &[document("a", 2), document("b", 2), document("c", 1), document("d", 1)]);
+        let held = |meant: DocumentView, used: Option<DocumentView>| HeldDocument {
+            hash: meant.version.hash,
+            used: used.map(|used| used.version),
+            why: HeldWhy::Panicked,
+        };
+        // It never got further than b 1 and cannot use a 2 and c at all; `old` is deleted, and still used there.
+        let says = [
+            held(document("a", 2), None),
+            held(document("b", 2), Some(document("b", 1))),
+            held(document("c", 1), None),
+            held(document("old", 1), Some(document("old", 1))),
+        ];
+        let digest = set(&[document("b", 1), document("d", 1), document("old", 1)]);
+        let used = roots.used_but(digest, &says).unwrap();
+        let generation = |name: &str| used.generation(&document(name, 1).key).map(Generation::get);
+        assert_eq!(["a", "b", "c", "d", "old"].map(generation), [None, Some(1), None, Some(1), Some(1)]);
+        assert_eq!(roots.used_but(digest, &says[1..]), None, "that is not all");
+        assert_eq!(roots.used_but(digest, &[held(document("x", 9), None)]), None, "nobody knows that one");
     }
 
     #[test]

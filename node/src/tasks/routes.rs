@@ -25,13 +25,15 @@ use tracing::{debug, error, info};
 
 pub use self::applied::{Applied, AppliedCell, HeldBack, Why};
 use self::crumbs::Crumbs;
+pub(crate) use self::crumbs::ends_in_order;
 use self::intake::Intake;
+pub(crate) use self::intake::LEFT_BEHIND_BY_MEMBERS_MAX;
 #[cfg(test)]
 pub(crate) use self::trial::Compile;
+pub(crate) use self::trial::LEFT_BEHIND_BY_DOCUMENTS_MAX;
 use self::trial::{Ground, Judged, Steps, Trial};
-pub(crate) use self::trial::{LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_MAX};
-pub use self::worker::LeftBehind;
 pub(crate) use self::worker::Worker;
+pub use self::worker::{Cause, Delayed, LeftBehind};
 use super::gossip::subject;
 use super::own::OwnRecords;
 use crate::channel::Mailbox;
@@ -42,6 +44,7 @@ mod applied;
 mod crumbs;
 mod documents;
 mod intake;
+mod penalties;
 mod trial;
 mod worker;
 
@@ -159,7 +162,7 @@ type UnderWay = Pin<Box<dyn Future<Output = (Trial, Meant, Judged)> + Send>>;
 #[cfg(test)]
 pub(crate) async fn run_with(compile: Compile, deadline: Duration, routes: Routes) {
     let steps = Steps::new(routes.settings.clone(), routes.left_behind.clone());
-    publish_by(Steps { compile, deadline, ..steps }, routes).await;
+    publish_by(Steps { compile, deadline, delay_first: Duration::ZERO, ..steps }, routes).await;
 }
 
 async fn publish_by(steps: Steps, routes: Routes) {
@@ -167,7 +170,7 @@ async fn publish_by(steps: Steps, routes: Routes) {
     let mut documents = routes.documents.subscribe();
     // What is in use already counts, also after a restart of this task.
     documents.mark_changed();
-    let mut idle = Some(Trial::new(steps, Crumbs::open(routes.store.clone())));
+    let mut idle = Some(Trial::new(steps, Crumbs::open(routes.store.clone(), routes.node.clone())));
     let mut under_way: Option<UnderWay> = None;
     // When documents that may do later are tried again.
     let mut again: Option<Instant> = None;
@@ -187,6 +190,15 @@ async fn publish_by(steps: Steps, routes: Routes) {
                     // Members changed, and it does not go together with those: the next trial finds out why.
                     Adopted::Stale => Some(next_trial),
                 };
+                if idle.as_ref().is_some_and(Trial::has_slow) {
+                    again = Some(next_trial);
+                }
+            }
+            // What hung was only slow: both sides look whether it was theirs.
+            () = routes.left_behind.ended() => {
+                let now = Instant::now();
+                again = Some(again.map_or(now, |due| due.min(now)));
+                next_fold = Some(next_fold.map_or(next_table.max(now), |due| due.min(next_table.max(now))));
             }
             // What comes is remembered here, since another branch may come first.
             () = routes.inbox.wait() => {
@@ -317,11 +329,16 @@ impl Routes {
         // Told once the table is in use, not before.
         let applied = Applied::new(&meant.documents, intake.documents(), &why);
         self.tell(&applied);
-        let (digest, count) = (applied.digest, u32::try_from(applied.documents).unwrap_or(u32::MAX));
-        let may_do = |held: &HeldBack| matches!(held.why, Why::Empties(_) | Why::Waiting);
+        let (digest, told) = (applied.digest, applied.told());
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let (count, held) = (number(applied.documents), number(applied.held_back.len()));
+        let may_do = |held: &HeldBack| matches!(held.why, Why::Empties(_) | Why::Waiting | Why::Delayed | Why::Crashed);
         let adopted = if failed || applied.held_back.values().any(may_do) { Adopted::InPart } else { Adopted::Whole };
         self.applied.store(Arc::new(applied));
-        self.own.change_status(|status| (status.digest, status.documents) = (digest, count));
+        self.own.change_status(|status| {
+            (status.digest, status.documents) = (digest, count);
+            (status.held_back_count, status.held_back) = (held, told);
+        });
         adopted
     }
 

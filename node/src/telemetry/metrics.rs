@@ -20,7 +20,7 @@ use super::process::Figures;
 use crate::mesh_view::{MeshView, MeshViewCell};
 use crate::store::StoreHandle;
 use crate::tasks::identity::Identity;
-use crate::tasks::routes::{LeftBehind, RoutesFigures, RoutesInbox};
+use crate::tasks::routes::{Cause, LeftBehind, RoutesFigures, RoutesInbox};
 
 /// Above this many members the gauge per peer is off.
 const PEER_SERIES_MAX: usize = 100;
@@ -308,7 +308,14 @@ impl Sources {
         let help = "Of those, documents whose contents no table comes about with: they are not tried again";
         gauge(encoder, "starling_config_documents_quarantined", help, view.applied.quarantined() as u64)?;
         let help = "Threads left behind in a compile step that did not end in time";
-        gauge(encoder, "starling_config_compile_hanging", help, self.left_behind.count() as u64)?;
+        let mut hanging = family(encoder, "starling_config_compile_hanging", help, MetricType::Gauge)?;
+        hanging.gauge(&[("with", "documents")], self.left_behind.of(Cause::Documents) as u64)?;
+        hanging.gauge(&[("with", "members")], self.left_behind.of(Cause::Members) as u64)?;
+        let delayed = self.left_behind.delayed();
+        let help = "Operators' keys and members of whom nothing new is tried for now: compile steps hung with it";
+        let mut waiting = family(encoder, "starling_config_owners_delayed", help, MetricType::Gauge)?;
+        waiting.gauge(&[("of", "signers")], delayed.signers.len() as u64)?;
+        waiting.gauge(&[("of", "members")], delayed.members.len() as u64)?;
         let help = "Live members that use other documents";
         let behind = view.agreement().behind_count;
         gauge(encoder, "starling_config_members_behind", help, behind)?;

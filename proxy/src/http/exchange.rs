@@ -9,6 +9,7 @@ use starling_routing::{Endpoint, EndpointIndex};
 
 use crate::access_log::Record;
 use crate::answers::ErrorType;
+use crate::http::ends;
 use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::http::guard::Busy;
 use crate::http::pool::{Client, PoolKey};
@@ -26,9 +27,11 @@ pub(crate) struct Exchange {
     edge: Rc<Edge>,
     spoken: Spoken,
     grpc_status: Option<GrpcStatus>,
-    _busy: Busy,
+    busy: Busy,
     _active: Active,
     began: Instant,
+    /// When the answer must be over.
+    end: Option<Instant>,
     status: u16,
     error: Option<ErrorType>,
     endpoint: Option<(EndpointIndex, u64)>,
@@ -51,9 +54,10 @@ impl Exchange {
             edge,
             spoken,
             grpc_status: None,
-            _busy: busy,
+            busy,
             _active: active,
             began: Instant::now(),
+            end: None,
             status: CLIENT_GONE,
             error: None,
             endpoint: None,
@@ -157,6 +161,15 @@ impl Exchange {
         let _ = self.upload_count();
     }
 
+    /// The answer must be over by then, also if its client does not read.
+    pub(crate) fn must_end(&mut self, at: Instant) {
+        self.end = Some(at);
+        match ends::of_task() {
+            Some(end) => end.set(Some(at.into())),
+            None => self.busy.door().must_end(at.into()),
+        }
+    }
+
     pub(crate) fn timed_out(&mut self) {
         self.error = Some(ErrorType::HttpResponseTimeout);
     }
@@ -184,6 +197,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.relieve();
         let now = Instant::now();
+        if !self.complete && self.error.is_none() && self.end.is_some_and(|end| now >= end) {
+            self.timed_out();
+        }
         if let Some((key, client)) = self.client.take().filter(|_| self.complete) {
             self.worker.pool.put(key, client, now);
         }

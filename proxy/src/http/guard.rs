@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::http::ends::End;
 use crate::http::harden::HeadRefused;
 use crate::http::scan::{Progress, Scan};
 use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
@@ -44,6 +45,8 @@ pub(crate) struct Door {
     under_way: Cell<u32>,
     last_active: Cell<Instant>,
     closing: Cell<bool>,
+    /// When the answer that is being written must be over.
+    end: End,
 }
 
 /// Whether the connection becomes a tunnel.
@@ -86,6 +89,7 @@ impl Door {
             under_way: Cell::new(0),
             last_active: Cell::new(Instant::now()),
             closing: Cell::new(false),
+            end: End::default(),
         })
     }
 
@@ -124,6 +128,11 @@ impl Door {
         self.last_active.get()
     }
 
+    /// When the answer that is being written must be over, also if its client does not read; over with its [`Busy`].
+    pub(crate) fn must_end(&self, at: Instant) {
+        self.end.set(Some(at));
+    }
+
     /// True when a request is being answered.
     pub(crate) fn is_busy(&self) -> bool {
         self.under_way.get() > 0
@@ -134,8 +143,16 @@ impl Door {
 #[derive(Debug)]
 pub(crate) struct Busy(Rc<Door>);
 
+impl Busy {
+    /// The door of its connection.
+    pub(crate) fn door(&self) -> &Door {
+        &self.0
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.end.set(None);
         self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
         self.0.last_active.set(Instant::now());
     }
@@ -243,6 +260,14 @@ impl<T> Guard<T> {
         Ok(())
     }
 
+    /// A write that waits for the client ends, and with it the connection, when the answer must be over.
+    fn in_time<R>(&self, polled: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        if polled.is_pending() && self.door.end.poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+
     /// Ready when the connection has waited for too long: within a head (`Some`), or between two.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeadRefused>> {
         // Between heads a timer that was set is soon enough: what is due only moves on. So a request reads no clock here.
@@ -346,7 +371,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
-    writes_through!(inner);
+    writes_through!(inner, in_time);
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::http::body::ResponseBody;
+use crate::http::ends;
 use crate::http::guard::{Door, Verdict};
 use crate::http::harden;
 use crate::http::inbound::{self, Stream};
@@ -47,7 +48,7 @@ pub(crate) struct OnThread;
 impl<F: Future + 'static> Executor<F> for OnThread {
     fn execute(&self, task: F) {
         drop(tokio::task::spawn_local(async move {
-            task.await;
+            ends::until_end(task).await;
         }));
     }
 }

@@ -439,6 +439,10 @@ fn relay(
         exchange.completed();
     }
     let end = routed::whole_deadline(choice, exchange.began(), sent);
+    if let Some(at) = end {
+        exchange.must_end(at);
+    }
+    let end = end.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
     Relay::Answer(answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end }))
 }
 

@@ -1,7 +1,6 @@
 //! What a rule adds to a request's way through: its own answers, what it does to responses, and when it tries again.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use http::Response;
@@ -9,7 +8,6 @@ use http::header::{self, HeaderMap};
 use starling_model::ServiceKey;
 use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
-use tokio::time::Sleep;
 
 use crate::Map;
 use crate::answers::ErrorType;
@@ -107,15 +105,14 @@ pub(crate) fn backoff(choice: &Choice, tries: u32, draws: Draws) -> Duration {
 }
 
 /// When the response must be over; `None`: streams live on.
-pub(crate) fn whole_deadline(choice: &Choice, began: Instant, sent: Instant) -> Option<Pin<Box<Sleep>>> {
+pub(crate) fn whole_deadline(choice: &Choice, began: Instant, sent: Instant) -> Option<Instant> {
     let policy = choice.policy();
     let whole = match policy.request.value {
         Deadline::Whole(period) => Some(began + period),
         Deadline::Head(_) | Deadline::Off => None,
     };
     let one = policy.backend_request.value.map(|period| sent + period);
-    let end = whole.into_iter().chain(one).min()?;
-    Some(Box::pin(tokio::time::sleep_until(end.into())))
+    whole.into_iter().chain(one).min()
 }
 
 /// The retry budgets of one data thread, by service. A service has so many budgets as there are threads, each counting its

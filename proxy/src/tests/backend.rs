@@ -37,7 +37,7 @@ impl Drop for Backend {
 }
 
 /// Answers with its name and what it was sent. Paths: `/head` shows the request's head, `/hang` never answers, `/big`
-/// sends a megabyte, `/close` closes after its answer, `/teapot` answers 418, `/drop` closes instead of answering;
+/// sends a megabyte, `/flood` never ends, `/close` closes after its answer, `/teapot` answers 418, `/drop` closes instead of answering;
 /// everything else echoes the body.
 pub(crate) async fn http(name: &'static str) -> Backend {
     serving(name, Speaks::Http1).await
@@ -98,6 +98,7 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
         }
         "/hang" => std::future::pending().await,
         "/drop" => return Err(std::io::ErrorKind::ConnectionReset.into()),
+        "/flood" => *response.body_mut() = Chunks(std::iter::repeat(Bytes::from_static(&[b'x'; 16_384]))).boxed(),
         "/big" => *response.body_mut() = full("x".repeat(1_000_000)),
         "/close" => {
             response.headers_mut().insert("connection", "close".parse().unwrap());
@@ -116,9 +117,9 @@ async fn answer(name: &'static str, request: Request<Incoming>) -> Result<Respon
 }
 
 /// A body of unknown length.
-struct Chunks(std::vec::IntoIter<Bytes>);
+struct Chunks<I>(I);
 
-impl hyper::body::Body for Chunks {
+impl<I: Iterator<Item = Bytes> + Unpin> hyper::body::Body for Chunks<I> {
     type Data = Bytes;
     type Error = Infallible;
     fn poll_frame(

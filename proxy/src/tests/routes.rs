@@ -131,6 +131,33 @@ async fn deadlines_of_a_rule_are_kept() {
     assert_eq!((orders.requests(), canary.requests()), (1, 1));
 }
 
+/// A client that asks and then reads nothing holds its endpoint no longer than the rule allows.
+#[tokio::test]
+async fn a_deadline_is_kept_where_the_client_does_not_read() {
+    let rules = "- matches: [{path: {value: /flood}}]\n  timeouts: {request: 400ms}\n  backendRefs: [{name: orders}]\n\
+                 - backendRefs: [{name: orders}]\n";
+    let (mesh, orders, _canary) = mesh(rules).await;
+    let ended = |protocol: &str| {
+        let of =
+            format!("protocol=\"{protocol}\",status_code=\"200\",grpc_status=\"\",error=\"http_response_timeout\"");
+        scrape(mesh.node("vm-1")).lines().any(|line| line.contains(&of))
+    };
+    let began = Instant::now();
+    let mut silent = tokio::net::TcpStream::connect(mesh.node("vm-1").http).await.unwrap();
+    silent.write_all(format!("GET /flood HTTP/1.1\r\nhost: {ORDERS}\r\n\r\n").as_bytes()).await.unwrap();
+    eventually("an answer over HTTP/1 ends", || ended("http1")).await;
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+
+    let mut sender = http2::http2(mesh.node("vm-1").http).await;
+    let asked = sender.send_request(http2::get("/flood").body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(asked.status(), 200);
+    eventually("an answer over HTTP/2 ends", || ended("http2")).await;
+    assert_eq!(orders.requests(), 2);
+    // Only that stream ended.
+    assert_eq!(http2::send(&mut sender, http2::get("/big").body(Full::default()).unwrap()).await.2.len(), 1_000_000);
+    drop((asked, silent));
+}
+
 #[tokio::test]
 async fn copies_reach_the_mirror_with_their_bodies_and_nobody_notices() {
     let rules = "- filters: [{type: RequestMirror, requestMirror: {backendRef: {name: canary}}}]\n  backendRefs: [{name: orders}]\n";

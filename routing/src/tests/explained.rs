@@ -17,6 +17,9 @@ use crate::*;
 /// Sets of documents and records; each is asked [`ASKS`] times.
 const WORLDS: u64 = 250;
 const ASKS: u64 = 40;
+/// One in so many asks is drawn [`DRAWS`] times, to compare what happens with the shares that were foretold.
+const DRAWN_ONE_IN: u64 = 10;
+const DRAWS: u32 = 600;
 
 /// SplitMix64 with words.
 struct Dice(u64);
@@ -259,6 +262,43 @@ fn foretold(decision: &Decision, explanation: &Explanation) -> Result<(), String
     if explanation.outcomes.iter().any(fits) { Ok(()) } else { Err("it was not foretold".to_owned()) }
 }
 
+/// How a decision ends, as far as a share is told of it.
+fn ending(decision: &Decision, backend: Option<usize>) -> String {
+    match decision {
+        Decision::Forward(_) => format!("forward to backend {backend:?}"),
+        Decision::Answer(_) | Decision::Refuse { .. } => told(decision),
+    }
+}
+
+/// Checks that of many draws each outcome has the share that is foretold: five standard deviations more or less, so none
+/// that is likely is missing and none comes that is impossible. The number of shares that lie between nothing and all.
+fn shares_hold(draws: impl Iterator<Item = Decision>, explanation: &Explanation) -> Result<u32, String> {
+    let mut want: BTreeMap<String, f64> = BTreeMap::new();
+    for outcome in &explanation.outcomes {
+        *want.entry(ending(&outcome.decision, outcome.backend)).or_default() += outcome.share;
+    }
+    let (mut found, mut all): (BTreeMap<String, u32>, u32) = (BTreeMap::new(), 0);
+    for decision in draws {
+        all += 1;
+        let backend = match &decision {
+            Decision::Forward(choice) => choice.backend,
+            Decision::Answer(_) | Decision::Refuse { .. } => None,
+        };
+        *found.entry(ending(&decision, backend)).or_default() += 1;
+    }
+    let mut drawn = 0;
+    for what in want.keys().chain(found.keys()).collect::<std::collections::BTreeSet<_>>() {
+        let share = want.get(what).copied().unwrap_or_default();
+        let count = found.get(what).copied().unwrap_or_default();
+        let deviation = (f64::from(all) * share * (1.0 - share).max(0.0)).sqrt();
+        if (f64::from(count) - f64::from(all) * share).abs() > 5.0 * deviation + 1e-6 {
+            return Err(format!("{what} came {count} times of {all}, its share is {share}"));
+        }
+        drawn += u32::from(share > 0.0 && share < 1.0);
+    }
+    Ok(drawn)
+}
+
 fn count(counts: &mut BTreeMap<&'static str, u32>, decision: &Decision, explanation: &Explanation) {
     let mut add = |what| *counts.entry(what).or_default() += 1;
     match decision {
@@ -340,7 +380,7 @@ const ALL: [&str; 24] = [
 
 #[test]
 fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_documents() {
-    let mut counts = BTreeMap::new();
+    let (mut counts, mut asked, mut shares_seen) = (BTreeMap::new(), 0, 0);
     for seed in 0..WORLDS {
         let mut dice = Dice(seed);
         let yaml = documents(&mut dice);
@@ -387,10 +427,24 @@ fn an_explanation_says_what_a_decision_does_for_ten_thousand_requests_on_random_
             for (ours, theirs) in explanation.outcomes.iter().zip(&elsewhere.1.outcomes) {
                 assert_eq!(shares(ours), shares(theirs), "{}", context());
             }
+            if asked % DRAWN_ONE_IN == 0 {
+                shares_seen += ask
+                    .with(|request| {
+                        let draw = |at: u32| {
+                            let draws = Draws::from_seed(draw.wrapping_add(u64::from(at).wrapping_mul(0x9e37_79b9)));
+                            table.decide(request, now, draws, &loads)
+                        };
+                        shares_hold((0..DRAWS).map(draw), &explanation)
+                    })
+                    .unwrap_or_else(|why| panic!("{why}: {}", context()));
+            }
+            asked += 1;
             count(&mut counts, &decision, &explanation);
         }
     }
-    println!("{counts:?}");
+    println!("{counts:?}, {shares_seen} shares");
+    assert_eq!(asked, 10_000);
+    assert!(shares_seen >= 100, "too few shares between nothing and all: {shares_seen}");
     for what in ALL {
         assert!(counts.get(what).copied().unwrap_or_default() >= 10, "{what} is too rare: {counts:?}");
     }

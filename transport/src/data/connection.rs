@@ -113,6 +113,13 @@ impl Connection {
         self.is_aged.get()
     }
 
+    /// Ends at once those of `all` whose peer `keep` does not want; how many.
+    pub(super) fn cut_unless(all: Vec<Rc<Self>>, keep: impl Fn(&PeerIdentity) -> bool) -> usize {
+        let unwanted: Vec<_> = all.into_iter().filter(|connection| !keep(connection.peer())).collect();
+        unwanted.iter().for_each(|connection| connection.cut());
+        unwanted.len()
+    }
+
     /// Ends the connection at once, with all its streams.
     pub(super) fn cut(&self) {
         self.is_cut.set(true);

@@ -240,9 +240,7 @@ impl DataServer {
 
     /// Closes at once every connection whose peer `keep` does not want.
     pub fn close_unless(&self, keep: impl Fn(&PeerIdentity) -> bool) -> usize {
-        let unwanted: Vec<_> = self.all().into_iter().filter(|connection| !keep(connection.peer())).collect();
-        unwanted.iter().for_each(|connection| connection.cut());
-        unwanted.len()
+        Connection::cut_unless(self.all(), keep)
     }
 
     /// Streams that are open now.

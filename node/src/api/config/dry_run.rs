@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use starling_config::documents::diff::{Change, changes};
 use starling_config::documents::{self, Document};
+use starling_model::DocumentKey;
 use starling_model::codes::{self, Level};
 use starling_routing::Reason;
 use starling_routing::snapshot::SnapshotInvalid;
@@ -20,7 +21,8 @@ use crate::api::problem::Refusal;
 use crate::api::query::Query;
 use crate::api::routes::problems;
 use crate::api::views::{
-    DocumentProblem, DryRun, DryRunRequest, Envelope, FieldChange, PlannedDocument, RemovedEndpoints, kind,
+    DeletedDocument, DocumentProblem, DryRun, DryRunRequest, Envelope, FieldChange, OpenedService, PlannedDocument,
+    RemovedEndpoints, kind,
 };
 use crate::tasks::gossip::{AnyCase, History};
 use crate::telemetry::time::Clocks;
@@ -37,14 +39,21 @@ pub async fn post(
 ) -> Result<Response, Refusal> {
     Query::read(query.as_deref(), &[])?;
     let request: DryRunRequest = read_object(body, r#"{"source": "apiVersion: …"}"#).await?;
+    let DryRunRequest { source, deletes } = request;
+    let deletes = deletes.iter().map(deleted).collect::<Result<Vec<_>, _>>()?;
+    if source.trim().is_empty() && deletes.is_empty() {
+        return Err(Refusal::malformed("no documents"));
+    }
     // Patterns of a text are compiled, which may take long.
-    let read = state.bench.run(move || documents::parse("source", &request.source)).await;
+    let is_empty = source.trim().is_empty();
+    let read = move || if is_empty { Ok(Vec::new()) } else { documents::parse("source", &source) };
+    let read = state.bench.run(read).await;
     let read = read.ok_or_else(|| Refusal::malformed("the documents cannot be read"))?.map_err(|mut problems| {
         problems.retain(|problem| problem.code.level == Level::Error);
         readable::refusal(&problems, 1)
     })?;
-    let (problems, removes) = what_if(&state, read.clone()).await;
-    let mut run = DryRun { items: Vec::new(), warnings: Vec::new(), problems, removes };
+    let WhatIf { problems, removes, opens } = what_if(&state, read.clone(), deletes).await;
+    let mut run = DryRun { items: Vec::new(), warnings: Vec::new(), problems, removes, opens };
     for document in read {
         let key = &document.key;
         let (what, namespace, name) = (key.kind.to_string(), key.namespace.to_string(), key.name.to_string());
@@ -57,8 +66,24 @@ pub async fn post(
     Ok(answer::render(&headers, StatusCode::OK, &envelope))
 }
 
-/// What would not come out as written of these documents, and which endpoints would go, if they were in use.
-async fn what_if(state: &Shared, documents: Vec<Document>) -> (Vec<DocumentProblem>, Vec<RemovedEndpoints>) {
+fn deleted(one: &DeletedDocument) -> Result<DocumentKey, Refusal> {
+    DocumentKey::parse(&one.document_kind, &one.namespace, &one.name).map_err(|error| {
+        let name = format!("{} {}/{}", one.document_kind, one.namespace, one.name);
+        Refusal::malformed(format!("{name:?} names no document: {error}"))
+    })
+}
+
+/// What a change would bring.
+#[derive(Default)]
+struct WhatIf {
+    problems: Vec<DocumentProblem>,
+    removes: Vec<RemovedEndpoints>,
+    opens: Vec<OpenedService>,
+}
+
+/// What would not come out as written of these documents, which endpoints would go, and which services would be
+/// anybody's, if they were in use and others deleted.
+async fn what_if(state: &Shared, documents: Vec<Document>, deletes: Vec<DocumentKey>) -> WhatIf {
     let keys: BTreeSet<(String, String, String)> = documents
         .iter()
         .map(|document| {
@@ -68,17 +93,21 @@ async fn what_if(state: &Shared, documents: Vec<Document>) -> (Vec<DocumentProbl
         .collect();
     let (table, now) = (state.shared.table.load_full(), Clocks::read().now());
     let step = move || {
-        let after = table.with(documents.clone(), now)?;
-        Ok::<_, SnapshotInvalid>((problems(&after), removed::of(&table, &after, &documents)))
+        let after = table.changed(documents.clone(), deletes.iter().cloned().collect(), now)?;
+        Ok::<_, SnapshotInvalid>(WhatIf {
+            problems: problems(&after),
+            removes: removed::of(&table, &after, &documents, &deletes),
+            opens: removed::opened(&table, &after, &documents, &deletes),
+        })
     };
-    let (mut told, removes) = match state.bench.run(step).await {
+    let mut told = match state.bench.run(step).await {
         Some(Ok(told)) => told,
         // A table that cannot be made anew says nothing of these documents.
-        Some(Err(_)) => return <_>::default(),
-        None => return (keys.into_iter().map(quarantined).collect(), Vec::new()),
+        Some(Err(_)) => return WhatIf::default(),
+        None => return WhatIf { problems: keys.into_iter().map(quarantined).collect(), ..WhatIf::default() },
     };
-    told.retain(|one| keys.contains(&(one.document_kind.clone(), one.namespace.clone(), one.name.clone())));
-    (told, removes)
+    told.problems.retain(|one| keys.contains(&(one.document_kind.clone(), one.namespace.clone(), one.name.clone())));
+    told
 }
 
 /// What becomes of a document with which no table comes about, or only too late.

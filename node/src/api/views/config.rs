@@ -28,8 +28,24 @@ pub struct ApplyRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DryRunRequest {
-    /// Documents as a file holds them: YAML, several apart by `---`.
+    /// Documents as a file holds them: YAML, several apart by `---`. Empty where only deletions are asked about.
+    #[serde(default)]
     pub source: String,
+    /// Documents that would be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deletes: Vec<DeletedDocument>,
+}
+
+/// A document that would be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeletedDocument {
+    /// What it is: `ServiceGrant`.
+    pub document_kind: String,
+    /// Where its name holds.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What an `apply` of some documents would do.
@@ -46,6 +62,30 @@ pub struct DryRun {
     /// Endpoints that would get no traffic any more because their node would not be granted the service.
     #[serde(default)]
     pub removes: Vec<RemovedEndpoints>,
+    /// Services that grants name and none would name any more, in a mesh that is open to such: every node might serve
+    /// them, and call as them.
+    #[serde(default)]
+    pub opens: Vec<OpenedService>,
+}
+
+/// A service that documents open to nodes that were not granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenedService {
+    /// The document that does it: the first of those that named the service.
+    pub document_kind: String,
+    /// Where the document's name holds.
+    pub document_namespace: String,
+    /// The document's name.
+    pub document_name: String,
+    /// Where the service's name holds.
+    pub namespace: String,
+    /// The service.
+    pub service: String,
+    /// Nodes that announce it and were not granted, at most [`REMOVED_LISTED_MAX`].
+    pub nodes: Vec<String>,
+    /// How many these are in all.
+    pub count: u64,
 }
 
 /// Endpoints of one service that documents take out of use.
@@ -347,4 +387,8 @@ pub struct MemberConvergence {
     pub generation: Option<u64>,
     /// Since when it holds what it holds, as seen here; `null` while it tells no root.
     pub since: Option<String>,
+    /// Why it does not use the document although it holds it, as it says: `unreadable`; `panicked`, `timed_out`, `crashed`
+    /// (quarantined); `empties`; `untried`; `unknown` for a reason of a newer release. Left out where it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
 }

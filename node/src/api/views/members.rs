@@ -91,6 +91,36 @@ pub struct MemberConfig {
     pub documents: u64,
     /// Their digest.
     pub digest: String,
+    /// How many documents of the mesh it does not use as the mesh has them. Left out where it is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_back_count: u64,
+    /// The first of these, those that are quarantined before all others, at most
+    /// [`HELD_BACK_TOLD_MAX`](starling_model::limits::HELD_BACK_TOLD_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<MemberHeldBack>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A document that a member does not use as the mesh has it, as it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberHeldBack {
+    /// `HTTPRoute default/orders`; `null` where this node does not know the hash.
+    pub document: Option<String>,
+    /// The generation that it does not use; `null` as above.
+    pub generation: Option<u64>,
+    /// Its hash, shortened.
+    pub digest: String,
+    /// The generation that it uses in its place; `null`: none.
+    pub used: Option<u64>,
+    /// Why, see [`MemberConvergence::held_back`](super::MemberConvergence::held_back).
+    pub why: String,
+    /// True for contents with which no route table came about there.
+    pub quarantined: bool,
 }
 
 /// Trust in use at a member.

@@ -100,7 +100,7 @@ fn documents(client: &Client, args: &ApplyArgs, input: Input, asked: Option<&Nam
     for document in read {
         let held = look_up(client, &document.key, Wanted::Held)?;
         let step = Step::new(document.key, Some(document.text), held.as_ref().map(|held| &held.body));
-        steps.push(step.removing(&told.removes));
+        steps.push(step.removing(&told.removes, &told.opens));
     }
     if args.dry_run {
         let told = output::print(&render(&steps, None)?)?;

@@ -7,8 +7,8 @@ use clap::Args;
 use starling_model::{DocumentKey, Namespace};
 
 use super::plan::Step;
-use super::{SignArgs, Wanted, apply, input, kinds, label_of, look_up, not_in_use};
-use crate::cli::client::Client;
+use super::{SignArgs, Wanted, apply, input, kinds, label_of, live, look_up, not_in_use};
+use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::{AgentPlace, lint, output};
 
@@ -18,7 +18,8 @@ use crate::cli::{AgentPlace, lint, output};
 Examples
   starling delete httproute orders-canary --wait
   starling delete -f canary.yaml --yes           # every document of the file
-A deletion is remembered, so an old copy cannot come back. Undo it with the old source:
+A deletion is remembered, so an old copy cannot come back. What a grant's end removes or opens is
+told first. Undo a deletion with the old source:
   starling get httproute orders-canary --generation 14 -o yaml | starling apply -f -")]
 pub(crate) struct DeleteArgs {
     /// The kind, in any case
@@ -63,7 +64,8 @@ pub(crate) fn run(client: &Client, args: &DeleteArgs, asked: Option<&Namespace>)
     let mut steps = Vec::new();
     let mut missing: Option<&DocumentKey> = None;
     for key in &keys {
-        match look_up(client, key, Wanted::Used)? {
+        // What waits for its batch can be taken back, too.
+        match look_up(client, key, Wanted::Held)?.filter(|held| !held.body.deleted) {
             Some(held) => steps.push(Step::new(key.clone(), None, Some(&held.body))),
             None if args.file.is_empty() => return Err(not_in_use(client, key)),
             None => {
@@ -78,6 +80,9 @@ pub(crate) fn run(client: &Client, args: &DeleteArgs, asked: Option<&Namespace>)
     if steps.is_empty() {
         return Err(CliError::plain(Exit::Bad, "the input names no document"));
     }
+    let doomed: Vec<DocumentKey> = steps.iter().map(|step| step.key.clone()).collect();
+    let told = live::ask_deletions(client, &doomed, ANSWER_TIMEOUT);
+    let steps: Vec<Step> = steps.into_iter().map(|step| step.removing(&told.removes, &told.opens)).collect();
     if !args.yes && !agreed(&steps)? {
         return Err(CliError::plain(Exit::Refused, "nothing was deleted"));
     }
@@ -92,7 +97,8 @@ fn agreed(steps: &[Step]) -> Result<bool, CliError> {
         return Err(CliError::plain(Exit::Usage, format!("delete {names}? Standard input is no terminal to ask at"))
             .help(["if it is meant, add --yes"]));
     }
-    output::message(&format!("delete {names} on every member? [y/N] "));
+    let consequences: String = steps.iter().map(Step::consequences).collect();
+    output::message(&format!("{consequences}delete {names} on every member? [y/N] "));
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|error| CliError::plain(Exit::Bad, "cannot read the answer").cause(error.to_string()))?;

@@ -90,7 +90,10 @@ fn refused(client: &Client, answer: &Answer, keys: &[DocumentKey]) -> CliError {
 }
 
 fn too_late(code: starling_model::Code, key: &DocumentKey, held: &Document, detail: &str) -> CliError {
-    let what = if code == codes::DOCUMENT_STALE {
+    let waits = held.history.iter().flatten().all(|version| !version.in_use);
+    let what = if waits && held.history.as_ref().is_some_and(|all| !all.is_empty()) {
+        format!("{key}: generation {} is held in this mesh, and waits for the others of its batch", held.generation)
+    } else if code == codes::DOCUMENT_STALE {
         format!("{key}: a later generation, {}, is in use in this mesh", held.generation)
     } else {
         format!("{key}: generation {} is signed with another content already", held.generation)

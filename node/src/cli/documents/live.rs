@@ -8,7 +8,9 @@ use starling_config::documents::Document;
 use starling_model::DocumentKey;
 use starling_model::codes::{self, Code};
 
-use crate::api::views::{DocumentProblem, DryRun, DryRunRequest, Envelope, RemovedEndpoints};
+use crate::api::views::{
+    DeletedDocument, DocumentProblem, DryRun, DryRunRequest, Envelope, OpenedService, RemovedEndpoints,
+};
 use crate::cli::client::{Ask, Client};
 use crate::cli::output;
 
@@ -19,6 +21,8 @@ pub(crate) struct Told {
     pub(crate) problems: Vec<(DocumentKey, Problem)>,
     /// Endpoints that they take out of use.
     pub(crate) removes: Vec<RemovedEndpoints>,
+    /// Services that they open to nodes that were not granted.
+    pub(crate) opens: Vec<OpenedService>,
 }
 
 /// What the agent has to say of these documents; nothing where none answers in time or it cannot tell.
@@ -27,13 +31,30 @@ pub(crate) fn ask(client: &Client, documents: &[Document], timeout: Duration) ->
         return Told::default();
     }
     let source = documents.iter().map(|document| document.text.as_str()).collect::<Vec<_>>().join("\n---\n");
-    let Ok(body) = output::to_json(&DryRunRequest { source }) else { return Told::default() };
+    let Some(run) = dry_run(client, &DryRunRequest { source, deletes: Vec::new() }, timeout) else {
+        return Told::default();
+    };
+    let problems = run.problems.iter().filter_map(|problem| placed(problem, documents)).collect();
+    Told { problems, removes: run.removes, opens: run.opens }
+}
+
+/// What the agent has to say of the end of these; nothing where none answers in time or it cannot tell.
+pub(super) fn ask_deletions(client: &Client, keys: &[DocumentKey], timeout: Duration) -> Told {
+    let deleted = |key: &DocumentKey| DeletedDocument {
+        document_kind: key.kind.to_string(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+    };
+    let request = DryRunRequest { source: String::new(), deletes: keys.iter().map(deleted).collect() };
+    let run = dry_run(client, &request, timeout);
+    run.map_or_else(Told::default, |run| Told { problems: Vec::new(), removes: run.removes, opens: run.opens })
+}
+
+fn dry_run(client: &Client, request: &DryRunRequest, timeout: Duration) -> Option<DryRun> {
+    let body = output::to_json(request).ok()?;
     let ask = Ask { method: http::Method::POST, path: "/v1/config/dry-run", body: Some(body), timeout };
     let answer = client.try_ask(ask).ok().filter(|answer| answer.status == 200);
-    let run = answer.and_then(|answer| serde_json::from_slice::<Envelope<DryRun>>(&answer.body).ok());
-    let Some(run) = run else { return Told::default() };
-    let problems = run.body.problems.iter().filter_map(|problem| placed(problem, documents)).collect();
-    Told { problems, removes: run.body.removes }
+    Some(serde_json::from_slice::<Envelope<DryRun>>(&answer?.body).ok()?.body)
 }
 
 /// One of them, at its place in the file.

@@ -6,7 +6,7 @@ use starling_model::{DocumentKey, Generation};
 
 use super::desk::Draft;
 use super::label_of;
-use crate::api::views::{Document, RemovedEndpoints, Signer};
+use crate::api::views::{Document, OpenedService, RemovedEndpoints, Signer};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::render::short_key;
 use crate::cli::table::clean;
@@ -30,7 +30,7 @@ pub(super) struct Step {
     /// What it is to say; `None` removes it.
     text: Option<String>,
     held: Option<Held>,
-    /// Endpoints that it takes out of use, a line for each service.
+    /// Endpoints that it takes out of use, and services that it opens, a line for each.
     removes: Vec<String>,
 }
 
@@ -41,9 +41,18 @@ struct Held {
     /// The greatest that any held version has; over `generation` while a batch is awaited.
     newest: u64,
     deleted: bool,
+    /// None of its versions is in use: they wait for their batch.
+    waiting: bool,
     conflict: bool,
     source: String,
     signer: Signer,
+}
+
+impl Held {
+    /// True for a version with a text that counts.
+    fn is_used(&self) -> bool {
+        !self.deleted && !self.waiting
+    }
 }
 
 impl Step {
@@ -51,7 +60,9 @@ impl Step {
     pub(super) fn new(key: DocumentKey, text: Option<String>, held: Option<&Document>) -> Self {
         let held = held.map(|held| {
             let versions = held.history.iter().flatten().map(|version| version.generation);
+            let mut all = held.history.iter().flatten().peekable();
             Held {
+                waiting: all.peek().is_some() && all.all(|version| !version.in_use),
                 generation: held.generation,
                 newest: versions.chain([held.generation]).max().unwrap_or_default(),
                 deleted: held.deleted,
@@ -63,22 +74,34 @@ impl Step {
         Self { key, text, held, removes: Vec::new() }
     }
 
-    /// With what an agent says that it takes out of use.
-    pub(super) fn removing(self, all: &[RemovedEndpoints]) -> Self {
-        let key = &self.key;
-        let own = |one: &&RemovedEndpoints| {
-            key.kind.to_string() == one.document_kind
-                && key.namespace.as_str() == one.document_namespace
-                && key.name.as_str() == one.document_name
+    /// With what an agent says that it takes out of use, and opens to nodes that were not granted.
+    pub(super) fn removing(self, all: &[RemovedEndpoints], opens: &[OpenedService]) -> Self {
+        let is_own = |kind: &str, namespace: &str, name: &str| {
+            let key = &self.key;
+            (key.kind.as_str(), key.namespace.as_str(), key.name.as_str()) == (kind, namespace, name)
         };
-        Self { removes: all.iter().filter(own).map(removed).collect(), ..self }
+        let removes = all
+            .iter()
+            .filter(|one| is_own(&one.document_kind, &one.document_namespace, &one.document_name))
+            .map(removed);
+        let opens = opens
+            .iter()
+            .filter(|one| is_own(&one.document_kind, &one.document_namespace, &one.document_name))
+            .map(opened);
+        let removes = removes.chain(opens).collect();
+        Self { removes, ..self }
+    }
+
+    /// The lines of what it takes out of use and opens.
+    pub(super) fn consequences(&self) -> String {
+        self.removes.concat()
     }
 
     /// True when the document in use has this very source. One in conflict is signed again: that ends the conflict.
     pub(super) fn is_unchanged(&self) -> bool {
         self.held.as_ref().is_some_and(|held| {
             let settled = held.newest == held.generation && !held.conflict;
-            settled && !held.deleted && self.text.as_ref() == Some(&held.source)
+            settled && held.is_used() && self.text.as_ref() == Some(&held.source)
         })
     }
 
@@ -120,6 +143,10 @@ impl Step {
         let next = self.generation()?;
         let was = match &self.held {
             None => format!("generation {next} (new)"),
+            Some(held) if held.waiting => {
+                let what = if self.text.is_none() { " (deleted)" } else { "" };
+                format!("generation {} (waits for its batch) → {next}{what}", held.newest)
+            }
             Some(held) if held.deleted => format!("generation {} (deleted) → {next}", held.generation),
             Some(held) if self.text.is_none() => format!("generation {} → {next} (deleted)", held.generation),
             Some(held) => format!("generation {} → {next}", held.generation),
@@ -129,7 +156,7 @@ impl Step {
     }
 
     fn changes(&self) -> String {
-        let (Some(text), Some(held)) = (&self.text, self.held.as_ref().filter(|held| !held.deleted)) else {
+        let (Some(text), Some(held)) = (&self.text, self.held.as_ref().filter(|held| held.is_used())) else {
             return String::new();
         };
         match changes(&held.source, text) {
@@ -143,7 +170,7 @@ impl Step {
     /// Where the input says otherwise than what is in use; `None` when it does not.
     pub(super) fn difference(&self) -> Option<String> {
         let name = label_of(&self.key);
-        let Some(held) = self.held.as_ref().filter(|held| !held.deleted) else {
+        let Some(held) = self.held.as_ref().filter(|held| held.is_used()) else {
             return Some(format!("{name}   not in use → this file\n"));
         };
         let head =
@@ -170,6 +197,22 @@ fn removed(one: &RemovedEndpoints) -> String {
     let service = short_key(&one.namespace, &one.service);
     let text =
         format!("  removes {} {endpoints} of {service}: {}{more} ({})", one.count, listed.join(", "), one.detail);
+    format!("{}\n", clean(&text))
+}
+
+/// `opens orders: no grant names it any more, so every node may serve it, and call as it (vm-3 does from then on)`
+fn opened(one: &OpenedService) -> String {
+    let service = short_key(&one.namespace, &one.service);
+    let nodes: Vec<&str> = one.nodes.iter().map(String::as_str).take(REMOVED_SHOWN_MAX).collect();
+    let more = one.count.saturating_sub(nodes.len() as u64);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let now = match nodes.len() {
+        0 => String::new(),
+        1 => format!(" ({} does from then on)", nodes[0]),
+        _ => format!(" ({}{more} do from then on)", nodes.join(", ")),
+    };
+    let text =
+        format!("  opens {service}: no grant names it any more, so every node may serve it, and call as it{now}");
     format!("{}\n", clean(&text))
 }
 

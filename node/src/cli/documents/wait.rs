@@ -203,9 +203,15 @@ impl Awaited {
 
 impl MemberConvergence {
     fn tell(&self) -> String {
+        let why = match self.held_back.as_deref() {
+            Some(why @ ("panicked" | "timed_out" | "crashed")) => format!(": quarantined there ({why})"),
+            Some(why) => format!(": held back there ({why})"),
+            None => String::new(),
+        };
         match (self.state.as_str(), self.generation) {
-            (_, Some(generation)) => format!("still on generation {generation}"),
-            ("behind", None) => "does not have it yet".to_owned(),
+            (_, Some(generation)) => format!("still on generation {generation}{why}"),
+            ("behind", None) if why.is_empty() => "does not have it yet".to_owned(),
+            ("behind", None) => format!("has none in use{why}"),
             (_, None) => "on an unknown generation".to_owned(),
         }
     }

@@ -3,13 +3,13 @@
 use std::str::FromStr;
 
 use starling_model::codes::{self, Level};
-use starling_model::{Code, DocumentKey};
+use starling_model::{Code, DocumentKey, Namespace};
 
 /// Which warning of which document is not told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suppress {
     code: Code,
-    /// `None`: of the namespace `default`.
+    /// `None`: of the namespace that is asked for, or `default`.
     namespace: Option<String>,
     name: String,
 }
@@ -36,6 +36,11 @@ impl FromStr for Suppress {
 }
 
 impl Suppress {
+    /// A name alone is of this namespace.
+    pub(super) fn within(self, asked: Option<&Namespace>) -> Self {
+        Self { namespace: self.namespace.or_else(|| asked.map(ToString::to_string)), ..self }
+    }
+
     /// Whether it is meant for a warning of this document.
     pub(super) fn holds(&self, code: Code, document: &DocumentKey) -> bool {
         let namespace = self.namespace.as_deref().unwrap_or("default");
@@ -57,6 +62,11 @@ mod tests {
         assert!(!here.holds(codes::UNKNOWN_REFERENCE, &orders));
         let there = read("ST0431=shop/orders").unwrap();
         assert!(there.holds(codes::BACKEND_EMPTY, &shop) && !there.holds(codes::BACKEND_EMPTY, &orders));
+        // `-n shop`, as everywhere: a name alone is of that namespace, one that says its own is not.
+        let asked = Namespace::new("shop").unwrap();
+        let (alone, named) = (here.within(Some(&asked)), read("ST0431=default/orders").unwrap().within(Some(&asked)));
+        assert!(alone.holds(codes::BACKEND_EMPTY, &shop) && !alone.holds(codes::BACKEND_EMPTY, &orders));
+        assert!(named.holds(codes::BACKEND_EMPTY, &orders) && !named.holds(codes::BACKEND_EMPTY, &shop));
         for bad in ["", "ST0431", "ST0431=", "ST0431=/a", "ST0431=a/", "431=a", "ST9999=a", "ST0401=a"] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -4,7 +4,7 @@ use crate::api::views::{Member, MemberList, ServiceRef, View};
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark, Tone};
 use crate::cli::render::{Columns, or_dash, short_key, view_of};
-use crate::cli::table::{Align, Cell, Table};
+use crate::cli::table::{Align, Cell, Table, clean};
 
 /// Most names that the closing line tells.
 const BEHIND_SHOWN_MAX: usize = 5;
@@ -69,6 +69,7 @@ pub(crate) fn render(list: &MemberList, columns: Columns, filter: &Filter, look:
     let mut text = table.render(look);
     if look.headers {
         text.push_str(&closing(list));
+        text.push_str(&held_back(list, filter));
     }
     text
 }
@@ -147,6 +148,35 @@ fn closing(list: &MemberList) -> String {
         .collect();
     let counts = if counts.is_empty() { "nobody".to_owned() } else { counts.join(", ") };
     format!("{}: {counts}.{}\n", view_of(&list.view), behind(&list.view))
+}
+
+/// What members say that they do not use: a line for each document that is quarantined, and the number of all others.
+fn held_back(list: &MemberList, filter: &Filter) -> String {
+    let mut text = String::new();
+    for member in list.body.items.iter().filter(|member| filter.shows(member) && member.state != "left") {
+        let Some(config) = &member.config else { continue };
+        let quarantined = config.held_back.iter().filter(|held| held.quarantined);
+        let mut told = 0;
+        for held in quarantined {
+            told += 1;
+            let what = match (&held.document, held.generation) {
+                (Some(document), Some(generation)) => format!("{document} generation {generation}"),
+                _ => format!("the document with hash {}", held.digest),
+            };
+            let instead = match held.used {
+                Some(used) => format!("generation {used} stays in use there"),
+                None => "it has no effect there".to_owned(),
+            };
+            text.push_str(&clean(&format!("{} quarantines {what} ({}); {instead}.", member.name, held.why)));
+            text.push('\n');
+        }
+        let others = config.held_back_count.saturating_sub(told);
+        if others > 0 {
+            let more = if told > 0 { "more " } else { "" };
+            text.push_str(&format!("{} holds back {others} {more}of the mesh's documents.\n", clean(&member.name)));
+        }
+    }
+    text
 }
 
 fn behind(view: &View) -> String {

@@ -82,6 +82,31 @@ fn a_service_that_a_member_may_not_serve_is_marked() {
 }
 
 #[test]
+fn what_members_hold_back_is_told_by_document() {
+    let mut list = members();
+    let held = |document: Option<&str>, used: Option<u64>, why: &str| {
+        json!({"document": document, "generation": document.map(|_| 3), "digest": "c3e85b10", "used": used, "why": why,
+               "quarantined": why != "empties"})
+    };
+    let mut vm_3 = serde_json::to_value(&list.body.items[2]).unwrap();
+    vm_3["config"]["heldBackCount"] = json!(4);
+    vm_3["config"]["heldBack"] = json!([
+        held(Some("HTTPRoute default/orders"), Some(2), "timed_out"),
+        held(None, None, "panicked"),
+        held(Some("Service default/orders"), None, "empties"),
+    ]);
+    list.body.items[2] = serde_json::from_value(vm_3).unwrap();
+    let got = members::render(&list, Columns::Usual, &members::Filter::default(), &Look::plain());
+    let want = "vm-3 uses other documents.\n\
+        vm-3 quarantines HTTPRoute default/orders generation 3 (timed_out); generation 2 stays in use there.\n\
+        vm-3 quarantines the document with hash c3e85b10 (panicked); it has no effect there.\n\
+        vm-3 holds back 2 more of the mesh's documents.\n";
+    assert!(got.ends_with(want), "{got}");
+    let only = members::Filter { states: vec!["left".to_owned()], labels: Vec::new() };
+    assert!(!members::render(&list, Columns::Usual, &only, &Look::plain()).contains("quarantines"));
+}
+
+#[test]
 fn members_are_chosen_by_state_and_label_and_shown_without_frills() {
     let look = Look { headers: false, unicode: false, ..Look::plain() };
     let filter =

@@ -32,10 +32,10 @@ impl fmt::Display for AnyCase {
     }
 }
 
-/// What is held of one document; empty for one that is not in use.
+/// What is held of one document.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// The version in use, which may be a deletion.
+    /// The version in use, which may be a deletion; none while all that is held waits for its batch.
     pub used: Option<DocumentView>,
     /// All versions, the newest first: the last ten generations, and those that wait for their batch.
     pub versions: Vec<DocumentView>,
@@ -44,7 +44,8 @@ pub struct History {
 impl History {
     pub(super) fn of(swim: &Swim, wanted: &AnyCase) -> Self {
         let used = swim.documents().find(|document| wanted.is(&document.key));
-        let versions = used.iter().flat_map(|used| swim.document_versions(&used.key)).collect();
+        let key = used.as_ref().map(|used| &used.key).or_else(|| swim.document_keys().find(|key| wanted.is(key)));
+        let versions = key.into_iter().flat_map(|key| swim.document_versions(key)).collect();
         Self { used, versions }
     }
 }

@@ -3,12 +3,13 @@
 //! All that changed is tried together first. Where no table comes about, what is at fault is found and left out by its
 //! hash, and its last good version stays: by halving, where compiling panics or the guard refuses; one by one, where it
 //! hangs, since each hang costs the deadline and a thread. Documents that took the whole agent down before are tried
-//! alone ([`super::crumbs`]).
+//! alone ([`super::crumbs`]), and so are those of a signer whose documents hung: after all others, and not before its
+//! time ([`super::penalties`]). One that was only slow is tried again once its step has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use starling_gossip::DocumentView;
 use starling_model::{Digest, DocumentKey};
@@ -17,15 +18,13 @@ use starling_routing::{Denial, Documents, EndpointIndex, InUse, Registry, RouteT
 
 use super::Meant;
 use super::applied::Why;
-use super::crumbs::{Crumbs, ENDS_MAX};
+use super::crumbs::Crumbs;
 use super::documents::{Shelf, is_grant};
-use super::worker::{DEADLINE, Failure, LeftBehind, Worker};
+use super::penalties::DELAY_FIRST;
+use super::worker::{Cause, DEADLINE, Failure, Late, LeftBehind, Worker};
 
-/// Threads left behind at which no more documents are tried; the rest is for news of members.
+/// Threads left behind by documents at which no more of them are tried.
 pub(crate) const LEFT_BEHIND_BY_DOCUMENTS_MAX: usize = 4;
-/// Threads left behind at which nothing is tried any more: the table stays as it is until the agent starts again.
-pub(crate) const LEFT_BEHIND_MAX: usize = 8;
-const _: () = assert!(LEFT_BEHIND_BY_DOCUMENTS_MAX < LEFT_BEHIND_MAX);
 /// Sets of documents that are known to hang; what is beyond is tried again.
 const HUNG_SETS_MAX: usize = 1_024;
 
@@ -41,17 +40,19 @@ pub(super) struct Steps {
     pub(super) compile: Compile,
     pub(super) settings: TableSettings,
     pub(super) deadline: Duration,
+    /// How long who hangs a step is left alone at first.
+    pub(super) delay_first: Duration,
     pub(super) left_behind: LeftBehind,
 }
 
 impl Steps {
     pub(super) fn new(settings: TableSettings, left_behind: LeftBehind) -> Self {
-        Self { compile, settings, deadline: DEADLINE, left_behind }
+        Self { compile, settings, deadline: DEADLINE, delay_first: DELAY_FIRST, left_behind }
     }
 
-    /// A worker for what members say.
-    pub(super) fn worker(&self) -> Worker {
-        Worker::new(self.left_behind.clone(), LEFT_BEHIND_MAX, self.deadline)
+    /// A worker for one side.
+    pub(super) fn worker(&self, cause: Cause, left_behind_max: usize) -> Worker {
+        Worker::new(self.left_behind.clone(), cause, left_behind_max, self.deadline)
     }
 
     /// A step that makes a table.
@@ -134,21 +135,29 @@ pub(super) struct Trial {
     worker: Worker,
     crumbs: Crumbs,
     /// Sets with which compiling hangs.
-    hung: BTreeSet<Digest>,
+    hung: BTreeMap<Digest, Late>,
     /// Hashes that this agent outlived the trial of.
     outlived: BTreeSet<Digest>,
 }
 
 impl Trial {
     pub(super) fn new(steps: Steps, crumbs: Crumbs) -> Self {
-        let worker = Worker::new(steps.left_behind.clone(), LEFT_BEHIND_BY_DOCUMENTS_MAX, steps.deadline);
-        Self { steps, shelf: Shelf::default(), worker, crumbs, hung: BTreeSet::new(), outlived: BTreeSet::new() }
+        let worker = steps.worker(Cause::Documents, LEFT_BEHIND_BY_DOCUMENTS_MAX);
+        let shelf = Shelf::new(steps.delay_first);
+        Self { steps, shelf, worker, crumbs, hung: BTreeMap::new(), outlived: BTreeSet::new() }
+    }
+
+    /// True where something that hung has ended, so that another trial is worth it.
+    pub(super) fn has_slow(&self) -> bool {
+        self.shelf.has_slow()
     }
 
     /// Tries `meant`. May take some deadlines long; the table in use serves meanwhile.
     pub(super) async fn judge(&mut self, all: &Meant, ground: Ground) -> Judged {
-        let meant = &all.documents[..];
+        let (now, meant) = (Instant::now(), &all.documents[..]);
         self.shelf.keep(meant);
+        self.shelf.begin();
+        self.hung.retain(|_, late| !late.is_over());
         let hashes: BTreeSet<Digest> = meant.iter().map(|view| view.version.hash).collect();
         self.outlived.retain(|hash| hashes.contains(hash));
         let keys: BTreeSet<&DocumentKey> = meant.iter().map(|view| &view.key).collect();
@@ -156,13 +165,29 @@ impl Trial {
         let mut changes: Vec<Change> = dropped.map(|one| Change::Drop(one.document.key.clone())).collect();
         let in_use =
             |view: &&DocumentView| ground.documents.get(&view.key).is_none_or(|used| used.version != view.version);
-        let (suspects, fresh): (Vec<&DocumentView>, Vec<&DocumentView>) =
-            meant.iter().filter(in_use).partition(|view| self.crumbs.ends(&view.version.hash) > 0);
-        let judged = Judged { documents: ground.documents.clone(), table: None, why: BTreeMap::new(), failures: 0 };
+        let ended = |view: &DocumentView| self.crumbs.ends(&view.version.hash) > 0;
+        let refused = |view: &DocumentView| self.shelf.refusal(&view.version.hash).is_some();
+        let (admitted, delayed): (Vec<&DocumentView>, Vec<&DocumentView>) = meant
+            .iter()
+            .filter(in_use)
+            .partition(|view| refused(view) || self.shelf.penalties.admits(&view.version.signer, now));
+        let (suspects, fresh): (Vec<&DocumentView>, Vec<&DocumentView>) = admitted
+            .into_iter()
+            .partition(|view| ended(view) || (!refused(view) && self.shelf.is_suspect(&view.version)));
+        let why = delayed.iter().map(|view| (view.key.clone(), Why::Delayed)).collect();
+        let judged = Judged { documents: ground.documents.clone(), table: None, why, failures: 0 };
         // What was complete once stays so: that a task starts again makes nobody forget.
         let is_partial = !all.settled && ground.documents.is_partial();
-        let denials = ground.documents.denials().to_vec();
-        let mut case = Case { trial: self, meant, is_partial, denials, ground, judged, base: None };
+        let mut case = Case {
+            trial: self,
+            meant,
+            is_partial,
+            denials: ground.documents.denials().to_vec(),
+            ground,
+            judged,
+            base: None,
+            late: Late::default(),
+        };
         case.guarded(&fresh, &mut changes).await;
         for suspect in suspects {
             case.suspect(suspect).await;
@@ -170,12 +195,16 @@ impl Trial {
         case.end().await;
         let judged = case.judged;
         self.shelf.note_used(&judged.documents);
+        let now = Instant::now();
+        self.shelf.end(now);
+        let delayed: Vec<String> = self.shelf.penalties.delayed(now).map(ToString::to_string).collect();
+        self.steps.left_behind.note_delayed(|all| all.signers = delayed);
         judged
     }
 
-    fn note_hung(&mut self, set: Digest) {
+    fn note_hung(&mut self, set: Digest, late: Late) {
         if self.hung.len() < HUNG_SETS_MAX {
-            self.hung.insert(set);
+            self.hung.insert(set, late);
         }
     }
 }
@@ -192,6 +221,8 @@ struct Case<'a> {
     judged: Judged,
     /// The table of `judged.documents` and the ground's registry, once it was needed.
     base: Option<Arc<RouteTable>>,
+    /// The attempt that was given up last.
+    late: Late,
 }
 
 impl Case<'_> {
@@ -205,7 +236,7 @@ impl Case<'_> {
             match read {
                 Ok(one) => changes.push(Change::Use(one)),
                 Err(why) => {
-                    if is_grant(&view.key) && why != Why::Waiting && self.ground.documents.get(&view.key).is_some() {
+                    if is_grant(&view.key) && !why.is_untried() && self.ground.documents.get(&view.key).is_some() {
                         // It has no last good version: what it permitted is over.
                         changes.push(Change::Drop(view.key.clone()));
                     }
@@ -224,8 +255,13 @@ impl Case<'_> {
     /// Tries one that may have taken the agent down, alone.
     async fn suspect(&mut self, view: &DocumentView) {
         let hash = view.version.hash;
-        if self.trial.crumbs.ends(&hash) >= ENDS_MAX {
+        if self.trial.crumbs.is_quarantined(&hash, Instant::now()) {
             self.trial.shelf.refuse(hash, Why::Crashed);
+        } else {
+            self.trial.shelf.pardon(&hash, &Why::Crashed);
+        }
+        if !self.trial.shelf.penalties.has_thread(&view.version.signer) && self.trial.shelf.refusal(&hash).is_none() {
+            return self.leave_out(view.key.clone(), Why::Delayed);
         }
         self.guarded(&[view], &mut Vec::new()).await;
         if self.judged.documents.get(&view.key).is_some_and(|used| used.version == view.version) {
@@ -263,6 +299,7 @@ impl Case<'_> {
                     }
                 }
                 (Why::TimedOut, len) => {
+                    self.trial.shelf.hang_together(self.late.clone());
                     self.without_those_that_hang_alone(&mut part).await;
                     if part.len() < len {
                         parts.push(part);
@@ -316,7 +353,11 @@ impl Case<'_> {
     async fn fault(&mut self, change: &Change, why: &Why) {
         self.leave_out(change.key().clone(), why.clone());
         let (Change::Use(one), true) = (change, why.is_quarantine()) else { return };
-        self.trial.shelf.refuse(one.version.hash, why.clone());
+        if *why == Why::TimedOut {
+            self.trial.shelf.hangs(&one.version, self.late.clone());
+        } else {
+            self.trial.shelf.refuse(one.version.hash, why.clone());
+        }
         self.deny();
         if is_grant(change.key()) {
             self.deny_at_once(&[Change::Drop(change.key().clone())]).await;
@@ -327,7 +368,8 @@ impl Case<'_> {
     async fn attempt(&mut self, set: Documents, guard: Guard) -> Result<(), Why> {
         let base = self.base().await?;
         let digest = set.digest();
-        if self.trial.hung.contains(&digest) {
+        if let Some(late) = self.trial.hung.get(&digest) {
+            self.late = late.clone();
             return Err(Why::TimedOut);
         }
         let make = self.trial.steps.making(&set, &self.ground.registry, &base);
@@ -348,7 +390,8 @@ impl Case<'_> {
             Ok(Err(service)) => Err(Why::Empties(service)),
             Err(Failure::Panicked) => Err(Why::Panicked),
             Err(Failure::TimedOut) => {
-                self.trial.note_hung(digest);
+                self.late = self.trial.worker.late();
+                self.trial.note_hung(digest, self.late.clone());
                 Err(Why::TimedOut)
             }
             Err(Failure::NoThread) => Err(Why::Waiting),
@@ -385,6 +428,10 @@ impl Case<'_> {
         for change in part.drain(..) {
             let hangs = match &change {
                 Change::Drop(_) => false,
+                Change::Use(one) if !self.trial.shelf.penalties.has_thread(&one.version.signer) => {
+                    self.leave_out(change.key().clone(), Why::Delayed);
+                    continue;
+                }
                 Change::Use(one) => {
                     let alone = Documents::new([one.clone()]);
                     let make = self.trial.steps.making(&alone, &self.ground.registry, &self.ground.table);
@@ -392,6 +439,7 @@ impl Case<'_> {
                 }
             };
             if hangs {
+                self.late = self.trial.worker.late();
                 self.judged.failures += 1;
                 self.fault(&change, &Why::TimedOut).await;
             } else {

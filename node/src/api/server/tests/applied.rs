@@ -84,9 +84,13 @@ async fn a_document_that_is_held_back_is_in_no_digest_and_its_last_good_version_
                 release: "0.1.0".to_owned(),
                 digest: now.digest,
                 documents: u32::try_from(count).unwrap(),
+                held_back_count: u32::try_from(held.len()).unwrap(),
+                held_back: now.told(),
                 ..StatusRecord::default()
             };
             assert_eq!(status, want, "{what}");
+            let named = status.held_back.iter().map(|held| held.used.map(|used| used.generation.get()));
+            assert!(named.eq(held.iter().map(|(_, used)| *used)), "{what}: {:?}", status.held_back);
             now.digest
         }
     };

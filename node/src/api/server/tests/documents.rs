@@ -171,6 +171,61 @@ async fn a_document_comes_with_its_history_and_a_conflict_is_shown() {
     assert_eq!(fixture.ask("GET", "/v1/config/httproute/default/web?generation=1", "").await.0, 404);
 }
 
+/// None of its versions is in use: who signs the next one has to know its number all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_waits_for_its_batch_is_shown_to_who_asks_for_what_is_held() {
+    let mut fixture = Fixture::start().await;
+    fixture.mesh_answers(|command| {
+        let MeshCommand::History { reply, .. } = command else { panic!("{command:?}") };
+        reply.send(History { used: None, ..history() }).unwrap();
+    });
+    assert_eq!(fixture.ask("GET", PATH, "").await.0, 404, "it is not in use");
+    let (status, held) = fixture.ask("GET", &format!("{PATH}?held=true"), "").await;
+    assert_eq!((status, &held["generation"], &held["source"]), (200, &json!(3), &json!("b")), "{held}");
+    assert!(held["history"].as_array().unwrap().iter().all(|one| one["inUse"] == false), "{held}");
+    assert_eq!(fixture.ask("GET", &format!("{PATH}?generation=1"), "").await.0, 200);
+}
+
+/// What another member quarantines is told here: by name where this node knows the hash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_quarantine_is_told_by_members_and_status() {
+    use starling_model::{HeldDocument, HeldWhy, MemberState, StatusRecord};
+    let fixture = Fixture::start().await;
+    let mut view = MeshView::clone(&fixture.state.view.load());
+    let (orders, now) = (document("orders", 3), Instant::now());
+    view.documents = vec![orders.clone()];
+    view.roots.note_own(7, &view.documents);
+    let held = |hash, used, why| HeldDocument { hash, used, why };
+    let mut other = member("vm-8", MemberState::Alive, now);
+    other.status = Some(StatusRecord {
+        held_back_count: 3,
+        held_back: vec![
+            held(orders.version.hash, Some(document("orders", 2).version), HeldWhy::TimedOut),
+            held(starling_model::Digest([5; 32]), None, HeldWhy::Crashed),
+            held(orders.version.hash, None, HeldWhy::Unreadable),
+        ],
+        ..StatusRecord::default()
+    });
+    view.members.push(other);
+    fixture.state.view.store(Arc::new(view));
+    let (_, member) = fixture.ask("GET", "/v1/members/vm-8", "").await;
+    let config = &member["config"];
+    assert_eq!(config["heldBackCount"], 3, "{member}");
+    let first = json!({"document": "HTTPRoute default/orders", "generation": 3, "digest": orders.version.hash.to_string(),
+        "used": 2, "why": "timed_out", "quarantined": true});
+    assert_eq!((&config["heldBack"][0], &config["heldBack"][1]["document"]), (&first, &Value::Null), "{member}");
+    assert_eq!(config["heldBack"][2]["quarantined"], false);
+    let (_, all) = fixture.ask("GET", "/v1/members", "").await;
+    let listed = all["items"].as_array().unwrap().iter().find(|one| one["name"] == "vm-8").unwrap();
+    assert_eq!(&listed["config"], config);
+    let (_, status) = fixture.ask("GET", "/v1/status", "").await;
+    let told: Vec<&str> =
+        status["problems"].as_array().unwrap().iter().filter_map(|one| one["detail"].as_str()).collect();
+    assert!(told.contains(&"HTTPRoute default/orders generation 3 is quarantined by vm-8 (timed_out)"), "{told:?}");
+    assert!(told.iter().any(|one| one.starts_with("the document with hash ") && one.ends_with("vm-8 (crashed)")));
+    assert!(!told.iter().any(|one| one.contains("unreadable")), "{told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     let fixture = Fixture::start().await;
@@ -178,7 +233,8 @@ async fn a_list_marks_the_document_whose_generation_was_written_twice() {
     let mut view = MeshView::clone(&fixture.state.view.load());
     view.documents = vec![held.versions[0].clone(), document("web", 1)];
     view.conflicts.insert(held.versions[0].key.clone(), held.versions[..2].to_vec());
-    let of_orders = HeldBack { used: Some(held.versions[1].version), why: Why::TimedOut };
+    let of_orders =
+        HeldBack { meant: Some(held.versions[0].version), used: Some(held.versions[1].version), why: Why::TimedOut };
     let held_back = [(held.versions[0].key.clone(), of_orders)].into();
     view.applied = Arc::new(Applied { documents: 2, held_back, ..Applied::default() });
     fixture.state.view.store(Arc::new(view));

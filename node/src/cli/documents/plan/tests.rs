@@ -1,6 +1,6 @@
 //! Documents beside what is held of them, and what is told of each.
 
-use crate::api::views::{DocumentVersion, InUse, RemovedEndpoints};
+use crate::api::views::{DocumentVersion, InUse, OpenedService, RemovedEndpoints};
 
 use super::*;
 
@@ -103,13 +103,13 @@ fn what_is_taken_out_of_use_is_told_below_the_document_that_does_it() {
         removed("another", &["vm-3/default/x"], 1),
     ];
     assert_eq!(
-        step().removing(&all).render(None).unwrap(),
+        step().removing(&all, &[]).render(None).unwrap(),
         "ServiceGrant/shop-hosts   generation 1 → 2\n  only comments, order or spacing differ\n\
         \x20 removes 2 endpoints of orders: vm-3 orders-v1, vm-3 orders-v2 (vm-3 no longer granted)\n"
     );
     let many: Vec<String> = (0..=REMOVED_SHOWN_MAX).map(|at| format!("vm-3/shop/o{at}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let told = step().removing(&[removed("shop-hosts", &many, 70)]).render(None).unwrap();
+    let told = step().removing(&[removed("shop-hosts", &many, 70)], &[]).render(None).unwrap();
     assert!(
         told.contains("removes 70 endpoints of orders: vm-3 o0, ") && told.contains("vm-3 o9 and 60 more ("),
         "{told}"
@@ -135,6 +135,46 @@ fn the_next_generation_follows_all_that_is_held() {
     assert!(step(Some("x"), Some(&held((1 << 32) - 1, CANARY))).draft().is_ok());
     let last = step(Some("x"), Some(&held(1 << 32, CANARY)));
     assert_eq!(last.generation().unwrap_err().exit(), Exit::Refused);
+}
+
+/// Nothing of it is in use: whatever it says, the next generation is signed, and a deletion takes it back.
+#[test]
+fn a_document_that_waits_for_its_batch_is_replaced_by_the_next_generation() {
+    let waiting = Document { history: Some(vec![version(4), version(3)]), ..held(4, CANARY) };
+    let again = step(Some(CANARY), Some(&waiting));
+    assert!(!again.is_unchanged());
+    assert_eq!(again.draft().unwrap().generation.get(), 5);
+    assert_eq!(
+        render(&again),
+        "HTTPRoute/orders-canary   generation 4 (waits for its batch) → 5   signed by k1 \"alice\"\n"
+    );
+    assert_eq!(again.difference().unwrap(), "HTTPRoute/orders-canary   not in use → this file\n");
+    let back = step(None, Some(&waiting));
+    let want = "HTTPRoute/orders-canary   generation 4 (waits for its batch) → 5 (deleted)   signed by k1 \"alice\"\n";
+    assert_eq!(render(&back), want);
+    // One in use beside it is what it is compared with.
+    let used = DocumentVersion { in_use: true, ..version(3) };
+    let beside = Document { history: Some(vec![version(4), used]), ..held(3, CANARY) };
+    assert!(render(&step(Some(CANARY), Some(&beside))).starts_with("HTTPRoute/orders-canary   generation 3 → 5"));
+}
+
+#[test]
+fn the_end_of_a_grant_says_what_it_opens() {
+    let opens = |nodes: &[&str], count| OpenedService {
+        document_kind: "HTTPRoute".to_owned(),
+        document_namespace: "default".to_owned(),
+        document_name: "orders-canary".to_owned(),
+        namespace: "shop".to_owned(),
+        service: "cart".to_owned(),
+        nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+        count,
+    };
+    let told = |one| step(None, Some(&held(3, CANARY))).removing(&[], &[one]).consequences();
+    let want = "  opens shop/cart: no grant names it any more, so every node may serve it, and call as it";
+    assert_eq!(told(opens(&[], 0)), format!("{want}\n"));
+    assert_eq!(told(opens(&["vm-3"], 1)), format!("{want} (vm-3 does from then on)\n"));
+    assert_eq!(told(opens(&["vm-3", "vm-4"], 7)), format!("{want} (vm-3, vm-4 and 5 more do from then on)\n"));
+    assert_eq!(told(OpenedService { document_name: "other".to_owned(), ..opens(&[], 0) }), "");
 }
 
 #[test]

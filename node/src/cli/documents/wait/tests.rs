@@ -34,6 +34,7 @@ fn item(generation: u64, behind: &[(&str, &str, Option<u64>)]) -> DocumentConver
             state: (*state).to_owned(),
             generation: *generation,
             since: None,
+            held_back: None,
         })
         .collect();
     let count = u64::try_from(behind.len()).unwrap();

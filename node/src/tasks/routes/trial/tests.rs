@@ -10,7 +10,7 @@ use starling_routing::MemberFact;
 
 use starling_config::documents::Document;
 
-use super::super::documents::parse;
+use super::super::documents::{HANGING_PER_SIGNER_MAX, parse};
 use super::super::tests::{health, member, node, services};
 use super::*;
 use crate::store;
@@ -69,8 +69,9 @@ fn picky(
 
 fn trial(compile: Compile) -> Trial {
     let settings = TableSettings { domain: SETTINGS.to_owned() };
-    let deadline = Duration::from_millis(200);
-    Trial::new(Steps { compile, deadline, ..Steps::new(settings, LeftBehind::default()) }, Crumbs::open(None))
+    let (deadline, delay_first) = (Duration::from_millis(200), Duration::ZERO);
+    let steps = Steps { compile, deadline, delay_first, ..Steps::new(settings, LeftBehind::default()) };
+    Trial::new(steps, Crumbs::open(None, node("vm-1")))
 }
 
 /// What is in use, from trial to trial.
@@ -139,7 +140,7 @@ async fn a_document_that_hangs_is_left_out_at_the_cost_of_two_threads_and_never_
     bench.judge(&[plain("b", 2)]).await;
     let many: Vec<DocumentView> =
         (1..=40).map(|at| plain(&format!("n{at:02}"), at)).chain([plain("b", HANGS), plain("x", PANICS)]).collect();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     assert_eq!(bench.judge(&many).await, whys([("b", Why::TimedOut), ("x", Why::Panicked)]));
     assert_eq!(bench.used().len(), 41, "all others, and b as it was");
     assert!(bench.used().contains(&("b".to_owned(), 2)));
@@ -191,11 +192,93 @@ async fn documents_that_hang_only_together_lose_the_later_one() {
     assert_eq!(bench.used(), used(&[("a", 51), ("b", 1), ("d", 2)]));
 }
 
+fn by(signer: u32, view: DocumentView) -> DocumentView {
+    DocumentView { version: DocumentVersion { signer: KeyId(signer), ..view.version }, ..view }
+}
+
+static SLOW: AtomicBool = AtomicBool::new(true);
+
+/// Takes as long as [`SLOW`] says with ports from 100.
+fn slow(
+    documents: &Documents,
+    registry: &Registry,
+    settings: &TableSettings,
+    previous: Option<&RouteTable>,
+) -> RouteTable {
+    let table = compile(documents, registry, settings, previous);
+    while ports(&table).any(|port| port >= 100) && SLOW.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    table
+}
+
+/// A key whose documents hang one after the other uses up what one key may; others' documents come into use. All of it
+/// is tried again once the steps have ended after all: a host without a moment to spare is no document's fault.
+#[tokio::test]
+async fn one_signer_uses_up_its_own_budget_only_and_what_was_only_slow_is_tried_again() {
+    let mut bench = Bench::new(trial(slow));
+    bench.trial.shelf = Shelf::new(Duration::from_millis(300));
+    let left_behind = bench.trial.steps.left_behind.clone();
+    let mut meant = vec![by(1, plain("bad", 100)), by(2, plain("good", 1))];
+    assert_eq!(bench.judge(&meant).await, whys([("bad", Why::TimedOut)]));
+    assert_eq!(left_behind.delayed().signers, ["k1"]);
+    for at in 0..6 {
+        // New contents each time, beside others' and one more of the same key.
+        meant = vec![by(1, plain("bad", 101 + at)), by(1, plain("honest", 2)), by(2, plain("good", 2 + at))];
+        let why = bench.judge(&meant).await;
+        assert!(bench.used().contains(&("good".to_owned(), 2 + u64::from(at))), "{why:?} {:?}", bench.used());
+        assert!(why.contains_key("bad") && left_behind.of(Cause::Documents) <= HANGING_PER_SIGNER_MAX, "{why:?}");
+        tokio::time::sleep(Duration::from_millis(350)).await;
+    }
+    assert_eq!(left_behind.of(Cause::Documents), HANGING_PER_SIGNER_MAX);
+    assert_eq!(bench.judge(&meant).await.get("honest"), Some(&Why::Delayed));
+    assert!(!bench.trial.has_slow());
+
+    SLOW.store(false, Ordering::SeqCst);
+    while left_behind.count() > 0 {
+        tokio::time::timeout(Duration::from_secs(5), left_behind.ended()).await.unwrap();
+    }
+    // The delay has doubled meanwhile.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.judge(&meant).await, whys([]));
+    assert_eq!(bench.used(), used(&[("bad", 106), ("good", 7), ("honest", 2)]));
+    assert_eq!(left_behind.delayed().signers, Vec::<String>::new());
+}
+
+/// The same hash, not another one: what was quarantined comes into use once its own step has ended.
+#[tokio::test]
+async fn a_quarantine_ends_with_the_step_that_it_was_for() {
+    static STARVED: AtomicBool = AtomicBool::new(true);
+    fn starved(
+        documents: &Documents,
+        registry: &Registry,
+        settings: &TableSettings,
+        previous: Option<&RouteTable>,
+    ) -> RouteTable {
+        while documents.len() > 1 && STARVED.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        compile(documents, registry, settings, previous)
+    }
+    let mut bench = Bench::new(trial(starved));
+    assert_eq!(bench.judge(&[plain("a", 1)]).await, whys([]));
+    let meant = [plain("a", 1), plain("b", 2)];
+    assert_eq!(bench.judge(&meant).await, whys([("b", Why::TimedOut)]));
+    assert_eq!(bench.judge(&meant).await, whys([("b", Why::TimedOut)]), "not before");
+    assert_eq!(bench.left_behind(), 1);
+    STARVED.store(false, Ordering::SeqCst);
+    let ended = bench.trial.steps.left_behind.clone();
+    tokio::time::timeout(Duration::from_secs(5), ended.ended()).await.unwrap();
+    assert!(bench.trial.has_slow());
+    assert_eq!(bench.judge(&meant).await, whys([]));
+    assert_eq!((bench.used(), bench.trial.has_slow()), (used(&[("a", 1), ("b", 2)]), false));
+}
+
 #[tokio::test]
 async fn at_the_bound_of_threads_nothing_is_tried_and_what_is_in_use_stays() {
     let mut bench = Bench::new(trial(picky));
     bench.judge(&[plain("a", 1)]).await;
-    let held = bench.trial.steps.left_behind.hold(LEFT_BEHIND_BY_DOCUMENTS_MAX);
+    let held = bench.trial.steps.left_behind.hold(Cause::Documents, LEFT_BEHIND_BY_DOCUMENTS_MAX);
     let meant = [plain("a", 2), plain("b", 1)];
     assert_eq!(bench.judge(&meant).await, whys([("a", Why::Waiting), ("b", Why::Waiting)]));
     assert_eq!(bench.used(), used(&[("a", 1)]));
@@ -210,7 +293,7 @@ async fn sets_that_hang_are_remembered_up_to_a_bound() {
     for at in 0..=HUNG_SETS_MAX {
         let mut set = [0; 32];
         set[..8].copy_from_slice(&(at as u64).to_be_bytes());
-        trial.note_hung(Digest(set));
+        trial.note_hung(Digest(set), Late::default());
     }
     assert_eq!(trial.hung.len(), HUNG_SETS_MAX);
 }
@@ -377,7 +460,7 @@ async fn a_grant_that_waits_for_a_thread_denies_what_it_names_and_named() {
         signed("ServiceGrant", "g", generation, &spec)
     };
     assert_eq!(bench.granted(&[grant(1, "web")]).await.0, ["granted", "unnamed", "unnamed"]);
-    let hanging = bench.trial.steps.left_behind.hold(LEFT_BEHIND_BY_DOCUMENTS_MAX);
+    let hanging = bench.trial.steps.left_behind.hold(Cause::Documents, LEFT_BEHIND_BY_DOCUMENTS_MAX);
     let meant = Meant { documents: vec![grant(2, "orders")].into(), settled: true };
     let judged = bench.trial.judge(&meant, bench.ground.clone()).await;
     assert_eq!(judged.why.into_values().collect::<Vec<_>>(), [Why::Waiting]);
@@ -425,7 +508,7 @@ async fn a_document_that_ended_the_agent_twice_is_quarantined() {
     let open = || store::open(folder.path(), MeshId([7; 32])).unwrap();
     let started = |store: &store::StoreHandle| {
         let mut bench = Bench::new(trial(compile));
-        bench.trial.crumbs = Crumbs::open(Some(store.clone()));
+        bench.trial.crumbs = Crumbs::open(Some(store.clone()), node("vm-1"));
         bench
     };
     let meant = [plain("a", 1), plain("b", 2)];
