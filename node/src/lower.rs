@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use starling_config::{
-    AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, InstanceSpec,
-    ListenAddress, MeshSettings, OutboundSettings, Preset, RunAs, SeedAddress, UpstreamSpec,
+    AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, GatewayListen,
+    InstanceSpec, ListenAddress, MeshSettings, OutboundSettings, Preset, RunAs, SeedAddress, UpstreamSpec,
 };
 use starling_gossip::{Seed, SwimConfig};
 use starling_model::ServiceKey;
@@ -82,6 +82,11 @@ pub fn proxy(config: &AgentConfig, identity: &Identity, access_log: Option<Acces
         domain: config.dns.domain.clone(),
         data_listen: config.mesh.listen,
         http_listen: *http,
+        gateway_listen: match config.gateway.listen {
+            GatewayListen::OfMesh => Some(config.mesh.listen.ip()),
+            GatewayListen::At(address) => Some(address),
+            GatewayListen::Off => None,
+        },
         upstreams: config.upstreams.iter().map(upstream).collect(),
         access_log: access_log.map(Arc::new),
         threads: threads.map_or(0, std::num::NonZero::get),

@@ -161,6 +161,7 @@ impl Grants {
                 | Spec::CoreService(_)
                 | Spec::StarlingService(_)
                 | Spec::BackendTrafficPolicy(_)
+                | Spec::Gateway(_)
                 | Spec::Unread => {}
             }
         }

@@ -91,6 +91,7 @@ fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshComm
         followers: Default::default(),
         left_behind: Default::default(),
         bench: Default::default(),
+        asker: Default::default(),
         operations: super::super::operations::Operations::default(),
     });
     (state, asked)

@@ -447,7 +447,7 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
     let wall =
         starling_routing::UnixSeconds("2026-11-22T15:30:00Z".parse::<Timestamp>().unwrap().as_second().unsigned_abs());
     let request = starling_routing::RequestFacts {
-        destination: &key,
+        destination: starling_routing::Destination::Service(&key),
         port: None,
         source: None,
         http: Some(&http),
