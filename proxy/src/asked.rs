@@ -58,7 +58,7 @@ impl Asker {
         for end in [&near, &far] {
             end.set_nonblocking(true)?;
         }
-        let (told, seen) = oneshot::channel();
+        let (told, mut seen) = oneshot::channel();
         let watched = Watched { stream: far, source, told };
         lane.handovers.try_send(Handover::Watched(watched)).map_err(|_| NotSeen::Busy)?;
         let mut stream = UnixStream::from_std(near)?;
@@ -66,10 +66,14 @@ impl Asker {
             stream.write_all(head).await?;
             let mut space = [0; 4_096];
             let mut left = WATCHED_BYTES_MAX;
-            // Its own words are in the record; a broken connection is, too.
-            while let Ok(read @ 1..) = stream.read(&mut space).await {
+            // The connection may live on after the answer, so its record tells the end.
+            loop {
+                let read = tokio::select! {
+                    told = &mut seen => return told.map_err(|_| NotSeen::NotTaken),
+                    read = stream.read(&mut space) => read.unwrap_or_default(),
+                };
                 left = left.saturating_sub(read);
-                if left == 0 {
+                if read == 0 || left == 0 {
                     break;
                 }
             }

@@ -298,7 +298,7 @@ async fn forward(
             Decision::Forward(choice) => choice,
             Decision::Answer(answer) => {
                 exchange.note(|record| record.rule = Some(answer.rule.clone()));
-                return Relay::Answer(routed::direct(exchange, answer));
+                return Relay::Answer(routed::direct(worker, exchange, answer));
             }
             // With every endpoint tried, the reason of the last try says more than that none is left.
             Decision::Refuse { why, rule } => {
