@@ -4,8 +4,10 @@
 #   bench.sh setup          install what is missing, build Starling and the load tools, make identities
 #   bench.sh smoke          start every peer once and send one exchange through it
 #   bench.sh l7   [rounds]  HTTP/1.1: CPU per request, latency at a fixed rate, new connections, memory
+#   bench.sh grpc [rounds]  HTTP/2 from end to end, as gRPC uses it: CPU per call
 #   bench.sh l4   [rounds]  TCP: ping-pong, new connections, bulk
 #   bench.sh apps [rounds]  TCP: redis-benchmark and pgbench
+#   bench.sh instructions   instructions of A and of B per HTTP/1.1 request, counted by callgrind: no noise of the machine
 #   bench.sh report         docs/measurements/data-path.md from everything measured since the last "all" or "clean"
 #   bench.sh all  [rounds]  all of the above, from a clean slate
 #   bench.sh clean          forget what was measured
@@ -31,15 +33,17 @@ ulimit -n 20000 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 port_a=127.0.0.1:18110      # where clients connect to A
 port_b=127.0.0.1:18111      # where A connects to B; Starling uses its own addresses instead
 http_backend=127.0.0.1:18000
+h2_backend=127.0.0.1:18001
 echo_backend=127.0.0.1:18300
 postgres_port=18400
 redis_port=18401
 
 l7_peers="direct floor starling envoy haproxy-h1 haproxy-h2"
+grpc_peers="direct floor starling envoy haproxy-grpc"
 l4_peers="direct floor starling envoy haproxy"
 
 ticks_per_second=$(getconf CLK_TCK)
-a_pid="" b_pid="" server_pids="" front="" backend="" postgres_data=""
+a_pid="" b_pid="" scraper_pid="" server_pids="" front="" backend="" postgres_data=""
 round=0 suite="" peer="" machine=clean
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -62,7 +66,7 @@ end() {
   done
 }
 
-stop_peer() { end $a_pid $b_pid; a_pid="" b_pid=""; }
+stop_peer() { end $scraper_pid $a_pid $b_pid; a_pid="" b_pid="" scraper_pid=""; }
 stop_servers() {
   end $server_pids; server_pids=""
   [ -n "$postgres_data" ] && rm -rf -- "$postgres_data"; postgres_data=""
@@ -114,6 +118,7 @@ envoy_binary() { ls "$work"/venv/lib/python3*/site-packages/envoy/_bin/envoy 2>/
 
 peer_haproxy-h1() { haproxy_with h1; }
 peer_haproxy-h2() { haproxy_with h2; }
+peer_haproxy-grpc() { haproxy_with grpc; }
 peer_haproxy() { haproxy_with tcp; }
 haproxy_with() {
   pair "haproxy-$1" "haproxy -db -f $work/conf/haproxy-$1-b.cfg" "haproxy -db -f $work/conf/haproxy-$1-a.cfg"
@@ -133,7 +138,43 @@ service  = "backend"
 protocol = "$1"
 address  = "$backend"
 END
+  [ "$1" = http ] && cat >> "$work/starling/b/services.d/backend.toml" <<END
+[[instance]]
+service  = "backend-next"
+protocol = "http"
+address  = "$backend"
+END
   pair starling "$starling agent --config-dir $work/starling/b" "$starling agent --config-dir $work/starling/a"
+  scrape & scraper_pid=$!
+  if [ "$1" = http ]; then starling_routes; else starling_no_routes; fi
+}
+
+# As users run it: one route with two backends, both of which lead to the one server.
+starling_routes() {
+  cat > "$work/starling/routes.yaml" <<END
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: backend }
+spec:
+  parentRefs: [{ group: "", kind: Service, name: backend }]
+  rules:
+    - backendRefs: [{ name: backend, weight: 90 }, { name: backend-next, weight: 10 }]
+END
+  await starling_tells apply -f "$work/starling/routes.yaml" --wait
+}
+starling_no_routes() { await starling_tells get httproute; starling_tells delete httproute backend --yes > /dev/null 2>&1; true; }
+starling_tells() {
+  STARLING_OPERATOR_KEY=$work/starling/domain/operator/bench.key STARLING_ADDRESS=unix://$work/starling/a/api.sock "$starling" "$@"
+}
+
+# Reads the metrics of both agents every five seconds, as a Prometheus would, for at most an hour.
+scrape() {
+  local time
+  for time in $(seq 720); do
+    sleep 5
+    curl -sf --max-time 2 -o /dev/null http://127.0.0.11:17741/metrics
+    curl -sf --max-time 2 -o /dev/null http://127.0.0.12:17741/metrics
+  done
 }
 
 starling_config() { # folder, own address, the other's address
@@ -157,6 +198,7 @@ END
 missing() {
   case $1-$2 in
     haproxy-h[12]-tcp) echo "it is the HTTP form; the TCP one is called haproxy" ;;
+    haproxy-h[12]-grpc | haproxy-grpc-http | haproxy-grpc-tcp) echo "it is the form for another layer" ;;
     haproxy-http) echo "it is the TCP form; the HTTP ones are haproxy-h1 and haproxy-h2" ;;
     starling-*) [ -x "$starling" ] || echo "$starling is not built" ;;
     envoy*) [ -n "$(envoy_binary)" ] || echo "Envoy is not installed" ;;
@@ -181,6 +223,7 @@ start_peer() { # peer, layer, probe command with FRONT or PORT in place of where
   fi
 }
 
+grpc_probe="curl -sf --http2-prior-knowledge --max-time 2 -o /dev/null http://FRONT/"
 http_probe="curl -sf --max-time 2 -o /dev/null http://FRONT/"
 echo_probe="$load connect target=FRONT max=1 strict=1"
 
@@ -317,6 +360,36 @@ idle_connections() {
   stop_peer
 }
 
+# 100 calls at a time on four connections, each with 128 bytes and the headers of gRPC; its messages nobody looks at.
+grpc() {
+  local text before after count errors
+  suite=grpc
+  command -v h2load >/dev/null || { echo "grpc: skipped, h2load is not installed"; return; }
+  start_http_backend || return 1
+  backend=$h2_backend
+  head -c 128 /dev/zero > "$work/run/message"
+  for round in $(seq "${1:-3}"); do
+    for peer in ${PEERS:-$grpc_peers}; do
+      start_peer "$peer" grpc $grpc_probe || continue
+      sleep 0.3; quiet
+      before=$(cpu $a_pid $b_pid)
+      text=$(timeout 60 h2load -c4 -m25 -t1 -D "$(seconds 5)" -d "$work/run/message" -H "content-type: application/grpc" \
+        -H "te: trailers" "http://$front/pkg.Service/Call" 2>&1)
+      after=$(cpu $a_pid $b_pid)
+      count=$(awk '/^status codes/ {print $3}' <<< "$text")
+      errors=$(awk '/^requests:/ {print $10 + $12}' <<< "${text//,/}")
+      if [ "${count:-0}" -gt 0 ] && [ "${errors:-1}" = 0 ]; then
+        record us_call100 "$(per_op $((after - before)) "$count")"
+        record rps_call100 "$(awk '/^finished in/ {printf "%d", $4}' <<< "$text")"
+      else
+        record errors_call100 "${errors:-1}"
+      fi
+      stop_peer
+    done
+  done
+  stop_servers
+}
+
 l4() {
   suite=l4
   for round in $(seq "${1:-3}"); do
@@ -431,6 +504,35 @@ postgres_round() {
   stop_peer
 }
 
+# What Starling executes in user space for a request, of one agent after the other. One connection, so that the figure does
+# not hang on how many requests share a record; 32 as a load.
+instructions() {
+  local side connections under out before count
+  suite=instructions
+  command -v valgrind >/dev/null || { echo "instructions: skipped, valgrind is not installed"; return; }
+  start_http_backend || return 1
+  for side in a b; do
+    for connections in 1 32; do
+      out=$work/run/callgrind.$side.$connections
+      rm -f -- "$out"
+      under="valgrind --tool=callgrind --instr-atstart=no --toggle-collect=*LocalSet::tick* --callgrind-out-file=$out"
+      pair() { # the one agent slowed down by the counting, the other not
+        if [ "$side" = a ]; then background starling-b $2; else background starling-b $under $2; fi; b_pid=$started
+        if [ "$side" = a ]; then background starling-a $under $3; else background starling-a $3; fi; a_pid=$started
+      }
+      start_peer starling http $http_probe || continue
+      before=$([ "$side" = a ] && echo "$a_pid" || echo "$b_pid")
+      timeout 20 wrk -t1 -c$connections -d2s "http://$front/" > /dev/null
+      callgrind_control -i on "$before" > /dev/null 2>&1
+      count=$(timeout 30 wrk -t1 -c$connections -d5s "http://$front/" | awk '/requests in/ {print $1}')
+      callgrind_control -i off "$before" > /dev/null 2>&1
+      stop_peer
+      record "instructions_${side}_$connections" "$(awk -v count="${count:-1}" '/^totals:/ {printf "%.0f", $2 / count}' "$out")"
+    done
+  done
+  stop_servers
+}
+
 smoke() {
   local failed=0
   suite=smoke
@@ -458,7 +560,7 @@ smoke() {
 setup() {
   local packages="" entry
   for entry in wrk:wrk haproxy:haproxy nginx:nginx redis-benchmark:redis-tools redis-server:redis-server \
-    pgbench:postgresql-contrib psql:postgresql-client curl:curl openssl:openssl; do
+    pgbench:postgresql-contrib psql:postgresql-client curl:curl openssl:openssl h2load:nghttp2-client; do
     command -v "${entry%%:*}" >/dev/null || packages="$packages ${entry#*:}"
   done
   ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || packages="$packages postgresql"
@@ -518,11 +620,11 @@ report() {
 
 clean() { rm -f -- "$results"; }
 
-all() { setup && clean && smoke && l7 "${1:-3}" && l4 "${1:-3}" && apps "${1:-3}" && report; }
+all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}" && apps "${1:-3}" && report; }
 
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-  setup | smoke | l7 | l4 | apps | report | clean | all) "$command" "$@" ;;
-  *) sed -n '2,17p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
+  setup | smoke | instructions | l7 | grpc | l4 | apps | report | clean | all) "$command" "$@" ;;
+  *) sed -n '2,19p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
 esac

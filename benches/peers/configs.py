@@ -11,7 +11,7 @@ import sys
 
 WORK, BACKEND = sys.argv[1], int(sys.argv[2])
 CERTS, CONF, RUN = f"{WORK}/certs", f"{WORK}/conf", f"{WORK}/run"
-PORT_A, PORT_B, PORT_HTTP = 18110, 18111, 18000
+PORT_A, PORT_B, PORT_HTTP, PORT_H2 = 18110, 18111, 18000, 18001
 NAME = "bench.internal"
 
 
@@ -33,6 +33,11 @@ http {{
     listen 127.0.0.1:{PORT_HTTP} backlog=4096;
     location / {{ return 200 "{SMALL}"; }}
     location /10k {{ set $kib "{KIB}"; return 200 "{"$kib" * 10}"; }}
+  }}
+  server {{
+    listen 127.0.0.1:{PORT_H2} http2 backlog=4096;
+    http2_max_concurrent_streams 1000; client_max_body_size 1m;
+    location / {{ return 200 "{SMALL}"; }}
   }}
 }}
 """)
@@ -120,6 +125,8 @@ def envoy(name, listener, cluster):
 # HTTP/2 between the two, as meshes on Envoy run it.
 envoy("http-a", envoy_http(PORT_A), envoy_cluster(PORT_B, True, envoy_tls("client", ["h2"])))
 envoy("http-b", envoy_http(PORT_B, envoy_tls("server", ["h2"])), envoy_cluster(BACKEND))
+envoy("grpc-a", envoy_http(PORT_A), envoy_cluster(PORT_B, True, envoy_tls("client", ["h2"])))
+envoy("grpc-b", envoy_http(PORT_B, envoy_tls("server", ["h2"])), envoy_cluster(BACKEND, True))
 envoy("tcp-a", envoy_tcp(PORT_A), envoy_cluster(PORT_B, False, envoy_tls("client", ["bench"])))
 envoy("tcp-b", envoy_tcp(PORT_B, envoy_tls("server", ["bench"])), envoy_cluster(BACKEND))
 
@@ -155,5 +162,7 @@ SERVER = f"ssl crt {CERTS}/node.pem ca-file {CERTS}/ca.crt verify required"
 for version, alpn in (("h1", "http/1.1"), ("h2", "h2")):
     haproxy(f"{version}-a", "http", f"127.0.0.1:{PORT_A}", f"127.0.0.1:{PORT_B} {CLIENT} alpn {alpn} pool-max-conn 4000")
     haproxy(f"{version}-b", "http", f"127.0.0.1:{PORT_B} {SERVER} alpn {alpn}", f"127.0.0.1:{BACKEND} pool-max-conn 4000")
+haproxy("grpc-a", "http", f"127.0.0.1:{PORT_A} proto h2", f"127.0.0.1:{PORT_B} {CLIENT} alpn h2 pool-max-conn 4000")
+haproxy("grpc-b", "http", f"127.0.0.1:{PORT_B} {SERVER} alpn h2", f"127.0.0.1:{BACKEND} proto h2 pool-max-conn 4000")
 haproxy("tcp-a", "tcp", f"127.0.0.1:{PORT_A}", f"127.0.0.1:{PORT_B} {CLIENT}")
 haproxy("tcp-b", "tcp", f"127.0.0.1:{PORT_B} {SERVER}", f"127.0.0.1:{BACKEND}")

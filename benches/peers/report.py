@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 
 FOLDER = sys.argv[1]
-PEERS = ["direct", "floor", "starling", "envoy", "envoy-2", "haproxy-h1", "haproxy-h2", "haproxy"]
+PEERS = ["direct", "floor", "starling", "envoy", "envoy-2", "haproxy-h1", "haproxy-h2", "haproxy", "haproxy-grpc"]
 
 # Suite, title, and its figures: key, what it says, digits, and whether the direct way is subtracted.
 TABLES = [
@@ -29,6 +29,10 @@ TABLES = [
         ("rps_256", "the same, 256 clients", 0, False),
         ("rss_idle", "memory of one idle process, MiB", 1, False),
         ("kib_connection", "KiB per idle client connection (A and B)", 1, False),
+    ]),
+    ("grpc", "HTTP/2 from end to end, as gRPC uses it", [
+        ("us_call100", "CPU µs per call of A and B, 4 connections with 25 calls each", 1, False),
+        ("rps_call100", "calls/s on the whole machine", 0, False),
     ]),
     ("l4", "TCP", [
         ("us_ping64", "CPU µs per 64 B ping-pong, 64 streams", 1, False),
@@ -49,7 +53,10 @@ TABLES = [
         ("tps_pgbench8", "pgbench -S, 8 clients, transactions/s", 0, False),
     ]),
 ]
-AGAINST = {"l7": ["envoy", "haproxy-h2", "floor"], "l4": ["envoy", "haproxy", "floor"], "apps": ["envoy", "haproxy", "floor"]}
+AGAINST = {
+    "l7": ["envoy", "haproxy-h2", "floor"], "grpc": ["envoy", "haproxy-grpc", "floor"],
+    "l4": ["envoy", "haproxy", "floor"], "apps": ["envoy", "haproxy", "floor"],
+}
 
 
 def read():
@@ -126,8 +133,8 @@ def main():
         "Written by `benches/peers/bench.sh report`; do not edit. client → A ═mutual TLS═> B → server on the loopback of one",
         "host; the load generator, both proxies and the server share its cores. So rates say little elsewhere; CPU time per",
         "operation repeats within some percent, and ratios within one run carry over. `direct` is without proxies, `floor` a pair",
-        "of relays that neither parse nor encrypt. Starling runs with its defaults (two agents in a mesh, metrics, routing, hybrid",
-        "key exchange); the others run bare. Cells are medians over the rounds [smallest–largest]; ratios are made within each round.",
+        "of relays that neither parse nor encrypt. Starling runs as users run it (two agents in a mesh, an HTTPRoute with two",
+        "backends, metrics read every 5 s, access log, hybrid key exchange); the others run bare. Cells are medians over the rounds [smallest–largest]; ratios are made within each round.",
         "",
     ]
     with open(f"{FOLDER}/environment", encoding="utf-8") as file:

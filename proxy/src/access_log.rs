@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use http::header::HeaderName;
 use http::{Method, Request};
 use starling_model::{Digest, EndpointId, NodeName, ServiceKey};
 use starling_routing::{Caller, Choice, Rule};
@@ -121,6 +122,10 @@ pub struct Record {
     pub error: Option<ErrorType>,
 }
 
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// The part of requests.
 #[derive(Clone, Debug)]
 pub struct HttpRecord {
@@ -200,8 +205,8 @@ impl HttpRecord {
             version: request.version(),
             status: 0,
             grpc_status: None,
-            trace: headers.get("traceparent").and_then(|value| Trace::read(value.as_bytes())),
-            request_id: headers.get("x-request-id").and_then(|value| plain(value.as_bytes())),
+            trace: headers.get(TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())),
+            request_id: headers.get(REQUEST_ID).and_then(|value| plain(value.as_bytes())),
         }
     }
 }

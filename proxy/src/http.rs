@@ -1,18 +1,20 @@
-//! HTTP through the mesh: one request on hyper, top to bottom, at the caller's side (`outbound.rs`) and at the
-//! owner's (`inbound.rs`).
+//! HTTP through the mesh: one request, top to bottom, at the caller's side (`outbound.rs`) and at the owner's
+//! (`inbound.rs`).
 //!
 //! Reading order: [`harden`] and [`scan`] (what is refused at the door, pure), `guard.rs` (the door), [`asked`] (what is
-//! asked for, pure), `outbound.rs`, `attempt.rs` (one try), `routed.rs` and `mirror.rs` (what a rule adds), `upgrade.rs` and
-//! `connect.rs` (what carries no HTTP any more), `h2.rs` and [`grpc`] (HTTP/2 and what rides on it), `inbound.rs`,
-//! `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
+//! asked for, pure), [`codec`] (HTTP/1.1 towards whoever answers, pure) and `client.rs` on it, `outbound.rs`, `attempt.rs`
+//! (one try), `routed.rs` and `mirror.rs` (what a rule adds), `upgrade.rs` and `connect.rs` (what carries no HTTP any more),
+//! `h2.rs` and [`grpc`] (HTTP/2 and what rides on it), `inbound.rs`, `head.rs`, `pool.rs`, `body.rs`, `exchange.rs`.
 
 pub mod asked;
+pub mod codec;
 pub mod grpc;
 pub mod harden;
 pub mod scan;
 
 pub(crate) mod attempt;
 pub(crate) mod body;
+pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod exchange;
 pub(crate) mod guard;

@@ -37,6 +37,10 @@ mod peers;
 mod through;
 mod worker;
 
+/// A map of what a data thread looks up for each request. Its hash is seeded anew in each process, and faster than the
+/// standard library's on short keys.
+pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::quality::RandomState>;
+
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,6 @@
 //! anything a request carries. A family over its cap counts under `other`, and says so.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -20,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use starling_model::ServiceKey;
 
+use crate::Map;
 use crate::answers::ErrorType;
 use crate::http::grpc::{GrpcStatus, Spoken};
 use crate::limits::SERIES_MAX;
@@ -510,7 +510,7 @@ type EdgeKey = (Direction, Option<ServiceKey>, Option<ServiceKey>);
 #[derive(Debug)]
 pub(crate) struct Edges {
     metrics: ProxyMetrics,
-    known: RefCell<HashMap<EdgeKey, Rc<Edge>>>,
+    known: RefCell<Map<EdgeKey, Rc<Edge>>>,
 }
 
 impl Edges {

@@ -90,7 +90,6 @@ pub(crate) struct Worker {
     pub(crate) server_of_peers: DataServer,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) server: hyper::server::conn::http1::Builder,
-    pub(crate) upstream: hyper::client::conn::http1::Builder,
     pub(crate) http2: Http2,
     pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
@@ -123,8 +122,6 @@ impl Worker {
         let mut server = hyper::server::conn::http1::Builder::new();
         // The door in front of hyper keeps time and judges heads; answers of applications carry nothing of ours.
         server.header_read_timeout(None).max_buf_size(HTTP_BUFFER_BYTES).auto_date_header(false).half_close(false);
-        let mut upstream = hyper::client::conn::http1::Builder::new();
-        upstream.max_buf_size(HTTP_BUFFER_BYTES);
         let worker = Rc::new(Self {
             edges: Edges::new(&seed.shared.metrics),
             pool: Pool::default(),
@@ -132,7 +129,6 @@ impl Worker {
             server_of_peers: DataServer::new(seed.shared.current.clone(), seed.shared.clock),
             phase: seed.phase,
             server,
-            upstream,
             http2: Http2::new(),
             handshakes: Rc::default(),
             budgets: Budgets::default(),

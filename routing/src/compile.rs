@@ -4,8 +4,9 @@
 //! the same. A service's *pool* is made whole when a record of one of its instances changes, or its Service document, and
 //! shared otherwise. So an instance that flaps costs one pool, however many routes there are.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use starling_config::documents::Spec;
 use starling_model::{ServiceKey, codes};
@@ -15,7 +16,7 @@ use crate::grants::Grants;
 use crate::problem::{Finding, Reason};
 use crate::registry::Registry;
 use crate::rules::{Reference, RouteKind, Rules};
-use crate::table::{Directory, RouteTable, Service};
+use crate::table::{Directory, Map, RouteTable, Service};
 
 mod attach;
 mod backends;
@@ -134,8 +135,8 @@ fn granted(one: &InUse) -> Vec<Reference> {
 }
 
 fn directory(services: &[Arc<Service>], rules: &Rules, domain: &str) -> Directory {
-    let mut by_key: HashMap<ServiceKey, u32> = HashMap::with_capacity(services.len());
-    let mut by_host: HashMap<String, u32> = HashMap::with_capacity(2 * services.len());
+    let mut by_key: Map<ServiceKey> = Map::with_capacity_and_hasher(services.len(), RandomState::default());
+    let mut by_host: Map<String> = Map::with_capacity_and_hasher(2 * services.len(), RandomState::default());
     for (at, service) in (0u32..).zip(services) {
         let key = &service.key;
         by_host.insert(key.host(domain), at);

@@ -1,7 +1,6 @@
 //! The immutable table that every request reads once: services, their ports and endpoint pools, and host names.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -25,6 +24,10 @@ use crate::policy::ServicePolicy;
 use crate::problem::Finding;
 use crate::rules::{Front, Rules, ServiceSpec, SubsetSpec};
 use crate::session::{Mark, SessionKey};
+
+/// Places of services by a name of theirs. Its hash is seeded anew in each process, so that no member finds names that
+/// collide, and faster than the standard library's: each request looks here.
+pub(crate) type Map<K> = std::collections::HashMap<K, u32, foldhash::quality::RandomState>;
 
 /// Number of an endpoint, stable as long as the endpoint exists; loads are kept by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -282,8 +285,8 @@ impl Service {
 /// Where each service of a table stands, and what documents say of it. Shared while neither names nor rules change.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
-    pub(crate) by_key: HashMap<ServiceKey, u32>,
-    pub(crate) by_host: HashMap<String, u32>,
+    pub(crate) by_key: Map<ServiceKey>,
+    pub(crate) by_host: Map<String>,
     /// In the order of services, as are the policies.
     pub(crate) fronts: Vec<Option<Arc<Front>>>,
     pub(crate) policies: Vec<Option<Arc<ServicePolicy>>>,

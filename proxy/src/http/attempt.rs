@@ -2,12 +2,12 @@
 
 use std::cell::Cell;
 use std::error::Error as _;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
+use crate::http::client::{Http1, Reply};
 use crate::http::grpc::Spoken;
 use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
 use crate::http::head::{Copies, Head};
@@ -47,11 +48,13 @@ impl Failed {
 
 /// What one try brought.
 pub(crate) struct Answered {
-    pub(crate) answer: Response<Incoming>,
+    pub(crate) answer: Response<Reply>,
     pub(crate) client: Client,
     pub(crate) key: PoolKey,
     /// When the try began.
     pub(crate) sent: Instant,
+    /// How long it took to its head.
+    pub(crate) took: Duration,
 }
 
 /// What one try is made of.
@@ -82,26 +85,30 @@ pub(crate) async fn attempt(
         None => Use::Requests,
     };
     loop {
+        let mut sent = Instant::now();
         let pooled = match purpose {
-            Use::Requests => worker.pool.take(&key),
-            Use::Http2 => worker.pool.take_shared(&key),
+            Use::Requests => worker.pool.take(&key, sent),
+            Use::Http2 => worker.pool.take_shared(&key, sent),
             Use::Upgrade => None,
         };
         let mut client = match pooled {
             Some(client) => client,
-            None => timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)).await.unwrap_or(
-                Err(Failed {
-                    // The request's own time is over, which says nothing of the endpoint.
-                    outcome: TryOutcome::TimedOut,
-                    error: ErrorType::HttpResponseTimeout,
-                    endpoint: None,
-                }),
-            )?,
+            // On the heap, as it is rare: a request must not carry the state of a dial.
+            None => Box::pin(timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)))
+                .await
+                .unwrap_or(Err(Failed {
+                // The request's own time is over, which says nothing of the endpoint.
+                outcome: TryOutcome::TimedOut,
+                error: ErrorType::HttpResponseTimeout,
+                endpoint: None,
+            }))?,
         };
         if !client.reused && purpose == Use::Http2 {
             worker.pool.share(&key, &client);
         }
-        let sent = Instant::now();
+        if !client.reused {
+            sent = Instant::now();
+        }
         let request = match head.request(upload.next_try(), copies, choice, version) {
             Ok(Some(request)) => request,
             // Only after a give-away, which is the last try.
@@ -114,7 +121,6 @@ pub(crate) async fn attempt(
         // Only what may run twice, and has somewhere else to go, leaves a host that fell silent.
         let leaves = head.safe && upload.is_empty() && others;
         let lane = client.lane().filter(|_| leaves);
-        let sending = client.send(request);
         let stalled = || lane.as_ref().is_some_and(Lane::is_stalled);
         // A deadline that a rule sets is kept; the built-in one gives a slow upload its time.
         let strict = one.is_some() || policy.request.origin == Origin::Rule;
@@ -124,6 +130,8 @@ pub(crate) async fn attempt(
             true => Some(Instant::now()),
             false => upload.moved().filter(|_| !strict),
         };
+        // Pinned where it is: it is large, and would be moved else.
+        let sending = pin!(client.send(request));
         let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
@@ -138,7 +146,7 @@ pub(crate) async fn attempt(
                 return Err(Failed { outcome, error: ErrorType::HttpResponseTimeout, endpoint: None });
             }
         };
-        let mut error = match outcome {
+        let failed = match outcome {
             Ok(answer) => {
                 return judged(answer, head.upgrade.as_ref()).map(|answer| {
                     let now = Instant::now();
@@ -151,15 +159,16 @@ pub(crate) async fn attempt(
                         // the endpoint out of favour long after.
                         worker.shared.loads.reached(endpoint, now);
                     }
-                    Answered { answer, client, key, sent }
+                    Answered { answer, client, key, sent, took: now.saturating_duration_since(sent) }
                 });
             }
-            Err(error) => error,
+            Err(failed) => failed,
         };
+        debug!(endpoint = %endpoint.id, error = %failed.error, "no answer came");
         if upload.is_broken() {
             return Err(Failed::for_good(ErrorType::HttpRequestError));
         }
-        if let Some(unsent) = error.take_message() {
+        if let Some(unsent) = failed.unsent {
             head.restore(unsent);
             client.give_up();
             if client.reused {
@@ -171,7 +180,7 @@ pub(crate) async fn attempt(
         }
         let (outcome, error) = match client.fault.get() {
             Some(fault) if fault.nothing_was_processed() => (TryOutcome::Refused, ErrorType::ConnectionRefused),
-            Some(_) | None if is_refused(error.error()) => (TryOutcome::Refused, ErrorType::ConnectionRefused),
+            Some(_) | None if failed.is_refused => (TryOutcome::Refused, ErrorType::ConnectionRefused),
             Some(_) | None => {
                 (TryOutcome::Broken { safe: head.safe && upload.is_empty() }, ErrorType::ConnectionTerminated)
             }
@@ -201,12 +210,11 @@ const STALL_LOOK: Duration = Duration::from_millis(500);
 /// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
 /// anew with its last bytes, so that a large upload over a slow line ends well.
 async fn in_time<T>(
-    sending: impl Future<Output = T>,
+    mut sending: Pin<&mut impl Future<Output = T>>,
     mut deadline: Instant,
     (patience, moved): (Duration, impl Fn() -> Option<Instant>),
     stalled: impl Fn() -> bool,
 ) -> Waited<T> {
-    let mut sending = std::pin::pin!(sending);
     loop {
         // One timer for both: most requests are answered before it is ever due.
         let look = deadline.min(Instant::now() + STALL_LOOK);
@@ -226,7 +234,7 @@ async fn in_time<T>(
 }
 
 /// An answer of the peer's agent that says that nobody has seen the request is no answer.
-fn judged(answer: Response<Incoming>, upgrade: Option<&HeaderValue>) -> Result<Response<Incoming>, Failed> {
+fn judged(answer: Response<Reply>, upgrade: Option<&HeaderValue>) -> Result<Response<Reply>, Failed> {
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         if upgrade::agrees(&answer, upgrade) {
             return Ok(answer);
@@ -243,7 +251,7 @@ fn judged(answer: Response<Incoming>, upgrade: Option<&HeaderValue>) -> Result<R
     Err(Failed { outcome: TryOutcome::Refused, error, endpoint: Some(Failure::Quick) })
 }
 
-/// A fresh stream with hyper on it.
+/// A fresh stream with a client on it.
 pub(crate) async fn open(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
@@ -263,9 +271,9 @@ pub(crate) async fn open(
     };
     let stream = peers::open(worker, endpoint, &header).await?;
     let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
-    let io = TokioIo::new(Watched::new(stream, fault.clone()));
-    let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
     if purpose == Use::Http2 {
+        let io = TokioIo::new(Watched::new(stream, fault.clone()));
+        let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
         let (sender, connection) = worker.http2.upstream.handshake(io).await.map_err(broken)?;
         // Owns the stream; ends with it, or when the last of its senders is dropped.
         drop(tokio::task::spawn_local(async move {
@@ -275,18 +283,8 @@ pub(crate) async fn open(
         }));
         return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, Some(lane)));
     }
-    let (sender, mut connection) = worker.upstream.handshake(io).await.map_err(broken)?;
-    // Owns the stream; ends with it, or when its sender is dropped.
-    let task = tokio::task::spawn_local(async move {
-        if let Err(error) = (&mut connection).await {
-            debug!(%error, "a stream to a peer broke");
-            return None;
-        }
-        let parts = connection.into_parts();
-        (purpose == Use::Upgrade).then(|| (Far::Peer(parts.io.into_inner().into_inner()), parts.read_buf))
-    });
-    let mut client = Client::new(Sender::Http1(sender), fault, Some(lane));
-    client.far = (purpose == Use::Upgrade).then_some(task);
+    let mut client = Client::new(Sender::Http1(Http1::new(Far::Peer(stream), fault.clone())), fault, Some(lane));
+    client.may_switch = purpose == Use::Upgrade;
     Ok(client)
 }
 
@@ -299,7 +297,7 @@ mod tests {
     async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
         let began = Instant::now();
         let moved = move || Some(Instant::now().min(began + moves_for));
-        in_time(tokio::time::sleep(work), began + PATIENCE, (PATIENCE, moved), || stalled).await
+        in_time(pin!(tokio::time::sleep(work)), began + PATIENCE, (PATIENCE, moved), || stalled).await
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::answers::ErrorType;
+use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::grpc::{self, Spoken};
 use crate::http::harden;
@@ -241,7 +242,7 @@ pub(crate) enum ResponseBody {
     /// An instance's answer on its way.
     Relayed {
         /// Where it comes from.
-        incoming: Incoming,
+        incoming: Reply,
         /// Told when it ends, however it ends.
         exchange: Exchange,
         /// When it must be over, if a rule says so.
@@ -297,7 +298,7 @@ impl Body for ResponseBody {
                         if exchange.spoken() == Spoken::Grpc {
                             return Poll::Ready(Some(Ok(cut_off(exchange, ErrorType::ConnectionTerminated))));
                         }
-                        Some(Err(error.into()))
+                        Some(Err(error))
                     }
                 })
             }

@@ -245,6 +245,14 @@ impl<T> Guard<T> {
 
     /// Ready when the connection has waited for too long: within a head (`Some`), or between two.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeadRefused>> {
+        // Between heads a timer that was set is soon enough: what is due only moves on. So a request reads no clock here.
+        if !self.scan.in_head()
+            && self.head_began.is_none()
+            && let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
         loop {
             let now = Instant::now();
             let began = match (self.scan.in_head(), self.head_began) {

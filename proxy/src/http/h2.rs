@@ -10,7 +10,6 @@
 //! connection (CVE-2023-44487); what h2 itself bounds is set in [`Http2`].
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -157,7 +156,7 @@ pub(crate) async fn serve<S: Tunnelled>(entrance: Rc<Entrance>, stream: Rewound<
                 let verdict = verdict(&request);
                 let response = outbound::answer(&entrance, request, verdict).await;
                 unanswered.answered();
-                Ok::<_, Infallible>(response)
+                response
             }
         })
     };
@@ -206,11 +205,8 @@ async fn idle(door: &Door) {
 pub(crate) async fn serve_peer(of: Rc<Stream>, stream: MuxStream) {
     let (worker, door) = (of.worker.clone(), of.door.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let of = of.clone();
-        async move {
-            let verdict = verdict(&request);
-            Ok::<_, Infallible>(inbound::answer(&of, request, verdict).await)
-        }
+        let verdict = verdict(&request);
+        inbound::answer(&of, request, verdict)
     });
     let connection = worker.http2.of_peers.serve_connection(TokioIo::new(stream), service);
     tokio::select! {

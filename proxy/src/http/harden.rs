@@ -340,6 +340,14 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// Removes what ends at this hop, in either direction: hop-by-hop headers and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at what is there costs less than a look-up of each that could be.
+    let mut found = HOP_BY_HOP.each_ref().map(|_| false);
+    for name in headers.keys() {
+        found.iter_mut().zip(&HOP_BY_HOP).for_each(|(found, hop)| *found |= hop == name);
+    }
+    if !found.contains(&true) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -354,10 +362,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        if headers.contains_key(name) {
-            headers.remove(name);
-        }
+    for name in HOP_BY_HOP.iter().zip(found).filter_map(|(name, found)| found.then_some(name)) {
+        headers.remove(name);
     }
 }
 

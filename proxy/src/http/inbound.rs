@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{self, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -27,15 +28,15 @@ use tracing::debug;
 use crate::access_log::HttpRecord;
 use crate::answers::{Answer, Connection, ErrorType, Processed};
 use crate::header::{Carry, OpenHeader};
-use crate::http::attempt::is_refused;
 use crate::http::body::{ResponseBody, Upload};
+use crate::http::client::{Http1, Reply};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
 use crate::http::guard::{Answered, Busy, Door, Guard, Offer, Verdict};
 use crate::http::harden::{self, HeadRefused, XFCC};
-use crate::http::outbound::{own_body, pass_on, said, switched};
+use crate::http::outbound::{Answering, own_body, pass_on, said, switched};
 use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, Use};
-use crate::http::upgrade::{self, Far, FarTask, Switch};
+use crate::http::upgrade::{self, Far, Switch, Switched};
 use crate::http::{h2, head};
 use crate::l4::connect;
 use crate::metrics::{Direction, Edge};
@@ -112,11 +113,8 @@ async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
     let service = {
         let stream = stream.clone();
         service_fn(move |request: Request<Incoming>| {
-            let stream = stream.clone();
-            Box::pin(async move {
-                let verdict = stream.door.verdict();
-                Ok::<_, Infallible>(answer(&stream, request, verdict).await)
-            })
+            let verdict = stream.door.verdict();
+            answer(&stream, request, verdict)
         })
     };
     let mut connection = builder.serve_connection(io, service);
@@ -132,8 +130,9 @@ async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
     }
 }
 
-/// Answers one request, one way or the other.
-pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict: Verdict) -> Response<ResponseBody> {
+/// Answers one request, one way or the other. What needs no wait is done at once, so that the future holds only what the
+/// rest needs.
+pub(crate) fn answer(stream: &Rc<Stream>, request: Request<Incoming>, verdict: Verdict) -> Answering {
     let worker = &stream.worker;
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
@@ -143,160 +142,210 @@ pub(crate) async fn answer(stream: &Stream, request: Request<Incoming>, verdict:
         worker.record(Direction::Inbound, || counted.caller.clone(), || Some(HttpRecord::of(&request, spoken)));
     let mut exchange = Exchange::begin(worker, counted.edge.clone(), spoken, (busy, active)).told_by(record);
     exchange.note(|record| record.reached(&worker.config.node, &stream.header));
-    let outcome = match verdict {
+    let asked = match verdict {
         Verdict::Refused(refused) => Err(Answer::refused(refused)),
         Verdict::MaySwitch if request.method() == Method::CONNECT => Err(Answer::refused(HeadRefused::Connect)),
-        Verdict::Approved | Verdict::MaySwitch => forward(stream, (&counted, &mut exchange), request, verdict).await,
+        Verdict::Approved | Verdict::MaySwitch => {
+            Forwarded::new(stream, &counted.identity, request, (verdict, &mut exchange))
+        }
     };
-    let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
-    if verdict == Verdict::MaySwitch {
-        stream.door.answered(if switches { Answered::Switches } else { Answered::Stays });
-    }
-    match outcome {
-        Ok((answer, Some(far))) => {
-            exchange.answered(answer.status().as_u16(), None);
-            exchange.switched();
-            stream.switch.set(Some(Switch::Upgrade { exchange, far }));
-            switched(answer, |_| {})
-        }
-        Ok((mut answer, None)) => {
-            exchange.answered(answer.status().as_u16(), None);
-            exchange.learn(answer.headers());
-            pass_on(&mut answer);
-            if answer.body().is_end_stream() {
-                exchange.completed();
-            }
-            answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end: None })
-        }
-        Err(answer) => {
-            let mut response = said(worker, &exchange, &answer);
-            answer.tell_peer(response.headers_mut());
-            exchange.answered(response.status().as_u16(), Some(answer.error));
-            exchange.own_bytes(response.body().len());
-            exchange.learn(response.headers());
-            let mut response = response.map(own_body);
-            if spoken != Spoken::Http1 {
-                h2::pass_on(&mut response);
-            }
-            response
-        }
+    match asked {
+        Ok(forwarded) => Box::pin(forward(stream.clone(), exchange, forwarded, verdict)),
+        Err(answer) => Box::pin(std::future::ready(Ok(stream.say(Err(answer), exchange, verdict)))),
     }
 }
 
-async fn forward(
-    stream: &Stream,
-    (counted, exchange): (&Counted, &mut Exchange),
-    mut request: Request<Incoming>,
+/// One request on its way to the instance.
+struct Forwarded {
+    address: SocketAddr,
+    /// `None` when the last try has it.
+    head: Option<Parts>,
+    upload: Upload,
+    upgrade: Option<HeaderValue>,
+    version: Version,
+    /// Losing the connection is answered by another try.
+    safe: bool,
+}
+
+impl Forwarded {
+    fn new(
+        stream: &Stream,
+        identity: &HeaderValue,
+        mut request: Request<Incoming>,
+        (verdict, exchange): (Verdict, &mut Exchange),
+    ) -> Result<Self, Answer> {
+        let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
+        // Asked per request: the instance may have moved or gone since the stream was opened.
+        let instances = stream.worker.shared.instances.load();
+        let address = instances.find(name, destination, port).map(|instance| instance.address);
+        let Some(address) = address else {
+            let answer = Answer::new(ErrorType::DestinationUnavailable, format!("{name} does not run here any more"));
+            return Err(Answer { processed: Processed::No, ..answer });
+        };
+        let version = request.version();
+        let trailers = version == Version::HTTP_2 && head::from_http2(&mut request);
+        let (mut parts, body) = request.into_parts();
+        let headers = &mut parts.headers;
+        let upgrade = match verdict {
+            Verdict::MaySwitch => upgrade::wanted(headers),
+            Verdict::Approved | Verdict::Refused(_) => None,
+        };
+        harden::strip_hop_by_hop(headers);
+        harden::strip_ours(headers);
+        headers.remove(header::EXPECT);
+        headers.insert(XFCC, identity.clone());
+        if let Some(protocol) = upgrade.clone() {
+            upgrade::announce(headers, protocol);
+        }
+        let open_ended = !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
+        if open_ended && version != Version::HTTP_2 {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let uri = match std::mem::take(&mut parts.uri).into_parts().path_and_query {
+            Some(path) => Uri::from(path),
+            None => Uri::from_static("/"),
+        };
+        if version == Version::HTTP_2 {
+            if trailers {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            let unfit = |_| Answer::new(ErrorType::HttpRequestError, "the request's authority is none");
+            parts.uri = head::absolute(&uri, headers).map_err(unfit)?;
+        } else {
+            parts.uri = uri;
+            parts.version = Version::HTTP_11;
+        }
+        // hyper's own notes on the connection it came by go no further.
+        parts.extensions.clear();
+        let upload = Upload::new(body, exchange);
+        let safe =
+            upload.is_empty() && matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        Ok(Self { address, head: Some(parts), upload, upgrade, version, safe })
+    }
+}
+
+/// Sends one request to the instance.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
+fn forward(
+    stream: Rc<Stream>,
+    mut exchange: Exchange,
+    mut forwarded: Forwarded,
     verdict: Verdict,
-) -> Result<(Response<Incoming>, Option<FarTask>), Answer> {
-    let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
-    let worker = &stream.worker;
-    // Asked per request: the instance may have moved or gone since the stream was opened.
-    let address = worker.shared.instances.load().find(name, destination, port).map(|instance| instance.address);
-    let Some(address) = address else {
-        let answer = Answer::new(ErrorType::DestinationUnavailable, format!("{name} does not run here any more"));
-        return Err(Answer { processed: Processed::No, ..answer });
-    };
-    let version = request.version();
-    let trailers = version == Version::HTTP_2 && head::from_http2(&mut request);
-    let mut headers = std::mem::take(request.headers_mut());
-    let upgrade = match verdict {
-        Verdict::MaySwitch => upgrade::wanted(&headers),
-        Verdict::Approved | Verdict::Refused(_) => None,
-    };
-    harden::strip_hop_by_hop(&mut headers);
-    harden::strip_ours(&mut headers);
-    headers.remove(header::EXPECT);
-    headers.insert(XFCC, counted.identity.clone());
-    if let Some(protocol) = upgrade.clone() {
-        upgrade::announce(&mut headers, protocol);
-    }
-    let open_ended = !request.body().is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
-    if open_ended && version != Version::HTTP_2 {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let method = std::mem::take(request.method_mut());
-    let uri = match std::mem::take(request.uri_mut()).into_parts().path_and_query {
-        Some(path) => Uri::from(path),
-        None => Uri::from_static("/"),
-    };
-    let uri = if version == Version::HTTP_2 {
-        if trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        let unfit = |_| Answer::new(ErrorType::HttpRequestError, "the request's authority is none");
-        head::absolute(&uri, &mut headers).map_err(unfit)?
-    } else {
-        uri
-    };
-    let upload = Upload::new(request.into_body(), exchange);
-    let safe = upload.is_empty() && matches!(method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-    let mut head = Request::new(());
-    *head.method_mut() = method;
-    *head.uri_mut() = uri;
-    *head.headers_mut() = headers;
-    *head.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
-    let mut head = Some(head.into_parts().0);
-    let key = PoolKey::Instance(address);
-    loop {
-        let (pooled, purpose) = match upgrade {
-            None if version == Version::HTTP_2 => (stream.shared(address), Use::Http2),
-            None => (worker.pool.take(&key), Use::Requests),
-            Some(_) => (None, Use::Upgrade),
-        };
-        let mut client = match pooled {
-            Some(client) => client,
-            None => open(worker, address, purpose).await.map_err(|error| unreachable(&error, stream))?,
-        };
-        if !client.reused && purpose == Use::Http2 {
-            stream.share(address, &client);
-        }
-        // A copy is kept only where losing the connection would be answered by another try.
-        let repeatable = client.reused && safe;
-        let parts = if repeatable { head.clone() } else { head.take() };
-        let Some(parts) = parts else { return Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
-        let request = Request::from_parts(parts, upload.next_try());
-        let sent = Instant::now();
-        let mut error = match client.send(request).await {
-            Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => return Ok((answer, client.far.take())),
-            // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let detail = format!("{name} switched protocols unasked");
-                let answer = Answer::new(ErrorType::ConnectionTerminated, detail).with_status(StatusCode::BAD_GATEWAY);
-                return Err(Answer { connection: Connection::Close, ..answer });
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    async move {
+        let (worker, name) = (&stream.worker, &stream.header.instance);
+        let key = PoolKey::Instance(forwarded.address);
+        let outcome = loop {
+            let Forwarded { address, head, upload, upgrade, version, safe } = &mut forwarded;
+            let mut sent = Instant::now();
+            let (pooled, purpose) = match upgrade {
+                None if *version == Version::HTTP_2 => (stream.shared(*address, sent), Use::Http2),
+                None => (worker.pool.take(&key, sent), Use::Requests),
+                Some(_) => (None, Use::Upgrade),
+            };
+            let mut client = match pooled {
+                Some(client) => client,
+                // On the heap, as it is rare: a request must not carry the state of a connect.
+                None => match Box::pin(open(worker, *address, purpose)).await {
+                    Ok(client) => client,
+                    Err(error) => break Err(unreachable(&error, &stream)),
+                },
+            };
+            if !client.reused && purpose == Use::Http2 {
+                stream.share(*address, &client);
             }
-            Ok(answer) => {
-                exchange.note(|record| record.upstream = Some(sent.elapsed()));
-                if upgrade.is_none() {
-                    exchange.carried_by(key, client);
+            // A copy is kept only where losing the connection would be answered by another try.
+            let repeatable = client.reused && *safe;
+            let parts = if repeatable { head.clone() } else { head.take() };
+            let Some(parts) = parts else { break Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
+            if !client.reused {
+                sent = Instant::now();
+            }
+            let failed = match client.send(Request::from_parts(parts, upload.next_try())).await {
+                Ok(answer) if upgrade::agrees(&answer, upgrade.as_ref()) => break Ok((answer, client.switched())),
+                // Nobody asked for this protocol, and what follows is no answer: the connection is done for.
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let detail = format!("{name} switched protocols unasked");
+                    let answer = Answer::new(ErrorType::ConnectionTerminated, detail);
+                    let answer = answer.with_status(StatusCode::BAD_GATEWAY);
+                    break Err(Answer { connection: Connection::Close, ..answer });
                 }
-                return Ok((answer, None));
+                Ok(answer) => {
+                    exchange.note(|record| record.upstream = Some(sent.elapsed()));
+                    if upgrade.is_none() {
+                        exchange.carried_by(key, client);
+                    }
+                    break Ok((answer, None));
+                }
+                Err(failed) => failed,
+            };
+            debug!(endpoint = %name, error = %failed.error, "a local instance gave no answer");
+            if upload.is_broken() {
+                let answer = Answer::new(ErrorType::HttpRequestError, "the request's body broke off");
+                break Err(Answer { connection: Connection::Close, ..answer });
             }
-            Err(error) => error,
-        };
-        // An idle connection that its server closed at this very moment: nothing was lost, or nothing can be harmed.
-        if upload.is_broken() {
-            let answer = Answer::new(ErrorType::HttpRequestError, "the request's body broke off");
-            return Err(Answer { connection: Connection::Close, ..answer });
-        }
-        let unsent = error.take_message();
-        if let Some(request) = unsent {
-            head = Some(request.into_parts().0);
-            client.give_up();
-            if client.reused {
+            // An idle connection that its server closed at this very moment: nothing was lost, or nothing can be harmed.
+            if let Some(request) = failed.unsent {
+                *head = Some(request.into_parts().0);
+                client.give_up();
+                if client.reused {
+                    continue;
+                }
+            } else if repeatable {
                 continue;
             }
-        } else if repeatable {
-            continue;
-        }
-        let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
-        let processed = if head.is_some() || is_refused(error.error()) { Processed::No } else { Processed::Perhaps };
-        let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
-        return Err(Answer { processed, connection, ..answer });
+            let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
+            let processed = if head.is_some() || failed.is_refused { Processed::No } else { Processed::Perhaps };
+            let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
+            break Err(Answer { processed, connection, ..answer });
+        };
+        Ok(stream.say(outcome, exchange, verdict))
     }
 }
 
 impl Stream {
+    /// Tells the door what becomes of the stream, and the caller the answer.
+    fn say(
+        &self,
+        outcome: Result<(Response<Reply>, Option<Switched>), Answer>,
+        mut exchange: Exchange,
+        verdict: Verdict,
+    ) -> Response<ResponseBody> {
+        let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
+        if verdict == Verdict::MaySwitch {
+            self.door.answered(if switches { Answered::Switches } else { Answered::Stays });
+        }
+        match outcome {
+            Ok((answer, Some(far))) => {
+                exchange.answered(answer.status().as_u16(), None);
+                exchange.switched();
+                self.switch.set(Some(Switch::Upgrade { exchange, far }));
+                switched(answer, |_| {})
+            }
+            Ok((mut answer, None)) => {
+                exchange.answered(answer.status().as_u16(), None);
+                exchange.learn(answer.headers());
+                pass_on(&mut answer);
+                if answer.body().is_end_stream() {
+                    exchange.completed();
+                }
+                answer.map(|incoming| ResponseBody::Relayed { incoming, exchange, end: None })
+            }
+            Err(answer) => {
+                let mut response = said(&self.worker, &exchange, &answer);
+                answer.tell_peer(response.headers_mut());
+                exchange.answered(response.status().as_u16(), Some(answer.error));
+                exchange.own_bytes(response.body().len());
+                exchange.learn(response.headers());
+                let mut response = response.map(own_body);
+                if exchange.spoken() != Spoken::Http1 {
+                    h2::pass_on(&mut response);
+                }
+                response
+            }
+        }
+    }
+
     /// What a request that begins now counts as.
     fn counted(&self) -> Rc<Counted> {
         let held = Rc::clone(&self.counted.borrow());
@@ -309,9 +358,9 @@ impl Stream {
     }
 
     /// A client of a connection of this stream's that has room.
-    fn shared(&self, address: SocketAddr) -> Option<Client> {
+    fn shared(&self, address: SocketAddr, now: Instant) -> Option<Client> {
         let mut own = self.own.borrow_mut();
-        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take())
+        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take(now))
     }
 
     /// Lets later requests use a connection that was opened just now. An instance that moved is left behind.
@@ -349,17 +398,7 @@ async fn open(worker: &Worker, address: SocketAddr, purpose: Use) -> io::Result<
         }));
         return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, None));
     }
-    let (sender, mut connection) = worker.upstream.handshake(TokioIo::new(socket)).await.map_err(io::Error::other)?;
-    // Owns the connection; ends with it, or when its sender is dropped.
-    let task = tokio::task::spawn_local(async move {
-        if let Err(error) = (&mut connection).await {
-            debug!(%error, "a connection to a local instance broke");
-            return None;
-        }
-        let parts = connection.into_parts();
-        (purpose == Use::Upgrade).then(|| (Far::Instance(parts.io.into_inner()), parts.read_buf))
-    });
-    let mut client = Client::new(Sender::Http1(sender), fault, None);
-    client.far = (purpose == Use::Upgrade).then_some(task);
+    let mut client = Client::new(Sender::Http1(Http1::new(Far::Instance(socket), fault.clone())), fault, None);
+    client.may_switch = purpose == Use::Upgrade;
     Ok(client)
 }

@@ -30,6 +30,7 @@ use crate::answers::{Answer, Connection, ErrorType};
 use crate::detect;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
+use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
 use crate::http::guard::{Answered, Door, Guard, Offer, Verdict};
@@ -81,12 +82,8 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
     let service = {
         let entrance = entrance.clone();
         service_fn(move |request: Request<Incoming>| {
-            let entrance = entrance.clone();
-            // On the heap, once per request: an idle connection must not carry the largest state of a busy one.
-            Box::pin(async move {
-                let verdict = entrance.door.verdict();
-                Ok::<_, Infallible>(answer(&entrance, request, verdict).await)
-            })
+            let verdict = entrance.door.verdict();
+            answer(&entrance, request, verdict)
         })
     };
     let mut connection = builder.serve_connection(io, service);
@@ -154,13 +151,14 @@ pub(crate) struct Wanted {
     pub(crate) source: Option<ServiceKey>,
 }
 
-/// Answers one request, one way or the other.
-pub(crate) async fn answer(
-    entrance: &Entrance,
-    request: Request<Incoming>,
-    verdict: Verdict,
-) -> Response<ResponseBody> {
-    let Entrance { worker, route, door, switch } = entrance;
+/// A request that is being answered. On the heap, once per request: an idle connection must not carry the largest state of
+/// a busy one.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>>>>;
+
+/// Answers one request, one way or the other. What needs no wait is done at once, so that the future holds only what the
+/// rest needs.
+pub(crate) fn answer(entrance: &Rc<Entrance>, mut request: Request<Incoming>, verdict: Verdict) -> Answering {
+    let Entrance { worker, route, door, .. } = &**entrance;
     let busy = door.busy();
     let active = worker.active(Side::Outbound);
     let spoken = Spoken::of(&request);
@@ -192,25 +190,38 @@ pub(crate) async fn answer(
     };
     let mut exchange = Exchange::begin(worker, edge, spoken, (busy, active)).told_by(record).watched_by(watcher);
     exchange.note(|record| record.destination = labelled.cloned());
-    let answered = match wanted {
+    let relay = match wanted {
         Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
         Ok(wanted) if request.method() == Method::CONNECT => connect::answer(worker, wanted, exchange),
-        Ok(wanted) => forward(worker, &wanted, exchange, request, verdict).await,
+        Ok(wanted) => match Head::new(&worker.config.domain, &wanted.service, &mut request, verdict) {
+            Ok(head) => {
+                let upload = Upload::new(request.into_body(), &mut exchange);
+                return Box::pin(forward(entrance.clone(), wanted, exchange, (head, upload), verdict));
+            }
+            Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
+        },
     };
-    match answered {
-        Relay::Answer(mut response) => {
-            if verdict == Verdict::MaySwitch {
-                door.answered(Answered::Stays);
+    Box::pin(std::future::ready(Ok(entrance.say(relay, verdict, spoken))))
+}
+
+impl Entrance {
+    /// Tells the door what becomes of the connection, and the caller its answer.
+    fn say(&self, relay: Relay, verdict: Verdict, spoken: Spoken) -> Response<ResponseBody> {
+        match relay {
+            Relay::Answer(mut response) => {
+                if verdict == Verdict::MaySwitch {
+                    self.door.answered(Answered::Stays);
+                }
+                if spoken != Spoken::Http1 {
+                    h2::pass_on(&mut response);
+                }
+                response
             }
-            if spoken != Spoken::Http1 {
-                h2::pass_on(&mut response);
+            Relay::Switch(response, into) => {
+                self.door.answered(Answered::Switches);
+                self.switch.set(Some(into));
+                response
             }
-            response
-        }
-        Relay::Switch(response, into) => {
-            door.answered(Answered::Switches);
-            switch.set(Some(into));
-            response
         }
     }
 }
@@ -264,122 +275,129 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
     Ok(Wanted { service: service.key.clone(), port: None, source })
 }
 
-async fn forward(
-    worker: &Rc<Worker>,
-    wanted: &Wanted,
+/// Sends one request where the table says, as often as it may be.
+#[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
+fn forward(
+    entrance: Rc<Entrance>,
+    wanted: Wanted,
     mut exchange: Exchange,
-    mut request: Request<Incoming>,
+    (mut head, upload): (Head, Upload),
     verdict: Verdict,
-) -> Relay {
-    let mut head = match Head::new(&worker.config.domain, &wanted.service, &mut request, verdict) {
-        Ok(head) => head,
-        Err(answer) => return Relay::Answer(own(worker, exchange, &answer)),
-    };
-    let upload = Upload::new(request.into_body(), &mut exchange);
-    let (draws, wall) = (worker.draws(), worker.wall());
-    let mut tried: Vec<EndpointIndex> = Vec::new();
-    let mut tries = 0_u32;
-    let mut last: Option<Answer> = None;
-    // Drawn at the first try, sent once there is an answer.
-    let mut mirrors = Vec::new();
-    let counts_as = worker.counts_as(wanted.source.as_ref());
-    loop {
-        let facts = head.facts();
-        let facts = RequestFacts {
-            destination: Destination::Service(&wanted.service),
-            port: wanted.port.as_ref(),
-            source: counts_as,
-            http: facts.as_ref(),
-            avoid: &tried,
-            node: Some(&worker.config.node),
-            wall,
-        };
-        let mut choice = match worker.decide(&facts, Instant::now(), draws) {
-            Decision::Forward(choice) => choice,
-            Decision::Answer(answer) => {
-                exchange.note(|record| record.rule = Some(answer.rule.clone()));
-                return Relay::Answer(routed::direct(worker, exchange, answer));
-            }
-            // With every endpoint tried, the reason of the last try says more than that none is left.
-            Decision::Refuse { why, rule } => {
-                exchange.note(|record| record.rule = record.rule.take().or_else(|| rule.clone()));
-                let answer = last.unwrap_or_else(|| refused(why, wanted, rule.as_deref()));
-                return Relay::Answer(own(worker, exchange, &answer));
-            }
-        };
-        if choice.endpoint().protocol == Protocol::Grpc && exchange.spoken() == Spoken::Http1 {
-            let answer = Answer::new(ErrorType::HttpRequestError, "this service speaks gRPC, which needs HTTP/2");
-            return Relay::Answer(own(worker, exchange, &answer.with_status(StatusCode::NOT_IMPLEMENTED)));
-        }
-        exchange.at(choice.endpoint());
-        exchange.note(|record| record.tried(&choice));
-        let others = choice.candidates_len() > tried.len() + 1;
-        let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
-        let back = routed::Back::new(&choice, &head);
-        if tries == 0 {
-            worker.budgets.request(&choice, Instant::now());
-            mirrors = std::mem::take(&mut choice.mirrors);
-        }
-        tries += 1;
-        let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
-        let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
-        let endpoint = choice.endpoint();
-        let policy = choice.policy();
-        let wait = routed::backoff(&choice, tries, draws);
-        let in_time = exchange.began().elapsed() + wait < policy.head_timeout();
-        let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
-        match tried_now {
-            Ok(answered) => {
-                let listed = routed::is_listed(&choice, &answered.answer, head.safe && upload.is_empty());
-                if tries > 1 {
-                    exchange.edge().retried(if listed { "failure" } else { "success" });
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    async move {
+        let (worker, wanted, spoken) = (&entrance.worker, &wanted, exchange.spoken());
+        let (draws, wall) = (worker.draws(), worker.wall());
+        let mut tried: Vec<EndpointIndex> = Vec::new();
+        let mut tries = 0_u32;
+        let mut last: Option<Answer> = None;
+        // Drawn at the first try, sent once there is an answer.
+        let mut mirrors = Vec::new();
+        let counts_as = worker.counts_as(wanted.source.as_ref());
+        let relay = loop {
+            let facts = head.facts();
+            let facts = RequestFacts {
+                destination: Destination::Service(&wanted.service),
+                port: wanted.port.as_ref(),
+                source: counts_as,
+                http: facts.as_ref(),
+                avoid: &tried,
+                node: Some(&worker.config.node),
+                wall,
+            };
+            // The first decision follows the request at once.
+            let now = if tries == 0 { exchange.began() } else { Instant::now() };
+            let mut choice = match worker.decide(&facts, now, draws) {
+                Decision::Forward(choice) => choice,
+                Decision::Answer(answer) => {
+                    exchange.note(|record| record.rule = Some(answer.rule.clone()));
+                    break Relay::Answer(routed::direct(worker, exchange, answer));
                 }
-                if listed && can_repeat && routed::may_follow(worker, &choice, tries, exchange.edge()) {
-                    debug!(endpoint = %endpoint.id, status = answered.answer.status().as_u16(), "an answer is tried again");
-                    if answered.answer.headers().contains_key(STARLING_ERROR) {
-                        worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
+                // With every endpoint tried, the reason of the last try says more than that none is left.
+                Decision::Refuse { why, rule } => {
+                    exchange.note(|record| record.rule = record.rule.take().or_else(|| rule.clone()));
+                    let answer = last.unwrap_or_else(|| refused(why, wanted, rule.as_deref()));
+                    break Relay::Answer(own(worker, exchange, &answer));
+                }
+            };
+            if choice.endpoint().protocol == Protocol::Grpc && exchange.spoken() == Spoken::Http1 {
+                let answer = Answer::new(ErrorType::HttpRequestError, "this service speaks gRPC, which needs HTTP/2");
+                break Relay::Answer(own(worker, exchange, &answer.with_status(StatusCode::NOT_IMPLEMENTED)));
+            }
+            exchange.at(choice.endpoint());
+            exchange.note(|record| record.tried(&choice));
+            let others = choice.candidates_len() > tried.len() + 1;
+            let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
+            let back = routed::Back::new(&choice, &head);
+            if tries == 0 {
+                worker.budgets.request(&choice, now);
+                mirrors = std::mem::take(&mut choice.mirrors);
+            }
+            tries += 1;
+            let try_of = Try { choice: &choice, wanted, copies, others, began: exchange.began() };
+            let tried_now = attempt(worker, try_of, (&mut head, &upload)).await;
+            let endpoint = choice.endpoint();
+            let policy = choice.policy();
+            let wait = routed::backoff(&choice, tries, draws);
+            let in_time = || exchange.began().elapsed() + wait < policy.head_timeout();
+            match tried_now {
+                Ok(answered) => {
+                    let listed = routed::is_listed(&choice, &answered.answer, head.safe && upload.is_empty());
+                    if tries > 1 {
+                        exchange.edge().retried(if listed { "failure" } else { "success" });
                     }
-                    drop(answered);
-                    tokio::time::sleep(wait).await;
+                    if listed
+                        && head.is_kept()
+                        && upload.can_repeat()
+                        && in_time()
+                        && routed::may_follow(worker, &choice, tries, exchange.edge())
+                    {
+                        debug!(endpoint = %endpoint.id, status = answered.answer.status().as_u16(), "an answer is tried again");
+                        if answered.answer.headers().contains_key(STARLING_ERROR) {
+                            worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
+                        }
+                        drop(answered);
+                        Box::pin(tokio::time::sleep(wait)).await;
+                        tried.push(endpoint.index);
+                        if tried.len() >= choice.candidates_len() {
+                            // All had their turn: the rule asks for more tries than there are endpoints.
+                            tried.clear();
+                        }
+                        continue;
+                    }
+                    mirror::copy(worker, &mirrors, (&choice, &head, &upload), wanted.source.as_ref());
+                    break relay(worker, &choice, exchange, answered, &back);
+                }
+                Err(failed) => {
+                    debug!(endpoint = %endpoint.id, reason = failed.error.as_str(), outcome = ?failed.outcome, "try failed");
+                    if let Some(failure) = failed.endpoint {
+                        worker.shared.loads.failed(endpoint, failure, Instant::now());
+                    }
+                    if tries > 1 {
+                        exchange.edge().retried("failure");
+                    }
                     tried.push(endpoint.index);
-                    if tried.len() >= choice.candidates_len() {
-                        // All had their turn: the rule asks for more tries than there are endpoints.
-                        tried.clear();
+                    let answer = Answer::new(failed.error, endpoint.id.to_string());
+                    let again = next_try(failed.outcome, tries, policy) == NextTry::Elsewhere;
+                    let by_rule = policy.tries_max.origin == Origin::Rule;
+                    let in_time = in_time() || (!by_rule && exchange.began().elapsed() < policy.head_timeout());
+                    let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
+                    if !again || !can_repeat || !routed::may_follow(worker, &choice, tries, exchange.edge()) {
+                        let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
+                            answer
+                        } else {
+                            // The client is still sending what nobody will read.
+                            Answer { connection: Connection::Close, ..answer }
+                        };
+                        break Relay::Answer(own(worker, exchange, &answer));
                     }
-                    continue;
+                    if by_rule {
+                        Box::pin(tokio::time::sleep(wait)).await;
+                    }
+                    last = Some(answer);
                 }
-                mirror::copy(worker, &mirrors, (&choice, &head, &upload), wanted.source.as_ref());
-                return relay(worker, &choice, exchange, answered, &back);
             }
-            Err(failed) => {
-                debug!(endpoint = %endpoint.id, reason = failed.error.as_str(), outcome = ?failed.outcome, "try failed");
-                if let Some(failure) = failed.endpoint {
-                    worker.shared.loads.failed(endpoint, failure, Instant::now());
-                }
-                if tries > 1 {
-                    exchange.edge().retried("failure");
-                }
-                tried.push(endpoint.index);
-                let answer = Answer::new(failed.error, endpoint.id.to_string());
-                let again = next_try(failed.outcome, tries, policy) == NextTry::Elsewhere;
-                let by_rule = policy.tries_max.origin == Origin::Rule;
-                let in_time = in_time || (!by_rule && exchange.began().elapsed() < policy.head_timeout());
-                let can_repeat = head.is_kept() && upload.can_repeat() && in_time;
-                if !again || !can_repeat || !routed::may_follow(worker, &choice, tries, exchange.edge()) {
-                    let answer = if upload.is_empty() || (upload.can_repeat() && !upload.is_broken()) {
-                        answer
-                    } else {
-                        // The client is still sending what nobody will read.
-                        Answer { connection: Connection::Close, ..answer }
-                    };
-                    return Relay::Answer(own(worker, exchange, &answer));
-                }
-                if by_rule {
-                    tokio::time::sleep(wait).await;
-                }
-                last = Some(answer);
-            }
-        }
+        };
+        Ok(entrance.say(relay, verdict, spoken))
     }
 }
 
@@ -419,7 +437,7 @@ fn relay(
     worker: &Worker,
     choice: &Choice,
     mut exchange: Exchange,
-    Tried { mut answer, mut client, key, sent }: Tried,
+    Tried { mut answer, client, key, sent, took }: Tried,
     back: &routed::Back,
 ) -> Relay {
     let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
@@ -427,10 +445,10 @@ fn relay(
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
     exchange.answered(answer.status().as_u16(), error);
-    exchange.note(|record| record.upstream = Some(sent.elapsed()));
+    exchange.note(|record| record.upstream = Some(took));
     exchange.learn(answer.headers());
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(far) = client.far.take()
+        && let Some(far) = client.switched()
     {
         let response = switched(answer, |headers| {
             back.edit(choice, headers);
@@ -439,7 +457,7 @@ fn relay(
         exchange.switched();
         return Relay::Switch(response, Switch::Upgrade { exchange, far });
     }
-    if client.far.is_none() {
+    if !client.may_switch {
         exchange.carried_by(key, client);
     }
     pass_on(&mut answer);
@@ -453,7 +471,7 @@ fn relay(
 }
 
 /// Passes `101` on: with the protocol that the request asked for, which the answer was seen to name.
-pub(crate) fn switched(mut answer: Response<Incoming>, edit: impl FnOnce(&mut HeaderMap)) -> Response<ResponseBody> {
+pub(crate) fn switched(mut answer: Response<Reply>, edit: impl FnOnce(&mut HeaderMap)) -> Response<ResponseBody> {
     let protocol = upgrade::wanted(answer.headers());
     pass_on(&mut answer);
     edit(answer.headers_mut());
@@ -464,7 +482,7 @@ pub(crate) fn switched(mut answer: Response<Incoming>, edit: impl FnOnce(&mut He
 }
 
 /// What ends at this hop is taken off an answer.
-pub(crate) fn pass_on(answer: &mut Response<Incoming>) {
+pub(crate) fn pass_on(answer: &mut Response<Reply>) {
     if answer.headers().contains_key(header::TRANSFER_ENCODING) {
         // It overrides a length, which must not travel on (RFC 9112, 6.3): the body would be cut to it.
         answer.headers_mut().remove(header::CONTENT_LENGTH);

@@ -5,20 +5,23 @@
 //! threads, so nothing is locked. What has been idle for too long is dropped by a sweep, before the other side does it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use starling_model::ServiceKey;
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
+use crate::Map;
+use crate::http::attempt::is_refused;
 use crate::http::body::RequestBody;
-use crate::http::upgrade::FarTask;
+use crate::http::client::{Http1, Reply, SendFailed, Sending};
+use crate::http::upgrade::Switched;
 use crate::limits::{
     H2_HOP_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT,
 };
@@ -53,11 +56,11 @@ pub(crate) enum Use {
     Http2,
 }
 
-/// The sending half of a hyper client.
+/// What sends requests.
 #[derive(Debug)]
 pub(crate) enum Sender {
     /// In one hand at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// Shared; the place is given back when this is dropped.
     Http2(http2::SendRequest<RequestBody>, Place),
 }
@@ -107,7 +110,28 @@ impl Drop for Place {
     }
 }
 
-/// One hyper client.
+/// A request under way, up to the head of its answer.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one, and a box would cost each request an allocation"
+)]
+pub(crate) enum Sent {
+    Http1(Sending),
+    Http2(Pin<Box<dyn Future<Output = Result<Response<Reply>, SendFailed>>>>),
+}
+
+impl Future for Sent {
+    type Output = Result<Response<Reply>, SendFailed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Http1(sending) => Pin::new(sending).poll(cx),
+            Self::Http2(sending) => sending.as_mut().poll(cx),
+        }
+    }
+}
+
+/// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: Sender,
@@ -115,8 +139,8 @@ pub(crate) struct Client {
     pub(crate) fault: Rc<Cell<Option<Fault>>>,
     /// It has carried a request before, so the other side may have closed it meanwhile.
     pub(crate) reused: bool,
-    /// Yields the stream when the answer switched protocols; only of one that was opened for that.
-    pub(crate) far: Option<FarTask>,
+    /// It was opened for one request, which asks for another protocol.
+    pub(crate) may_switch: bool,
     /// The connection under its stream; none under a connection to a local instance.
     lane: Option<Lane>,
     born: Instant,
@@ -125,17 +149,31 @@ pub(crate) struct Client {
 impl Client {
     /// A fresh one; whatever notes why its stream ends shares `fault`.
     pub(crate) fn new(sender: Sender, fault: Rc<Cell<Option<Fault>>>, lane: Option<Lane>) -> Self {
-        Self { sender, fault, reused: false, far: None, lane, born: Instant::now() }
+        Self { sender, fault, reused: false, may_switch: false, lane, born: Instant::now() }
     }
 
     /// Sends one request; its answer's head.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    pub(crate) fn send(&mut self, request: Request<RequestBody>) -> Sent {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender, _) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => Sent::Http1(sender.send(request)),
+            Sender::Http2(sender, _) => {
+                let sending = sender.try_send_request(request);
+                Sent::Http2(Box::pin(async move {
+                    sending.await.map(|answer| answer.map(Reply::Http2)).map_err(|mut failed| {
+                        let unsent = failed.take_message();
+                        let error = failed.into_error();
+                        SendFailed { unsent, is_refused: is_refused(&error), error: error.into() }
+                    })
+                }))
+            }
+        }
+    }
+
+    /// What carries bytes both ways once its answer has switched protocols.
+    pub(crate) fn switched(&self) -> Option<Switched> {
+        match &self.sender {
+            Sender::Http1(sender) if self.may_switch => sender.take_far(),
+            Sender::Http1(_) | Sender::Http2(..) => None,
         }
     }
 
@@ -152,7 +190,7 @@ impl Client {
         let Sender::Http2(sender, Place(seats)) = &self.sender else { return None };
         let sender = Sender::Http2(sender.clone(), Place::take(seats));
         let (fault, lane) = (self.fault.clone(), self.lane.clone());
-        Some(Self { sender, fault, reused: true, far: None, lane, born: self.born })
+        Some(Self { sender, fault, reused: true, may_switch: false, lane, born: self.born })
     }
 
     fn is_shared(&self) -> bool {
@@ -174,8 +212,8 @@ impl Client {
 
     /// Closed, or on a connection that should get no more work: a silent host must not hold a request until its
     /// deadline.
-    fn is_spent(&self) -> bool {
-        self.sender.is_closed() || self.lane.as_ref().is_some_and(|lane| !lane.takes_work())
+    fn is_spent(&self, now: Instant) -> bool {
+        self.sender.is_closed() || self.lane.as_ref().is_some_and(|lane| !lane.takes_work(now))
     }
 }
 
@@ -185,8 +223,8 @@ pub(crate) struct Shared(Vec<(Client, Instant)>);
 
 impl Shared {
     /// A client of the connection with the fewest requests, if one has room.
-    pub(crate) fn take(&mut self) -> Option<Client> {
-        self.0.retain(|(client, _)| !client.is_spent());
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Client> {
+        self.0.retain(|(client, _)| !client.is_spent(now));
         let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_HOP_STREAMS_MAX);
         with_room.min_by_key(|(client, _)| client.requests())?.0.shared()
     }
@@ -205,7 +243,7 @@ impl Shared {
                 *used = now;
             }
             let idle = now.saturating_duration_since(*used) >= POOL_IDLE_TIMEOUT;
-            !(client.is_spent() || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
+            !(client.is_spent(now) || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
         });
     }
 }
@@ -219,21 +257,21 @@ struct Idle {
 /// All idle clients of the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
-    shared: RefCell<HashMap<PoolKey, Shared>>,
+    idle: RefCell<Map<PoolKey, Vec<Idle>>>,
+    shared: RefCell<Map<PoolKey, Shared>>,
     count: Cell<usize>,
 }
 
 impl Pool {
     /// The client used last, so that surplus ones grow old; dead ones are dropped on the way.
-    pub(crate) fn take(&self, key: &PoolKey) -> Option<Client> {
+    pub(crate) fn take(&self, key: &PoolKey, now: Instant) -> Option<Client> {
         let mut idle = self.idle.borrow_mut();
         let clients = idle.get_mut(key)?;
         let mut at = clients.len();
         while let Some(next) = at.checked_sub(1) {
             at = next;
             let found = clients.get(at)?;
-            if found.client.is_spent() {
+            if found.client.is_spent(now) {
                 clients.swap_remove(at);
                 self.count.set(self.count.get() - 1);
             } else if found.client.sender.is_ready() {
@@ -245,8 +283,8 @@ impl Pool {
     }
 
     /// A client of a connection that others may use at the same time.
-    pub(crate) fn take_shared(&self, key: &PoolKey) -> Option<Client> {
-        self.shared.borrow_mut().get_mut(key)?.take()
+    pub(crate) fn take_shared(&self, key: &PoolKey, now: Instant) -> Option<Client> {
+        self.shared.borrow_mut().get_mut(key)?.take(now)
     }
 
     /// Lets others use a connection that was opened just now.
@@ -260,7 +298,7 @@ impl Pool {
     /// Takes a client back. One that is shared was never away. Over a limit it is dropped, which closes it.
     pub(crate) fn put(&self, key: PoolKey, mut client: Client, now: Instant) {
         let old = now.saturating_duration_since(client.born) >= POOL_AGE_MAX;
-        if old || client.is_spent() || client.is_shared() || self.count.get() >= POOL_IDLE_MAX {
+        if old || client.is_spent(now) || client.is_shared() || self.count.get() >= POOL_IDLE_MAX {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -277,7 +315,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|key, clients| {
             clients.retain(|idle| {
-                !idle.client.is_spent() && now.saturating_duration_since(idle.since) < key.idle_timeout()
+                !idle.client.is_spent(now) && now.saturating_duration_since(idle.since) < key.idle_timeout()
             });
             !clients.is_empty()
         });
@@ -312,10 +350,11 @@ mod tests {
             let first = Client::new(Sender::Http2(sender, Place::first()), Rc::default(), None);
             let mut shared = Shared::default();
             shared.put(&first);
-            let mut taken: Vec<Client> = (1..H2_HOP_STREAMS_MAX).map(|_| shared.take().unwrap()).collect();
-            assert!(shared.take().is_none(), "one more opens a connection of its own");
+            let mut taken: Vec<Client> =
+                (1..H2_HOP_STREAMS_MAX).map(|_| shared.take(Instant::now()).unwrap()).collect();
+            assert!(shared.take(Instant::now()).is_none(), "one more opens a connection of its own");
             drop(taken.pop());
-            assert!(shared.take().is_some(), "a place that was given back is taken again");
+            assert!(shared.take(Instant::now()).is_some(), "a place that was given back is taken again");
         };
         tokio::task::LocalSet::new().run_until(many).await;
     }

@@ -1,20 +1,20 @@
 //! What a rule adds to a request's way through: its own answers, what it does to responses, and when it tries again.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use http::Response;
 use http::header::{self, HeaderMap, HeaderValue};
-use hyper::body::Incoming;
 use starling_model::ServiceKey;
 use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
 use tokio::time::Sleep;
 
+use crate::Map;
 use crate::answers::ErrorType;
 use crate::http::body::ResponseBody;
+use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::harden::STARLING_ERROR;
 use crate::http::head::Head;
@@ -81,7 +81,7 @@ pub(crate) fn keep_session(choice: &Choice, error: Option<ErrorType>, headers: &
 
 /// Whether the rule wants a response with this status tried again. What the other agent says by itself is no status of the
 /// application: after a connection that broke behind it, only what is `safe` runs twice, and anything else is final.
-pub(crate) fn is_listed(choice: &Choice, answer: &Response<Incoming>, safe: bool) -> bool {
+pub(crate) fn is_listed(choice: &Choice, answer: &Response<Reply>, safe: bool) -> bool {
     let listed = choice.policy().retry_codes.contains(&answer.status().as_u16());
     let error = answer.headers().get(STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()));
     match error {
@@ -127,7 +127,7 @@ pub(crate) fn whole_deadline(choice: &Choice, began: Instant, sent: Instant) -> 
 /// The retry budgets of one data thread, by service. A service has so many budgets as there are threads, each counting its
 /// own requests: shares are the same, and the floor holds for each.
 #[derive(Debug, Default)]
-pub(crate) struct Budgets(RefCell<HashMap<ServiceKey, RetryBudget>>);
+pub(crate) struct Budgets(RefCell<Map<ServiceKey, RetryBudget>>);
 
 impl Budgets {
     /// Counts a first try.

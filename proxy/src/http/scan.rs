@@ -11,13 +11,10 @@
 
 use std::mem::MaybeUninit;
 
+use crate::http::codec::chunk::Chunk;
 use crate::http::harden::{self, Framing, HeadRefused};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
 
-/// Bytes of one chunk's extension; nobody uses them, and hyper counts them too.
-const CHUNK_EXTENSION_MAX: u32 = 1_024;
-/// Bytes of trailers.
-const TRAILERS_MAX: u32 = 8 * 1_024;
 /// Blank bytes tolerated before a request line (RFC 9112, 2.2): one or two empty lines.
 const LEADING_BLANKS_MAX: usize = 4;
 
@@ -52,22 +49,6 @@ enum State {
     Switch,
     /// Nothing passes any more.
     Refused,
-}
-
-/// RFC 9112, 7.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chunk {
-    Size { digits: u8, size: u64 },
-    SizeBlank { size: u64 },
-    Extension { size: u64, len: u32 },
-    SizeLf { size: u64 },
-    Data(u64),
-    DataCr,
-    DataLf,
-    LineStart { len: u32 },
-    Line { len: u32 },
-    LineLf { len: u32 },
-    EndLf,
 }
 
 impl Default for Scan {
@@ -185,7 +166,7 @@ fn head(bytes: &[u8], searched: usize) -> (usize, Result<State, HeadRefused>) {
             // Refused with its head, so that it gets an answer.
             Ok(Framing::Switch) if len < bytes.len() => (0, Err(HeadRefused::Early)),
             Ok(Framing::Switch) => (len, Ok(State::Switch)),
-            Ok(Framing::Chunked) => (len, Ok(State::Chunked(Chunk::Size { digits: 0, size: 0 }))),
+            Ok(Framing::Chunked) => (len, Ok(State::Chunked(Chunk::BEGIN))),
             Err(refused) => (0, Err(refused)),
         },
         Ok(httparse::Status::Partial) => (0, unfinished(bytes)),
@@ -227,7 +208,7 @@ fn chunked(bytes: &[u8], mut chunk: Chunk) -> (usize, Result<State, HeadRefused>
             chunk = if left == 0 { Chunk::DataCr } else { Chunk::Data(left) };
             continue;
         }
-        match step(chunk, byte) {
+        match chunk.step(byte) {
             Some(Some(next)) => chunk = next,
             Some(None) => return (at.saturating_add(1), Ok(State::Head { searched: 0 })),
             None => return (at, Err(HeadRefused::Chunk)),
@@ -235,38 +216,6 @@ fn chunked(bytes: &[u8], mut chunk: Chunk) -> (usize, Result<State, HeadRefused>
         at = at.saturating_add(1);
     }
     (at, Ok(State::Chunked(chunk)))
-}
-
-/// One byte of framing: the next state, `Some(None)` at the body's end, `None` when the byte is wrong.
-fn step(chunk: Chunk, byte: u8) -> Option<Option<Chunk>> {
-    let next = match (chunk, byte) {
-        (Chunk::Size { digits, size }, _) if byte.is_ascii_hexdigit() => {
-            let digit = char::from(byte).to_digit(16)?;
-            let size = size.checked_mul(16)?.checked_add(u64::from(digit))?;
-            Chunk::Size { digits: digits.checked_add(1).filter(|d| *d <= 16)?, size }
-        }
-        (Chunk::Size { digits: 1.., size } | Chunk::SizeBlank { size } | Chunk::Extension { size, .. }, b'\r') => {
-            Chunk::SizeLf { size }
-        }
-        (Chunk::Size { digits: 1.., size } | Chunk::SizeBlank { size }, b' ' | b'\t') => Chunk::SizeBlank { size },
-        (Chunk::Size { digits: 1.., size } | Chunk::SizeBlank { size }, b';') => Chunk::Extension { size, len: 0 },
-        (Chunk::Extension { size, len }, _) if byte != b'\n' && byte != b'\0' && len < CHUNK_EXTENSION_MAX => {
-            Chunk::Extension { size, len: len.checked_add(1)? }
-        }
-        (Chunk::SizeLf { size: 0 }, b'\n') => Chunk::LineStart { len: 0 },
-        (Chunk::SizeLf { size }, b'\n') => Chunk::Data(size),
-        (Chunk::DataCr, b'\r') => Chunk::DataLf,
-        (Chunk::DataLf, b'\n') => Chunk::Size { digits: 0, size: 0 },
-        (Chunk::LineStart { .. }, b'\r') => Chunk::EndLf,
-        (Chunk::Line { len }, b'\r') => Chunk::LineLf { len },
-        (Chunk::LineStart { len } | Chunk::Line { len }, _) if byte != b'\n' && len < TRAILERS_MAX => {
-            Chunk::Line { len: len.checked_add(1)? }
-        }
-        (Chunk::LineLf { len }, b'\n') => Chunk::LineStart { len },
-        (Chunk::EndLf, b'\n') => return Some(None),
-        _ => return None,
-    };
-    Some(Some(next))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use http::{Response, StatusCode};
 use starling_transport::data::MuxStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 use tracing::debug;
 
@@ -33,14 +32,14 @@ pub(crate) enum Far {
     Instance(TcpStream),
 }
 
-/// The task of a client connection yields its stream, and what came behind the answer, once it carries no HTTP.
-pub(crate) type FarTask = JoinHandle<Option<(Far, Bytes)>>;
+/// What carries bytes both ways from now on, and what came behind the answer.
+pub(crate) type Switched = (Far, Bytes);
 
 /// What a connection becomes.
 #[derive(Debug)]
 pub(crate) enum Switch {
     /// A tunnel to whoever answered 101.
-    Upgrade { exchange: Exchange, far: FarTask },
+    Upgrade { exchange: Exchange, far: Switched },
     /// An entrance to a service, as `CONNECT` asks for.
     Entrance { exchange: Exchange, wanted: Wanted },
 }
@@ -65,11 +64,7 @@ pub(crate) fn agrees<B>(answer: &Response<B>, wanted: Option<&HeaderValue>) -> b
 }
 
 /// Passes bytes both ways until the end. Owns both sides; dropping this at any `.await` closes them.
-pub(crate) async fn run<S: Tunnelled>(mut near: S, mut exchange: Exchange, far: FarTask) {
-    let Ok(Some((mut far, early))) = far.await else {
-        exchange.broke_off();
-        return near.break_off();
-    };
+pub(crate) async fn run<S: Tunnelled>(mut near: S, mut exchange: Exchange, (mut far, early): Switched) {
     let moved = Cell::new(Instant::now());
     let mut tunnel = Tunnel::answered(&early);
     exchange.response_bytes(early.len() as u64);
@@ -124,6 +119,18 @@ impl Tally for Passing<'_> {
     fn received(&mut self, bytes: usize) {
         self.moved.set(tokio::time::Instant::now().into_std());
         self.exchange.response_bytes(bytes as u64);
+    }
+}
+
+impl Far {
+    /// True while it is open and nothing has come.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Peer(stream) => stream.is_quiet(),
+            Self::Instance(socket) => {
+                socket.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use starling_transport::data::fault_of;
 use starling_transport::mux::Fault;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,11 +22,6 @@ impl<T> Watched<T> {
         Self { inner, fault }
     }
 
-    /// The stream itself.
-    pub(crate) fn into_inner(self) -> T {
-        self.inner
-    }
-
     fn note<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(error)) = &polled
             && let Some(fault) = fault_of(error)
@@ -34,11 +30,6 @@ impl<T> Watched<T> {
         }
         polled
     }
-}
-
-/// The fault inside an error of a stream.
-pub(crate) fn fault_of(error: &io::Error) -> Option<Fault> {
-    error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()).copied()
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {

@@ -88,8 +88,8 @@ impl Connection {
         *self.core.borrow().mux.stats()
     }
 
-    pub(super) fn may_open(&self) -> Result<(), CannotOpen> {
-        self.core.borrow().mux.may_open(Instant::now())
+    pub(super) fn may_open(&self, now: Instant) -> Result<(), CannotOpen> {
+        self.core.borrow().mux.may_open(now)
     }
 
     pub(super) fn open(&self, header: &[u8]) -> Result<StreamId, CannotOpen> {
@@ -111,6 +111,10 @@ impl Connection {
 
     pub(super) fn fault(&self, id: StreamId) -> Option<Fault> {
         self.core.borrow().mux.fault(id)
+    }
+
+    pub(super) fn is_quiet(&self, id: StreamId) -> bool {
+        matches!(self.core.borrow_mut().mux.received(id), Ok(Received::Empty))
     }
 
     pub(super) fn reset(&self, id: StreamId, code: ResetCode) {

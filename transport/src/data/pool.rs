@@ -217,12 +217,12 @@ impl Peer {
 
     /// The connection with the fewest streams among those that take new ones.
     fn best(&self) -> Option<&Rc<Connection>> {
-        let open = self.connections.iter().filter(|connection| connection.may_open().is_ok());
+        let open = self.connections.iter().filter(|connection| connection.may_open(Instant::now()).is_ok());
         open.min_by_key(|connection| connection.streams_len())
     }
 
     fn open_len(&self) -> usize {
-        self.connections.iter().filter(|connection| connection.may_open().is_ok()).count()
+        self.connections.iter().filter(|connection| connection.may_open(Instant::now()).is_ok()).count()
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -257,7 +257,7 @@ impl Pool {
             }
             return Ok(Found::Stream(stream));
         }
-        if peer.connections.iter().any(|connection| connection.may_open() == Err(CannotOpen::Full))
+        if peer.connections.iter().any(|connection| connection.may_open(Instant::now()) == Err(CannotOpen::Full))
             && peer.connections.len() >= CONNECTIONS_MAX
         {
             return Err(OpenError::Stream { node: node.clone(), source: CannotOpen::Full });

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use starling_identity::PeerIdentity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -44,6 +45,12 @@ impl MuxStream {
         self.connection.fault(self.id)
     }
 
+    /// True while it is open and nothing waits to be read. Wakes nobody.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.connection.is_quiet(self.id)
+    }
+
     /// A handle on the connection that carries it.
     #[must_use]
     pub fn lane(&self) -> Lane {
@@ -64,14 +71,14 @@ impl Lane {
     /// False once the connection is dead, going away, or its peer has not answered for 3 s: work that can go elsewhere
     /// should, though what is under way may still end well.
     #[must_use]
-    pub fn takes_work(&self) -> bool {
-        matches!(self.0.may_open(), Ok(()) | Err(CannotOpen::Full))
+    pub fn takes_work(&self, now: Instant) -> bool {
+        matches!(self.0.may_open(now), Ok(()) | Err(CannotOpen::Full))
     }
 
     /// True while the peer has not answered for 3 s: it may be gone, or only slow.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
-        matches!(self.0.may_open(), Err(CannotOpen::Stalled))
+        matches!(self.0.may_open(Instant::now()), Err(CannotOpen::Stalled))
     }
 }
 

@@ -1,0 +1,539 @@
+//! An HTTP/1.1 client: one stream to a peer or one connection to an instance, which carries one request after the other.
+//!
+//! It has no task of its own. Whoever sends a request moves its bytes, whoever reads the answer moves those, and an idle
+//! client costs nothing; so a request passes an agent without a hand-over from task to task. Only where an answer begins
+//! before the request's body has ended, a task takes the rest of that body on.
+//!
+//! What a client was given up on is closed: dropping an answer before its end, or [`Sending`], ends the
+//! connection, as nobody knows where it stands.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use starling_transport::data::fault_of;
+use starling_transport::mux::Fault;
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
+
+use crate::http::body::{BodyError, RequestBody};
+use crate::http::codec::Malformed;
+use crate::http::codec::answer::{AnswerHead, end_of_head, take_head};
+use crate::http::codec::body::{Body, Piece};
+use crate::http::codec::request::{Framing, write_head};
+use crate::http::upgrade::Far;
+
+/// Room for one read; a usual answer fits.
+const READ_BYTES: usize = 4 * 1024;
+/// Room that is too little for one.
+const READ_BYTES_MIN: usize = 1024;
+/// Room for one within a long body: two TLS records.
+const READ_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a request that are gathered before they are written.
+const WRITE_BYTES: usize = 16 * 1024;
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(crate) struct SendFailed {
+    /// The request, if certainly no byte of it was sent.
+    pub(crate) unsent: Option<Request<RequestBody>>,
+    /// Said by whoever answers: it has not looked at the request.
+    pub(crate) is_refused: bool,
+    /// For logs.
+    pub(crate) error: BodyError,
+}
+
+/// A client, by whoever keeps it.
+#[derive(Debug)]
+pub(crate) struct Http1(Rc<RefCell<Connection>>);
+
+#[derive(Debug)]
+struct Connection {
+    /// `None` once nobody can use it any more.
+    far: Option<Far>,
+    /// Read and not yet used.
+    input: BytesMut,
+    /// To be written, from `written` on.
+    output: Vec<u8>,
+    written: usize,
+    /// A byte of the request was sent.
+    has_sent: bool,
+    /// The rest of the request's body.
+    upload: Option<Upload>,
+    /// The rest of the answer's body; `None`: no answer is under way.
+    answer: Option<Body>,
+    /// A request was sent, and its answer's head is awaited.
+    is_asked: bool,
+    /// Another request may follow.
+    keeps: bool,
+    /// Why a stream to a peer ended, once it has.
+    fault: Rc<Cell<Option<Fault>>>,
+    /// Whoever moves a body on beside its answer.
+    uploader: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Upload {
+    body: RequestBody,
+    framing: Framing,
+    has_ended: bool,
+}
+
+/// What moving a request's bytes on met.
+#[derive(Debug)]
+enum Trouble {
+    /// Nobody takes them.
+    Closed(io::Error),
+    /// The body itself is at fault.
+    Body(BodyError),
+}
+
+impl Http1 {
+    pub(crate) fn new(far: Far, fault: Rc<Cell<Option<Fault>>>) -> Self {
+        Self(Rc::new(RefCell::new(Connection {
+            far: Some(far),
+            input: BytesMut::new(),
+            output: Vec::new(),
+            written: 0,
+            has_sent: false,
+            upload: None,
+            answer: None,
+            is_asked: false,
+            keeps: true,
+            fault,
+            uploader: None,
+        })))
+    }
+
+    /// True when it takes a request.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.borrow().is_idle()
+    }
+
+    /// True when it never takes a request again: it broke, or whoever answers has ended it while it was idle.
+    pub(crate) fn is_closed(&self) -> bool {
+        let connection = self.0.borrow();
+        match &connection.far {
+            None => true,
+            Some(far) => connection.is_idle() && !far.is_quiet(),
+        }
+    }
+
+    /// What carries bytes both ways once an answer has switched protocols, and what came behind that answer.
+    pub(crate) fn take_far(&self) -> Option<(Far, Bytes)> {
+        let mut connection = self.0.borrow_mut();
+        let far = connection.far.take()?;
+        Some((far, connection.input.split().freeze()))
+    }
+
+    /// Sends one request; its answer's head. 1xx other than 101 pass unseen (RFC 9110, 15.2).
+    pub(crate) fn send(&self, request: Request<RequestBody>) -> Sending {
+        let method = request.method().clone();
+        let (parts, body) = request.into_parts();
+        Sending { connection: self.0.clone(), parts: Some(parts), body: Some(body), method, trouble: None, searched: 0 }
+    }
+}
+
+/// One request up to the head of its answer. Small and without a task: it lies in the future of whoever asks.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    connection: Rc<RefCell<Connection>>,
+    /// Kept until a byte of it was sent.
+    parts: Option<Parts>,
+    /// Until the first poll.
+    body: Option<RequestBody>,
+    method: Method,
+    /// The request cannot be sent to its end; an answer may still be there.
+    trouble: Option<io::Error>,
+    searched: usize,
+}
+
+impl Future for Sending {
+    type Output = Result<Response<Reply>, SendFailed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let head = ready!(this.poll_head(cx))?;
+        Poll::Ready(Ok(begun(&this.connection, head)))
+    }
+}
+
+impl Sending {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, SendFailed>> {
+        let failed = |unsent, error| Poll::Ready(Err(SendFailed { unsent, is_refused: false, error }));
+        let mut held = self.connection.borrow_mut();
+        let connection = &mut *held;
+        if let (Some(parts), Some(body)) = (&self.parts, self.body.take())
+            && let Err(error) = connection.begin(parts, body)
+        {
+            return failed(None, error.into());
+        }
+        match connection.poll_upload(cx) {
+            Poll::Ready(Err(Trouble::Body(error))) => {
+                connection.close();
+                return failed(None, error);
+            }
+            Poll::Ready(Err(Trouble::Closed(error))) => {
+                let upload = connection.upload.take().filter(|_| !connection.has_sent);
+                if let Some((upload, parts)) = upload.zip(self.parts.take()) {
+                    connection.close();
+                    return failed(Some(Request::from_parts(parts, upload.body)), error.into());
+                }
+                connection.output = Vec::new();
+                self.trouble = Some(error);
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if connection.has_sent {
+            self.parts = None;
+        }
+        match ready!(connection.poll_head(cx, &self.method, &mut self.searched)) {
+            Ok(head) => Poll::Ready(Ok(head)),
+            Err(error) => {
+                connection.close();
+                // What kept the request from being sent says more than that no answer came.
+                failed(None, self.trouble.take().map_or(error, BodyError::from))
+            }
+        }
+    }
+}
+
+/// An answer whose head has come.
+fn begun(connection: &Rc<RefCell<Connection>>, head: AnswerHead) -> Response<Reply> {
+    let AnswerHead { status, reason, headers, body, keeps } = head;
+    let mut held = connection.borrow_mut();
+    held.is_asked = false;
+    held.keeps &= keeps && status != StatusCode::SWITCHING_PROTOCOLS;
+    held.answer = Some(body);
+    if held.upload.is_some() {
+        // Nobody will drive it here any more.
+        drop(tokio::task::spawn_local(Uploading(connection.clone())));
+    }
+    held.settle();
+    drop(held);
+    let mut answer = Response::new(Reply::Http1(Reading(connection.clone())));
+    (*answer.status_mut(), *answer.headers_mut()) = (status, headers);
+    *answer.version_mut() = Version::HTTP_11;
+    if let Some(reason) = reason {
+        answer.extensions_mut().insert(reason);
+    }
+    answer
+}
+
+/// Buffers that a thread keeps for writing requests; a client holds one only until its request is written.
+const SPARE_BUFFERS_MAX: usize = 4;
+
+thread_local! {
+    static SPARE_BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Vec<u8> {
+    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+}
+
+fn return_buffer(mut buffer: Vec<u8>) {
+    buffer.clear();
+    SPARE_BUFFERS.with_borrow_mut(|spare| {
+        // One that a large head or body has grown goes.
+        if spare.len() < SPARE_BUFFERS_MAX && (1..=2 * WRITE_BYTES).contains(&buffer.capacity()) {
+            spare.push(buffer);
+        }
+    });
+}
+
+impl Drop for Connection {
+    /// Where nothing is under way, a stream to a peer ends and is not broken off.
+    fn drop(&mut self) {
+        if !self.is_asked
+            && self.answer.is_none()
+            && self.upload.is_none()
+            && let Some(Far::Peer(stream)) = &mut self.far
+        {
+            let _ = Pin::new(stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}
+
+impl Connection {
+    fn is_idle(&self) -> bool {
+        self.keeps && !self.is_asked && self.answer.is_none() && self.upload.is_none() && self.far.is_some()
+    }
+
+    fn close(&mut self) {
+        self.far = None;
+        self.upload = None;
+        self.keeps = false;
+        (self.input, self.output) = (BytesMut::new(), Vec::new());
+        if let Some(uploader) = self.uploader.take() {
+            uploader.wake();
+        }
+    }
+
+    /// Looks whether all is over that was under way.
+    fn settle(&mut self) {
+        if self.answer.is_some_and(|body| body.is_done()) {
+            self.answer = None;
+            if !self.input.is_empty() {
+                // Said unasked: whatever it is, it answers nothing of ours.
+                self.keeps = false;
+            } else {
+                self.input = BytesMut::new();
+            }
+        }
+    }
+
+    fn begin(&mut self, parts: &Parts, body: RequestBody) -> Result<(), Malformed> {
+        let has_body = !body.is_end_stream();
+        self.output = take_buffer();
+        (self.written, self.has_sent) = (0, false);
+        let framing = write_head(&mut self.output, (&parts.method, &parts.uri, &parts.headers), has_body)?;
+        self.upload = Some(Upload { body, framing, has_ended: !has_body });
+        self.is_asked = true;
+        Ok(())
+    }
+
+    /// Moves the request on until all of it is written.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Trouble>> {
+        loop {
+            let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
+            let mut waits = false;
+            // The head and what is there of the body go out together.
+            while !upload.has_ended && self.output.len() < WRITE_BYTES {
+                match Pin::new(&mut upload.body).poll_frame(cx) {
+                    Poll::Pending => {
+                        waits = true;
+                        break;
+                    }
+                    Poll::Ready(frame) => upload.take(&mut self.output, frame).map_err(Trouble::Body)?,
+                }
+            }
+            if self.written == self.output.len() {
+                if waits {
+                    return Poll::Pending;
+                }
+                return_buffer(std::mem::take(&mut self.output));
+                self.written = 0;
+                if upload.has_ended {
+                    self.upload = None;
+                }
+                continue;
+            }
+            let Some(far) = &mut self.far else { return Poll::Ready(Err(closed(io::ErrorKind::BrokenPipe.into()))) };
+            let rest = self.output.get(self.written..).unwrap_or_default();
+            match ready!(Pin::new(far).poll_write(cx, rest)) {
+                Ok(0) => return Poll::Ready(Err(closed(io::ErrorKind::WriteZero.into()))),
+                Ok(length) => {
+                    self.written += length;
+                    self.has_sent = true;
+                }
+                Err(error) => {
+                    self.note(&error);
+                    return Poll::Ready(Err(closed(error)));
+                }
+            }
+            if self.written == self.output.len() && !upload.has_ended {
+                self.output.clear();
+                self.written = 0;
+            }
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        searched: &mut usize,
+    ) -> Poll<Result<AnswerHead, BodyError>> {
+        loop {
+            if let Some(end) = end_of_head(&self.input, *searched)? {
+                *searched = 0;
+                let head = take_head(&mut self.input, end, method)?;
+                if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                    continue;
+                }
+                return Poll::Ready(Ok(head));
+            }
+            *searched = self.input.len();
+            if ready!(self.poll_more(cx))? == 0 {
+                return Poll::Ready(Err(Malformed::BrokeOff.into()));
+            }
+        }
+    }
+
+    /// Reads once; 0 at the end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(far) = &mut self.far else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        if self.input.capacity() - self.input.len() < READ_BYTES_MIN {
+            // As much as is still to come, within reason.
+            let left = self.answer.and_then(|body| body.left()).map_or(READ_BYTES, |left| {
+                usize::try_from(left).map_or(READ_BYTES_MAX, |left| left.clamp(READ_BYTES, READ_BYTES_MAX))
+            });
+            self.input.reserve(left);
+        }
+        let read = ready!(poll_read_buf(Pin::new(far), cx, &mut self.input));
+        if let Err(error) = &read {
+            self.note(error);
+        }
+        Poll::Ready(read)
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(fault) = fault_of(error) {
+            self.fault.set(Some(fault));
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(body) = &mut self.answer else { return Poll::Ready(None) };
+            match body.next(&mut self.input) {
+                Ok(Piece::Data(data)) => {
+                    self.settle();
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Piece::Trailers(trailers)) => {
+                    self.settle();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Piece::End) => {
+                    self.settle();
+                    return Poll::Ready(None);
+                }
+                Ok(Piece::More) => {}
+                Err(error) => return self.fail(error.into()),
+            }
+            match ready!(self.poll_more(cx)) {
+                Ok(0) => match self.answer.as_mut().map_or(Ok(()), Body::end) {
+                    Ok(()) => {
+                        self.settle();
+                        self.keeps = false;
+                        return Poll::Ready(None);
+                    }
+                    Err(error) => return self.fail(error.into()),
+                },
+                Ok(_) => {}
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+    }
+
+    fn fail<T>(&mut self, error: BodyError) -> Poll<Option<Result<T, BodyError>>> {
+        self.close();
+        self.answer = None;
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+fn closed(error: io::Error) -> Trouble {
+    Trouble::Closed(error)
+}
+
+impl Upload {
+    /// Takes what the body yielded.
+    fn take(&mut self, output: &mut Vec<u8>, frame: Option<Result<Frame<Bytes>, BodyError>>) -> Result<(), BodyError> {
+        match frame.transpose()?.map(Frame::into_data) {
+            None => {
+                self.framing.write_end(output, None)?;
+                self.has_ended = true;
+            }
+            Some(Ok(data)) => {
+                self.framing.write_data(output, &data)?;
+                self.has_ended = self.framing.is_full();
+            }
+            Some(Err(frame)) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    self.framing.write_end(output, Some(&trailers))?;
+                    self.has_ended = true;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a request's body on whose answer has begun.
+struct Uploading(Rc<RefCell<Connection>>);
+
+impl Future for Uploading {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut held = self.0.borrow_mut();
+        let connection = &mut *held;
+        if connection.far.is_none() {
+            return Poll::Ready(());
+        }
+        connection.uploader = Some(cx.waker().clone());
+        match ready!(connection.poll_upload(cx)) {
+            Ok(()) => {}
+            // The answer goes on; what is left of the request cannot be told any more.
+            Err(Trouble::Closed(_)) => (connection.upload, connection.keeps) = (None, false),
+            // Whoever reads the request must not take it for complete.
+            Err(Trouble::Body(_)) => connection.close(),
+        }
+        connection.uploader = None;
+        Poll::Ready(())
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Http1(Reading),
+    Http2(hyper::body::Incoming),
+}
+
+/// Reads an answer's body off its connection.
+#[derive(Debug)]
+pub(crate) struct Reading(Rc<RefCell<Connection>>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut connection = self.0.borrow_mut();
+        // A tunnel is taken out of it by then.
+        if connection.answer.is_some() {
+            connection.close();
+            connection.answer = None;
+        }
+    }
+}
+
+impl http_body::Body for Reply {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(Reading(connection)) => connection.borrow_mut().poll_piece(cx),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(Reading(connection)) => connection.borrow().answer.is_none(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(Reading(connection)) => match connection.borrow().answer.map(|body| body.left()) {
+                None => SizeHint::with_exact(0),
+                Some(Some(left)) => SizeHint::with_exact(left),
+                Some(None) => SizeHint::default(),
+            },
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
