@@ -84,7 +84,6 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`ProxyError`] names the address and who holds it.
-    #[expect(clippy::needless_pass_by_value, reason = "every thread holds it for as long as the plane lives")]
     pub fn start(config: ProxyConfig, shared: Arc<ProxyShared>) -> Result<Self, ProxyError> {
         let (bound, addresses) = bind_all(&config)?;
         let (phase, watched) = watch::channel(Phase::Open);

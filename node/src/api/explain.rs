@@ -68,18 +68,18 @@ pub async fn post(State(state): State<Shared>, headers: HeaderMap, body: Body) -
         question.live(state.identity.node.node()).map_err(|why| Refusal::malformed(why.to_string()))?;
     // Foreseen first: what the request changes must not be known to its own prediction.
     let mut foreseen = told(&state, &question);
-    let record = state.asker.send(&head, source).await.map_err(unseen)?;
+    let record = state.asker.send(&head, source).await.map_err(|why| unseen(&why))?;
     foreseen.observed = Some(observed(&record, &foreseen));
     info!(url = %question.url, "a request was sent to be explained");
     Ok(read(&state, &headers, kind::EXPLANATION, foreseen))
 }
 
-fn unseen(why: NotSeen) -> Refusal {
-    let status = match &why {
+fn unseen(why: &NotSeen) -> Refusal {
+    let status = match why {
         NotSeen::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         NotSeen::Busy | NotSeen::Io(_) | NotSeen::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let cause = std::error::Error::source(&why).map(|source| format!(": {source}")).unwrap_or_default();
+    let cause = std::error::Error::source(why).map(|source| format!(": {source}")).unwrap_or_default();
     Refusal::new(status, codes::NOT_READY, format!("{why}{cause}"))
 }
 

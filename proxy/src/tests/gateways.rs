@@ -38,7 +38,7 @@ async fn sent_back(port: u16, sent: &[u8]) -> std::io::Result<Vec<u8>> {
 async fn open(mesh: &Mesh, port: u16) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let ports = &mesh.node("vm-1").shared.gateway_ports;
-    eventually("the listener", || ports.load().iter().any(|one| *one == GatewayPort { address, failure: None })).await;
+    eventually("the listener", || ports.load().contains(&GatewayPort { address, failure: None })).await;
 }
 
 fn turned(mesh: &Mesh, reason: &str, count: u32) -> bool {

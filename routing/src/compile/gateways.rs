@@ -195,9 +195,7 @@ fn names<'a>(
 }
 
 fn told(one: &Outside<'_>, reason: Reason, message: String) -> Finding {
-    let code = match reason {
-        Reason::NotAllowedByListeners | Reason::NoMatchingListenerHostname => codes::DOCUMENT_IDLE,
-        _ => codes::UNKNOWN_REFERENCE,
-    };
+    let unknown = reason == Reason::NoMatchingParent;
+    let code = if unknown { codes::UNKNOWN_REFERENCE } else { codes::DOCUMENT_IDLE };
     Finding::new(one.document, (reason, code), format!("/spec/parentRefs/{}", one.place), message)
 }
