@@ -30,9 +30,9 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Names of the routes attached to it.
     pub routes: Vec<String>,
-    /// How its endpoints are chosen and what its requests may cost, by documents or as built in; `null` from an agent of a
-    /// release that does not tell it.
-    #[serde(default)]
+    /// How its endpoints are chosen and what its requests may cost, by documents or as built in; absent from an agent of
+    /// a release that does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<ServicePolicy>,
     /// What passed this node; `null` when nothing has.
     pub traffic: Option<Traffic>,
