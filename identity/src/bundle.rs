@@ -476,6 +476,36 @@ impl TrustBundle {
         Some((body, reader))
     }
 
+    /// True when a root of this bundle, wherever it stands in the other one, signed `other`, of the same mesh.
+    pub(crate) fn has_signed(&self, other: &Self) -> bool {
+        let same = self.mesh_id == other.mesh_id && self.trust_domain == other.trust_domain;
+        same && other.is_signed_by_root(self, |_| true)
+    }
+
+    /// One of these roots of `judge` signed this, by whatever place the signature names.
+    fn is_signed_by_root(&self, judge: &Self, which: impl Fn(&Facts<'_>) -> bool) -> bool {
+        let Some((body, mut reader)) = self.split() else { return false };
+        let message = domain_message("bundle", &judge.mesh_id, body);
+        let signatures = read_signatures(&mut reader).unwrap_or_default();
+        let roots =
+            judge.roots.iter().filter_map(|der| Facts::read(der)).filter(|root| which(root)).collect::<Vec<_>>();
+        let mut by_roots = signatures.iter().filter(|(kind, _, _)| *kind == SIGNED_BY_ROOT);
+        by_roots.any(|(_, _, signature)| roots.iter().any(|root| root.has_signed(&message, signature)))
+    }
+
+    /// True when the mesh id is the key of a root that signed this bundle: then the mesh's fingerprint proves it. Once the
+    /// first root has gone, it does not.
+    #[must_use]
+    pub fn is_named_by_its_root(&self) -> bool {
+        self.is_signed_by_root(self, |root| root.key_hash() == self.mesh_id.0)
+    }
+
+    /// `SHA256:b7e1 03c8 …`: all 64 digits of the bundle's own hash, which no two bundles share.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        starling_model::mesh::fingerprint(&self.hash())
+    }
+
     /// Who of `judge` signed this: one of its roots before one of its admins, the first of several.
     pub(crate) fn signer_under(&self, judge: &Self) -> Option<Signer> {
         let (body, mut reader) = self.split()?;

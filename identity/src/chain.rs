@@ -14,6 +14,7 @@
 #![deny(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod exchange;
+mod standing;
 
 use std::cmp::Ordering;
 
@@ -23,6 +24,7 @@ pub use exchange::{
     Answer, ExchangeInvalid, Question, Request, answer, missing, read_key_answer, read_list_answer, reply,
     whatever_follows,
 };
+pub use standing::Standing;
 
 use crate::armor;
 use crate::bundle::{BundleInvalid, LABEL, Signer, TrustBundle};

@@ -31,6 +31,9 @@ const _: () = assert!(4 + 1 + CERTIFICATES_PER_KEY_MAX * (2 + LISTED_BYTES_MAX) 
 pub const CSR_BYTES_MAX: usize = 1_024;
 /// Most memory that opening a key under a passphrase may take: ours takes 16 MiB, other tools' up to this.
 pub const KDF_MEMORY_BYTES_MAX: u64 = 256 << 20;
+/// Most work of scrypt, as bytes that it mixes (128 N r p): ours takes 80 MiB, some 0.2 s; this some seconds.
+pub const KDF_WORK_BYTES_MAX: u64 = 1 << 30;
+const _: () = assert!(KDF_MEMORY_BYTES_MAX <= KDF_WORK_BYTES_MAX);
 /// Most rounds of PBKDF2, some seconds; what OpenSSL writes has 2,048, what is advised today 600,000.
 pub const KDF_ROUNDS_MAX: u64 = 10_000_000;
 /// Nodes whose negotiated group is remembered: as many as a mesh may have.

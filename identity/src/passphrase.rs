@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::armor;
 use crate::keys::{EdKey, KeyInvalid};
-use crate::limits::{KDF_MEMORY_BYTES_MAX, KDF_ROUNDS_MAX};
+use crate::limits::{KDF_MEMORY_BYTES_MAX, KDF_ROUNDS_MAX, KDF_WORK_BYTES_MAX};
 
 /// RFC 7468, 11.
 pub(crate) const LABEL: &str = "ENCRYPTED PRIVATE KEY";
@@ -69,8 +69,11 @@ pub(crate) fn open(file: &str, passphrase: &str) -> Result<Zeroizing<Vec<u8>>, K
 /// A file may come from anywhere, and says itself what it costs to open.
 fn check_cost(kdf: &Kdf) -> Result<(), KeyInvalid> {
     let cheap = if let Kdf::Scrypt(scrypt) = kdf {
-        let bytes = scrypt.cost_parameter.saturating_mul(128).saturating_mul(u64::from(scrypt.block_size));
-        bytes <= KDF_MEMORY_BYTES_MAX && u64::from(scrypt.parallelization) <= KDF_ROUNDS_MAX
+        let (n, r, p) = (scrypt.cost_parameter, u64::from(scrypt.block_size), u64::from(scrypt.parallelization));
+        // A table of N blocks of 128 r bytes, and an input of p; the table is filled and read for each of the p.
+        let blocks = |count: u64| count.saturating_mul(128).saturating_mul(r);
+        let memory = blocks(n.max(p));
+        memory <= KDF_MEMORY_BYTES_MAX && blocks(n.saturating_mul(p)) <= KDF_WORK_BYTES_MAX
     } else if let Kdf::Pbkdf2(pbkdf2) = kdf {
         u64::from(pbkdf2.iteration_count) <= KDF_ROUNDS_MAX
     } else {
@@ -136,15 +139,24 @@ mod tests {
 
     #[test]
     fn what_would_cost_too_much_to_open_is_refused_unopened() {
-        let scrypt = |log_n: u8, r: u32, p: u32| {
-            let params = scrypt::Params::new(log_n, r, p).unwrap();
-            let made = Parameters::generate_scrypt_aes256cbc(params, &[1; 16], [2; 16]).unwrap();
+        let scrypt = |n: u64, r: u16, p: u16| {
+            let params = scrypt::Params::new(1, 1, 1).unwrap();
+            let mut made = Parameters::generate_scrypt_aes256cbc(params, &[1; 16], [2; 16]).unwrap();
+            let Kdf::Scrypt(cost) = &mut made.kdf else { panic!("scrypt") };
+            (cost.cost_parameter, cost.block_size, cost.parallelization) = (n, r, p);
             check_cost(&made.kdf)
         };
-        let (log_n, r) = (18, 8);
-        assert_eq!((1_u64 << log_n) * 128 * u64::from(r), KDF_MEMORY_BYTES_MAX);
-        assert_eq!(scrypt(log_n, r, 1), Ok(()));
-        assert_eq!(scrypt(log_n, r + 1, 1), Err(KeyInvalid::Cost));
+        let n = KDF_MEMORY_BYTES_MAX / 1_024;
+        assert_eq!((scrypt(n, 8, 1), scrypt(n + 1, 8, 1)), (Ok(()), Err(KeyInvalid::Cost)), "memory by N");
+        assert_eq!(scrypt(n, 9, 1), Err(KeyInvalid::Cost), "memory by r");
+        assert_eq!(scrypt(1, u16::MAX, u16::MAX), Err(KeyInvalid::Cost), "memory by p");
+        let most = u16::try_from(KDF_WORK_BYTES_MAX / (1_024 << 14)).unwrap();
+        assert_eq!(
+            (scrypt(1 << 14, 8, most), scrypt(1 << 14, 8, most + 1)),
+            (Ok(()), Err(KeyInvalid::Cost)),
+            "time by p"
+        );
+        assert_eq!(scrypt(u64::MAX, u16::MAX, u16::MAX), Err(KeyInvalid::Cost));
         let pbkdf2 = |rounds: u32| {
             let made = Parameters::generate_pbkdf2_sha256_aes256cbc(rounds, &[1; 16], [2; 16]).unwrap();
             check_cost(&made.kdf)

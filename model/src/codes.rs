@@ -93,9 +93,9 @@ codes! {
     BAD_HTTP = 507, Error, "the HTTP request is malformed or ambiguous", "the detail names the rule; correct the client";
     BAD_TLS = 508, Error, "a connection at a Gateway did not begin with TLS in time", "it is closed: connect with TLS, and name the server (SNI); the access log says which";
     CERTIFICATE_EXPIRED = 601, Error, "certificate expired or not chained to the bundle", "issue a new identity: starling trust issue node NAME --replace, then starling join";
-    CERTIFICATE_ENDING = 603, Warning, "under 20 % of a certificate's life is left", "renew it in the operator's folder: starling trust sign --renew NAME --wait; with a shared issuer the agent does it at its next start";
+    CERTIFICATE_ENDING = 603, Warning, "under 20 % of a certificate's life is left, or a leaf is not renewed", "the certificate: renew it in the operator's folder, starling trust sign --renew NAME --wait; with a shared issuer the agent does it at its next start; a leaf: the agent makes it itself, and its log says what stops it";
     SHARED_ISSUER = 604, Warning, "shared issuer: any host can pose as any node", "for production issue one identity per node: starling trust issue node NAME";
-    BUNDLE_FORKED = 605, Warning, "the trust bundle forked", "members agree by themselves; the two authors compare what they signed, and sign again what was left";
+    BUNDLE_FORKED = 605, Warning, "members use different trust bundles", "an update that is on its way ends this within seconds; of two that were signed side by side, all members keep the same one: the two authors compare what they signed, and sign again what was left";
     ROLE_MISSING = 606, Error, "an operator's key lacks the role", "sign with a key that has it; starling trust inspect shows the roles of each key";
     MEMBERS_BEHIND = 607, Error, "members are behind the rotation of the root", "bring them back, revoke them, or go on without them: --force";
     TRUST_STALE = 608, Warning, "no peer was heard for a day: what was revoked since is not known here", "bring the network back; until then this node may let in who was shut out meanwhile";
@@ -109,6 +109,7 @@ codes! {
     TRUST_EXISTS = 616, Error, "the operator folder or name exists already", "choose another folder, or --replace for a name that was issued before";
     REQUEST_INVALID = 617, Error, "the certificate request cannot be used", "make it again on the node: starling trust csr --node NAME, and compare the key's hash with what is printed there";
     KEY_LOCKED = 618, Error, "an operator's key is under a passphrase that was not given, or is another", "name the file that holds the passphrase: --passphrase-file FILE (mode 0600)";
+    TRUST_UNPROVEN = 619, Error, "nothing proves a trust bundle to this host", "have the operator sign the file again with the newest bundle, or copy the mesh's trust/bundle.trust by a way that you trust; --new-trust takes one unproven, after its fingerprint was compared";
     CHAIN_MALFORMED = 620, Error, "a peer's certificate chain is malformed", "the peer is not a Starling agent, or is broken; its address is in the log";
     NOT_SPIFFE = 621, Error, "a peer's name is no bound SPIFFE identity", "the peer's certificate was not made by this mesh's tools";
     LEAF_PROFILE = 622, Error, "a peer's leaf breaks the profile", "the peer's certificate was not made by this mesh's tools";
@@ -116,7 +117,10 @@ codes! {
     REVOKED = 624, Error, "the node is revoked", "issue a new identity for its host if it is to come back: starling trust issue node NAME --replace, then starling trust revoke node NAME --keep-newest";
     UNEXPECTED_PEER = 625, Error, "another node answered than was dialled", "an address changed hands; `starling members` shows who is where";
     DUPLICATE_IDENTITY = 626, Error, "one identity is live at two addresses", "stop one of the two agents; a cloned disk needs a new identity";
+    REQUEST_UNCONFIRMED = 627, Error, "the key of a request is not the one that was named, or nobody confirmed it", "compare with what `starling trust csr` printed on the node, by another way than the request came, and name it: --request-key SHA256:…";
+    KEY_COSTLY = 628, Error, "an operator's key asks for too much memory or time to be opened", "write it again with a lower cost: openssl pkcs8 -topk8 -scrypt, or -iter of at most 10,000,000; a file from elsewhere may be made to stop you";
     PORT_TAKEN = 701, Error, "a port is taken", "stop the process that holds it, or change the setting that is named";
+    UDP_BUFFER = 711, Warning, "the UDP receive buffer is small", "above 50 nodes: sudo sysctl -w net.core.rmem_max=4194304, and the same in /etc/sysctl.d";
     FILE_LIMIT = 712, Warning, "the limit of open files is low", "raise it: LimitNOFILE=65536 in the unit, or ulimit -n 65536";
     PORT_FORBIDDEN = 715, Error, "a port below 1024 cannot be bound", "give the agent CAP_NET_BIND_SERVICE, or choose a port from 1024 up";
     STORE_DEGRADED = 716, Error, "the store cannot write durably", "free space or repair the file system at the state folder; the agent serves from memory meanwhile";

@@ -8,12 +8,10 @@ use std::fmt;
 pub struct MeshId(pub [u8; 32]);
 
 impl MeshId {
-    /// `SHA256:b7e1 03c8 …`: the head of the id in groups of four digits, for reading aloud.
+    /// `SHA256:b7e1 03c8 …`: all 64 digits of the id in groups of four, for reading aloud.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let hex = hex(&self.0);
-        let groups: Vec<&str> = (0..hex.len()).step_by(4).filter_map(|at| hex.get(at..at + 4)).collect();
-        format!("SHA256:{}", groups.join(" "))
+        fingerprint(&self.0)
     }
 
     /// The first four bytes in hex: how a root is named in tables.
@@ -50,6 +48,30 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// `SHA256:b7e1 03c8 …`: a hash with all its digits, in groups of four, for reading aloud.
+#[must_use]
+pub fn fingerprint(hash: &[u8; 32]) -> String {
+    let hex = hex(hash);
+    let groups: Vec<&str> = (0..hex.len()).step_by(4).filter_map(|at| hex.get(at..at + 4)).collect();
+    format!("SHA256:{}", groups.join(" "))
+}
+
+/// The hash of 64 hex digits, `SHA256:` before them or not, in groups or not, as people copy it; `None` for anything else.
+#[must_use]
+pub fn read_fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.strip_prefix("SHA256:").unwrap_or(text).bytes().filter(|byte| *byte != b' ').collect();
+    let mut hash = [0; 32];
+    if digits.len() != hash.len() * 2 {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(hash)
 }
 
 /// Lower-case hex of `bytes`.

@@ -62,6 +62,12 @@ pub fn bad(group: &str, code: Code, text: String) -> CheckLine {
     CheckLine { group, level, text, code, help }
 }
 
+/// One line that somebody should look at and that no entry of the catalogue is for.
+#[must_use]
+pub fn odd(group: &str, text: String, help: &str) -> CheckLine {
+    CheckLine { level: "warning".to_owned(), help: help.to_owned(), ..good(group, text) }
+}
+
 /// Expiry, chain, revocation, leaf.
 #[must_use]
 pub fn certificates(facts: &Certificates) -> Vec<CheckLine> {
@@ -87,7 +93,8 @@ pub fn certificates(facts: &Certificates) -> Vec<CheckLine> {
     // It cannot outlive the certificate above it, which has its own line.
     if now.until(leaf_end).as_secs() < LEAF_LEFT_SECONDS_MIN && leaf_end < facts.not_after {
         let text = format!("the leaf was not renewed since {leaf_since}; it ends {leaf_end}");
-        lines.push(bad("trust", codes::CERTIFICATE_ENDING, text));
+        let help = "the agent makes it itself every 6 h: its log says what stops it (journalctl -u starling), a restart makes a new one";
+        lines.push(CheckLine { help: help.to_owned(), ..bad("trust", codes::CERTIFICATE_ENDING, text) });
     } else {
         lines.push(good("trust", format!("leaf made {leaf_since}, ends {leaf_end}")));
     }
@@ -114,6 +121,12 @@ pub fn bundles(sequence: u64, fingerprint: &str, members: &[MemberTrust]) -> Che
         help: "normal for a moment; if it stays: starling trust update --wait in the operator's folder".to_owned(),
         ..bad("trust", codes::BUNDLE_FORKED, text)
     }
+}
+
+/// Members that use something else than we do: what is asked here may be otherwise there.
+#[must_use]
+pub fn differs(text: String) -> CheckLine {
+    CheckLine { level: "error".to_owned(), ..bad("agreement", codes::MEMBERS_DIFFER, text) }
 }
 
 /// A shared issuer is a mode of its own, and stays told.
@@ -266,6 +279,8 @@ mod tests {
         let leaf = |left: u64| certificates(&Certificates { leaf: (NOW.plus(left), NOW), ..sound() }).swap_remove(1);
         check(&leaf(LEAF_LEFT_SECONDS_MIN), "ok", "", "leaf made");
         check(&leaf(LEAF_LEFT_SECONDS_MIN - 1), "warning", "ST0603", "not renewed");
+        let help = leaf(LEAF_LEFT_SECONDS_MIN - 1).help;
+        assert!(help.contains("journalctl") && !help.contains("--renew"), "no operator renews a leaf: {help}");
         let last_day = Certificates { not_after: NOW.plus(3_600), leaf: (NOW.plus(3_600), NOW), ..sound() };
         check(&certificates(&last_day)[1], "ok", "", "leaf made");
     }
@@ -278,6 +293,8 @@ mod tests {
         check(&bundles(2, "", &some), "warning", "ST0605", "vm-2 uses 1");
         let many: Vec<_> = (0..9).map(|n| member(&format!("vm-{n}"), 1, NOW)).collect();
         check(&bundles(2, "", &many), "warning", "ST0605", "and 4 more");
+        check(&differs("vm-2: other documents".to_owned()), "error", "ST0421", "vm-2");
+        check(&odd("host", "what".to_owned(), "do"), "warning", "", "what");
         check(&issuer(true), "warning", "ST0604", "any host can pose as any node");
         check(&issuer(false), "ok", "", "identity of its own");
     }

@@ -338,7 +338,9 @@ fn dispatch(program: Starling) -> Result<Exit, CliError> {
         Some(Command::Status(args)) => show(&args.place, Read::Status, &args.show, Some(&args.watch)),
         Some(Command::Check(args)) => {
             let place = AgentPlace { config_dir: args.config_dir.clone() };
-            check::run(&asked(&place)?, &args, &look(true))
+            // Variable or flag: whoever names an agent does not ask about this host's files.
+            let whose = if global.address.is_some() { check::Whose::Named } else { check::Whose::ThisHosts };
+            check::run(&asked(&place)?, whose, &args, &look(true))
         }
         Some(Command::Members(args)) => {
             let filter = render::members::Filter { states: args.state, labels: args.label };

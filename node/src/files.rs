@@ -21,6 +21,9 @@ pub const SECRET_BYTES_MAX: u64 = 256 * 1024;
 /// Largest public file that we read whole: bundles, instance files.
 pub const PUBLIC_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Most files of `services.d` that are read; more of them are a mistake (a mounted archive, say).
+pub const SERVICE_FILES_MAX: usize = 512;
+
 /// Mode of secret files.
 pub const SECRET_MODE: u32 = 0o600;
 
@@ -91,17 +94,28 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
-            return Err(FileError::Unsafe {
-                path: path.to_owned(),
-                why: "is a symbolic link".to_owned(),
-                help: format!("put the file itself there: rm {0} and copy it", path.display()),
-            });
-        }
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => return Err(is_link(path)),
         Err(error) => return Err(io_error("open", path)(error)),
     };
+    secret_of(file, path, None)
+}
+
+/// A link in the place of a secret.
+pub(crate) fn is_link(path: &Path) -> FileError {
+    FileError::Unsafe {
+        path: path.to_owned(),
+        why: "is a symbolic link".to_owned(),
+        help: format!("put the file itself there: rm {0} and copy it", path.display()),
+    }
+}
+
+/// What an open secret file holds; it belongs to us, to root, or to `also`.
+///
+/// # Errors
+/// As [`read_secret`].
+pub(crate) fn secret_of(file: File, path: &Path, also: Option<u32>) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let metadata = file.metadata().map_err(io_error("inspect", path))?;
-    check_safe(path, &metadata)?;
+    check_safe(path, &metadata, also)?;
     let mut content = Zeroizing::new(Vec::new());
     let expected = usize::try_from(metadata.len().min(SECRET_BYTES_MAX)).unwrap_or(0);
     content.reserve_exact(expected.saturating_add(1)); // No growth, so no freed copy of a key is left behind.
@@ -117,21 +131,28 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 /// # Errors
 /// As [`read_secret`], and [`FileError::NotText`].
 pub fn read_secret_text(path: &Path) -> Result<Zeroizing<String>, FileError> {
-    let bytes = read_secret(path)?;
-    match std::str::from_utf8(&bytes) {
+    text_of(&read_secret(path)?, path)
+}
+
+/// A secret as text.
+///
+/// # Errors
+/// [`FileError::NotText`].
+pub(crate) fn text_of(bytes: &[u8], path: &Path) -> Result<Zeroizing<String>, FileError> {
+    match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(FileError::NotText { path: path.to_owned() }),
     }
 }
 
-fn check_safe(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
+fn check_safe(path: &Path, metadata: &Metadata, also: Option<u32>) -> Result<(), FileError> {
     let refuse = |why: String, help: String| Err(FileError::Unsafe { path: path.to_owned(), why, help });
     let shown = path.display();
     if !metadata.file_type().is_file() {
         return refuse("is not a regular file".to_owned(), format!("put a regular file with mode 0600 at {shown}"));
     }
     let (owner, us) = (metadata.uid(), geteuid().as_raw());
-    if owner != us && owner != 0 {
+    if owner != us && owner != 0 && Some(owner) != also {
         return refuse(
             format!("belongs to uid {owner}, not to us (uid {us}) or root"),
             format!("chown {us} {shown} && chmod 600 {shown}"),
@@ -296,32 +317,11 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<(), FileError> {
     sync_parent(path)
 }
 
-/// The same within a directory that belongs to somebody else than us: a link in its place may lead anywhere.
-///
-/// # Errors
-/// [`FileError`], also for a link.
-pub fn make_dir_no_link(path: &Path, mode: u32) -> Result<(), FileError> {
-    if path.symlink_metadata().is_ok_and(|there| !there.is_dir()) {
-        return Err(io_error("use as a directory what is none", path)(io::ErrorKind::NotADirectory.into()));
-    }
-    make_dir(path, mode)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn a_link_is_no_directory_of_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let (elsewhere, link) = (folder.path().join("elsewhere"), folder.path().join("identity"));
-        make_dir_no_link(&elsewhere, 0o700).unwrap();
-        symlink(&elsewhere, &link).unwrap();
-        assert!(make_dir_no_link(&link, 0o700).is_err());
-        assert!(make_dir(&link, 0o700).is_ok(), "an administrator may link what is root's");
-    }
 
     fn check(arrange: impl FnOnce(&Path), expect_word: Option<&str>) {
         let folder = tempfile::tempdir().unwrap();

@@ -51,7 +51,7 @@ const WORKERS_MAX: usize = 2;
 /// Threads for blocking work: names, files.
 const BLOCKING_THREADS_MAX: usize = 8;
 /// Below this soft limit of open files a warning is due (ST0712); each connection of the data plane takes one or two.
-const OPEN_FILES_MIN: u64 = 4_096;
+pub(crate) const OPEN_FILES_MIN: u64 = 4_096;
 /// How long the look-up of the first seed may delay the start.
 const SEED_LOOK_UP: Duration = Duration::from_secs(1);
 /// How long API answers may take to reach their askers at the end.

@@ -61,6 +61,12 @@ fn three_nodes_of_one_list_and_one_of_a_request_form_a_mesh() {
             &["join", file.to_str().unwrap(), "--config-dir", host.config.to_str().unwrap(), "--no-start"],
         );
         assert!(told.contains("identity   spiffe://lab.internal/node/vm-") && !file.exists(), "{told}");
+        let whole = starling_ok(&op, &["trust", "inspect", "trust/bundle.trust"]);
+        for line in ["trust      SHA256:", "bundle     SHA256:"] {
+            let of = |text: &str| text.lines().find(|one| one.starts_with(line)).map(str::to_owned);
+            assert!(of(&told).is_some() && of(&told) == of(&whole), "what is compared is told whole: {told}\n{whole}");
+        }
+        assert!(told.contains("nothing on this host proves them") && told.contains("\nvia        "), "{told}");
     }
 
     // The fourth makes its key itself; what leaves the host is public.
@@ -70,7 +76,21 @@ fn three_nodes_of_one_list_and_one_of_a_request_form_a_mesh() {
     assert!(told.contains("wrote vm-4.csr") && told.contains(pending.to_str().unwrap()), "{told}");
     let hash =
         |text: &str| text.split("SHA256:").nth(1).and_then(|rest| rest.split_whitespace().next()).map(str::to_owned);
-    let signed = starling_ok(&op, &["trust", "sign", csr.to_str().unwrap(), "--seed", "127.161.0.1"]);
+    // Nobody sits at a terminal here: without the hash that was printed on the node nothing is signed, and with another one.
+    let sign = |flags: &[&str]| {
+        starling_in(&op, &[&["trust", "sign", csr.to_str().unwrap(), "--seed", "127.161.0.1"], flags].concat())
+    };
+    let key = hash(&told).expect("the hash of the key");
+    let other: String = key.chars().rev().collect();
+    assert_ne!(other, key);
+    let text = refused("no hash", &sign(&[]), 5, "ST0627");
+    assert!(text.contains("--request-key") && !text.contains(&key), "it must come from the node: {text}");
+    let text = refused("another hash", &sign(&["--request-key", &format!("SHA256:{other}")]), 5, "ST0627");
+    assert!(text.contains(&key) && text.contains(&other), "both are told: {text}");
+    assert!(
+        !op.join("vm-4.join").exists() && !fs::read_to_string(op.join("operator/issued.log")).unwrap().contains("vm-4")
+    );
+    let signed = said(&sign(&["--request-key", &format!("SHA256:{key}")]));
     assert!(
         signed.contains("wrote vm-4.join (no key inside)   spiffe://lab.internal/node/vm-4   valid 365 days"),
         "{signed}"
@@ -112,7 +132,8 @@ fn three_nodes_of_one_list_and_one_of_a_request_form_a_mesh() {
         "{certs}"
     );
 
-    let check = host.cli(&["check"]);
+    // What was made a moment ago is on its way.
+    let check = host.cli(&["check", "--wait"]);
     let text = said(&check);
     assert_eq!(check.status.code(), Some(0), "{text}");
     for line in
@@ -255,7 +276,7 @@ fn a_shared_issuers_folder_joins_a_host_and_is_told_as_the_weaker_mode() {
     }
     assert!(lab.join("trust/issuer.key").exists(), "the folder goes to every host");
     start_all(&mesh, &mut hosts);
-    for args in [&["status"][..], &["check"], &["check", "-o", "short"]] {
+    for args in [&["status"][..], &["check", "--wait"], &["check", "-o", "short", "--wait"]] {
         let output = hosts[0].cli(args);
         let text = said(&output);
         assert!(output.status.success() && text.contains("ST0604"), "{args:?}: {text}");
@@ -284,7 +305,19 @@ fn a_truncated_or_older_bundle_and_a_wrong_clock_are_told() {
     refused("a truncated bundle", &agent(&host), 1, "ST0613");
     let check = starling(&["check", "--config-dir", host.config.to_str().unwrap()]);
     let text = said(&check);
-    assert!(check.status.code() == Some(1) && text.contains("ST0613") && text.contains("ST0301"), "{text}");
+    assert!(check.status.code() == Some(3) && text.contains("ST0613") && text.contains("ST0301"), "{text}");
+    let json = starling(&["check", "-o", "json", "--config-dir", host.config.to_str().unwrap()]);
+    let text = said(&json);
+    assert!(
+        json.status.code() == Some(3) && text.contains("\"CheckReport\"") && text.contains("\"apiVersion\""),
+        "{text}"
+    );
+    // An agent elsewhere is asked for: files of this host say nothing of it.
+    let nowhere = ["check", "--address", "unix:///nowhere/api.sock", "--config-dir", host.config.to_str().unwrap()];
+    let text = refused("an agent that is named", &starling(&nowhere), 3, "ST0301");
+    assert!(!text.contains("ST0613"), "{text}");
+    let pre = starling(&["check", "--pre", "-o", "short", "--config-dir", host.config.to_str().unwrap()]);
+    assert!(matches!(pre.status.code(), Some(0 | 1)) && !said(&pre).contains("ST0301"), "{}", said(&pre));
     fs::write(&bundle, &whole).unwrap();
 
     // An older bundle never takes the place of a newer one: not by a file, not by the API.
@@ -304,6 +337,20 @@ fn a_truncated_or_older_bundle_and_a_wrong_clock_are_told() {
         "ST0609",
     );
     assert!(told.contains("uses trust bundle 2, and this folder's is 1: nothing changed"), "{told}");
+    // Nothing is signed on top of it either, unless that is insisted on.
+    for sign in [
+        &["trust", "issue", "operator", "carol", "--roles", "config"][..],
+        &["trust", "revoke", "operator", "k1"],
+        &["trust", "rotate", "--begin"],
+        &["trust", "sign", "--renew-all"],
+    ] {
+        let told = refused(sign[1], &starling_in(&op, &[sign, &["--config-dir", &config]].concat()), 5, "ST0609");
+        assert!(told.contains("nothing was signed") && told.contains("--own-head"), "{told}");
+        assert_eq!(fs::read(op.join("trust/bundle.trust")).unwrap(), older, "{sign:?}");
+    }
+    let own = ["trust", "issue", "operator", "carol", "--roles", "config", "--own-head", "--config-dir", &config];
+    starling_ok(&op, &own);
+    fs::write(op.join("trust/bundle.trust"), &older).unwrap();
     assert_eq!(sequence(&host), Some(2));
     host.terminate(Duration::from_secs(10));
     fs::write(&bundle, &older).unwrap();

@@ -11,7 +11,7 @@ use crate::operator::OperatorKey;
 use crate::signature::domain_message;
 
 /// An update on `before`; the name of the operator ends with `mark`.
-fn update(mesh: &Mesh, before: &TrustBundle, mark: u8, root: bool) -> TrustBundle {
+pub(super) fn update(mesh: &Mesh, before: &TrustBundle, mark: u8, root: bool) -> TrustBundle {
     let raw = before.raw();
     let len = u32::from_le_bytes(raw[4..8].try_into().unwrap()) as usize;
     let mut out = raw[..8 + len].to_vec();
@@ -32,7 +32,7 @@ fn update(mesh: &Mesh, before: &TrustBundle, mark: u8, root: bool) -> TrustBundl
 }
 
 /// A chain of these updates: `r` is signed by the root, other marks by an admin.
-fn chain(mesh: &Mesh, marks: &str) -> BundleChain {
+pub(super) fn chain(mesh: &Mesh, marks: &str) -> BundleChain {
     let mut chain = BundleChain::new(mesh.made.bundle.clone());
     for mark in marks.bytes() {
         let next = update(mesh, chain.newest(), mark, mark == b'r');

@@ -4,7 +4,6 @@ use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_identity::UnixTime;
-use starling_model::codes;
 
 use super::Shared;
 use super::answer::read;
@@ -12,7 +11,7 @@ use super::problem::Refusal;
 use super::query::Query;
 use super::status;
 use super::views::{CheckLine, CheckReport, kind};
-use crate::checks::{self, Certificates, GROUPS, MemberTrust, bad, good};
+use crate::checks::{self, Certificates, GROUPS, MemberTrust, good};
 use crate::crypto::wall_clock;
 
 /// The report.
@@ -79,7 +78,7 @@ fn report(state: &Shared, now: UnixTime) -> CheckReport {
         let names = agreement.behind.join(", ");
         let text =
             format!("{names}: other documents or trust than here ({} of {})", agreement.behind_count, agreement.alive);
-        lines.push(bad("agreement", codes::MEMBERS_DIFFER, text));
+        lines.push(checks::differs(text));
     }
     lines.extend(checks::problems(&status::problems(state)));
     CheckReport::new(in_groups(lines))

@@ -570,6 +570,7 @@ fn show_trust(state: &Shared) -> Trust {
     Trust {
         mesh_id: hex(&bundle.mesh_id.0),
         bundle_sequence: bundle.sequence,
+        bundle_hash: hex(&bundle.hash()),
         operators: operators.collect(),
         revocations: state.view.load().revocations.iter().map(revocation).collect(),
         holding: Some(state.view.load().holding()),

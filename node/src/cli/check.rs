@@ -1,30 +1,49 @@
-//! `starling check`: what is in order at this host, and what is not. Asks the agent; where none answers, looks at what the
-//! agent would start from, since a host whose certificate has ended has no agent to ask.
+//! `starling check`: what is in order at this host, and what is not. Asks the agent; where none answers, looks at what this
+//! host's agent would start from, since a host whose certificate has ended has no agent to ask. Before anything is installed,
+//! `--pre` looks at the host itself.
+
+mod pre;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use starling_config::ConfigDir;
 use starling_identity::{NodeIdentity, TrustBundle, UnixTime, new_record_key};
 use starling_model::codes;
 
-use crate::api::views::{CheckLine, CheckReport, Envelope};
+use crate::api::views::{API_VERSION, CheckLine, CheckReport, Envelope, kind};
 use crate::checks::{self, Certificates, bad};
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit, causes};
-use crate::cli::install;
+use crate::cli::leave::duration;
 use crate::cli::load::{Request, configuration};
 use crate::cli::look::{Look, Mark, Tone};
-use crate::cli::output;
 use crate::cli::table::clean;
 use crate::cli::trust::now;
+use crate::cli::{install, output};
 use crate::files::{self, FileError};
+use crate::folder::Folder;
+use crate::identity_folder;
+
+/// Pause between two questions with `--wait`.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Flags of `starling check`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CheckArgs {
+    /// Before anything is installed: kernel, ports, UDP, clock, limits and names of this host; no agent is asked
+    #[arg(long, conflicts_with_all = ["wait", "address"])]
+    pre: bool,
+    /// Asks again until nothing is wrong; ends with 6 when something still is
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration, requires = "wait")]
+    timeout: Duration,
     /// Form of the answer; short shows problems only
-    #[arg(short, long, value_enum, default_value = "table", value_name = "FORM")]
+    #[arg(short, long, value_enum, default_value = "table", env = "STARLING_OUTPUT", value_name = "FORM")]
     output: Form,
     /// Configuration folder of the agent that is asked; its socket is in it
     #[arg(long, value_name = "DIR")]
@@ -36,40 +55,105 @@ pub(crate) struct CheckArgs {
 enum Form {
     /// For people
     Table,
+    /// For people, with what each code stands for
+    Wide,
     /// Problems only
     Short,
     /// The agent's answer, byte for byte
     Json,
     /// The same as YAML
     Yaml,
+    /// Codes of what is not in order, one on each line
+    Name,
 }
 
-/// Runs the command. Ends with 1 when something is wrong; what somebody should look at is no error.
-pub(crate) fn run(client: &Client, args: &CheckArgs, look: &Look) -> Result<Exit, CliError> {
-    let answer = match client.ask(Ask::get("/v1/checks")) {
-        Ok(answer) => answer,
-        Err(error) if error.exit() == Exit::NoAgent => return without_agent(args, look, error),
-        Err(error) => return Err(error),
+/// Whose agent is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// One that was named by its address: it may be anywhere, and files of this host say nothing of it.
+    Named,
+    /// This host's, or that of a configuration folder on it.
+    ThisHosts,
+}
+
+/// What is found without an agent, in the envelope of the agent's own report; nobody's view.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unseen<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    #[serde(flatten)]
+    report: &'a CheckReport,
+}
+
+/// Runs the command. Ends with 1 when something is wrong, with 3 when no agent answered; what somebody should look at is no
+/// error.
+pub(crate) fn run(client: &Client, whose: Whose, args: &CheckArgs, look: &Look) -> Result<Exit, CliError> {
+    if args.pre {
+        let report = CheckReport::new(pre::lines(&config_dir(args))?);
+        show(args, look, &report, None)?;
+        return Ok(exit(&report));
+    }
+    let began = Instant::now();
+    loop {
+        let asked = client.ask(Ask::get("/v1/checks"));
+        let is_over = !args.wait || began.elapsed() >= args.timeout;
+        let answer = match asked {
+            Ok(answer) => answer,
+            // With --wait it may be starting.
+            Err(error) if error.exit() == Exit::NoAgent && !is_over => {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            Err(error) if error.exit() == Exit::NoAgent && whose == Whose::ThisHosts => {
+                return without_agent(args, look, error);
+            }
+            Err(error) => return Err(error),
+        };
+        let report: Envelope<CheckReport> = serde_json::from_slice(&answer.body).map_err(|error| {
+            CliError::plain(Exit::Bad, "the agent's answer is not understood").cause(error.to_string())
+        })?;
+        if report.body.errors > 0 && !is_over {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        show(args, look, &report.body, Some(&answer.body))?;
+        let found = exit(&report.body);
+        return Ok(if args.wait && found == Exit::Bad { Exit::TimedOut } else { found });
+    }
+}
+
+/// The report in the form that is wanted; `body` is how an agent sent it.
+fn show(args: &CheckArgs, look: &Look, report: &CheckReport, body: Option<&[u8]>) -> Result<Exit, CliError> {
+    let json = || match body {
+        Some(body) => Ok(body.to_vec()),
+        None => output::to_json(&Unseen { api_version: API_VERSION, kind: kind::CHECK_REPORT, report }),
     };
-    let report: Envelope<CheckReport> = serde_json::from_slice(&answer.body)
-        .map_err(|error| CliError::plain(Exit::Bad, "the agent's answer is not understood").cause(error.to_string()))?;
     match args.output {
-        Form::Table => output::print(&render(&report.body, look))?,
-        Form::Short => output::print(&short(&report.body, look))?,
-        Form::Json => output::print_body(&answer.body)?,
-        Form::Yaml => output::print_yaml(&answer.body)?,
-    };
-    Ok(exit(&report.body))
+        Form::Table => output::print(&render(report, look, Titles::Hidden)),
+        Form::Wide => output::print(&render(report, look, Titles::Shown)),
+        Form::Short => output::print(&short(report, look)),
+        Form::Json => output::print_body(&json()?),
+        Form::Yaml => output::print_yaml(&json()?),
+        Form::Name => output::print(&names(report)),
+    }
+}
+
+fn names(report: &CheckReport) -> String {
+    report.items.iter().filter(|line| !line.code.is_empty()).map(|line| format!("{}\n", clean(&line.code))).collect()
 }
 
 fn exit(report: &CheckReport) -> Exit {
     if report.errors > 0 { Exit::Bad } else { Exit::Done }
 }
 
+fn config_dir(args: &CheckArgs) -> ConfigDir {
+    ConfigDir::new(args.config_dir.clone().unwrap_or_else(|| PathBuf::from(ConfigDir::STANDARD)))
+}
+
 /// What the files say. They are read as the agent reads them, and nothing is written.
 fn without_agent(args: &CheckArgs, look: &Look, no_agent: CliError) -> Result<Exit, CliError> {
-    let dir = args.config_dir.clone().unwrap_or_else(|| PathBuf::from(ConfigDir::STANDARD));
-    let Ok(loaded) = configuration(&Request { dir: ConfigDir::new(&dir), flags: Vec::new() }) else {
+    let Ok(loaded) = configuration(&Request { dir: config_dir(args), flags: Vec::new() }) else {
         return Err(no_agent);
     };
     let (trust, state) = (loaded.config.trust, loaded.config.state);
@@ -79,14 +163,8 @@ fn without_agent(args: &CheckArgs, look: &Look, no_agent: CliError) -> Result<Ex
     }
     let mut lines = of_files(&trust, &state, now());
     lines.push(bad("gossip", codes::NO_AGENT, no_agent.what().to_owned()));
-    let report = CheckReport::new(lines);
-    match args.output {
-        Form::Table => output::print(&render(&report, look))?,
-        Form::Short => output::print(&short(&report, look))?,
-        Form::Json => output::print_body(&output::to_json(&report)?)?,
-        Form::Yaml => output::print_yaml(&output::to_json(&report)?)?,
-    };
-    Ok(exit(&report))
+    show(args, look, &CheckReport::new(lines), None)?;
+    Ok(Exit::NoAgent)
 }
 
 /// Bundle, chain and key as they lie there.
@@ -103,11 +181,8 @@ fn of_files(trust: &Path, state: &Path, now: UnixTime) -> Vec<CheckLine> {
         }
     };
     let mut lines = Vec::new();
-    let folder = state.join("identity");
-    let chain = files::read_public_text(&folder.join("chain.pem"));
-    let key = files::read_secret_text(&folder.join("issuing.key"));
-    match (chain, key) {
-        (Ok(chain), Ok(key)) => match NodeIdentity::load(&bundle, &chain, &key, &new_record_key(), now) {
+    match identity_files(state) {
+        Ok((chain, key)) => match NodeIdentity::load(&bundle, &chain, &key, &new_record_key(), now) {
             Ok(node) => lines.extend(
                 checks::certificates(&Certificates {
                     now,
@@ -124,7 +199,7 @@ fn of_files(trust: &Path, state: &Path, now: UnixTime) -> Vec<CheckLine> {
                 lines.push(bad("trust", error.code(), format!("the identity cannot be used: {}", told(&error))))
             }
         },
-        (Err(error), _) | (_, Err(error)) => {
+        Err(error) => {
             let code = match &error {
                 FileError::Unsafe { .. } => codes::SECRET_UNSAFE,
                 FileError::Io { .. } | FileError::TooLarge { .. } | FileError::NotText { .. } => {
@@ -142,12 +217,34 @@ fn of_files(trust: &Path, state: &Path, now: UnixTime) -> Vec<CheckLine> {
     lines
 }
 
+/// Chain and key of the identity, out of a folder that is the agent's.
+fn identity_files(state: &Path) -> Result<(String, zeroize::Zeroizing<String>), FileError> {
+    let folder = identity_folder::used(&Folder::open(state)?)?.ok_or_else(|| FileError::Io {
+        action: "open",
+        path: state.join("identity"),
+        source: std::io::ErrorKind::NotFound.into(),
+    })?;
+    Ok((folder.read_public_text("chain.pem")?, folder.read_secret_text("issuing.key")?))
+}
+
 fn told(error: &dyn std::error::Error) -> String {
     causes(error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"))
 }
 
+/// Whether a line says what its code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Titles {
+    Hidden,
+    Shown,
+}
+
+/// What a code stands for.
+fn title(code: &str) -> Option<&'static str> {
+    Some(codes::find(code.strip_prefix("ST")?.parse().ok()?)?.title)
+}
+
 /// All lines under their groups, then the sum.
-fn render(report: &CheckReport, look: &Look) -> String {
+fn render(report: &CheckReport, look: &Look, titles: Titles) -> String {
     let mut text = String::new();
     let mut group = "";
     for line in &report.items {
@@ -156,6 +253,9 @@ fn render(report: &CheckReport, look: &Look) -> String {
             text.push_str(&format!("{}\n", clean(group)));
         }
         text.push_str(&one(line, look));
+        if let Some(title) = title(&line.code).filter(|_| titles == Titles::Shown) {
+            text.push_str(&format!("    {}\n", look.paint(&format!("{}: {title}", line.code), Tone::Dim)));
+        }
     }
     text.push_str(&format!("Result: {}\n", sum(report)));
     text
@@ -268,14 +368,21 @@ mod tests {
         let report = CheckReport::new(vec![
             checks::good("trust", "certificate 361 d left, chains to the bundle".to_owned()),
             checks::issuer(true),
-            bad("agreement", codes::MEMBERS_DIFFER, "vm-3: other documents".to_owned()),
+            checks::differs("vm-3: other documents".to_owned()),
             bad("gossip", codes::NO_AGENT, "no agent".to_owned()),
         ]);
-        assert_eq!((report.ok, report.warnings, report.errors, exit(&report)), (1, 2, 1, Exit::Bad));
-        let text = render(&report, &Look::plain());
+        assert_eq!((report.ok, report.warnings, report.errors, exit(&report)), (1, 1, 2, Exit::Bad));
+        let text = render(&report, &Look::plain(), Titles::Hidden);
         assert!(text.starts_with("trust\n√ certificate 361 d left, chains to the bundle\n‼ shared issuer"), "{text}");
         assert!(text.contains("   ST0604\n    for production") && text.contains("× no agent   ST0301\n"), "{text}");
-        assert!(text.ends_with("Result: 1 error, 2 warnings, 1 ok\n"), "{text}");
+        assert!(text.ends_with("Result: 2 errors, 1 warning, 1 ok\n"), "{text}");
+        let wide = render(&report, &Look::plain(), Titles::Shown);
+        assert!(wide.contains("    ST0421: members use different documents\n") && !text.contains("ST0421: "), "{wide}");
+        assert_eq!(names(&report), "ST0604\nST0421\nST0301\n");
+        let unseen = Unseen { api_version: API_VERSION, kind: kind::CHECK_REPORT, report: &report };
+        let json: serde_json::Value = serde_json::to_value(unseen).unwrap();
+        assert_eq!((&json["apiVersion"], &json["kind"]), (&"starling/v1".into(), &"CheckReport".into()));
+        assert_eq!((&json["errors"], json["items"].as_array().map(Vec::len)), (&2.into(), Some(4)));
         let short = short(&report, &Look::plain());
         assert!(!short.contains('√') && !short.contains("Result") && short.contains("ST0421"), "{short}");
         let fine = CheckReport::new(report.items[..1].to_vec());

@@ -16,7 +16,6 @@ pub(crate) mod live;
 mod plan;
 mod wait;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -27,6 +26,7 @@ use crate::api::views::{Document, DocumentPage, Envelope};
 use crate::cli::client::{Ask, Client, refusal};
 use crate::cli::duration;
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::operator_key::KeyArgs;
 use crate::cli::table::clean;
 
 /// Documents of one page; the agent gives no more.
@@ -39,17 +39,6 @@ pub(crate) struct SignArgs {
     key: KeyArgs,
     #[command(flatten)]
     wait: WaitArgs,
-}
-
-/// Whose key signs.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct KeyArgs {
-    /// The operator's key [default: ~/.config/starling/operator.key]
-    #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
-    key: Option<PathBuf>,
-    /// A file with the passphrase of the key
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
 }
 
 /// `--wait`.

@@ -2,19 +2,26 @@
 //! join` and by the demo, so that the demo's agents start from exactly the files that a real host has.
 
 use std::io;
-use std::os::unix::fs::lchown;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
+use nix::unistd::{Gid, Group, User, chown, geteuid};
+use starling_identity::chain::Standing;
 use starling_identity::request::new_issuing_key;
-use starling_identity::{BundleInvalid, JoinFile, NodeIdentity, TrustBundle, new_record_key};
+use starling_identity::{BundleChain, BundleInvalid, JoinFile, NodeIdentity, TrustBundle, new_record_key};
 use starling_model::codes;
 use zeroize::Zeroizing;
 
 use crate::cli::errors::{CliError, Exit, causes};
 use crate::cli::trust::now;
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, SECRET_MODE};
+use crate::folder::{Folder, Ownership};
 use crate::identity_folder;
+use crate::tasks::gossip::stored_bundles;
+
+/// Files of the identity folder.
+const ISSUING_KEY: &str = "issuing.key";
+const PENDING_KEY: &str = "pending.key";
+const CHAIN: &str = "chain.pem";
 
 /// User and group that packages make for the agent.
 const AGENT_USER: &str = "starling";
@@ -54,17 +61,17 @@ impl Places {
 
     /// The node's chain, public.
     pub(crate) fn chain(&self) -> PathBuf {
-        self.identity().join("chain.pem")
+        self.identity().join(CHAIN)
     }
 
     /// The node's CA key, secret.
     pub(crate) fn issuing_key(&self) -> PathBuf {
-        self.identity().join("issuing.key")
+        self.identity().join(ISSUING_KEY)
     }
 
     /// The key of a request that is not signed yet, secret.
     pub(crate) fn pending_key(&self) -> PathBuf {
-        self.identity().join("pending.key")
+        self.identity().join(PENDING_KEY)
     }
 
     /// The folders of services and of further settings.
@@ -87,19 +94,32 @@ pub(crate) enum Present {
     Replace,
 }
 
+/// Which bundles are taken, where this host holds one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Those that follow from the one that is held.
+    Proven,
+    /// Any of the same mesh: whoever runs the command compared it.
+    New,
+}
+
 /// What is there of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BundleThere {
-    /// None, or an older one of the same mesh: ours is installed.
+    /// None, and nothing here says whose ours is: it is installed.
+    None,
+    /// One that ours follows from: ours is installed.
     Older,
-    /// The same or a newer one of the same mesh: it stays.
+    /// The same one, or one that ours came before: it stays.
     Newer,
+    /// One that says nothing for ours, which takes its place because that was insisted on.
+    Unproven,
 }
 
 /// What is installed, once nothing speaks against it.
 #[derive(Clone)]
 pub(crate) struct Ready {
-    /// Whether the bundle in the file is newer than the one that is there.
+    /// How the bundle in the file stands to the one that is there.
     pub(crate) bundle: BundleThere,
     /// The node's CA key: that of the file, or the one that this host made.
     key: Zeroizing<String>,
@@ -108,21 +128,28 @@ pub(crate) struct Ready {
 impl Ready {
     /// A first identity with the key of the file.
     pub(crate) fn first(key: Zeroizing<String>) -> Self {
-        Self { bundle: BundleThere::Older, key }
+        Self { bundle: BundleThere::None, key }
     }
 }
 
-/// Refuses what would lose an identity or mix two meshes.
+/// Refuses what would lose an identity, mix two meshes, or bring a trust that nothing here speaks for.
 ///
 /// # Errors
-/// ST0204 for a bundle of another mesh, ST0615 for an identity that is there, ST0601 and ST0202 for a certificate that has
-/// ended or not begun by this clock, ST0614 for a file without a key where this
-/// host holds none that belongs to it.
-pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, present: Present) -> Result<Ready, CliError> {
+/// ST0204 for a bundle of another mesh, ST0619 for one that does not follow from the one that is held, ST0615 for an identity
+/// that is there, ST0601 and ST0202 for a certificate that has ended or not begun by this clock, ST0614 for a file without a
+/// key where this host holds none that belongs to it.
+pub(crate) fn check(
+    join: &JoinFile,
+    ours: &TrustBundle,
+    places: &Places,
+    present: Present,
+    trust: Trust,
+) -> Result<Ready, CliError> {
     identity_folder::heal(&places.state)?;
-    let bundle = bundle_there(join.node.as_str(), ours, places)?;
-    let held = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
-    if let Some(path) = held.filter(|_| present == Present::Keep) {
+    let held = held(places)?;
+    let bundle = bundle_there(join.node.as_str(), ours, held.as_ref(), places, trust)?;
+    let there = [places.issuing_key(), places.chain()].into_iter().find(|path| path.symlink_metadata().is_ok());
+    if let Some(path) = there.filter(|_| present == Present::Keep) {
         let what = format!("{} is there: this host has an identity already", path.display());
         return Err(CliError::coded(Exit::Refused, codes::IDENTITY_EXISTS, what));
     }
@@ -130,8 +157,10 @@ pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, presen
         Some(key) => key.clone(),
         None => own_key(join, places)?,
     };
-    // What the agent would refuse at its start is refused here, while the file is there still.
-    NodeIdentity::load(ours, &join.chain_pem, &key, &new_record_key(), now()).map_err(|error| {
+    // What the agent would refuse at its start is refused here, while the file is there still. A bundle that stays is the one
+    // that the agent starts from.
+    let in_force = held.as_ref().map(BundleChain::newest).filter(|_| bundle == BundleThere::Newer).unwrap_or(ours);
+    NodeIdentity::load(in_force, &join.chain_pem, &key, &new_record_key(), now()).map_err(|error| {
         let what = format!("{} cannot join: its certificate cannot be used now", join.node);
         let cause = causes(&error).map_or_else(|| error.to_string(), |causes| format!("{error}: {causes}"));
         CliError::coded(Exit::Refused, error.code(), what).cause(cause)
@@ -139,18 +168,33 @@ pub(crate) fn check(join: &JoinFile, ours: &TrustBundle, places: &Places, presen
     Ok(Ready { bundle, key })
 }
 
-/// Whether `ours` takes the place of the bundle that is there.
+/// The bundle that is installed, and what the agent took since that follows from it.
+fn held(places: &Places) -> Result<Option<BundleChain>, CliError> {
+    match files::read_public(&places.bundle()) {
+        Ok(bytes) => {
+            let there = TrustBundle::parse(&bytes).map_err(|error| bundle_error(&places.bundle(), &error))?;
+            Ok(Some(BundleChain::from_installed(there, &stored_bundles(&places.state))))
+        }
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether `ours` takes the place of the bundle that is held.
 ///
 /// # Errors
-/// ST0204 when that one is of another mesh; `who` would join.
-fn bundle_there(who: &str, ours: &TrustBundle, places: &Places) -> Result<BundleThere, CliError> {
-    let there = match files::read_public(&places.bundle()) {
-        Ok(bytes) => Some(TrustBundle::parse(&bytes).map_err(|error| bundle_error(&places.bundle(), &error))?),
-        Err(error) if error.is_missing() => None,
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(there) = there.as_ref().filter(|there| there.mesh_id != ours.mesh_id) {
-        let what = format!("{} cannot join: this host belongs to another mesh", who);
+/// ST0204 when that one is of another mesh, ST0619 when nothing in it speaks for ours; `who` would join.
+fn bundle_there(
+    who: &str,
+    ours: &TrustBundle,
+    held: Option<&BundleChain>,
+    places: &Places,
+    trust: Trust,
+) -> Result<BundleThere, CliError> {
+    let Some(held) = held else { return Ok(BundleThere::None) };
+    let there = held.newest();
+    if there.mesh_id != ours.mesh_id {
+        let what = format!("{who} cannot join: this host belongs to another mesh");
         return Err(CliError::coded(Exit::Refused, codes::OTHER_MESH, what)
             .cause(format!(
                 "{} is of trust domain \"{}\" ({}); the file is of \"{}\" ({})",
@@ -166,41 +210,69 @@ fn bundle_there(who: &str, ours: &TrustBundle, places: &Places) -> Result<Bundle
                 format!("and {}, then join again", places.state.display()),
             ]));
     }
-    let newer = there.is_some_and(|there| there.sequence >= ours.sequence);
-    Ok(if newer { BundleThere::Newer } else { BundleThere::Older })
+    match (held.standing(ours), trust) {
+        (Standing::Known, _) => Ok(BundleThere::Newer),
+        (Standing::Newer, _) => Ok(BundleThere::Older),
+        (Standing::Unproven, Trust::New) => Ok(BundleThere::Unproven),
+        (Standing::Unproven, Trust::Proven) => {
+            let what = format!("{who} cannot join: nothing proves the trust bundle in the file to this host");
+            Err(CliError::coded(Exit::Refused, codes::TRUST_UNPROVEN, what)
+                .cause(format!(
+                    "{} holds bundle {}, {}\nthe file holds bundle {}, {}",
+                    places.bundle().display(),
+                    there.sequence,
+                    there.fingerprint(),
+                    ours.sequence,
+                    ours.fingerprint(),
+                ))
+                .help([
+                    codes::TRUST_UNPROVEN.help.to_owned(),
+                    "if it is the operator's, by voice or ticket, to the last digit:  starling join FILE --new-trust"
+                        .to_owned(),
+                ]))
+        }
+    }
 }
 
 /// Installs the folder of a shared issuer: its bundle, then its key. The agent makes this host's own identity at its start.
 ///
 /// # Errors
-/// ST0204 for another mesh, or a file that cannot be written.
-pub(crate) fn install_shared(bundle: &TrustBundle, file: &[u8], key: &str, places: &Places) -> Result<(), CliError> {
-    let there = bundle_there("this host", bundle, places)?;
+/// ST0204 for another mesh, ST0619 for a bundle that nothing here speaks for, or a file that cannot be written.
+pub(crate) fn install_shared(
+    bundle: &TrustBundle,
+    file: &[u8],
+    key: &str,
+    places: &Places,
+    trust: Trust,
+) -> Result<BundleThere, CliError> {
+    let there = bundle_there("this host", bundle, held(places)?.as_ref(), places, trust)?;
     let owner = Owner::find();
     files::make_dir(&places.config, CONFIG_DIR_MODE)?;
     for folder in places.drop_ins() {
         files::make_dir(&folder, CONFIG_DIR_MODE)?;
     }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
-    if there == BundleThere::Older {
+    if there != BundleThere::Newer {
         files::replace(&places.bundle(), file, PUBLIC_FILE_MODE)?;
     }
-    let issuer = places.trust.join("issuer.key");
-    files::replace_secret(&issuer, key.as_bytes())?;
-    owner.give(&issuer, &[])?;
+    // Whoever may replace files in the trust folder is root or the agent already.
+    Folder::open(&places.trust)?.replace("issuer.key", key.as_bytes(), SECRET_MODE, owner.agent)?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))?;
-    Ok(())
+    Ok(there)
 }
 
 /// The key that this host made for the certificate in a file without one: from its request, or that of the identity which
 /// is renewed.
 fn own_key(join: &JoinFile, places: &Places) -> Result<Zeroizing<String>, CliError> {
     let mut held = Vec::new();
-    for path in [places.pending_key(), places.issuing_key()] {
-        match files::read_secret_text(&path) {
+    let state = present(Folder::open(&places.state))?;
+    let folder = state.as_ref().map(identity_folder::used).transpose()?.flatten();
+    for name in [PENDING_KEY, ISSUING_KEY] {
+        let Some(folder) = &folder else { break };
+        match folder.read_secret_text(name) {
             Ok(key) if join.certifies(&key) => return Ok(key),
-            Ok(_) => held.push(path.display().to_string()),
+            Ok(_) => held.push(folder.path().join(name).display().to_string()),
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(error.into()),
         }
@@ -231,28 +303,48 @@ fn own_key(join: &JoinFile, places: &Places) -> Result<Zeroizing<String>, CliErr
 /// # Errors
 /// [`FileError`] when a folder or file cannot be written.
 pub(crate) fn install(join: &JoinFile, places: &Places, ready: &Ready) -> Result<(), FileError> {
-    let owner = Owner::find();
+    install_for(Owner::find(), join, places, ready)
+}
+
+fn install_for(owner: Owner, join: &JoinFile, places: &Places, ready: &Ready) -> Result<(), FileError> {
     files::make_dir(&places.config, CONFIG_DIR_MODE)?;
     // Empty, so that one sees where services and further settings go.
     for folder in places.drop_ins() {
         files::make_dir(&folder, CONFIG_DIR_MODE)?;
     }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
-    files::make_dir(&places.state, SECRET_DIR_MODE)?;
+    let state = state_folder(places, owner)?;
     // Whoever stole the old issuing key may have these, too: a new identity has none of them, and the agent makes its own.
-    let same = files::read_secret_text(&places.issuing_key()).is_ok_and(|held| *held == *ready.key);
-    let gone = ["issuing.key", "chain.pem", "pending.key", "record.key", "quic.key"];
-    let staged = identity_folder::stage(&places.state, if same { &gone[..3] } else { &gone })?;
-    let (chain, key) = (staged.join("chain.pem"), staged.join("issuing.key"));
-    files::create(&chain, join.chain_pem.as_bytes(), PUBLIC_FILE_MODE)?;
-    files::create_secret(&key, ready.key.as_bytes())?;
-    owner.give(&places.state, &[&staged, &chain, &key])?;
-    if ready.bundle == BundleThere::Older {
+    let held = identity_folder::used(&state)?.map(|folder| folder.read_secret_text(ISSUING_KEY));
+    let same = held.is_some_and(|held| held.is_ok_and(|held| *held == *ready.key));
+    let gone = [ISSUING_KEY, CHAIN, PENDING_KEY, "record.key", "quic.key"];
+    let staged = identity_folder::stage(&state, if same { &gone[..3] } else { &gone })?;
+    staged.create(CHAIN, join.chain_pem.as_bytes(), PUBLIC_FILE_MODE, owner.agent)?;
+    staged.create(ISSUING_KEY, ready.key.as_bytes(), SECRET_MODE, owner.agent)?;
+    staged.give(owner.agent)?;
+    if ready.bundle != BundleThere::Newer {
         files::replace(&places.bundle(), &join.bundle_file, PUBLIC_FILE_MODE)?;
     }
-    identity_folder::swap(&places.state)?;
+    identity_folder::swap(&state, &staged)?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))
+}
+
+/// The state folder, which is the agent's user's.
+fn state_folder(places: &Places, owner: Owner) -> Result<Folder, FileError> {
+    files::make_dir(&places.state, SECRET_DIR_MODE)?;
+    let state = Folder::open(&places.state)?;
+    state.give(owner.agent)?;
+    Ok(state)
+}
+
+/// `None` for what is not there.
+fn present<T>(found: Result<T, FileError>) -> Result<Option<T>, FileError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the folder of this host's keys, for the agent's user, and the key of a request in it; one that is there is used
@@ -261,18 +353,17 @@ pub(crate) fn install(join: &JoinFile, places: &Places, ready: &Ready) -> Result
 /// # Errors
 /// [`FileError`], or a failing provider.
 pub(crate) fn pending_key(places: &Places) -> Result<Zeroizing<String>, CliError> {
-    identity_folder::heal(&places.state)?;
-    let (owner, path) = (Owner::find(), places.pending_key());
-    files::make_dir(&places.state, SECRET_DIR_MODE)?;
-    files::make_dir_no_link(&places.identity(), SECRET_DIR_MODE)?;
-    match files::read_secret_text(&path) {
-        Ok(key) => return Ok(key),
-        Err(error) if error.is_missing() => {}
-        Err(error) => return Err(error.into()),
+    pending_key_for(Owner::find(), places)
+}
+
+fn pending_key_for(owner: Owner, places: &Places) -> Result<Zeroizing<String>, CliError> {
+    let folder = identity_folder::used_or_new(&state_folder(places, owner)?)?;
+    folder.give(owner.agent)?;
+    if let Some(key) = present(folder.read_secret_text(PENDING_KEY))? {
+        return Ok(key);
     }
     let key = new_issuing_key().map_err(|error| CliError::plain(Exit::Bad, error.to_string()))?;
-    files::create_secret(&path, key.as_bytes())?;
-    owner.give(&places.state, &[&places.identity(), &path])?;
+    folder.create(PENDING_KEY, key.as_bytes(), SECRET_MODE, owner.agent)?;
     Ok(key)
 }
 
@@ -300,43 +391,35 @@ pub(crate) fn agent_toml(join: &JoinFile, places: &Places) -> Result<bool, FileE
     Ok(true)
 }
 
-/// The agent's user, where root installs for it.
+/// The agent's user and group, where root installs for it.
 #[derive(Clone, Copy, Debug)]
-struct Owner(Option<(Uid, Gid)>);
+struct Owner {
+    agent: Ownership,
+}
 
 impl Owner {
     fn find() -> Self {
         if !geteuid().is_root() {
-            return Self(None);
+            return Self { agent: None };
         }
         let user = User::from_name(AGENT_USER).ok().flatten();
         let group = Group::from_name(AGENT_USER).ok().flatten();
-        Self(user.zip(group).map(|(user, group)| (user.uid, group.gid)))
-    }
-
-    /// The agent's folder and files in it. What lies in the folder is the agent's to exchange: of a link there, the link is
-    /// given, and not what it leads to.
-    fn give(self, folder: &Path, inside: &[&Path]) -> Result<(), FileError> {
-        let Some((user, group)) = self.0 else { return Ok(()) };
-        set(folder, Some(user), group)?;
-        let give = |path: &Path| lchown(path, Some(user.as_raw()), Some(group.as_raw())).map_err(not_given(path));
-        inside.iter().try_for_each(|path| give(path))
+        Self { agent: user.zip(group).map(|(user, group)| (user.uid, group.gid)) }
     }
 
     /// Root's files that the agent reads.
     fn give_group(self, paths: &[&Path]) -> Result<(), FileError> {
-        let Some((_, group)) = self.0 else { return Ok(()) };
-        paths.iter().try_for_each(|path| set(path, None, group))
+        let Some((_, group)) = self.agent else { return Ok(()) };
+        paths.iter().try_for_each(|path| set_group(path, group))
     }
 }
 
-fn set(path: &Path, user: Option<Uid>, group: Gid) -> Result<(), FileError> {
-    chown(path, user, Some(group)).map_err(|error| not_given(path)(error.into()))
-}
-
-fn not_given(path: &Path) -> impl FnOnce(io::Error) -> FileError {
-    let path = path.to_owned();
-    move |source| FileError::Io { action: "give to the agent's user", path, source }
+fn set_group(path: &Path, group: Gid) -> Result<(), FileError> {
+    chown(path, None, Some(group)).map_err(|error| FileError::Io {
+        action: "give to the agent's group",
+        path: path.to_owned(),
+        source: io::Error::from(error),
+    })
 }
 
 /// A bundle that cannot be used.
@@ -352,3 +435,13 @@ pub(crate) fn short_fingerprint(bundle: &TrustBundle) -> String {
     let groups: Vec<&str> = full.split(' ').take(3).collect();
     format!("{} …", groups.join(" "))
 }
+
+/// What a person has to compare before it is believed: the mesh's fingerprint and the bundle's own, to the last digit.
+pub(crate) fn fingerprints(bundle: &TrustBundle) -> String {
+    let (mesh, own) = (bundle.mesh_id.fingerprint(), bundle.fingerprint());
+    let named = if bundle.is_named_by_its_root() { "" } else { "   its root has gone: this proves nothing alone" };
+    format!("trust      {mesh}{named}\nbundle     {own}   sequence {}\n", bundle.sequence)
+}
+
+#[cfg(test)]
+mod tests;

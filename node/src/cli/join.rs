@@ -15,11 +15,11 @@ use starling_identity::{IssuingCa, JoinFile, TrustBundle};
 use starling_model::{SpiffeId, codes};
 use zeroize::Zeroizing;
 
-use crate::api::views::{Envelope, MemberList, Status, StatusProblem};
+use crate::api::views::{Envelope, Member, MemberList, Status, StatusProblem};
 use crate::cli::address::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit, causes};
-use crate::cli::install::{self, Places, Present};
+use crate::cli::install::{self, BundleThere, Places, Present, Trust};
 use crate::cli::leave::duration;
 use crate::cli::load::{Request, configuration};
 use crate::cli::output;
@@ -34,7 +34,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Flags of `starling join`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JoinArgs {
-    /// The join file that the operator made: starling trust issue node NAME; or the trust folder of a shared issuer
+    /// The join file that the operator made (starling trust issue node NAME), which is deleted when it has done its work; or
+    /// the trust/ folder of a shared issuer, which stays, and where the agent makes this host's identity at its start
+    #[arg(value_name = "FILE|FOLDER")]
     file: PathBuf,
     /// Folder of the configuration
     #[arg(long, value_name = "DIR", default_value = ConfigDir::STANDARD)]
@@ -48,9 +50,38 @@ pub(crate) struct JoinArgs {
     /// Replaces an identity that this host has already
     #[arg(long)]
     replace: bool,
+    /// Takes the trust bundle of the file although it does not follow from the one that this host holds. Whoever made it says
+    /// from then on who is in the mesh: compare the fingerprints that are printed, to the last digit
+    #[arg(long)]
+    new_trust: bool,
     /// How long to wait until the started agent is alive
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
     timeout: Duration,
+}
+
+impl JoinArgs {
+    fn trust(&self) -> Trust {
+        if self.new_trust { Trust::New } else { Trust::Proven }
+    }
+}
+
+/// Whose trust this host has from now on. What nothing here speaks for is told whole, since a person has to compare it.
+fn trust_lines(bundle: &TrustBundle, there: BundleThere) -> String {
+    let sequence = bundle.sequence;
+    match there {
+        BundleThere::Older => {
+            let short = install::short_fingerprint(bundle);
+            format!("trust      {short}   bundle {sequence}, which follows from the one held before\n")
+        }
+        BundleThere::Newer => {
+            format!("trust      {}   the bundle that this host holds stays\n", install::short_fingerprint(bundle))
+        }
+        BundleThere::None | BundleThere::Unproven => format!(
+            "{}           nothing on this host proves them: compare with the operator's, by another way than the file came\n           \
+             (there:  starling trust inspect trust/bundle.trust)\n",
+            install::fingerprints(bundle)
+        ),
+    }
 }
 
 /// Runs the command.
@@ -72,15 +103,12 @@ pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
 
     let (places, note) = places(args, &join)?;
     let present = if args.replace { Present::Replace } else { Present::Keep };
-    let ready = install::check(&join, &bundle, &places, present)?;
+    let ready = install::check(&join, &bundle, &places, present, args.trust())?;
     install::install(&join, &places, &ready)?;
     let wrote_settings = install::agent_toml(&join, &places)?;
 
-    let mut text = format!(
-        "identity   {}   trust {}\n",
-        SpiffeId::node(&bundle.trust_domain, &join.node),
-        install::short_fingerprint(&bundle)
-    );
+    let mut text = format!("identity   {}\n", SpiffeId::node(&bundle.trust_domain, &join.node));
+    text.push_str(&trust_lines(&bundle, ready.bundle));
     let mut wrote = Vec::new();
     if wrote_settings {
         wrote.push(places.agent_toml().display().to_string());
@@ -97,11 +125,14 @@ pub(crate) fn run(args: &JoinArgs) -> Result<Exit, CliError> {
             output::message(&format!("warning: {shown} {what} could not be deleted: {error}\n"));
         }
     }
+    // The settings as they are now: those written just now, or those that were there and stay.
+    let via = seeds(&configuration(&named(args, &join))?);
+    text.push_str(&via_line(&via, &places));
     if let Some(note) = note {
         text.push_str(&format!("note       {note}\n"));
     }
     output::print(&text)?;
-    start(args, &places)
+    start(args, &places, &via)
 }
 
 /// Joins by the folder of a shared issuer, which stays: it is the same for every host.
@@ -120,21 +151,22 @@ fn shared(args: &JoinArgs) -> Result<Exit, CliError> {
         let what = format!("{} cannot be used", dir.display());
         CliError::coded(Exit::Refused, codes::JOIN_FILE_INVALID, what).cause(error.to_string())
     })?;
-    let mut flags = Vec::new();
-    flags.extend(args.state_dir.as_ref().map(|dir| ("state".to_owned(), dir.display().to_string())));
-    let config = configuration(&Request { dir: ConfigDir::new(&args.config_dir), flags })?.config;
-    let places = Places { config: args.config_dir.clone(), trust: config.trust, state: config.state };
-    install::install_shared(&bundle, &file, &key, &places)?;
+    let loaded = configuration(&plain(args))?;
+    let config = &loaded.config;
+    let places = Places { config: args.config_dir.clone(), trust: config.trust.clone(), state: config.state.clone() };
+    let there = install::install_shared(&bundle, &file, &key, &places, args.trust())?;
+    let via = seeds(&loaded);
     output::print(&format!(
-        "identity   {}   made by the agent at its start   trust {}\n\
-         wrote      {}/\n\
+        "identity   {}   made by the agent at its start\n\
+         {}wrote      {}/\n{}\
          warning    shared issuer: any host can pose as any node ({})\n",
         SpiffeId::node(&bundle.trust_domain, &config.node_name),
-        install::short_fingerprint(&bundle),
+        trust_lines(&bundle, there),
         places.trust.display(),
+        via_line(&via, &places),
         codes::SHARED_ISSUER,
     ))?;
-    start(args, &places)
+    start(args, &places, &via)
 }
 
 /// Reads the file, which may belong to the user for whom root joins, but which nobody else may change, since the trust
@@ -183,17 +215,43 @@ fn read(path: &Path) -> Result<(Zeroizing<String>, Option<FileError>), CliError>
     Ok((text, readable))
 }
 
-/// Where the parts go by the settings of this host, and what a person should know about its name.
-fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), CliError> {
+/// The settings of this host.
+fn plain(args: &JoinArgs) -> Request {
     let mut flags = Vec::new();
     flags.extend(args.state_dir.as_ref().map(|dir| ("state".to_owned(), dir.display().to_string())));
-    let plain = Request { dir: ConfigDir::new(&args.config_dir), flags: flags.clone() };
-    flags.push(("node_name".to_owned(), join.node.to_string()));
-    let named = Request { flags, ..plain.clone() };
-    let loaded = configuration(&named)?;
+    Request { dir: ConfigDir::new(&args.config_dir), flags }
+}
+
+/// The same with the name in the file.
+fn named(args: &JoinArgs, join: &JoinFile) -> Request {
+    let mut request = plain(args);
+    request.flags.push(("node_name".to_owned(), join.node.to_string()));
+    request
+}
+
+/// Where the agent dials.
+fn seeds(loaded: &Loaded) -> Vec<String> {
+    loaded.config.mesh.seeds.iter().map(ToString::to_string).collect()
+}
+
+/// How this host will reach the mesh.
+fn via_line(seeds: &[String], places: &Places) -> String {
+    if seeds.is_empty() {
+        let file = places.agent_toml();
+        let file = file.display();
+        return format!(
+            "via        no seed: this host waits until a member dials it, or name one as mesh.seeds in {file}\n"
+        );
+    }
+    format!("via        {}\n", seeds.join(", "))
+}
+
+/// Where the parts go by the settings of this host, and what a person should know about its name.
+fn places(args: &JoinArgs, join: &JoinFile) -> Result<(Places, Option<String>), CliError> {
+    let loaded = configuration(&named(args, join))?;
     let places = Places { config: args.config_dir.clone(), trust: loaded.config.trust, state: loaded.config.state };
     // Without the flag: what the agent would call itself.
-    let note = match configuration(&plain) {
+    let note = match configuration(&plain(args)) {
         Ok(plain) => name_conflict(&plain, join, &places)?,
         // Only the host's name is unusable, or the line above had failed, too; the settings written below name the node.
         Err(_) => None,
@@ -240,7 +298,7 @@ fn name_conflict(loaded: &Loaded, join: &JoinFile, places: &Places) -> Result<Op
     }
 }
 
-fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
+fn start(args: &JoinArgs, places: &Places, via: &[String]) -> Result<Exit, CliError> {
     let standard = ConfigDir::new(&args.config_dir).is_standard();
     let systemd = Path::new("/run/systemd/system").is_dir() && geteuid().is_root();
     let unit = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
@@ -279,14 +337,46 @@ fn start(args: &JoinArgs, places: &Places) -> Result<Exit, CliError> {
     }
     let answer = client.ask(Ask::get("/v1/members"))?;
     let members: Option<MemberList> = serde_json::from_slice(&answer.body).ok();
-    let alive = members.map_or(0, |list| list.body.items.iter().filter(|member| member.state == "alive").count());
-    let took = begun.elapsed().as_secs_f64();
-    output::print(&format!("joined     in {took:.2} s; {alive} members alive\nnext:  starling members\n"))
+    let alive: Vec<Member> = members.map(|list| list.body.items).unwrap_or_default();
+    let alive: Vec<Member> = alive.into_iter().filter(|member| member.state == "alive").collect();
+    output::print(&joined(via, &alive, begun.elapsed()))
+}
+
+/// The seeds that are members now; all of them where none is known by its address, as with names.
+fn joined(via: &[String], alive: &[Member], took: Duration) -> String {
+    let is_met = |seed: &&String| alive.iter().any(|member| member.address.as_ref() == Some(*seed));
+    let mut met: Vec<&str> = via.iter().filter(is_met).map(String::as_str).collect();
+    if met.is_empty() {
+        met.extend(via.iter().map(String::as_str));
+    }
+    let via = if met.is_empty() { String::new() } else { format!("via {} ", met.join(", ")) };
+    let (count, took) = (alive.len(), took.as_secs_f64());
+    format!("joined     {via}in {took:.2} s; {count} members alive\nnext:  starling members\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_the_mesh_is_reached_is_told() {
+        let places = Places { config: "/etc/starling".into(), trust: "/t".into(), state: "/s".into() };
+        let seeds = ["10.0.0.11:7740".to_owned(), "vm-9:7740".to_owned()];
+        assert_eq!(via_line(&seeds, &places), "via        10.0.0.11:7740, vm-9:7740\n");
+        assert!(
+            via_line(&[], &places).contains("no seed") && via_line(&[], &places).contains("/etc/starling/agent.toml")
+        );
+        let member: Member = serde_json::from_value(serde_json::json!({"name": "vm-1", "address": "10.0.0.11:7740",
+            "state": "alive", "bootEpoch": "1", "incarnation": 0, "since": "", "lastSeen": null, "self": false,
+            "rtt": null, "version": null, "protocol": {"min": 1, "max": 1}, "labels": {}, "services": [],
+            "config": null, "trust": null, "suspicion": null, "certificate": null}))
+        .unwrap();
+        let took = Duration::from_millis(310);
+        let text = joined(&seeds, &[member], took);
+        assert_eq!(text, "joined     via 10.0.0.11:7740 in 0.31 s; 1 members alive\nnext:  starling members\n");
+        assert!(joined(&seeds, &[], took).starts_with("joined     via 10.0.0.11:7740, vm-9:7740 in"));
+        assert!(joined(&[], &[], took).starts_with("joined     in 0.31 s"));
+    }
 
     #[test]
     fn a_name_that_is_alive_elsewhere_ends_the_wait_with_its_code() {

@@ -1,15 +1,46 @@
-//! Reads an operator's key, under a passphrase or not. The passphrase comes from a file and nowhere else: arguments and
-//! environment can be read by others.
+//! An operator at work: the key, and what a trust bundle says of it. Commands on documents find it by the bundle that an
+//! agent uses, those on trust by the one of the operator's folder.
+//!
+//! A key may lie under a passphrase, which comes from a file and nowhere else: arguments and environment can be read by others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use starling_identity::passphrase::seal;
 use starling_identity::{KeyInvalid, OperatorKey};
-use starling_model::codes;
+use starling_model::{KeyId, MeshId, codes};
 use zeroize::Zeroizing;
 
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::table::clean;
 use crate::files;
+
+/// Whose key signs.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct KeyArgs {
+    /// The operator's key [default: with trust commands the one in the operator's folder that has the role, with others
+    /// ~/.config/starling/operator.key]
+    #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// A file with the passphrase of the key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// Who signs, and for which mesh.
+pub(crate) struct Desk {
+    pub(crate) key: OperatorKey,
+    pub(crate) mesh: MeshId,
+    pub(crate) id: KeyId,
+    pub(crate) name: String,
+}
+
+impl Desk {
+    /// `k1 "alice"`.
+    pub(crate) fn signer(&self) -> String {
+        format!("{} \"{}\"", self.id, clean(&self.name))
+    }
+}
 
 /// The key of `path`, opened with the passphrase in the file `passphrase` where one is named.
 ///
@@ -28,7 +59,11 @@ pub(crate) fn read(path: &Path, passphrase_file: Option<&Path>) -> Result<Operat
             let what = format!("the passphrase does not open {}", path.display());
             CliError::coded(Exit::Refused, codes::KEY_LOCKED, what)
         }
-        KeyInvalid::Armour | KeyInvalid::Kind(_) | KeyInvalid::Passphrase | KeyInvalid::Cost | KeyInvalid::Generate => {
+        KeyInvalid::Cost => {
+            let what = format!("{} is not opened", path.display());
+            CliError::coded(Exit::Refused, codes::KEY_COSTLY, what).cause(error.to_string())
+        }
+        KeyInvalid::Armour | KeyInvalid::Kind(_) | KeyInvalid::Passphrase | KeyInvalid::Generate => {
             CliError::plain(Exit::Refused, format!("{} holds no operator key", path.display())).cause(error.to_string())
         }
     })
@@ -65,6 +100,23 @@ mod tests {
     use starling_model::TrustDomain;
 
     use super::*;
+
+    /// `openssl pkcs8 -topk8 -scrypt -scrypt_N 1048576 -scrypt_p 16` of a key: 1 GiB of memory, sixteen times over.
+    #[test]
+    fn a_key_that_costs_too_much_to_open_is_refused_unopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, secret) = (folder.path().join("key"), folder.path().join("secret"));
+        // SEQUENCE { PBES2 { scrypt { salt, N = 2^20, r = 8, p = 16 }, AES-256-CBC }, 16 bytes }
+        let der = concat!(
+            "MGQwUAYJKoZIhvcNAQUNMEMwIgYJKwYBBAHaRwQLMBUECAECAwQFBgcIAgMQAAAC\n",
+            "AQgCARAwHQYJYIZIAWUDBAEqBBAAAQIDBAUGBwgJCgsMDQ4PBBAAAAAAAAAAAAAAAAAAAAAA"
+        );
+        let pem = format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\n{der}\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        files::create_secret(&key, pem.as_bytes()).unwrap();
+        files::create_secret(&secret, b"x\n").unwrap();
+        let refused = read(&key, Some(&secret)).unwrap_err();
+        assert_eq!((refused.exit(), refused.code()), (Exit::Refused, Some(codes::KEY_COSTLY)));
+    }
 
     #[test]
     fn a_key_under_a_passphrase_opens_with_its_file_alone() {

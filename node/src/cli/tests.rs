@@ -46,7 +46,7 @@ fn wrong_values_say_what_is_wrong_and_where_to_read_on() {
         (vec!["trust", "issue", "node"], "missing <NAME>"),
         (vec!["trust", "issue", "node", "vm_2"], "is not a DNS label"),
         (vec!["trust", "init", "--out", "x"], "missing --trust-domain <TD>"),
-        (vec!["join"], "missing <FILE>"),
+        (vec!["join"], "missing <FILE|FOLDER>"),
         (vec!["services", "--node", "vm-1"], "missing <SERVICE>"),
         (vec!["status", "extra"], "extra"),
         (vec!["status", "-w=5"], "duration"),
@@ -126,4 +126,45 @@ fn completions_name_the_commands_and_hide_what_is_hidden() {
         let script = String::from_utf8(script).unwrap();
         assert!(script.contains("members") && script.contains("issue"), "{shell}");
     }
+}
+
+/// A flag that would do nothing is wrong usage: whoever typed it meant something.
+#[test]
+fn flags_of_the_trust_commands_that_do_not_apply_are_refused() {
+    let hash = format!("SHA256:{}", "0a".repeat(32));
+    let sign = |words: &[&str]| parse(&[&["trust", "sign"], words].concat()).is_ok();
+    assert!(sign(&["a.csr"]) && sign(&["a.csr", "--request-key", &hash, "--ttl", "30d", "--seed", "a", "--replace"]));
+    assert!(sign(&[
+        "--renew",
+        "vm-1",
+        "--wait",
+        "--timeout",
+        "1s",
+        "--own-head",
+        "--root-key",
+        "x",
+        "--config-dir",
+        "d"
+    ]));
+    assert!(sign(&["--renew-all", "--dir", "d", "--key", "k"]));
+    for renews in [&["--renew", "vm-1"][..], &["--renew-all"]] {
+        for idle in [&["a.csr"][..], &["--request-key", &hash], &["--ttl", "30d"], &["--seed", "a"], &["--replace"]] {
+            assert!(!sign(&[renews, idle].concat()), "{renews:?} {idle:?}");
+        }
+    }
+    for idle in [&["--wait"][..], &["--timeout", "1s"], &["--own-head"], &["--root-key", "x"], &["--config-dir", "d"]] {
+        assert!(!sign(&[&["a.csr"], idle].concat()), "{idle:?}");
+    }
+    for bad in ["", "SHA256:0a", "0a0a", &hash[..70], "SHA512:00"] {
+        assert!(!sign(&["a.csr", "--request-key", bad]), "{bad:?}");
+    }
+    let status = |words: &[&str]| parse(&[&["trust", "rotate", "--status"], words].concat()).is_ok();
+    assert!(status(&["--no-headers"]) && parse(&["trust", "rotate", "--begin", "--no-headers"]).is_err());
+    for idle in [&["--force"][..], &["--wait"], &["--root-key", "x"], &["--own-head"]] {
+        assert!(!status(idle), "{idle:?}");
+    }
+    let check = |words: &[&str]| parse(&[&["check"], words].concat()).is_ok();
+    assert!(check(&["--wait", "--timeout", "1s"]) && check(&["--pre", "-o", "wide"]) && check(&["-o", "name"]));
+    assert!(!check(&["--pre", "--wait"]) && !check(&["--timeout", "1s"]));
+    assert!(!check(&["--pre", "--address", "http://h:1"]), "it looks at this host");
 }

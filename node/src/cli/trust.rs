@@ -7,6 +7,7 @@ mod csr;
 mod desk;
 mod inspect;
 mod issue;
+mod issued_log;
 mod operator;
 mod renew;
 mod revoke;
@@ -26,8 +27,8 @@ use self::revoke::RevokeCommand;
 use self::rotate::RotateArgs;
 use crate::cli::client::Client;
 use crate::cli::errors::{CliError, Exit, causes};
-use crate::cli::install::{self, PUBLIC_FILE_MODE, bundle_error};
-use crate::cli::look::{Look, Mark, ascii};
+use crate::cli::install::{PUBLIC_FILE_MODE, bundle_error};
+use crate::cli::look::{Look, Mark};
 use crate::cli::{AgentPlace, operator_key, output};
 use crate::files;
 
@@ -121,7 +122,7 @@ pub(crate) fn run(command: &TrustCommand, look: &Look, asked: Asked<'_>) -> Resu
     match command {
         TrustCommand::Init(args) => init(args, look),
         TrustCommand::Issue(IssueCommand::Node(args)) => issue::nodes(args),
-        TrustCommand::Issue(IssueCommand::Operator(args)) => operator::issue(args),
+        TrustCommand::Issue(IssueCommand::Operator(args)) => operator::issue(&asked(&args.place)?, args),
         TrustCommand::Csr(args) => csr::run(args),
         TrustCommand::Sign(args) => issue::sign(asked, args),
         TrustCommand::Revoke(RevokeCommand::Node(args)) => revoke::node(&asked(&args.place)?, args),
@@ -212,19 +213,21 @@ fn init_text(args: &InitArgs, made: &NewTrustDomain, look: &Look) -> String {
     let roles = made.bundle.operators.first().map(|operator| operator.roles.to_string()).unwrap_or_default();
     let operator_key = format!("{} \"{}\"", made.operator_key_id, args.operator);
     let sequence = format!("public, sequence {}", made.bundle.sequence);
-    let fingerprint = install::short_fingerprint(&made.bundle);
-    // Put in before columns are measured.
-    let fingerprint = if look.unicode { fingerprint } else { ascii(&fingerprint).into_owned() };
     let mut text = format!("created trust domain {} in {out}\n", args.trust_domain);
     for (label, file, what, remark) in [
         ("root CA", "operator/root.key", "valid 10 years", "KEEP OFFLINE"),
         ("issuing CA", "operator/issuer.key", "valid 5 years", "signs node certificates"),
         ("operator key", operator_file.as_str(), operator_key.as_str(), &format!("roles {roles}")),
         ("trust bundle", "trust/bundle.trust", sequence.as_str(), "goes to every node"),
-        ("fingerprint", fingerprint.as_str(), "", "compare it by voice or ticket"),
     ] {
         text.push_str(&format!("  {label:<15}{file:<23}{what:<23}{remark}\n"));
     }
+    // Whole: half of it is found again by trying.
+    text.push_str(&format!(
+        "  fingerprint    {}\n{:17}compare it by voice or ticket when a host joins\n",
+        made.bundle.mesh_id.fingerprint(),
+        ""
+    ));
     if args.shared_issuer {
         let mark = look.painted_mark(Mark::Warn);
         text.push_str(&format!(

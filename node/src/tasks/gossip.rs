@@ -58,7 +58,7 @@ use crate::shutdown::Lifecycle;
 use crate::store::{Durability, StoreHandle};
 use crate::telemetry::notify;
 
-pub use self::bundles::in_force as trust_in_force;
+pub use self::bundles::{in_force as trust_in_force, stored as stored_bundles};
 pub use self::history::{AnyCase, History};
 pub use self::names::resolve;
 pub use self::revocations::on_disk as revocations_on_disk;

@@ -267,6 +267,9 @@ pub struct Trust {
     pub mesh_id: String,
     /// Sequence of the bundle.
     pub bundle_sequence: u64,
+    /// SHA-256 of its signed body, 64 hex digits: of two bundles with one sequence, which.
+    #[serde(default)]
+    pub bundle_hash: String,
     /// Keys that may sign.
     pub operators: Vec<TrustOperator>,
     /// Who is out.

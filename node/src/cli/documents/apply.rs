@@ -9,7 +9,6 @@ use clap::Args;
 use starling_model::envelope::SIGNATURE_BYTES;
 use starling_model::{DocumentKey, Namespace};
 
-use super::desk::Desk;
 use super::input::{self, Input};
 use super::plan::Step;
 use super::wait::Awaited;
@@ -17,6 +16,7 @@ use super::{SignArgs, Wanted, hand_over, label_of, live, look_up};
 use crate::api::views::{ApplyRequest, SignedForm};
 use crate::cli::client::{ANSWER_TIMEOUT, Client};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::operator_key::Desk;
 use crate::cli::{AgentPlace, lint, output};
 use crate::files;
 

@@ -11,15 +11,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use starling_identity::{OperatorKey, OperatorStatement, Role, TrustBundle, batch_id};
 use starling_model::limits::BATCH_DOCUMENTS_MAX;
-use starling_model::mesh::hex;
-use starling_model::{Batch, Document, DocumentKey, Generation, KeyId, MeshId, codes};
+use starling_model::mesh::{hex, read_fingerprint};
+use starling_model::{Batch, Document, DocumentKey, Generation, MeshId, codes};
 
-use super::{KeyArgs, parse};
+use super::parse;
 use crate::api::views::{Envelope, SignedForm, Trust, TrustOperator};
+use crate::cli::Address;
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
-use crate::cli::table::clean;
-use crate::cli::{Address, operator_key};
+use crate::cli::operator_key::{self, Desk, KeyArgs};
 use crate::files;
 
 /// Where an operator's key lies unless it is named.
@@ -27,14 +27,6 @@ const KEY_DEFAULT: &str = ".config/starling/operator.key";
 
 /// The form of the signed bytes; there is one.
 const SCHEMA: u16 = 1;
-
-/// Who signs.
-pub(super) struct Desk {
-    key: OperatorKey,
-    mesh: MeshId,
-    id: KeyId,
-    name: String,
-}
 
 /// What is to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +61,7 @@ impl Desk {
     }
 
     fn of(key: OperatorKey, path: &Path, trust: &Trust) -> Result<Self, CliError> {
-        let mesh = mesh_id(&trust.mesh_id).ok_or_else(|| {
+        let mesh = read_fingerprint(&trust.mesh_id).map(MeshId).ok_or_else(|| {
             CliError::plain(Exit::Bad, "the agent does not say which mesh it is of")
                 .help(["it is of an older release than this program: starling version"])
         })?;
@@ -95,11 +87,6 @@ impl Desk {
             CliError::plain(Exit::Bad, "the agent's answer is not understood").cause(operator.key_id.clone())
         })?;
         Ok(Self { key, mesh, id, name: operator.name.clone() })
-    }
-
-    /// `k1 "alice"`.
-    pub(super) fn signer(&self) -> String {
-        format!("{} \"{}\"", self.id, clean(&self.name))
     }
 
     /// Signs drafts as one batch; one alone is none.
@@ -170,18 +157,6 @@ fn beside(key: &Path) -> Option<(TrustBundle, PathBuf)> {
 
 fn may_sign(operator: &TrustOperator) -> bool {
     operator.roles.split(", ").any(|role| role == Role::Config.as_str())
-}
-
-/// 64 hex digits.
-fn mesh_id(text: &str) -> Option<MeshId> {
-    let mut bytes = [0; 32];
-    if text.len() != 2 * bytes.len() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(MeshId(bytes))
 }
 
 #[cfg(test)]

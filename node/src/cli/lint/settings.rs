@@ -9,10 +9,7 @@ use starling_config::{ConfigDir, parse_services};
 use super::Report;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::load::{self, LoadError};
-use crate::files;
-
-/// Most files of `services.d` that an agent reads.
-const SERVICE_FILES_MAX: usize = 512;
+use crate::files::{self, SERVICE_FILES_MAX};
 
 /// Everything that is wrong in the folder.
 ///

@@ -48,8 +48,8 @@ pub(super) fn run(args: &CsrArgs) -> Result<Exit, CliError> {
     let shown = file.display();
     output::print(&format!(
         "wrote {shown}   key stays in {} (0600)\n\
-         key   SHA256:{}   `starling trust sign` prints it again: compare\n\
-         next:  bring {shown} to an operator:  starling trust sign {shown}\n",
+         key   SHA256:{}   tell it to the operator by another way than the request goes\n\
+         next:  bring {shown} to an operator:  starling trust sign {shown} --request-key SHA256:…\n",
         places.pending_key().display(),
         hex(&made.key_hash()),
     ))

@@ -2,32 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use starling_identity::{Operator, OperatorKey, Role, TrustBundle};
+use starling_identity::{Operator, Role, TrustBundle};
 use starling_model::{KeyId, codes};
 
 use super::operator_bundle;
 use crate::cli::errors::{CliError, Exit};
-use crate::cli::operator_key;
-
-/// Whose key signs.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct KeyArgs {
-    /// The operator's key [default: the key in the operator's folder that has the role]
-    #[arg(long, value_name = "FILE", env = "STARLING_OPERATOR_KEY")]
-    pub(super) key: Option<PathBuf>,
-    /// A file with the passphrase of the key
-    #[arg(long, value_name = "FILE")]
-    pub(super) passphrase_file: Option<PathBuf>,
-}
-
-/// Who signs: the key, and what the bundle says of it.
-pub(super) struct Desk {
-    pub(super) key: OperatorKey,
-    pub(super) bundle: TrustBundle,
-    pub(super) id: KeyId,
-    name: String,
-}
+use crate::cli::operator_key::{self, Desk, KeyArgs};
 
 impl Desk {
     /// Reads the bundle of `dir` and the operator's key.
@@ -35,7 +15,7 @@ impl Desk {
     /// # Errors
     /// The files' own; ST0411 when the bundle does not name the key, ST0606 when it has not the role, ST0618 when it is under
     /// a passphrase that is missing or another one.
-    pub(super) fn open(dir: &Path, args: &KeyArgs, role: Role) -> Result<Self, CliError> {
+    pub(super) fn open_in(dir: &Path, args: &KeyArgs, role: Role) -> Result<Self, CliError> {
         let (bundle, _) = operator_bundle(dir)?;
         let path = match &args.key {
             Some(path) => path.clone(),
@@ -54,12 +34,7 @@ impl Desk {
             );
         }
         let (id, name) = (KeyId(operator.id), operator.name.clone());
-        Ok(Self { key, bundle, id, name })
-    }
-
-    /// `k1 "alice"`.
-    pub(super) fn signer(&self) -> String {
-        format!("{} \"{}\"", self.id, self.name)
+        Ok(Self { key, mesh: bundle.mesh_id, id, name })
     }
 }
 

@@ -98,7 +98,11 @@ pub(super) fn of_file(path: &Path) -> Result<Found, CliError> {
         Inspected::Join(join) => {
             let key = if join.issuing_key_pem.is_some() { "a private key is inside: SECRET" } else { "no key inside" };
             let seeds = if join.seeds.is_empty() { "none".to_owned() } else { join.seeds.join(", ") };
-            vec![format!("join file of {}   {key}   seeds {seeds}", join.node)]
+            let mut text = vec![format!("join file of {}   {key}   seeds {seeds}", join.node)];
+            // What `join` will ask to compare, before it is run.
+            let bundle = TrustBundle::parse(&join.bundle_file).map(|bundle| install::fingerprints(&bundle));
+            text.extend(bundle.unwrap_or_default().lines().map(str::to_owned));
+            text
         }
         Inspected::Request(request) => vec![
             format!("request of {}   key SHA256:{}", request.node(), hex(&request.key_hash())),
@@ -111,12 +115,8 @@ pub(super) fn of_file(path: &Path) -> Result<Found, CliError> {
 
 /// What a bundle says beside its certificates.
 fn about(bundle: &TrustBundle) -> Vec<String> {
-    let mut text = vec![format!(
-        "trust domain {}   bundle sequence {}   {}",
-        bundle.trust_domain,
-        bundle.sequence,
-        install::short_fingerprint(bundle)
-    )];
+    let mut text = vec![format!("trust domain {}   bundle sequence {}", bundle.trust_domain, bundle.sequence)];
+    text.extend(install::fingerprints(bundle).lines().map(str::to_owned));
     if bundle.shared_issuer {
         text.push(format!("shared issuer: any host can pose as any node ({})", codes::SHARED_ISSUER));
     }

@@ -4,20 +4,25 @@
 //! was. What is handed out is written down first (`operator/issued.log`, `operator/issued/`).
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use starling_identity::issue::NODE_DAYS;
 use starling_identity::{IssuingCa, JoinFile, NodeRequest, Role, SignedNode, TrustBundle};
-use starling_model::mesh::hex;
+use starling_model::mesh::{hex, read_fingerprint};
 use starling_model::{NodeName, SpiffeId, codes};
 
-use super::desk::{Desk, KeyArgs};
+use super::issued_log::IssuedLog;
 use super::operator::{Hand, RootDesk};
 use super::{Asked, issue_error, newest_issuer, node_name, now, operator_bundle, renew, rotate};
 use crate::cli::errors::{CliError, Exit, causes};
+use crate::cli::operator_key::{Desk, KeyArgs};
 use crate::cli::output;
 use crate::files;
+
+/// Longest answer that is read at a terminal.
+const ANSWER_BYTES_MAX: u64 = 64;
 
 /// Port of a seed that names none.
 const MESH_PORT: u16 = 7740;
@@ -36,21 +41,33 @@ pub(crate) struct IssueNodeArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SignArgs {
     /// The request that `starling trust csr` made on the node
-    #[arg(value_name = "FILE", required_unless_present_any = ["renew", "renew_all"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["renew", "renew_all"],
+          conflicts_with_all = ["renew", "renew_all", "root_key", "own_head", "wait", "timeout", "config_dir"])]
     pub(super) file: Option<PathBuf>,
+    /// The key's hash as `starling trust csr` printed it on the node, by another way than the request came: another key is not
+    /// signed. Without it the hash is shown and asked about at a terminal
+    #[arg(long, value_name = "SHA256:HEX", value_parser = request_key)]
+    pub(super) request_key: Option<[u8; 32]>,
     /// Instead: a new certificate for the key that this node holds, published through the mesh; may be given several times
-    #[arg(long, value_name = "NAME", value_parser = node_name, conflicts_with = "file")]
+    #[arg(long, value_name = "NAME", value_parser = node_name, conflicts_with_all = ["request_key", "seed", "ttl", "replace"])]
     pub(super) renew: Vec<NodeName>,
     /// The same for every node that was issued here and is not revoked
-    #[arg(long, conflicts_with_all = ["file", "renew"])]
+    #[arg(long, conflicts_with_all = ["renew", "request_key", "seed", "ttl", "replace"])]
     pub(super) renew_all: bool,
     /// With --renew: the root's key, which signs the update of the bundle [default: operator/root.key]
     #[arg(long, value_name = "FILE")]
     pub(super) root_key: Option<PathBuf>,
+    /// With --renew: signs on top of this folder's trust bundle although the agent uses one that is not in it
+    #[arg(long)]
+    pub(super) own_head: bool,
     #[command(flatten)]
     pub(super) how: HowArgs,
     #[command(flatten)]
     pub(super) hand: Hand,
+}
+
+fn request_key(text: &str) -> Result<[u8; 32], String> {
+    read_fingerprint(text).ok_or_else(|| "is no SHA256: and 64 hex digits, as starling trust csr prints it".to_owned())
 }
 
 /// How an identity is issued.
@@ -112,37 +129,16 @@ struct Issuer {
 impl Issuer {
     fn open(how: &HowArgs) -> Result<Self, CliError> {
         let (bundle, bundle_file) = operator_bundle(&how.dir)?;
-        let desk = Desk::open(&how.dir, &how.key, Role::Issue)?;
+        let desk = Desk::open_in(&how.dir, &how.key, Role::Issue)?;
         let ca = newest_issuer(&how.dir, &bundle)?;
         Ok(Self { dir: how.dir.clone(), bundle, bundle_file, ca, by: desk.id.to_string() })
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.dir.join("operator/issued.log")
-    }
-
-    fn log(&self) -> Result<String, CliError> {
-        match files::read_secret_text(&self.log_path()) {
-            Ok(text) => Ok(text.to_string()),
-            Err(error) if error.is_missing() => Ok(String::new()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Writes down what is about to be handed out, before it is: a join file without a line must not exist.
+    /// Writes down what is about to be handed out, before it is.
     fn record(&self, issued: &SignedNode) -> Result<(), CliError> {
-        let mut text = self.log()?;
-        text.push_str(&format!(
-            "node {} key {} serial {} until {} by {}\n",
-            issued.node,
-            hex(&issued.key_hash),
-            issued.serial,
-            issued.not_after,
-            self.by
-        ));
         // Public; a rotation renews it.
         rotate::keep_issued(&self.dir, issued)?;
-        Ok(files::replace_secret(&self.log_path(), text.as_bytes())?)
+        IssuedLog::read(&self.dir)?.append(issued, &self.by)
     }
 
     fn join_path(&self, node: &NodeName) -> PathBuf {
@@ -151,8 +147,8 @@ impl Issuer {
 
     /// Refuses names that have an identity, all of them at once and before anything is issued.
     fn refuse_known<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeName>) -> Result<(), CliError> {
-        let log = self.log()?;
-        let is_known = |node: &&NodeName| was_issued(&log, node) || self.join_path(node).symlink_metadata().is_ok();
+        let log = IssuedLog::read(&self.dir)?;
+        let is_known = |node: &&NodeName| log.holds(node) || self.join_path(node).symlink_metadata().is_ok();
         let known: Vec<String> = nodes.into_iter().filter(is_known).map(ToString::to_string).collect();
         if known.is_empty() {
             return Ok(());
@@ -160,7 +156,7 @@ impl Issuer {
         let names = known.join(" ");
         let what = format!("{} has an identity already", known.join(", "));
         Err(CliError::coded(Exit::Refused, codes::TRUST_EXISTS, what)
-            .cause(format!("it is in {}, or NAME.join exists", self.log_path().display()))
+            .cause(format!("it is in {}, or NAME.join exists", log.path().display()))
             .help([format!("issue a further one on purpose:  starling trust issue node {names} --replace")]))
     }
 
@@ -191,38 +187,6 @@ impl Issuer {
         let shown = if self.dir == Path::new(".") { Path::new(file.file_name().unwrap_or_default()) } else { file };
         shown.display().to_string()
     }
-}
-
-fn was_issued(log: &str, node: &NodeName) -> bool {
-    log.lines().any(|line| {
-        let mut words = line.split_ascii_whitespace();
-        words.next() == Some("node") && words.next() == Some(node.as_str())
-    })
-}
-
-/// The key that was issued last for a node, by `operator/issued.log` of this folder.
-pub(super) fn newest_key(dir: &Path, node: &NodeName) -> Result<Option<[u8; 32]>, CliError> {
-    let text = files::read_secret_text(&dir.join("operator/issued.log"))?;
-    let mut of_node = text.lines().rev().filter_map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        match words.as_slice() {
-            ["node", name, "key", key, ..] if *name == node.as_str() => read_hash(key),
-            _ => None,
-        }
-    });
-    Ok(of_node.next())
-}
-
-/// 64 hex digits.
-fn read_hash(text: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// What shuts out the keys that a replaced identity leaves behind.
@@ -266,9 +230,18 @@ pub(super) fn nodes(args: &IssueNodeArgs) -> Result<Exit, CliError> {
 
 /// Runs `trust sign`.
 pub(super) fn sign(asked: Asked<'_>, args: &SignArgs) -> Result<Exit, CliError> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return sign_at(asked, args, Some(&mut stdin.lock()));
+    }
+    sign_at(asked, args, None)
+}
+
+/// The same with the terminal at which somebody sits.
+pub(super) fn sign_at(asked: Asked<'_>, args: &SignArgs, terminal: Option<&mut dyn BufRead>) -> Result<Exit, CliError> {
     let Some(file) = &args.file else {
         let issuer = Issuer::open(&args.how)?;
-        let root = RootDesk { root_key: args.root_key.clone(), dir: args.how.dir.clone() };
+        let root = RootDesk { root_key: args.root_key.clone(), dir: args.how.dir.clone(), own_head: args.own_head };
         return renew::run(&asked(&args.hand.place)?, &issuer.ca, &root, &args.hand, &args.renew);
     };
     let how = &args.how;
@@ -284,15 +257,61 @@ pub(super) fn sign(asked: Asked<'_>, args: &SignArgs) -> Result<Exit, CliError> 
     if !how.replace {
         issuer.refuse_known([&node])?;
     }
+    confirm(&request, args.request_key.as_ref(), terminal)?;
     let signed = issuer.ca.sign_request(&request, ttl_days, now()).map_err(|error| issue_error(&error))?;
     issuer.record(&signed)?;
     let mut text = issuer.hand_out(&signed, None, how)?;
     text.push_str(&format!(
-        "key   SHA256:{}   compare it with what `starling trust csr` printed on {node}\n\
+        "key   {}\n\
          next:  scp {} {node}: && ssh {node} sudo starling join {node}.join\n",
-        hex(&request.key_hash()),
+        shown(&request.key_hash()),
         issuer.shown(&issuer.join_path(&node)),
     ));
     text.push_str(&shut_out(how, &node));
     output::print(&text)
+}
+
+/// `SHA256:` and 64 digits in one word, as it is handed to a flag.
+fn shown(hash: &[u8; 32]) -> String {
+    format!("SHA256:{}", hex(hash))
+}
+
+/// Nothing in a request says whose it is: a person compares the hash of its key before it is signed, and not after.
+///
+/// # Errors
+/// ST0627 for another key than the named one, for an answer that is not yes, and where there is nobody to ask.
+fn confirm(
+    request: &NodeRequest,
+    wanted: Option<&[u8; 32]>,
+    terminal: Option<&mut dyn BufRead>,
+) -> Result<(), CliError> {
+    let (node, key) = (request.node(), request.key_hash());
+    let refused = |what: String| CliError::coded(Exit::Refused, codes::REQUEST_UNCONFIRMED, what);
+    let Some(wanted) = wanted else {
+        let Some(terminal) = terminal else {
+            // The hash in the file is not told here: it must come from the node.
+            return Err(refused(format!("the request of {node} is not signed: nobody compared its key"))
+                .cause("standard input is no terminal to ask at, and --request-key does not name the key"));
+        };
+        output::message(&format!(
+            "the request says that it is of {node}, with the key\n  {}\ndid `starling trust csr` print this on {node}? [yes/N] ",
+            shown(&key)
+        ));
+        let mut line = String::new();
+        let read = std::io::Read::take(terminal, ANSWER_BYTES_MAX).read_line(&mut line);
+        read.map_err(|error| CliError::plain(Exit::Bad, "cannot read the answer").cause(error.to_string()))?;
+        if line.trim().eq_ignore_ascii_case("yes") {
+            return Ok(());
+        }
+        return Err(refused(format!("the request of {node} is not signed: the answer was not yes")));
+    };
+    if *wanted == key {
+        return Ok(());
+    }
+    Err(refused(format!("the request of {node} is not signed: it is for another key than the named one"))
+        .cause(format!("named was  {}\nit is for  {}", shown(wanted), shown(&key)))
+        .help([
+            format!("make it again on {node}:  starling trust csr --node {node}"),
+            "if they still differ, somebody exchanges requests on the way".to_owned(),
+        ]))
 }

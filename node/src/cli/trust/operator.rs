@@ -12,13 +12,14 @@ use http::Method;
 use starling_identity::issue::{issue_operator, update_by_root};
 use starling_identity::{Role, Roles, TrustBundle};
 use starling_model::codes;
-use starling_model::mesh::hex;
+use starling_model::mesh::{hex, read_fingerprint};
 
 use super::revoke::{LOOK_PAUSE, not_understood};
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, bundle_error, issue_error, operator_bundle};
 use crate::api::views::{BundleForm, Envelope, Member, MemberList, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::table::clean;
 use crate::cli::{AgentPlace, duration, operator_key, output};
 use crate::files;
 
@@ -39,6 +40,8 @@ pub(crate) struct IssueOperatorArgs {
     pub(super) passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) desk: RootDesk,
+    #[command(flatten)]
+    pub(super) place: AgentPlace,
 }
 
 /// Flags of `trust revoke operator`.
@@ -72,9 +75,33 @@ pub(crate) struct RootDesk {
     /// The operator's folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) dir: PathBuf,
+    /// Signs on top of this folder's trust bundle although the agent uses one that is not in it
+    #[arg(long)]
+    pub(super) own_head: bool,
 }
 
 impl RootDesk {
+    /// The same, unless the agent that answers uses a bundle that this folder does not have: what is signed on top of another
+    /// one is lost, or takes the place of what somebody else signed.
+    ///
+    /// # Errors
+    /// Those of [`RootDesk::open`]; ST0609 with who is ahead, ST0204 for the agent of another mesh.
+    pub(super) fn open_beside(&self, client: &Client) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
+        let opened = self.open()?;
+        if self.own_head {
+            return Ok(opened);
+        }
+        let held = match client.ask(Ask::get("/v1/trust")) {
+            Ok(answer) => answer,
+            // Signing needs no agent; handing over does, and says so.
+            Err(error) if error.exit() == Exit::NoAgent => return Ok(opened),
+            Err(error) => return Err(error),
+        };
+        let held: Envelope<Trust> = serde_json::from_slice(&held.body).map_err(|error| not_understood(&error))?;
+        ahead(&held.view.node, &held.body, &self.dir, &opened.0)?;
+        Ok(opened)
+    }
+
     /// Bundle of the folder and key of a root.
     pub(super) fn open(&self) -> Result<(TrustBundle, zeroize::Zeroizing<String>), CliError> {
         let (bundle, _) = operator_bundle(&self.dir)?;
@@ -175,8 +202,8 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 /// Runs `trust issue operator`.
-pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+pub(super) fn issue(client: &Client, args: &IssueOperatorArgs) -> Result<Exit, CliError> {
+    let (before, root) = args.desk.open_beside(client)?;
     let roles = Roles::of(&args.roles);
     let made = issue_operator(&before, &root, &args.name, roles).map_err(|error| issue_error(&error))?;
     let path = args.desk.dir.join("operator").join(format!("{}.key", args.name));
@@ -203,7 +230,7 @@ pub(super) fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
 
 /// Runs `trust revoke operator`.
 pub(super) fn revoke(client: &Client, args: &RevokeOperatorArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let Some(gone) = before.operators.iter().find(|operator| operator.key_id() == args.key_id) else {
         let known: Vec<String> =
             before.operators.iter().map(|one| format!("{} \"{}\"", one.key_id(), one.name)).collect();
@@ -251,7 +278,7 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     let taken = put(client, bundle)?;
     let sequence = bundle.sequence;
     behind(&taken.view.node, taken.body.bundle_sequence, sequence)?;
-    let mut text = format!("trust bundle {sequence} in force on {}", taken.view.node);
+    let mut text = in_force(&taken.view.node, sequence);
     if hand.wait {
         let members = wait(client, hand, sequence, began)?;
         text.push_str(&format!(
@@ -263,6 +290,11 @@ pub(super) fn hand_over(client: &Client, hand: &Hand, dir: &Path, bundle: &Trust
     Ok(text)
 }
 
+/// An agent may call itself anything, and this goes to a terminal.
+fn in_force(node: &str, sequence: u64) -> String {
+    format!("trust bundle {sequence} in force on {}", clean(node))
+}
+
 /// Refuses to call something done that came to nothing: a bundle never goes back, so one that is behind changes nobody.
 fn behind(node: &str, in_force: u64, ours: u64) -> Result<(), CliError> {
     if in_force <= ours {
@@ -271,6 +303,46 @@ fn behind(node: &str, in_force: u64, ours: u64) -> Result<(), CliError> {
     let what = format!("{node} uses trust bundle {in_force}, and this folder's is {ours}: nothing changed");
     Err(CliError::coded(Exit::Refused, codes::BUNDLE_BEHIND, what)
         .cause("the newer one was made in another folder, or this one was copied before it"))
+}
+
+/// Refuses where the agent's bundle is not one that this folder holds or its newest one follows.
+fn ahead(node: &str, agent: &Trust, dir: &Path, ours: &TrustBundle) -> Result<(), CliError> {
+    let is_other_mesh = read_fingerprint(&agent.mesh_id).is_some_and(|mesh| mesh != ours.mesh_id.0);
+    if is_other_mesh {
+        let what = format!("{node} is of another mesh than this folder");
+        return Err(CliError::coded(Exit::Refused, codes::OTHER_MESH, what)
+            .help(["name the folder of its mesh with --dir, or an agent of this one with --config-dir or --address"]));
+    }
+    let refused = |what: String, cause: &str| {
+        Err(CliError::coded(Exit::Refused, codes::BUNDLE_BEHIND, format!("{what}: nothing was signed"))
+            .cause(cause)
+            .help([codes::BUNDLE_BEHIND.help, "or, if this folder is to decide all the same:  --own-head"]))
+    };
+    let (theirs, own) = (agent.bundle_sequence, ours.sequence);
+    if theirs > own {
+        return refused(
+            format!("{node} uses trust bundle {theirs}, and this folder's is {own}"),
+            "the newer one was made in another folder, or this one was copied before it",
+        );
+    }
+    let held = if theirs == own { Some(ours.hash()) } else { kept_hash(dir, theirs)? };
+    match (held, read_fingerprint(&agent.bundle_hash)) {
+        (Some(held), Some(used)) if held != used => refused(
+            format!("{node} uses another trust bundle {theirs} than this folder"),
+            "two folders signed updates side by side: all members keep the same one, and it is not this folder's",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// The hash of a former bundle that this folder keeps.
+fn kept_hash(dir: &Path, sequence: u64) -> Result<Option<[u8; 32]>, CliError> {
+    let path = updates(dir).join(format!("{sequence}.trust"));
+    match files::read_public(&path) {
+        Ok(file) => Ok(Some(TrustBundle::parse(&file).map_err(|error| bundle_error(&path, &error))?.hash())),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn put(client: &Client, bundle: &TrustBundle) -> Result<Envelope<Trust>, CliError> {
@@ -358,13 +430,56 @@ mod tests {
     }
 
     fn args(dir: &Path, name: &str) -> IssueOperatorArgs {
-        let desk = RootDesk { root_key: None, dir: dir.to_owned() };
+        let desk = RootDesk { root_key: None, dir: dir.to_owned(), own_head: false };
         IssueOperatorArgs {
             name: name.to_owned(),
             roles: vec![Role::Config, Role::Revoke],
             passphrase_file: None,
             desk,
+            place: AgentPlace { config_dir: None },
         }
+    }
+
+    /// Nobody answers there.
+    fn issue(args: &IssueOperatorArgs) -> Result<Exit, CliError> {
+        let nobody = crate::cli::Address::Unix(args.desk.dir.join("none.sock"));
+        super::issue(&Client::new(nobody).unwrap(), args)
+    }
+
+    fn agent(bundle: &TrustBundle) -> Trust {
+        serde_json::from_value(serde_json::json!({"meshId": hex(&bundle.mesh_id.0), "bundleSequence": bundle.sequence,
+            "bundleHash": hex(&bundle.hash()), "operators": [], "revocations": []}))
+        .unwrap()
+    }
+
+    /// A copy of the folder signs on, the folder itself too: whoever is not what the mesh uses is told before it signs.
+    #[test]
+    fn a_folder_that_is_behind_or_beside_the_mesh_is_told_before_it_signs() {
+        let folder = folder();
+        let (first, _) = operator_bundle(folder.path()).unwrap();
+        let root = std::fs::read_to_string(folder.path().join("operator/root.key")).unwrap();
+        let elsewhere = update_by_root(&first, &root, |bundle| bundle.operators[0].name = "eve".to_owned()).unwrap();
+        let ours = || operator_bundle(folder.path()).unwrap().0;
+        let told = |agent: &Trust| {
+            let told =
+                ahead("vm-1", agent, folder.path(), &ours()).map_err(|error| (error.exit(), error.code(), error));
+            told.map_err(|(exit, code, error)| {
+                let text = error.render(&crate::cli::Look::plain());
+                assert_eq!(exit, Exit::Refused);
+                assert!(text.contains("cause:") || code == Some(codes::OTHER_MESH), "{text}");
+                code.unwrap()
+            })
+        };
+        assert_eq!(told(&agent(&first)), Ok(()));
+        assert_eq!(told(&agent(&elsewhere)), Err(codes::BUNDLE_BEHIND), "ahead");
+        issue(&args(folder.path(), "bob")).unwrap();
+        assert_eq!(told(&agent(&first)), Ok(()), "the agent lacks what was not handed over");
+        assert_eq!(told(&agent(&elsewhere)), Err(codes::BUNDLE_BEHIND), "beside: one number, two contents");
+        issue(&args(folder.path(), "carol")).unwrap();
+        assert_eq!(told(&agent(&elsewhere)), Err(codes::BUNDLE_BEHIND), "beside, further back");
+        assert_eq!(told(&Trust { bundle_hash: String::new(), ..agent(&ours()) }), Ok(()), "of an older release");
+        let other = Trust { mesh_id: "00".repeat(32), ..agent(&first) };
+        assert_eq!(told(&other), Err(codes::OTHER_MESH));
     }
 
     #[test]
@@ -388,6 +503,11 @@ mod tests {
         std::fs::remove_file(folder.path().join("operator/root.key")).unwrap();
         assert!(issue(&args(folder.path(), "dave")).is_err(), "the root key is offline");
         assert_eq!(operator_bundle(folder.path()).unwrap().0.sequence, 2, "and nothing changed");
+    }
+
+    #[test]
+    fn an_agent_that_calls_itself_something_odd_steers_no_terminal() {
+        assert_eq!(in_force("vm-1\u{1b}]0;x\u{7}", 2), "trust bundle 2 in force on vm-1\u{fffd}]0;x\u{fffd}");
     }
 
     #[test]

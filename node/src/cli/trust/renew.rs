@@ -1,14 +1,14 @@
 //! `trust sign --renew`: new certificates for the keys that nodes hold already. They are public and travel in the lists that
 //! the trust bundle names, so nobody logs in anywhere, and no key moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling_identity::rotate::{NodeCertificate, node_of, renew_beside};
 use starling_identity::{CertificateList, IssuingCa, TrustBundle, update_by_root};
 use starling_model::mesh::hex;
 use starling_model::{NodeName, codes};
 
-use super::issue::newest_key;
+use super::issued_log::IssuedLog;
 use super::operator::{Hand, RootDesk, dir_flag, hand_over, lists};
 use super::revoke::not_understood;
 use super::{PUBLIC_FILE_MODE, SECRET_DIR_MODE, issue_error, now, rotate};
@@ -35,11 +35,12 @@ pub(super) fn run(
     hand: &Hand,
     names: &[NodeName],
 ) -> Result<Exit, CliError> {
-    let (before, root) = desk.open()?;
+    let (before, root) = desk.open_beside(client)?;
     let standing = standing(client, desk)?;
     let mut chosen: Vec<NodeCertificate> = Vec::new();
     let mut keys: Vec<[u8; 32]> = Vec::new();
     let mut found: Vec<String> = Vec::new();
+    let mut revoked: BTreeSet<String> = BTreeSet::new();
     for (name, certificate) in rotate::issued(&desk.dir, &before)? {
         let Some((_, key)) = node_of(&before, &certificate) else { continue };
         let stands = match standing.get(&name) {
@@ -47,6 +48,9 @@ pub(super) fn run(
             Some(Standing::Out) => false,
             Some(Standing::Only(kept)) => *kept == key,
         };
+        if !stands && names.is_empty() {
+            revoked.insert(name.clone());
+        }
         if stands && (names.is_empty() || names.iter().any(|wanted| wanted.as_str() == name)) {
             chosen.push(certificate);
             keys.push(key);
@@ -73,6 +77,12 @@ pub(super) fn run(
     }
     desk.replace(&bundle)?;
     found.sort();
+    revoked.retain(|name| !found.contains(name));
+    if !revoked.is_empty() {
+        // Only the agent says so: somebody should see it before these certificates end.
+        let names = revoked.into_iter().collect::<Vec<_>>().join(", ");
+        output::message(&format!("left out, as the agent says that they are revoked: {names}\n"));
+    }
     found.dedup();
     output::message(&format!("renewed {} certificates, of {}; no node key changed\n", chosen.len(), found.join(", ")));
     let text = hand_over(client, hand, &desk.dir, &bundle).map_err(|error| {
@@ -95,11 +105,11 @@ fn not_renewed(wanted: &NodeName, is_revoked: bool) -> CliError {
 fn standing(client: &Client, desk: &RootDesk) -> Result<BTreeMap<String, Standing>, CliError> {
     let answer = client.ask(Ask::get("/v1/trust"))?;
     let trust: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
-    let mut all = BTreeMap::new();
+    let (log, mut all) = (IssuedLog::read(&desk.dir)?, BTreeMap::new());
     for revocation in trust.body.revocations {
         let name = NodeName::new(&revocation.node).ok();
-        let newest = name.filter(|_| revocation.kept > 0).map(|name| newest_key(&desk.dir, &name)).transpose()?;
-        all.insert(revocation.node, newest.flatten().map_or(Standing::Out, Standing::Only));
+        let newest = name.filter(|_| revocation.kept > 0).and_then(|name| log.newest_key(&name));
+        all.insert(revocation.node, newest.map_or(Standing::Out, Standing::Only));
     }
     Ok(all)
 }

@@ -3,7 +3,7 @@
 //! The key never leaves this process; the agent gets a signed form. A revocation cannot be taken back, so a name that
 //! neither the agent nor `issued.log` knows is refused unless that is insisted on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -14,18 +14,21 @@ use starling_identity::{OperatorStatement, Role};
 use starling_model::mesh::hex;
 use starling_model::{NodeName, Revocation};
 
-use super::desk::{Desk, KeyArgs};
-use super::issue::newest_key;
+use super::issued_log::IssuedLog;
 use super::node_name;
 use super::operator::RevokeOperatorArgs;
 use crate::api::views::{Agreement, Envelope, Member, MemberList, SignedForm, Trust, TrustRequest};
 use crate::cli::client::{ANSWER_TIMEOUT, Ask, Client, refusal};
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::operator_key::{Desk, KeyArgs};
+use crate::cli::table::clean;
 use crate::cli::{AgentPlace, Format, duration, output};
-use crate::files;
 
 /// Pause between two looks at the others with `--wait`.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Greatest number of a revocation that is followed unasked: one node revoked each second for years.
+const NUMBER_MAX: u64 = 1 << 32;
 
 /// Commands of `trust revoke`.
 #[derive(Subcommand, Clone, Debug)]
@@ -54,7 +57,7 @@ pub(crate) struct RevokeNodeArgs {
     /// Shows what would be signed, and sends nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Revokes a name that neither the agent nor issued.log knows
+    /// Revokes a name that neither the agent nor issued.log knows, or over a number that nobody comes to
     #[arg(long)]
     pub(super) force: bool,
     /// Shuts out all its keys but the one that was issued last: after `issue node NAME --replace`
@@ -92,7 +95,7 @@ fn sign(desk: &Desk, node: &NodeName, kept: &[[u8; 32]], number: u64, reason: &s
             .cause(error.to_string())
             .help(["--reason is one short line"])
     })?;
-    let signature = desk.key.sign(OperatorStatement::Revocation, &desk.bundle.mesh_id, &body);
+    let signature = desk.key.sign(OperatorStatement::Revocation, &desk.mesh, &body);
     let form = SignedForm {
         format: "starling-revocation/1".to_owned(),
         payload: BASE64.encode(&body),
@@ -100,6 +103,32 @@ fn sign(desk: &Desk, node: &NodeName, kept: &[[u8; 32]], number: u64, reason: &s
         signature: BASE64.encode(signature),
     };
     Ok(TrustRequest { revocation: Some(form), ..TrustRequest::default() })
+}
+
+/// Whether `--force` was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Insist {
+    No,
+    Yes,
+}
+
+/// The number after the one that the agent names. An agent may name any: a node's last number, once signed, could never be
+/// followed by another.
+///
+/// # Errors
+/// A number that nobody comes to by revoking, unless it is insisted on.
+fn next_number(held: Option<u64>, insist: Insist) -> Result<u64, CliError> {
+    let held = held.unwrap_or(0);
+    if held >= NUMBER_MAX && insist == Insist::No {
+        return Err(CliError::plain(
+            Exit::Refused,
+            format!("the agent says that revocation {held} of this node is in force"),
+        )
+        .cause(format!("over {NUMBER_MAX} nobody revokes: a key of the role revoke was misused, or this agent lies"))
+        .help(["ask an agent on another host:  --address or --config-dir", "if it says the same:  --force"]));
+    }
+    held.checked_add(1)
+        .ok_or_else(|| CliError::plain(Exit::Refused, "the revocation in force has the last number there is"))
 }
 
 /// What is known of the node before it is revoked.
@@ -113,12 +142,10 @@ struct Known {
 
 /// Runs the command.
 pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliError> {
-    let desk = Desk::open(&args.dir, &args.key, Role::Revoke)?;
+    let desk = Desk::open_in(&args.dir, &args.key, Role::Revoke)?;
     let kept = if args.keep_newest { vec![newest(args)?] } else { Vec::new() };
     let known = look_up(client, args)?;
-    let Some(number) = known.number.unwrap_or(0).checked_add(1) else {
-        return Err(CliError::plain(Exit::Refused, "the revocation in force has the last number there is"));
-    };
+    let number = next_number(known.number, if args.force { Insist::Yes } else { Insist::No })?;
     if let Some(held) = known.number {
         output::message(&format!("{} is revoked already; this takes the place of revocation {held}\n", args.name));
     }
@@ -136,7 +163,7 @@ pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliEr
     let began = Instant::now();
     let answer = client.ask(ask)?;
     let taken: Envelope<Trust> = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
-    let mut text = format!("{line}accepted by {}", taken.view.node);
+    let mut text = format!("{line}accepted by {}", clean(&taken.view.node));
     if args.wait {
         let members = wait(client, args, number, began)?;
         text.push_str(&format!(
@@ -150,7 +177,7 @@ pub(super) fn node(client: &Client, args: &RevokeNodeArgs) -> Result<Exit, CliEr
 
 /// The key that stays.
 fn newest(args: &RevokeNodeArgs) -> Result<[u8; 32], CliError> {
-    newest_key(&args.dir, &args.name)?.ok_or_else(|| {
+    IssuedLog::read(&args.dir)?.newest_key(&args.name).ok_or_else(|| {
         let what = format!("issued.log of this folder has no line of {}", args.name);
         CliError::plain(Exit::NotFound, what)
             .help([format!("issue its new identity first:  starling trust issue node {} --replace", args.name)])
@@ -169,8 +196,8 @@ fn show(args: &RevokeNodeArgs, json: &[u8], text: &str) -> Result<Exit, CliError
 fn would_do(args: &RevokeNodeArgs, known: &Known) -> String {
     let member = match &known.member {
         Some(member) => {
-            let at = member.address.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
-            format!("it is {}{at}", member.state)
+            let at = member.address.as_ref().map(|address| format!(" at {}", clean(address))).unwrap_or_default();
+            format!("it is {}{at}", clean(&member.state))
         }
         None => "it is no member".to_owned(),
     };
@@ -193,7 +220,8 @@ fn look_up(client: &Client, args: &RevokeNodeArgs) -> Result<Known, CliError> {
     let answer = client.ask(Ask::get("/v1/members"))?;
     let members: MemberList = serde_json::from_slice(&answer.body).map_err(|error| not_understood(&error))?;
     let member = members.body.items.iter().find(|member| member.name == name).cloned();
-    let log = issued(&args.dir);
+    // Who revokes need not be who issues.
+    let log = IssuedLog::read(&args.dir).map(|log| log.names()).unwrap_or_default();
     let is_known = member.is_some() || number.is_some() || log.iter().any(|issued| issued == name);
     if !is_known && !args.force {
         let names = members.body.items.iter().map(|member| member.name.as_str()).chain(log.iter().map(String::as_str));
@@ -205,14 +233,6 @@ fn look_up(client: &Client, args: &RevokeNodeArgs) -> Result<Known, CliError> {
             .help(near.into_iter().chain([force])));
     }
     Ok(Known { number, member })
-}
-
-/// Names in `issued.log`; none where it cannot be read, since who revokes need not be who issues.
-fn issued(dir: &Path) -> Vec<String> {
-    let text = files::read_secret_text(&dir.join("operator/issued.log"));
-    let text = text.map(|text| text.to_string()).unwrap_or_default();
-    let nodes = text.lines().filter_map(|line| line.strip_prefix("node ")?.split_ascii_whitespace().next());
-    nodes.map(str::to_owned).collect()
 }
 
 /// Waits until all live members but the revoked one hold what the agent holds; returns how many they are.
@@ -255,7 +275,10 @@ mod tests {
     use starling_identity::{create_trust_domain, verify_operator};
     use starling_model::{KeyId, TrustDomain, codes};
 
+    use std::path::Path;
+
     use super::*;
+    use crate::files;
 
     /// An operator's folder with one operator of all roles.
     fn folder() -> tempfile::TempDir {
@@ -281,9 +304,28 @@ mod tests {
         assert_eq!((form.format.as_str(), form.key_id.as_str()), ("starling-revocation/1", "k1"));
         let body = BASE64.decode(form.payload).unwrap();
         let signature: [u8; 64] = BASE64.decode(form.signature).unwrap().try_into().unwrap();
-        verify_operator(OperatorStatement::Revocation, KeyId(1), &body, &signature, &desk.bundle).unwrap();
+        verify_operator(
+            OperatorStatement::Revocation,
+            KeyId(1),
+            &body,
+            &signature,
+            &super::super::operator_bundle(folder.path()).unwrap().0,
+        )
+        .unwrap();
         let said = Revocation::read(&body).unwrap();
         assert_eq!((said.node, said.number, said.kept.len(), said.reason.as_str()), (node, 3, 0, "compromised"));
+    }
+
+    /// A compromised agent must not make an operator sign the last number there is.
+    #[test]
+    fn a_number_that_nobody_comes_to_is_followed_only_when_that_is_insisted_on() {
+        assert_eq!((next_number(None, Insist::No).unwrap(), next_number(Some(4), Insist::No).unwrap()), (1, 5));
+        assert_eq!(next_number(Some(NUMBER_MAX - 1), Insist::No).unwrap(), NUMBER_MAX);
+        for held in [NUMBER_MAX, u64::MAX - 1, u64::MAX] {
+            assert_eq!(next_number(Some(held), Insist::No).unwrap_err().exit(), Exit::Refused, "{held}");
+        }
+        assert_eq!(next_number(Some(NUMBER_MAX), Insist::Yes).unwrap(), NUMBER_MAX + 1);
+        assert!(next_number(Some(u64::MAX), Insist::Yes).is_err());
     }
 
     #[test]
@@ -297,7 +339,7 @@ mod tests {
     }
 
     fn open(dir: &Path, key: Option<&Path>) -> Result<Desk, CliError> {
-        Desk::open(dir, &KeyArgs { key: key.map(Path::to_owned), passphrase_file: None }, Role::Revoke)
+        Desk::open_in(dir, &KeyArgs { key: key.map(Path::to_owned), passphrase_file: None }, Role::Revoke)
     }
 
     fn refused(dir: &Path, key: Option<&Path>) -> (Exit, Option<starling_model::Code>) {

@@ -21,7 +21,7 @@ use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::look::Look;
 use crate::cli::output;
-use crate::cli::table::{Align, Cell, Table};
+use crate::cli::table::{Align, Cell, Table, clean};
 use crate::files;
 
 /// Flags of `trust rotate`.
@@ -29,11 +29,11 @@ use crate::files;
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(super) step: StepArgs,
-    /// With --switch or --finish: goes on although members are behind; with --finish they are refused from then on
+    /// Goes on although members are behind or their certificates are not here; with --finish they are refused from then on
     #[arg(long)]
     pub(super) force: bool,
     /// With --status: no header
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["begin", "switch", "finish"])]
     pub(super) no_headers: bool,
     #[command(flatten)]
     pub(super) desk: RootDesk,
@@ -56,7 +56,7 @@ pub(crate) struct StepArgs {
     #[arg(long)]
     pub(super) finish: bool,
     /// Shows which members are ready for the next step
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["force", "root_key", "own_head", "wait", "timeout"])]
     pub(super) status: bool,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn run(client: &Client, args: &RotateArgs, look: &Look) -> Result<Exi
 
 fn begin_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
     let dir = &args.desk.dir;
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let nodes = issued(dir, &before)?;
     let members = members(client)?;
     let lost: Vec<&str> = members
@@ -125,7 +125,7 @@ fn begin_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> 
 }
 
 fn switch_over(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let bundle = switch(&before, &root).map_err(|error| issue_error(&error))?;
     refuse_laggards(client, args, "--switch", |member| rows(member, &before).is_ready())?;
     args.desk.replace(&bundle)?;
@@ -134,7 +134,7 @@ fn switch_over(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
 }
 
 fn finish_rotation(client: &Client, args: &RotateArgs) -> Result<Exit, CliError> {
-    let (before, root) = args.desk.open()?;
+    let (before, root) = args.desk.open_beside(client)?;
     let bundle = finish(&before, &root).map_err(|error| {
         let cli = issue_error(&error);
         if !matches!(error, IssueError::ForeignRoot) {
@@ -309,7 +309,9 @@ fn members(client: &Client) -> Result<Vec<Member>, CliError> {
 /// Who is revoked with all its keys is no member any more, whatever is remembered of it.
 fn awaited(members: Vec<Member>, trust: &Trust) -> Vec<Member> {
     let is_out = |name: &str| trust.revocations.iter().any(|one| one.node == name && one.kept == 0);
-    members.into_iter().filter(|member| member.state != "left" && !is_out(&member.name)).collect()
+    let members = members.into_iter().filter(|member| member.state != "left" && !is_out(&member.name));
+    // An agent may say anything; these are shown.
+    members.map(|one| Member { name: clean(&one.name), state: clean(&one.state), ..one }).collect()
 }
 
 /// Names for the new keys.
@@ -381,8 +383,9 @@ mod tests {
             member("vm-3", "failed"),
             member("vm-4", "alive"),
             member("vm-5", "failed"),
+            member("vm-6\u{1b}[2J", "alive"),
         ];
         let names: Vec<String> = awaited(all, &trust).into_iter().map(|member| member.name).collect();
-        assert_eq!(names, ["vm-1", "vm-4", "vm-5"], "vm-4 keeps a key, and vm-5 may come back");
+        assert_eq!(names, ["vm-1", "vm-4", "vm-5", "vm-6\u{fffd}[2J"], "vm-4 keeps a key, and vm-5 may come back");
     }
 }

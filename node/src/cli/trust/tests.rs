@@ -4,11 +4,12 @@ use starling_identity::inspect::InspectRow;
 use starling_identity::{JoinFile, OperatorKey};
 use starling_model::Code;
 
-use super::desk::KeyArgs;
 use super::inspect::{Serials, certificates, of_file};
-use super::issue::{HowArgs, days, newest_key, seed};
+use super::issue::{HowArgs, days, seed};
+use super::issued_log::IssuedLog;
 use super::*;
-use crate::cli::install::{BundleThere, Places, Present};
+use crate::cli::install::{self, BundleThere, Places, Present, Trust};
+use crate::cli::operator_key::KeyArgs;
 
 fn init_args(out: &Path) -> InitArgs {
     InitArgs {
@@ -83,14 +84,20 @@ fn an_operator_folder_is_made_once_and_whole() {
 fn init_looks_as_documented() {
     let args = init_args(Path::new("/srv/prod"));
     let made = create_trust_domain(&args.trust_domain, "alice", false, now()).unwrap();
-    let fingerprint = install::short_fingerprint(&made.bundle);
+    let fingerprint = made.bundle.mesh_id.fingerprint();
+    assert_eq!(
+        fingerprint.bytes().filter(u8::is_ascii_hexdigit).count(),
+        64 + 4,
+        "whole, and the digits of SHA256 itself"
+    );
     let want = format!(
         "created trust domain prod.internal in /srv/prod
   root CA        operator/root.key      valid 10 years         KEEP OFFLINE
   issuing CA     operator/issuer.key    valid 5 years          signs node certificates
   operator key   operator/alice.key     k1 \"alice\"             roles admin, config, issue, revoke
   trust bundle   trust/bundle.trust     public, sequence 1     goes to every node
-  fingerprint    {fingerprint}                       compare it by voice or ticket
+  fingerprint    {fingerprint}
+                 compare it by voice or ticket when a host joins
 next:  cd /srv/prod && starling trust issue node vm-1
 "
     );
@@ -137,8 +144,8 @@ fn an_identity_is_installed_once_and_only_under_its_own_mesh() {
     let join = join_file(&ours.join("vm-2.join"));
     let bundle = TrustBundle::parse(&join.bundle_file).unwrap();
     let places = places(&folder.path().join("host"));
-    let ready = install::check(&join, &bundle, &places, Present::Keep).unwrap();
-    assert_eq!(ready.bundle, BundleThere::Older);
+    let ready = install::check(&join, &bundle, &places, Present::Keep, Trust::Proven).unwrap();
+    assert_eq!(ready.bundle, BundleThere::None);
     install::install(&join, &places, &ready).unwrap();
     assert!(install::agent_toml(&join, &places).unwrap());
     assert!(!install::agent_toml(&join, &places).unwrap(), "settings that are there stay");
@@ -147,14 +154,17 @@ fn an_identity_is_installed_once_and_only_under_its_own_mesh() {
     let text = std::fs::read_to_string(places.agent_toml()).unwrap();
     assert!(text.contains("node_name = \"vm-2\"") && text.contains("seeds = [\"10.0.0.11:7740\"]"), "{text}");
 
-    let again = refused(install::check(&join, &bundle, &places, Present::Keep));
+    let again = refused(install::check(&join, &bundle, &places, Present::Keep, Trust::Proven));
 
     assert_eq!(again, (Exit::Refused, Some(codes::IDENTITY_EXISTS)));
-    assert_eq!(install::check(&join, &bundle, &places, Present::Replace).unwrap().bundle, BundleThere::Newer);
+    assert_eq!(
+        install::check(&join, &bundle, &places, Present::Replace, Trust::Proven).unwrap().bundle,
+        BundleThere::Newer
+    );
     let foreign = join_file(&theirs.join("vm-2.join"));
     let foreign_bundle = TrustBundle::parse(&foreign.bundle_file).unwrap();
     for present in [Present::Keep, Present::Replace] {
-        let refused = refused(install::check(&foreign, &foreign_bundle, &places, present));
+        let refused = refused(install::check(&foreign, &foreign_bundle, &places, present, Trust::Proven));
         assert_eq!(refused, (Exit::Refused, Some(codes::OTHER_MESH)));
     }
 }
@@ -192,6 +202,9 @@ fn inspecting_looks_as_documented_and_shows_no_key() {
     issue_node(&issue_args(&out, "vm-2", false)).unwrap();
     let found = of_file(&out.join("vm-2.join")).unwrap();
     assert!(found.remarks[0].contains("SECRET") && !found.remarks.concat().contains("PRIVATE"), "{:?}", found.remarks);
+    let whole = operator_bundle(&out).unwrap().0;
+    let told = found.remarks.join("\n");
+    assert!(told.contains(&whole.fingerprint()) && told.contains(&whole.mesh_id.fingerprint()), "{told}");
     let rows = found.rows;
     assert_eq!(rows.iter().map(|row| row.what).collect::<Vec<_>>(), ["root CA", "issuing CA", "node CA"]);
     let bundle = of_file(&out.join("trust/bundle.trust")).unwrap();
@@ -243,19 +256,50 @@ fn a_request_is_signed_and_joined_without_the_key_moving() {
     let told = of_file(&request).unwrap();
     assert!(told.rows.is_empty() && told.remarks[0].starts_with("request of vm-2   key SHA256:"), "{:?}", told.remarks);
 
-    let sign = |file: &Path, replace: bool| {
+    let hash = starling_identity::NodeRequest::parse(&std::fs::read(&request).unwrap()).unwrap().key_hash();
+    let sign_with = |file: &Path, replace: bool, request_key: Option<[u8; 32]>, answer: Option<&str>| {
         let hand =
             operator::Hand { wait: false, timeout: std::time::Duration::ZERO, place: AgentPlace { config_dir: None } };
         let how = how(&out, replace);
-        let args =
-            SignArgs { file: Some(file.to_owned()), renew: Vec::new(), renew_all: false, root_key: None, how, hand };
-        issue::sign(&|_| panic!("no agent is asked"), &args)
+        let file = Some(file.to_owned());
+        let args = SignArgs {
+            file,
+            request_key,
+            renew: Vec::new(),
+            renew_all: false,
+            root_key: None,
+            own_head: false,
+            how,
+            hand,
+        };
+        let mut typed = answer.map(str::as_bytes);
+        let terminal = typed.as_mut().map(|typed| typed as &mut dyn std::io::BufRead);
+        issue::sign_at(&|_| panic!("no agent is asked"), &args, terminal)
     };
+    // The hash is compared before anything is signed: by the flag, or by a person.
+    let mut other = hash;
+    other[31] ^= 1;
+    for (wanted, answer) in [
+        (Some(other), None),
+        (Some(other), Some("yes\n")),
+        (None, None),
+        (None, Some("")),
+        (None, Some("\n")),
+        (None, Some("y\n")),
+        (None, Some("no\n")),
+        (None, Some("yes, I think\n")),
+    ] {
+        let refused = refused(sign_with(&request, false, wanted, answer));
+        assert_eq!(refused, (Exit::Refused, Some(codes::REQUEST_UNCONFIRMED)), "{wanted:?} {answer:?}");
+        let log = std::fs::read_to_string(out.join("operator/issued.log")).unwrap();
+        assert!(!out.join("vm-2.join").exists() && log.is_empty(), "nothing was signed");
+    }
+    let sign = |file: &Path, replace: bool| sign_with(file, replace, Some(hash), None);
     sign(&request, false).unwrap();
     let file = std::fs::read_to_string(out.join("vm-2.join")).unwrap();
     assert!(!file.contains("PRIVATE"), "{file}");
     assert_eq!(refused(sign(&request, false)), (Exit::Refused, Some(codes::TRUST_EXISTS)));
-    sign(&request, true).unwrap();
+    sign_with(&request, true, None, Some("yes\n")).unwrap();
     for (what, bad) in [("another kind of file", "trust/bundle.trust"), ("a key", "operator/alice.key")] {
         let refused = refused(sign(&out.join(bad), false));
         assert_eq!(refused, (Exit::Refused, Some(codes::REQUEST_INVALID)), "{what}");
@@ -265,21 +309,21 @@ fn a_request_is_signed_and_joined_without_the_key_moving() {
     let join = join_file(&out.join("vm-2.join"));
     let bundle = TrustBundle::parse(&join.bundle_file).unwrap();
     assert_eq!(
-        refused(install::check(&join, &bundle, &stranger, Present::Keep)),
+        refused(install::check(&join, &bundle, &stranger, Present::Keep, Trust::Proven)),
         (Exit::Refused, Some(codes::JOIN_FILE_INVALID))
     );
     install::pending_key(&stranger).unwrap();
     assert_eq!(
-        refused(install::check(&join, &bundle, &stranger, Present::Keep)),
+        refused(install::check(&join, &bundle, &stranger, Present::Keep, Trust::Proven)),
         (Exit::Refused, Some(codes::JOIN_FILE_INVALID))
     );
-    let ready = install::check(&join, &bundle, &places, Present::Keep).unwrap();
+    let ready = install::check(&join, &bundle, &places, Present::Keep, Trust::Proven).unwrap();
     install::install(&join, &places, &ready).unwrap();
     assert_eq!(std::fs::read_to_string(places.issuing_key()).unwrap(), key);
     assert_eq!(mode(&places.issuing_key()), 0o600);
     assert!(!places.pending_key().exists() && places.chain().exists());
     // A fresh file for the same key is a renewal.
-    let ready = install::check(&join, &bundle, &places, Present::Replace).unwrap();
+    let ready = install::check(&join, &bundle, &places, Present::Replace, Trust::Proven).unwrap();
     install::install(&join, &places, &ready).unwrap();
     assert_eq!(std::fs::read_to_string(places.issuing_key()).unwrap(), key);
 }
@@ -302,11 +346,12 @@ fn a_list_of_names_is_issued_together_or_not_at_all() {
     assert!(!out.join("vm-4.join").exists() && !out.join("vm-5.join").exists(), "nothing half done");
     let log = std::fs::read_to_string(out.join("operator/issued.log")).unwrap();
     assert_eq!((log.lines().count(), log.matches(" by k1").count()), (3, 3), "{log}");
-    let key = || newest_key(&out, &NodeName::new("vm-2").unwrap()).unwrap().unwrap();
+    let newest = |name: &str| IssuedLog::read(&out).unwrap().newest_key(&NodeName::new(name).unwrap());
+    let key = || newest("vm-2").unwrap();
     let before = key();
     issue_node(&issue_args(&out, "vm-2", true)).unwrap();
     assert_ne!(key(), before, "the last line counts");
-    assert_eq!(newest_key(&out, &NodeName::new("vm-9").unwrap()).unwrap(), None);
+    assert_eq!(newest("vm-9"), None);
 }
 
 /// Who holds the issuer's key still needs an operator's key with the role.
@@ -319,9 +364,11 @@ fn issuing_takes_an_operator_with_the_role_issue() {
         name: "bob".to_owned(),
         roles: vec![starling_identity::Role::Config],
         passphrase_file: None,
-        desk: operator::RootDesk { root_key: None, dir: out.clone() },
+        desk: operator::RootDesk { root_key: None, dir: out.clone(), own_head: false },
+        place: AgentPlace { config_dir: None },
     };
-    operator::issue(&bob).unwrap();
+    let nobody = crate::cli::Address::Unix(folder.path().join("none.sock"));
+    operator::issue(&Client::new(nobody).unwrap(), &bob).unwrap();
     let as_bob = |replace| {
         let mut args = issue_args(&out, "vm-1", replace);
         args.how.key.key = Some(out.join("operator/bob.key"));

@@ -17,13 +17,13 @@ use bytes::Bytes;
 use starling_gossip::limits::{UPDATES_BYTES_MAX, UPDATES_REQUEST_BYTES_MAX};
 use starling_gossip::{BundleCommand, BundleEvent, BundleHead};
 use starling_identity::chain::{
-    Answer, BundleChain, Head, Merged, Question, Request, UpdateRefused, answer, missing, read_key_answer,
+    Answer, BundleChain, Head, Merged, Question, Request, Standing, UpdateRefused, answer, missing, read_key_answer,
     read_list_answer, reply, whatever_follows,
 };
 use starling_identity::limits::{ANCESTORS_MAX, ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, UPDATE_BYTES_MAX, UPDATES_MAX};
 use starling_identity::{CertificateList, TrustBundle, TrustView};
 use starling_transport::quic::TrustAnswers;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::lists::Lists;
 use crate::files;
@@ -45,6 +45,12 @@ const _: () = assert!(((1 + ANCESTORS_MAX) * (4 + UPDATE_BYTES_MAX)) as u64 <= f
 #[must_use]
 pub fn in_force(state: &Path, installed: &TrustBundle) -> TrustView {
     TrustChain::open(state, installed).view()
+}
+
+/// The chain that a state folder holds, the oldest bundle first; nothing of it is judged.
+#[must_use]
+pub fn stored(state: &Path) -> Vec<Vec<u8>> {
+    read(&state.join(FOLDER).join(FILE))
 }
 
 /// What a word about bundles led to.
@@ -80,6 +86,12 @@ impl TrustChain {
         if let Some(refused) = wrong {
             let sequence = chain.newest().sequence;
             error!(%refused, file = %path.display(), sequence, "the stored trust bundles are damaged; what is before that counts, and peers tell the rest");
+        }
+        let was = BundleChain::of_stored(&written);
+        if was.is_some_and(|was| was.standing(installed) == Standing::Unproven) && chain.newest() == installed {
+            // Root put it there, and nothing that was in force speaks for it: a person should know.
+            let (sequence, fingerprint) = (installed.sequence, installed.fingerprint());
+            warn!(sequence, %fingerprint, "the installed trust bundle does not follow from the one that was in force, and takes its place");
         }
         let lists = Lists::open(state, chain.newest());
         Self { chain, path, written, lists, warned: None }

@@ -7,10 +7,7 @@ use starling_config::{InstanceSpec, Problem, ServicesD, parse_instances, parse_s
 use starling_model::InstanceName;
 use tracing::{info, warn};
 
-use crate::files;
-
-/// Most files that are read.
-const FILES_MAX: usize = 512;
+use crate::files::{self, SERVICE_FILES_MAX};
 
 /// One file.
 #[derive(Debug, Default)]
@@ -95,9 +92,9 @@ impl Folder {
             }
         }
         paths.sort();
-        if paths.len() > FILES_MAX {
-            warn!(files = paths.len(), "services.d holds over {FILES_MAX} files; the rest is not read");
-            paths.truncate(FILES_MAX);
+        if paths.len() > SERVICE_FILES_MAX {
+            warn!(files = paths.len(), "services.d holds over {SERVICE_FILES_MAX} files; the rest is not read");
+            paths.truncate(SERVICE_FILES_MAX);
         }
         let read = |path: PathBuf| {
             let text = match files::read_public_text(&path) {

@@ -32,6 +32,7 @@ impl Lab {
         Trust {
             mesh_id: hex(&self.bundle.mesh_id.0),
             bundle_sequence: 1,
+            bundle_hash: String::new(),
             operators: operators.collect(),
             revocations: Vec::new(),
             holding: None,
@@ -62,7 +63,7 @@ fn what_is_signed_holds_and_several_are_one_batch() {
     let read = |form: &SignedForm| {
         let body = BASE64.decode(&form.payload).unwrap();
         let signature: [u8; 64] = BASE64.decode(&form.signature).unwrap().try_into().unwrap();
-        verify_operator(OperatorStatement::Document, KeyId(1), &body, &signature, &lab.bundle).unwrap();
+        verify_operator(OperatorStatement::Document, starling_model::KeyId(1), &body, &signature, &lab.bundle).unwrap();
         let (document, text) = Document::read(&body).unwrap();
         (document, text.to_owned())
     };
