@@ -9,8 +9,8 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use starling_model::{HealthEntry, HealthRecord, InstanceName, NodeName, Readiness};
 use starling_routing::{
-    Decision, Documents, Draws, EndpointIndex, HttpFacts, Load, PeakEwma, Reason, Registry, RequestFacts, RouteTable,
-    UnixSeconds, compile,
+    Decision, Destination, Documents, Draws, EndpointIndex, HttpFacts, Load, PeakEwma, Reason, Registry, RequestFacts,
+    RouteTable, UnixSeconds, compile,
 };
 
 fn load(index: EndpointIndex) -> Load {
@@ -31,7 +31,7 @@ fn decisions(c: &mut Criterion) {
             b.iter(|| {
                 seed += 1;
                 let request = RequestFacts {
-                    destination: &key,
+                    destination: Destination::Service(&key),
                     port: None,
                     source: None,
                     http: None,
@@ -117,7 +117,7 @@ fn matching(c: &mut Criterion) {
         for (what, by_path) in [("paths", true), ("headers_last_wins", false)] {
             let table = compile(&routes(len, by_path), &registry, &settings(), None);
             let request = RequestFacts {
-                destination: &key,
+                destination: Destination::Service(&key),
                 port: None,
                 source: None,
                 http: Some(&facts),
@@ -153,7 +153,7 @@ fn choosing(c: &mut Criterion) {
         let facts =
             HttpFacts { method, scheme: "http", authority: "service-0.mesh.internal", path, query: None, headers };
         let request = RequestFacts {
-            destination: &key,
+            destination: Destination::Service(&key),
             port: None,
             source: None,
             http: Some(&facts),

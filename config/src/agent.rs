@@ -165,6 +165,8 @@ pub struct AgentConfig {
     pub dns: DnsSettings,
     /// How applications of this host reach services.
     pub outbound: OutboundSettings,
+    /// Connections from outside the mesh.
+    pub gateway: GatewaySettings,
     /// Fixed local entrances to services.
     pub upstreams: Vec<UpstreamSpec>,
     /// Metrics beyond the local API.
@@ -281,6 +283,24 @@ pub struct OutboundSettings {
     pub vip_listeners: Vec<ServiceKey>,
     /// The file with the key that seals sessions' cookies, the same at all agents; `None`: they are not sealed.
     pub session_key_file: Option<PathBuf>,
+}
+
+/// `[gateway]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Where Gateways listen on this host.
+    pub listen: GatewayListen,
+}
+
+/// `gateway.listen`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GatewayListen {
+    /// At the address of `mesh.listen`.
+    OfMesh,
+    /// At this one.
+    At(std::net::IpAddr),
+    /// Nowhere, whatever documents say.
+    Off,
 }
 
 /// A range within 127.0.0.0/8.

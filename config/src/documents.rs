@@ -27,6 +27,7 @@ pub mod cors;
 pub mod diff;
 mod fields;
 pub mod filter;
+pub mod gateway;
 pub mod grant;
 pub mod grpc_route;
 pub mod http_route;
@@ -41,6 +42,7 @@ pub mod starling_service;
 mod text;
 pub mod traffic_policy;
 
+pub use gateway::Gateway;
 pub use grant::ServiceGrant;
 pub use grpc_route::GrpcRoute;
 pub use http_route::HttpRoute;
@@ -95,6 +97,8 @@ pub enum Spec {
     ServiceGrant(ServiceGrant),
     /// What holds for the whole mesh.
     MeshConfig(MeshConfig),
+    /// Where connections from outside the mesh come in.
+    Gateway(Gateway),
     /// Of a kind of `starling/v1` that a later release reads: kept, without effect.
     Unread,
 }

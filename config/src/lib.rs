@@ -23,8 +23,9 @@ mod yaml;
 
 pub use agent::{
     AccessLogFormat, AccessLogOnly, AccessLogSettings, AccessLogTo, AgentConfig, ApiSettings, ConfigDir, DataSettings,
-    DnsSettings, ListenAddress, Loaded, LogFormat, LogSettings, LoopbackRange, MeshSettings, MetricsSettings, Origin,
-    OutboundSettings, Preset, SeedAddress, Setting, SourceFile, SourceKind, Sources, TcpAccess, UpstreamSpec, load,
+    DnsSettings, GatewayListen, GatewaySettings, ListenAddress, Loaded, LogFormat, LogSettings, LoopbackRange,
+    MeshSettings, MetricsSettings, Origin, OutboundSettings, Preset, SeedAddress, Setting, SourceFile, SourceKind,
+    Sources, TcpAccess, UpstreamSpec, load,
 };
 pub use instances::{
     HealthProbe, HealthSpec, InstanceForm, InstanceSpec, LoadedInstance, RunAs, ServicesD, parse_instances,

@@ -101,6 +101,16 @@ fn socket_addr(text: &str) -> Result<SocketAddr, Bad> {
     }
 }
 
+/// An address of this host, without a port.
+pub(crate) fn ip(node: &Node) -> Result<IpAddr, Bad> {
+    let text = text(node)?;
+    match text.parse::<IpAddr>() {
+        Ok(address) if address.is_multicast() => Err(Bad::new("is not an address of a host")),
+        Ok(address) => Ok(address),
+        Err(_) => Err(Bad::new("is not an IP address without a port, like \"192.0.2.7\"")),
+    }
+}
+
 /// Where the mesh port listens: its number goes out to others, so the system cannot choose it.
 pub(crate) fn mesh_listen(node: &Node) -> Result<SocketAddr, Bad> {
     let address = address(node)?;

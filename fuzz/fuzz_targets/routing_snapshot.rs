@@ -7,7 +7,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
 use starling_routing::snapshot::Frozen;
-use starling_routing::{Decision, Draws, EndpointIndex, HttpFacts, RequestFacts, Snapshot, UnixSeconds};
+use starling_routing::{Decision, Destination, Draws, EndpointIndex, HttpFacts, RequestFacts, Snapshot, UnixSeconds};
 
 /// Endpoint or status.
 fn told(decision: &Decision) -> String {
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
             let (method, scheme, authority) = (&Method::GET, "http", "a");
             let http = HttpFacts { method, scheme, authority, path, query: None, headers: &headers };
             let request = RequestFacts {
-                destination: &service.key,
+                destination: Destination::Service(&service.key),
                 port: None,
                 source: None,
                 http: Some(&http),

@@ -91,6 +91,7 @@ codes! {
     UPSTREAM_TIMEOUT = 505, Error, "the endpoint did not answer in time", "look at the service itself; the built-in deadline to the response head is 15 s";
     PEER_CERTIFICATE = 506, Error, "the peer is not the expected node", "compare `starling members` with the host at that address";
     BAD_HTTP = 507, Error, "the HTTP request is malformed or ambiguous", "the detail names the rule; correct the client";
+    BAD_TLS = 508, Error, "a connection at a Gateway did not begin with TLS in time", "it is closed: connect with TLS, and name the server (SNI); the access log says which";
     CERTIFICATE_EXPIRED = 601, Error, "certificate expired or not chained to the bundle", "issue a new identity: starling trust issue node NAME --replace, then starling join";
     CERTIFICATE_ENDING = 603, Warning, "under 20 % of a certificate's life is left, or a leaf is not renewed", "the certificate: renew it in the operator's folder, starling trust sign --renew NAME --wait; with a shared issuer the agent does it at its next start; a leaf: the agent makes it itself, and its log says what stops it";
     SHARED_ISSUER = 604, Warning, "shared issuer: any host can pose as any node", "for production issue one identity per node: starling trust issue node NAME";

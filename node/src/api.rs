@@ -33,7 +33,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::routing::{get, post};
-use starling_proxy::ProxyShared;
+use starling_proxy::{Asker, ProxyShared};
 use tokio::sync::mpsc;
 
 use crate::channel::Queue;
@@ -88,6 +88,8 @@ pub struct ApiState {
     pub left_behind: LeftBehind,
     /// Where documents are read for an answer.
     pub bench: bench::Bench,
+    /// Sends single requests through the data plane.
+    pub asker: Asker,
 }
 
 impl fmt::Debug for ApiState {

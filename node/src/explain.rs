@@ -13,9 +13,12 @@ use std::time::{Instant, UNIX_EPOCH};
 use starling_model::{NodeName, ServiceKey, TrustDomain};
 use starling_proxy::answers::Answer;
 use starling_proxy::http::asked::{Asked, by_host, read_head};
-use starling_routing::{Caller, Decision, Draws, EndpointIndex, Load, RequestFacts, RouteTable, UnixSeconds};
+use starling_routing::{
+    Caller, Decision, Destination, Draws, EndpointIndex, Load, RequestFacts, RouteTable, UnixSeconds,
+};
 
-pub use self::question::{QUESTION_BYTES_MAX, Question, QuestionInvalid, Words};
+use self::question::Asks;
+pub use self::question::{NotLive, QUESTION_BYTES_MAX, Question, QuestionInvalid, Words};
 use crate::api::views;
 use crate::telemetry::time::Clocks;
 
@@ -57,8 +60,18 @@ impl Ground<'_> {
 #[must_use]
 pub fn explain(question: &Question, ground: &Ground<'_>) -> views::Explanation {
     let mut told = steps::begin(question, ground);
-    match asked(question, ground) {
-        Ok((service, asked)) => decide(question, ground, (&service, &asked), &mut told),
+    let asked = match &question.asks {
+        Asks::Http { host, target } => asked(question, ground, (host, target)),
+        Asks::Tls { port, name } => {
+            let destination = Destination::Gateway { port: *port, name: name.as_deref() };
+            decide(question, ground, (destination, None), &mut told);
+            return told;
+        }
+    };
+    match asked {
+        Ok((service, asked)) => {
+            decide(question, ground, (Destination::Service(&service), Some(&asked)), &mut told);
+        }
         Err(answer) => {
             told.outcomes = vec![outcomes::own(&answer)];
             told.decision = views::EXPLAINED_REFUSE.to_owned();
@@ -68,8 +81,8 @@ pub fn explain(question: &Question, ground: &Ground<'_>) -> views::Explanation {
 }
 
 /// The request as it is when it is decided; or what the entrance answers to it before that.
-fn asked(question: &Question, ground: &Ground<'_>) -> Result<(ServiceKey, Asked), Answer> {
-    let (method, uri, headers) = read_head(&question.head()).map_err(Answer::refused)?;
+fn asked(question: &Question, ground: &Ground<'_>, at: (&str, &str)) -> Result<(ServiceKey, Asked), Answer> {
+    let (method, uri, headers) = read_head(&question.head(at)).map_err(Answer::refused)?;
     let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
     let service = by_host(ground.table, ground.table.domain(), host, false)?.key.clone();
     let asked = Asked::new((ground.table.domain(), &service), method, uri, headers)?;
@@ -79,16 +92,16 @@ fn asked(question: &Question, ground: &Ground<'_>) -> Result<(ServiceKey, Asked)
 fn decide(
     question: &Question,
     ground: &Ground<'_>,
-    (service, asked): (&ServiceKey, &Asked),
+    (destination, asked): (Destination<'_>, Option<&Asked>),
     told: &mut views::Explanation,
 ) {
-    let http = asked.facts();
+    let http = asked.map(Asked::facts);
     let caller = ground.caller(question);
     let request = RequestFacts {
-        destination: service,
+        destination,
         port: None,
         source: caller.service.as_ref(),
-        http: Some(&http),
+        http: http.as_ref(),
         avoid: &[],
         node: Some(&question.caller.node),
         wall: UnixSeconds(ground.clocks.wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starling_config::{
-    AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, InstanceSpec,
-    ListenAddress, MeshSettings, OutboundSettings, Preset, RunAs, SeedAddress, UpstreamSpec,
+    AccessLogFormat, AccessLogOnly, AccessLogSettings, AgentConfig, ApiSettings, DataSettings, GatewayListen,
+    InstanceSpec, ListenAddress, MeshSettings, OutboundSettings, Preset, RunAs, SeedAddress, UpstreamSpec,
 };
 use starling_gossip::{Seed, SwimConfig};
 use starling_model::ServiceKey;
@@ -88,6 +88,11 @@ pub fn proxy(
         domain: config.dns.domain.clone(),
         data_listen: config.mesh.listen,
         http_listen: *http,
+        gateway_listen: match config.gateway.listen {
+            GatewayListen::OfMesh => Some(config.mesh.listen.ip()),
+            GatewayListen::At(address) => Some(address),
+            GatewayListen::Off => None,
+        },
         upstreams: config.upstreams.iter().map(upstream).collect(),
         access_log: access_log.map(Arc::new),
         connection_age,

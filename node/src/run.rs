@@ -321,6 +321,7 @@ async fn agent(
         operations: Operations::default(),
         left_behind: routes.left_behind.clone(),
         bench: Default::default(),
+        asker: data.asker(),
     });
     let server = Server::new(router(Arc::clone(&state)), guard, closed);
     crate::cli::message(&block(config, &state, advertised).render());

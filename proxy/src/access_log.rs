@@ -4,8 +4,8 @@
 //! writes the lines ([`format`] says how they look). Where the queue is full the record is dropped and counted: a disk
 //! that does not keep up costs lines, never requests.
 //!
-//! What a record may hold is closed: names that the mesh declared, figures, method, path, and the ids of trace and
-//! request. Query strings, other headers and bodies may hold secrets, and never come here.
+//! What a record may hold is closed: names that the mesh declared, figures, method, path, the server name at a Gateway,
+//! and the ids of trace and request. Query strings, other headers and bodies may hold secrets, and never come here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,6 +104,8 @@ pub struct Record {
     pub endpoint: Option<EndpointId>,
     /// Digest of the documents in use when it began.
     pub config: Digest,
+    /// The server name that a client of a Gateway asks for.
+    pub server_name: Option<Box<str>>,
     /// What only requests have.
     pub http: Option<HttpRecord>,
     /// Bytes towards the destination: of the body, or of the connection.
@@ -231,6 +233,7 @@ impl Record {
             subset: None,
             endpoint: None,
             config,
+            server_name: None,
             http,
             sent: 0,
             received: 0,

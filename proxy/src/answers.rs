@@ -24,6 +24,10 @@ pub enum ErrorType {
     ConnectionTimeout,
     /// A limit of this agent is reached.
     ConnectionLimitReached,
+    /// Nothing came in time from whoever connected.
+    ConnectionReadTimeout,
+    /// What should be TLS is not.
+    TlsProtocolError,
     /// The peer is not the expected node.
     TlsCertificateError,
     /// No response head in time.
@@ -40,13 +44,15 @@ pub enum ErrorType {
 
 impl ErrorType {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::DestinationNotFound,
         Self::DestinationUnavailable,
         Self::ConnectionRefused,
         Self::ConnectionTerminated,
         Self::ConnectionTimeout,
         Self::ConnectionLimitReached,
+        Self::ConnectionReadTimeout,
+        Self::TlsProtocolError,
         Self::TlsCertificateError,
         Self::HttpResponseTimeout,
         Self::HttpRequestDenied,
@@ -65,6 +71,8 @@ impl ErrorType {
             Self::ConnectionTerminated => "connection_terminated",
             Self::ConnectionTimeout => "connection_timeout",
             Self::ConnectionLimitReached => "connection_limit_reached",
+            Self::ConnectionReadTimeout => "connection_read_timeout",
+            Self::TlsProtocolError => "tls_protocol_error",
             Self::TlsCertificateError => "tls_certificate_error",
             Self::HttpResponseTimeout => "http_response_timeout",
             Self::HttpRequestDenied => "http_request_denied",
@@ -90,7 +98,8 @@ impl ErrorType {
             | Self::ConnectionTerminated
             | Self::ConnectionTimeout
             | Self::ConnectionLimitReached => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TlsCertificateError => StatusCode::BAD_GATEWAY,
+            Self::TlsProtocolError | Self::TlsCertificateError => StatusCode::BAD_GATEWAY,
+            Self::ConnectionReadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::HttpRequestDenied => StatusCode::FORBIDDEN,
             Self::HttpRequestError => StatusCode::BAD_REQUEST,
@@ -111,6 +120,8 @@ impl ErrorType {
             | Self::ConnectionTerminated
             | Self::ConnectionTimeout
             | Self::ConnectionLimitReached
+            | Self::ConnectionReadTimeout
+            | Self::TlsProtocolError
             | Self::TlsCertificateError
             | Self::ProxyConfigurationError => 14, // UNAVAILABLE
         })
@@ -124,6 +135,7 @@ impl ErrorType {
             Self::DestinationUnavailable => codes::NO_ENDPOINT,
             Self::ConnectionRefused | Self::ConnectionTerminated | Self::ConnectionTimeout => codes::UPSTREAM_FAILED,
             Self::ConnectionLimitReached | Self::ProxyInternalError => codes::UPSTREAM_FAILED,
+            Self::ConnectionReadTimeout | Self::TlsProtocolError => codes::BAD_TLS,
             Self::TlsCertificateError => codes::PEER_CERTIFICATE,
             Self::HttpResponseTimeout => codes::UPSTREAM_TIMEOUT,
             Self::HttpRequestDenied => codes::DENIED,

@@ -1,7 +1,7 @@
 //! What the node tells the data plane at start.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct ProxyConfig {
     pub data_listen: SocketAddr,
     /// The HTTP outbound: Host-routed, and as an HTTP proxy.
     pub http_listen: Option<SocketAddr>,
+    /// At which of this host's addresses Gateways listen; `None`: they do not.
+    pub gateway_listen: Option<IpAddr>,
     /// Fixed entrances.
     pub upstreams: Vec<Upstream>,
     /// Where the end of each request and connection is told; `None`: nowhere.

@@ -1,5 +1,5 @@
 //! TCP through the mesh: one tunnel, top to bottom, at the caller's side ([`outbound`]) and at the owner's
-//! ([`inbound`]); [`copy`] moves the bytes.
+//! ([`inbound`]); [`copy`] moves the bytes. From outside the mesh a connection comes through a [`gateway`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 pub(crate) mod copy;
+pub(crate) mod gateway;
+pub(crate) mod hello;
 pub(crate) mod inbound;
 pub(crate) mod outbound;
 

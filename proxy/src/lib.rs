@@ -9,16 +9,18 @@
 //! ([`metrics`]): nothing on the request path waits for a lock, a disk or gossip. What a data thread owns is on that
 //! thread only.
 //!
-//! Reading order: [`plane`], `listen.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
+//! Reading order: [`plane`], `listen.rs`, `gateways.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
 //!
 //! Not here: who is where and how it is (gossip), which endpoint (routing), what a certificate proves (identity), how
 //! streams share a connection (transport), configuration files. HTTP/2, gRPC, upgrades and CONNECT are refused by name.
 
 pub mod access_log;
 pub mod answers;
+mod asked;
 pub mod callers;
 pub mod config;
 mod detect;
+mod gateways;
 pub mod header;
 pub mod health;
 pub mod http;
@@ -43,8 +45,10 @@ pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::quality::R
 mod tests;
 
 pub use access_log::{AccessLog, AccessLogFigures};
+pub use asked::{Asker, NotSeen};
 pub use callers::{LocalCallers, Process};
 pub use config::{ListenAddress, ProxyConfig, Upstream};
+pub use gateways::GatewayPort;
 pub use listen::{ListenError, Purpose};
 pub use loads::Loads;
 pub use metrics::{Direction, ProxyMetrics};

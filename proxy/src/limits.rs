@@ -58,6 +58,17 @@ pub const MIRROR_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a connection that are kept until its endpoint answered, so that a refused one can go elsewhere.
 pub const REPLAY_TUNNEL_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes in which a client of a Gateway must show whom it asks for: one TLS record. A usual ClientHello has 2 KiB, with a
+/// post-quantum key share.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+const _: () = assert!(CLIENT_HELLO_BYTES_MAX <= REPLAY_TUNNEL_BYTES_MAX);
+
+/// How long a client of a Gateway may take for that. It comes from anywhere, over links with loss: two retransmissions fit.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a port of a Gateway that could not be bound is tried again.
+pub const GATEWAY_BIND_RETRY: Duration = Duration::from_secs(2);
+
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
 
@@ -119,6 +130,12 @@ pub const DETECT_PEEK: Duration = Duration::from_millis(20);
 /// WebSocket alive (pings every 20 s to some minutes), short enough that whatever lost its other end goes.
 pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 const _: () = assert!(TUNNEL_IDLE_TIMEOUT.as_secs() > IDLE_TIMEOUT.as_secs());
+
+/// How long a request that somebody watches may take with its answer: twice the built-in deadline of a response head.
+pub const WATCHED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of its answer that are read; then its client goes.
+pub const WATCHED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Connections waiting for one data thread.
 pub const HANDOVER_MAX: usize = 256;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU16;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -18,7 +19,9 @@ use starling_model::{Code, codes};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use crate::asked::Watched;
 use crate::config::ListenAddress;
+use crate::gateways::{self, GatewayDoors};
 use crate::l4::tune_local;
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CONNECTIONS_PER_LISTENER_MAX};
 use crate::metrics::{ProxyMetrics, Turned};
@@ -36,6 +39,8 @@ pub(crate) enum Entry {
     Http,
     /// The entrance of this number in the configuration.
     Upstream(usize),
+    /// A listener of a Gateway.
+    Gateway(NonZeroU16),
 }
 
 /// A socket between two threads.
@@ -45,9 +50,17 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
+/// What is on its way to a data thread.
+#[derive(Debug)]
+pub(crate) enum Handover {
+    Connection(Connection),
+    /// A request that somebody watches.
+    Watched(Watched),
+}
+
 /// A connection on its way to a data thread.
 #[derive(Debug)]
-pub(crate) struct Handover {
+pub(crate) struct Connection {
     pub(crate) socket: Socket,
     pub(crate) entry: Entry,
     pub(crate) permit: Permit,
@@ -83,6 +96,8 @@ pub enum Purpose {
     HttpOutbound,
     /// A fixed local entrance.
     Upstream,
+    /// A listener of a Gateway.
+    Gateway,
 }
 
 impl fmt::Display for Purpose {
@@ -91,6 +106,7 @@ impl fmt::Display for Purpose {
             Self::Peers => "peers' traffic",
             Self::HttpOutbound => "the HTTP outbound",
             Self::Upstream => "an upstream",
+            Self::Gateway => "a Gateway",
         })
     }
 }
@@ -185,9 +201,9 @@ pub(crate) struct Acceptor {
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
-/// Serves all listeners until the data plane closes. Runs on a thread of its own, so that a busy data thread delays no
+/// Serves all listeners, and those of Gateways, until the data plane closes. Runs on a thread of its own, so that a busy data thread delays no
 /// other one's connections.
-pub(crate) fn run(bound: Vec<Bound>, acceptor: Acceptor) {
+pub(crate) fn run(bound: Vec<Bound>, doors: Option<GatewayDoors>, acceptor: Acceptor) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -200,7 +216,7 @@ pub(crate) fn run(bound: Vec<Bound>, acceptor: Acceptor) {
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for Bound { listener, entry, address } in bound {
-            let own = Own { entry, count: Arc::default(), total: total.clone(), acceptor: acceptor.clone() };
+            let own = Own::new(entry, &total, &acceptor);
             match listener {
                 Listener::Tcp(listener) => {
                     tasks.spawn(async move { accept_all(tokio::net::TcpListener::from_std(listener), own).await })
@@ -213,8 +229,20 @@ pub(crate) fn run(bound: Vec<Bound>, acceptor: Acceptor) {
                 }),
             };
         }
+        if let Some(doors) = doors {
+            tasks.spawn(gateways::follow(doors, total.clone(), acceptor.clone()));
+        }
         while tasks.join_next().await.is_some() {}
     });
+}
+
+/// Serves one listener more, until the data plane closes. Dropping this closes it; what came by it lives on.
+pub(crate) async fn serve(bound: Bound, total: Arc<AtomicUsize>, acceptor: Arc<Acceptor>) {
+    let own = Own::new(bound.entry, &total, &acceptor);
+    match bound.listener {
+        Listener::Tcp(listener) => accept_all(tokio::net::TcpListener::from_std(listener), own).await,
+        Listener::Unix(listener) => accept_all(tokio::net::UnixListener::from_std(listener), own).await,
+    }
 }
 
 /// One listener's counters and where it hands over.
@@ -281,6 +309,10 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 impl Own {
+    fn new(entry: Entry, total: &Arc<AtomicUsize>, acceptor: &Arc<Acceptor>) -> Self {
+        Self { entry, count: Arc::default(), total: total.clone(), acceptor: acceptor.clone() }
+    }
+
     fn hand_over(&self, socket: Socket) {
         let metrics = &self.acceptor.metrics;
         let Some(lane) = self.acceptor.lanes.iter().min_by_key(|lane| lane.load.load(Ordering::Relaxed)) else {
@@ -296,8 +328,8 @@ impl Own {
         for count in &counts {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let handover = Handover { socket, entry: self.entry, permit: Permit { counts } };
-        if lane.handovers.try_send(handover).is_err() {
+        let connection = Connection { socket, entry: self.entry, permit: Permit { counts } };
+        if lane.handovers.try_send(Handover::Connection(connection)).is_err() {
             metrics.turned_away(Turned::Handover);
         }
     }

@@ -64,6 +64,14 @@ pub enum Turned {
     System,
     /// The agent drains.
     Draining,
+    /// At a Gateway: not TLS, malformed, too long, or gone before it was complete.
+    Hello,
+    /// At a Gateway: no ClientHello in time.
+    HelloTimeout,
+    /// At a Gateway: no route for the server name, or none was named.
+    ServerName,
+    /// At a Gateway: the route leads to nothing that can be used now.
+    Backend,
 }
 
 impl EncodeLabelValue for Turned {
@@ -76,6 +84,10 @@ impl EncodeLabelValue for Turned {
             Self::Carry => "carry",
             Self::System => "system",
             Self::Draining => "draining",
+            Self::Hello => "client_hello",
+            Self::HelloTimeout => "client_hello_timeout",
+            Self::ServerName => "server_name",
+            Self::Backend => "backend",
         };
         EncodeLabelValue::encode(&word, encoder)
     }

@@ -12,7 +12,9 @@ use starling_model::{Code, codes};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
+use crate::asked::Asker;
 use crate::config::{ListenAddress, ProxyConfig};
+use crate::gateways::GatewayDoors;
 use crate::limits::{HANDOVER_MAX, THREADS_MAX};
 use crate::listen::{self, Acceptor, Bound, Entry, Lane, ListenError, Purpose};
 use crate::snapshot::ProxyShared;
@@ -73,6 +75,7 @@ pub struct DataPlane {
     under_way: Arc<UnderWay>,
     addresses: Addresses,
     loads: Vec<Arc<AtomicUsize>>,
+    lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -81,13 +84,19 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`ProxyError`] names the address and who holds it.
-    #[expect(clippy::needless_pass_by_value, reason = "every thread holds it for as long as the plane lives")]
     pub fn start(config: ProxyConfig, shared: Arc<ProxyShared>) -> Result<Self, ProxyError> {
         let (bound, addresses) = bind_all(&config)?;
         let (phase, watched) = watch::channel(Phase::Open);
         let under_way = Arc::new(UnderWay::default());
         let config = Arc::new(config);
-        let mut plane = Self { phase, under_way: under_way.clone(), addresses, loads: Vec::new(), threads: Vec::new() };
+        let mut plane = Self {
+            phase,
+            under_way: under_way.clone(),
+            addresses,
+            loads: Vec::new(),
+            lanes: Vec::new(),
+            threads: Vec::new(),
+        };
         let mut lanes = Vec::new();
         for number in 0..thread_count(config.threads) {
             let (sender, handovers) = mpsc::channel(HANDOVER_MAX);
@@ -102,8 +111,10 @@ impl DataPlane {
             lanes.push(Lane { handovers: sender, load: Arc::default() });
         }
         plane.loads = lanes.iter().map(|lane| lane.load.clone()).collect();
+        plane.lanes = lanes.clone();
         let acceptor = Acceptor { lanes, metrics: shared.metrics.clone(), phase: watched };
-        plane.spawn("accept", move || listen::run(bound, acceptor))?;
+        let doors = config.gateway_listen.map(|address| GatewayDoors { address, node: config.node.clone(), shared });
+        plane.spawn("accept", move || listen::run(bound, doors, acceptor))?;
         Ok(plane)
     }
 
@@ -123,6 +134,12 @@ impl DataPlane {
     #[must_use]
     pub fn connections(&self) -> Vec<usize> {
         self.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Hands single requests to the data threads.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker { lanes: self.lanes.clone() }
     }
 
     /// Requests and tunnels of peers that are under way here.

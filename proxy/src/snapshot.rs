@@ -11,8 +11,10 @@ use starling_identity::CurrentIdentity;
 use starling_identity::tls::Clock;
 use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
 use starling_routing::{RouteTable, SessionKey};
+use tokio::sync::Notify;
 
 use crate::callers::{LocalCallers, Process};
+use crate::gateways::GatewayPort;
 use crate::loads::Loads;
 use crate::metrics::ProxyMetrics;
 
@@ -104,6 +106,10 @@ pub struct ProxyShared {
     pub loads: Loads,
     /// What is counted.
     pub metrics: ProxyMetrics,
+    /// Where this node listens for Gateways, and where it cannot.
+    pub gateway_ports: ArcSwap<Vec<GatewayPort>>,
+    /// Told of each table that is put into use.
+    pub(crate) published: Notify,
     grants_known: AtomicBool,
     session_key: OnceLock<Arc<SessionKey>>,
 }
@@ -119,6 +125,8 @@ impl ProxyShared {
             instances: ArcSwap::default(),
             loads: Loads::new(),
             metrics: ProxyMetrics::new(),
+            gateway_ports: ArcSwap::default(),
+            published: Notify::new(),
             grants_known: AtomicBool::new(false),
             session_key: OnceLock::new(),
         }
@@ -146,5 +154,6 @@ impl ProxyShared {
         }
         self.loads.adopt(&table, Instant::now());
         self.table.store(table);
+        self.published.notify_one();
     }
 }

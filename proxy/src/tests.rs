@@ -18,9 +18,11 @@ use starling_routing::{Documents, InUse, MemberFact, Registry, TableSettings, co
 use crate::{AccessLog, DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
 mod access_log;
+mod asked;
 mod backend;
 mod failures;
 mod garbage;
+mod gateways;
 mod grants;
 mod grpc;
 mod hostile;
@@ -117,6 +119,7 @@ impl Mesh {
             domain: "mesh.internal".to_owned(),
             data_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             http_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            gateway_listen: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             upstreams: vec![upstream("orders", Some("web")), upstream("echo", None)],
             access_log: log,
             threads: 2,

@@ -1,6 +1,6 @@
 //! A data thread: one current-thread runtime that serves the connections handed to it, and owns all it needs for that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
 use crate::access_log::{HttpRecord, Record};
+use crate::asked::Watched;
 use crate::callers::{Asking, Owner};
 use crate::config::{ProxyConfig, Upstream};
 use crate::http::h2::Http2;
@@ -25,7 +26,7 @@ use crate::http::pool::Pool;
 use crate::http::routed::Budgets;
 use crate::l4;
 use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
-use crate::listen::{Entry, Handover, Permit, Socket};
+use crate::listen::{Connection, Entry, Handover, Permit, Socket};
 use crate::metrics::{Direction, Edges, Retired, Turned};
 use crate::peers::{self, Counted, Handshakes};
 use crate::snapshot::ProxyShared;
@@ -269,7 +270,8 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     loop {
         tokio::select! {
             handover = handovers.recv() => match handover {
-                Some(handover) => begin(&worker, handover),
+                Some(Handover::Connection(connection)) => begin(&worker, connection),
+                Some(Handover::Watched(watched)) => watch_one(&worker, watched),
                 None => return,
             },
             _ = sweep.tick() => {
@@ -322,8 +324,8 @@ fn follow_leaf(worker: &Worker, known: &mut u64) {
 }
 
 /// Spawns the one task of a connection. It owns the connection and its permit, and ends with it or with the thread.
-fn begin(worker: &Rc<Worker>, handover: Handover) {
-    let Handover { socket, entry, permit } = handover;
+fn begin(worker: &Rc<Worker>, connection: Connection) {
+    let Connection { socket, entry, permit } = connection;
     let worker = worker.clone();
     match socket {
         Socket::Tcp(stream) => match TcpStream::from_std(stream) {
@@ -341,6 +343,19 @@ fn begin(worker: &Rc<Worker>, handover: Handover) {
     }
 }
 
+/// The same for a request that somebody watches: the one task ends with its connection, which its sender closes.
+fn watch_one(worker: &Rc<Worker>, watched: Watched) {
+    let Watched { stream, source, told } = watched;
+    match UnixStream::from_std(stream) {
+        Ok(stream) => {
+            let route =
+                outbound::Route::Watched(Rc::new(outbound::Watching { source, told: RefCell::new(Some(told)) }));
+            drop(tokio::task::spawn_local(outbound::serve(worker.clone(), stream, route)));
+        }
+        Err(error) => turn_away(worker, &error),
+    }
+}
+
 fn turn_away(worker: &Worker, error: &std::io::Error) {
     worker.shared.metrics.turned_away(Turned::System);
     debug!(%error, "a connection could not be taken over");
@@ -350,6 +365,11 @@ async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: P
     match entry {
         Entry::Peers => {
             peers::serve(worker, stream).await;
+        }
+        Entry::Gateway(port) => {
+            // On the heap: an idle connection of another kind must not carry it.
+            Box::pin(l4::gateway::serve(worker, stream, port)).await;
+            drop(permit);
         }
         Entry::Http | Entry::Upstream(_) => {
             let owner = worker.owner(|asking| asking.owner(&stream));
@@ -376,7 +396,7 @@ async fn application<S: l4::Tunnelled>(
             let wanted = Wanted { service: service.clone(), port: port.clone(), source };
             outbound::enter(worker, stream, wanted).await;
         }
-        Entry::Peers => {}
+        Entry::Peers | Entry::Gateway(_) => {}
     }
     drop(permit);
 }

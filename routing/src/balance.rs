@@ -110,6 +110,17 @@ impl Balancing {
         }
     }
 
+    /// The way for requests that have what it needs.
+    pub(crate) fn way(&self) -> ChosenBy {
+        match self {
+            Self::PeakEwma => ChosenBy::PeakEwma,
+            Self::LeastRequest => ChosenBy::LeastRequest,
+            Self::RoundRobin => ChosenBy::RoundRobin,
+            Self::Random => ChosenBy::Random,
+            Self::Maglev(maglev) => ChosenBy::Maglev(maglev.key.clone()),
+        }
+    }
+
     pub(crate) fn chosen_by(&self, request: &RequestFacts<'_>) -> ChosenBy {
         match self {
             Self::PeakEwma => ChosenBy::PeakEwma,

@@ -20,6 +20,7 @@ use crate::table::{Directory, Map, RouteTable, Service};
 
 mod attach;
 mod backends;
+mod gateways;
 mod grpc;
 pub mod guard;
 mod http;
@@ -97,22 +98,26 @@ fn rules(documents: &Documents) -> Rules {
             Spec::GrpcRoute(route) => grpc::compile(one, route, &mut resolver),
             Spec::TcpRoute(route) => {
                 let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
-                l4::compile(one, l4::L4Route { kind: RouteKind::Tcp, parents, rule, backends }, &mut resolver)
+                let route = l4::L4Route { kind: RouteKind::Tcp, parents, hostnames: &[], rule, backends };
+                l4::compile(one, route, &mut resolver)
             }
             Spec::TlsRoute(route) => {
                 let (parents, rule, backends) = (&route.parents[..], route.rule.as_ref(), &route.backends[..]);
-                l4::compile(one, l4::L4Route { kind: RouteKind::Tls, parents, rule, backends }, &mut resolver)
+                let route = l4::L4Route { kind: RouteKind::Tls, parents, hostnames: &route.hostnames, rule, backends };
+                l4::compile(one, route, &mut resolver)
             }
             Spec::CoreService(_)
             | Spec::StarlingService(_)
             | Spec::BackendTrafficPolicy(_)
             | Spec::ServiceGrant(_)
             | Spec::MeshConfig(_)
+            | Spec::Gateway(_)
             | Spec::Unread => continue,
         });
     }
     resolver.finish();
     attach::attach(&routes, &mut rules);
+    gateways::compile(documents, &attach::outside(&routes), &mut rules);
     rules.references.extend(documents.iter().flat_map(granted));
     rules
 }

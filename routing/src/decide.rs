@@ -1,5 +1,6 @@
 //! One decision: route, then split, then endpoint. The live path and explanations run this one function.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 use starling_model::PortName;
 
 use crate::balance::{Balancing, ChosenBy};
-use crate::decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
+use crate::decision::{Choice, Decision, Destination, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 use crate::explain::{Explanation, RouteStep};
 use crate::filters::FilterChain;
 use crate::matching::HttpFacts;
@@ -29,8 +30,8 @@ pub(crate) struct View<'a> {
 /// Where a request is addressed.
 #[derive(Clone, Copy)]
 struct Frontend<'a> {
-    service: &'a Arc<Service>,
-    at: u32,
+    /// `None`: a Gateway.
+    service: Option<(u32, &'a Arc<Service>)>,
     /// `None`: the request names none of several.
     port: Option<u16>,
 }
@@ -38,12 +39,12 @@ struct Frontend<'a> {
 impl<'a> Frontend<'a> {
     /// The number that `Location` may need: the port's, else what the caller wrote.
     fn number(&self, http: &HttpFacts<'_>) -> Option<u16> {
-        let declared = self.port().and_then(|port| port.number).map(std::num::NonZeroU16::get);
+        let declared = self.port().and_then(|port| port.number).map(NonZeroU16::get);
         declared.or_else(|| http.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()))
     }
 
     fn port(&self) -> Option<&'a ServicePort> {
-        self.port.and_then(|at| self.service.ports.get(usize::from(at)))
+        self.service.zip(self.port).and_then(|((_, service), at)| service.ports.get(usize::from(at)))
     }
 }
 
@@ -59,7 +60,11 @@ pub(crate) fn run(view: &View<'_>, request: &RequestFacts<'_>, mut record: Recor
 }
 
 fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) -> Decision {
-    let Some((at, service)) = view.table.at(request.destination) else {
+    let destination = match request.destination {
+        Destination::Service(service) => service,
+        Destination::Gateway { port, name } => return at_gateway(view, request, (port, name), record),
+    };
+    let Some((at, service)) = view.table.at(destination) else {
         return refuse(Refusal::NoService, None);
     };
     let port = match request.port {
@@ -69,7 +74,7 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
         },
         None => (service.ports.len() == 1).then_some(0),
     };
-    let frontend = Frontend { service, at, port };
+    let frontend = Frontend { service: Some((at, service)), port };
     let name = frontend.port().map(|port| &port.name);
     let rules = view.table.front_at(at).map(|front| front.rules(name, service.ports.len()));
     let caller = request.source.map(|source| &source.namespace);
@@ -78,7 +83,7 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
         record.frontend(service, name);
     }
     match (attached, request.http) {
-        (None, _) => own(view, frontend, request, record),
+        (None, _) => own(view, (at, service, port), request, record),
         (Some((side, Attached::Matches(kind, group))), Some(http)) => {
             let won = group.find(http);
             if let Some(record) = record.as_deref_mut() {
@@ -90,7 +95,7 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
             }
         }
         // Bytes: what is asked for in them cannot be seen, so such routes do not hold.
-        (Some((_, Attached::Matches(..))), None) => own(view, frontend, request, record),
+        (Some((_, Attached::Matches(..))), None) => own(view, (at, service, port), request, record),
         (Some((side, Attached::Only(kind, rule))), _) => {
             if let Some(record) = record.as_deref_mut() {
                 record.route = Some(RouteStep::only(side, *kind, rule));
@@ -98,6 +103,24 @@ fn route(view: &View<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) ->
             by_rule(view, frontend, request, (*kind, rule, record))
         }
     }
+}
+
+/// A connection from outside: its listener by the server name, then the route by it.
+fn at_gateway(
+    view: &View<'_>,
+    request: &RequestFacts<'_>,
+    (port, name): (NonZeroU16, Option<&str>),
+    mut record: Record<'_>,
+) -> Decision {
+    let listener = request.node.and_then(|node| view.table.gateways().listener(node, port, name));
+    let Some(listener) = listener else { return refuse(Refusal::NoListener, None) };
+    let rule = listener.routes.get(name);
+    if let Some(record) = record.as_deref_mut() {
+        record.route = Some(RouteStep::by_name(listener, rule, name));
+        record.listener = Some(Arc::clone(listener));
+    }
+    let Some(rule) = rule else { return refuse(Refusal::NoRule, None) };
+    by_rule(view, Frontend { service: None, port: None }, request, (RouteKind::Tls, rule, record))
 }
 
 fn refuse(why: Refusal, rule: Option<&Arc<Rule>>) -> Decision {
@@ -134,18 +157,23 @@ impl Seat {
 }
 
 /// Without a route: to the service itself.
-fn own(view: &View<'_>, frontend: Frontend<'_>, request: &RequestFacts<'_>, mut record: Record<'_>) -> Decision {
-    let part = Part { port: frontend.port, subset: None };
-    let policy = view.table.policy_at(frontend.at);
+fn own(
+    view: &View<'_>,
+    (at, service, port): (u32, &Arc<Service>, Option<u16>),
+    request: &RequestFacts<'_>,
+    mut record: Record<'_>,
+) -> Decision {
+    let part = Part { port, subset: None };
+    let policy = view.table.policy_at(at);
     let session = policy.and_then(|policy| policy.session.as_ref());
-    let seat = session.map_or(Seat::Free, |session| seat_at(view, request, session, (frontend.service, part)));
+    let seat = session.map_or(Seat::Free, |session| seat_at(view, request, session, (service, part)));
     if let (Some(session), Some(kept), Some(record)) = (session, seat.kept(request), record.as_deref_mut()) {
         record.session(session, kept);
     }
-    match endpoint(view, (frontend.service, part), request, (seat, record)) {
+    match endpoint(view, (service, part), request, (seat, record)) {
         None => refuse(Refusal::NoEndpoint, None),
         Some((endpoint, turn)) => Decision::Forward(Choice {
-            service: Arc::clone(frontend.service),
+            service: Arc::clone(service),
             endpoint,
             part,
             rule: None,
@@ -348,9 +376,10 @@ fn answered(filters: &FilterChain, http: &HttpFacts<'_>, frontend: Frontend<'_>)
 
 /// The part of a service that a target means in this table; `None` where there is no such service or port.
 fn locate<'a>(table: &'a RouteTable, frontend: Frontend<'a>, target: &Target) -> Option<(u32, &'a Arc<Service>, Part)> {
-    let own = target.service == frontend.service.key;
-    let (at, service) = if own { (frontend.at, frontend.service) } else { table.at(&target.service)? };
-    let port = port_of(service, target, frontend.port.filter(|_| own), frontend.port().map(|port| &port.name))?;
+    let own = frontend.service.filter(|(_, service)| service.key == target.service);
+    let (at, service) = own.or_else(|| table.at(&target.service))?;
+    let own = frontend.port.filter(|_| own.is_some());
+    let port = port_of(service, target, own, frontend.port().map(|port| &port.name))?;
     Some((at, service, Part { port, subset: target.subset.as_ref().map(|subset| subset.at) }))
 }
 

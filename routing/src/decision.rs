@@ -1,5 +1,6 @@
 //! The vocabulary of one decision: what is asked, what is drawn, what comes out.
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,26 @@ use crate::session::{Kept, Mark, Session, SessionKey, UnixSeconds};
 use crate::split::Backend;
 use crate::table::{Endpoint, EndpointIndex, Part, Service};
 
+/// What a request or a connection is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'a> {
+    /// A service of the mesh.
+    Service(&'a ServiceKey),
+    /// What a Gateway of the asking node leads to, which is found by the server name of a TLS connection.
+    Gateway {
+        /// Where the client connected to.
+        port: NonZeroU16,
+        /// In lower case and without a final dot; `None`: the client named none.
+        name: Option<&'a str>,
+    },
+}
+
 /// What a decision may depend on, besides the table.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
-    /// The addressed service.
-    pub destination: &'a ServiceKey,
-    /// Which of its ports, by name or number; `None`: its only one, else any.
+    /// What it is addressed to.
+    pub destination: Destination<'a>,
+    /// Which of a service's ports, by name or number; `None`: its only one, else any.
     pub port: Option<&'a PortName>,
     /// The local service that calls, where it is known. Its namespace tells which consumer routes hold.
     pub source: Option<&'a ServiceKey>,
@@ -260,6 +275,8 @@ pub enum Refusal {
     NoService,
     /// The service has no such port: 404.
     NoPort,
+    /// No listener of a Gateway of this node holds for the server name: 404.
+    NoListener,
     /// Routes are attached and no rule matches: 404.
     NoRule,
     /// The rule has no backend, or only such of weight 0: 500.
@@ -277,7 +294,7 @@ impl Refusal {
     #[must_use]
     pub fn proxy_error(self) -> &'static str {
         match self {
-            Self::NoService | Self::NoPort | Self::NoRule => "destination_not_found",
+            Self::NoService | Self::NoPort | Self::NoListener | Self::NoRule => "destination_not_found",
             Self::NoBackend | Self::InvalidBackend => "proxy_configuration_error",
             Self::NoLocation => "http_request_error",
             Self::NoEndpoint => "destination_unavailable",
@@ -288,7 +305,7 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::NoService | Self::NoPort | Self::NoRule => 404,
+            Self::NoService | Self::NoPort | Self::NoListener | Self::NoRule => 404,
             Self::NoBackend | Self::InvalidBackend => 500,
             Self::NoLocation => 400,
             Self::NoEndpoint => 503,
@@ -299,7 +316,7 @@ impl Refusal {
     #[must_use]
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::NoService | Self::NoPort | Self::NoRule => 12,
+            Self::NoService | Self::NoPort | Self::NoListener | Self::NoRule => 12,
             Self::NoLocation => 13,
             Self::NoBackend | Self::InvalidBackend | Self::NoEndpoint => 14,
         }

@@ -13,8 +13,9 @@ use starling_model::{EndpointId, MemberState, PortName, ServiceKey};
 
 use crate::balance::ChosenBy;
 use crate::decision::Decision;
+use crate::gateways::{Listener, holds};
 use crate::group::{Candidate, RouteGroup};
-use crate::limits::EXPLAINED_MAX;
+use crate::limits::{EXPLAINED_MAX, TOLD_CHARS_MAX};
 use crate::matching::{HttpFacts, Miss, Missed};
 use crate::pick::{Condition, Field, Load, condition, pool_shares};
 use crate::rules::{RouteKind, Rule, RuleId, Side};
@@ -29,6 +30,8 @@ pub struct Explanation {
     pub service: Option<ServiceKey>,
     /// Its port; `None`: the request names none of several.
     pub port: Option<PortName>,
+    /// The listener of a Gateway that took the connection.
+    pub listener: Option<Arc<Listener>>,
     /// Which routes were asked; `None`: none is attached, or the connection is bytes and only matches are.
     pub route: Option<RouteStep>,
     /// Among which backends was drawn.
@@ -173,6 +176,44 @@ impl RouteStep {
         let asks = "everything".to_owned();
         let winner = Some(Matched { rule: rule.id.clone(), name: rule.name.clone(), at: 0, asks });
         Self { side, kind, winner, losers: Vec::new(), losers_unlisted: 0, nearest: None }
+    }
+}
+
+impl RouteStep {
+    /// At a Gateway: by the server name, of all that the listener leads somewhere.
+    pub(crate) fn by_name(listener: &Listener, rule: Option<&Arc<Rule>>, name: Option<&str>) -> Self {
+        let asks = |hostname: Option<String>| match hostname {
+            Some(hostname) => format!("server name {hostname}"),
+            None => "every server name".to_owned(),
+        };
+        let matched =
+            |rule: &Rule, asks: String| Matched { rule: rule.id.clone(), name: rule.name.clone(), at: 0, asks };
+        let mut winner = None;
+        let mut losers = Vec::new();
+        for (hostname, other) in listener.routes() {
+            let wins = rule.is_some_and(|rule| Arc::ptr_eq(rule, other)) && holds(hostname.as_deref(), name);
+            let missed = Missed {
+                miss: Miss::ServerName,
+                matcher: "server name".to_owned(),
+                want: hostname.clone().unwrap_or_default(),
+                got: name.map(|name| name.chars().take(TOLD_CHARS_MAX).collect()),
+            };
+            match (wins, &winner) {
+                // Of several names of one route the most special comes first.
+                (true, None) => winner = Some(matched(other, asks(hostname))),
+                (true, Some(_)) => {}
+                (false, _) if holds(hostname.as_deref(), name) => {}
+                (false, _) => losers.push(Loser { matched: matched(other, asks(hostname)), missed }),
+            }
+        }
+        // What leads elsewhere says something where nothing leads on.
+        if winner.is_some() {
+            losers.clear();
+        }
+        let losers_unlisted = losers.len().saturating_sub(EXPLAINED_MAX);
+        losers.truncate(EXPLAINED_MAX);
+        let side = Side::Gateway(listener.gateway.clone());
+        Self { side, kind: RouteKind::Tls, winner, losers, losers_unlisted, nearest: None }
     }
 }
 

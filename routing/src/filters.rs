@@ -98,6 +98,12 @@ impl FilterChain {
         })
     }
 
+    /// Targets of the mirrors that take any request at all, with their places in the document.
+    pub fn mirror_targets(&self) -> impl Iterator<Item = (u32, &Target)> {
+        let takes = |at: u32| self.said.mirrors.get(at as usize).is_some_and(|mirror| mirror.numerator > 0);
+        self.mirrors.iter().filter(move |(at, _)| takes(*at)).map(|(at, target)| (*at, target))
+    }
+
     /// How many mirrors the document has here.
     #[must_use]
     pub fn mirrors_len(&self) -> u32 {

@@ -166,6 +166,7 @@ impl Grants {
                 | Spec::CoreService(_)
                 | Spec::StarlingService(_)
                 | Spec::BackendTrafficPolicy(_)
+                | Spec::Gateway(_)
                 | Spec::Unread => {}
             }
         }

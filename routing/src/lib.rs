@@ -5,7 +5,7 @@
 //! [`table::RouteTable::decide`] answers one request by it. A decision is a pure function of (table, request, seed,
 //! loads, now): the live path, tests and explanations call the same code.
 //!
-//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`table`]; a decision: `decide`,
+//! Reading order: [`registry`], [`documents`], [`compile`], [`rules`], [`grants`], [`gateways`], [`table`]; a decision: `decide`,
 //! [`group`], [`matching`], [`session`], [`split`], [`balance`], [`pick`], `maglev`, [`ewma`], [`filters`], [`policy`],
 //! [`retry`], [`retry_budget`], [`explain`],
 //! [`snapshot`]; for people: [`rows`], `troubles`.
@@ -21,6 +21,7 @@ pub mod documents;
 pub mod ewma;
 pub mod explain;
 pub mod filters;
+pub mod gateways;
 pub mod grants;
 pub mod group;
 pub mod limits;
@@ -43,10 +44,11 @@ mod troubles;
 pub use authz::Caller;
 pub use balance::ChosenBy;
 pub use compile::{TableSettings, compile, guard};
-pub use decision::{Choice, Decision, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
+pub use decision::{Choice, Decision, Destination, DirectResponse, Draws, MirrorTo, Refusal, RequestFacts};
 pub use documents::{Denial, Denied, Documents, InUse};
 pub use ewma::PeakEwma;
 pub use explain::{Explanation, Outcome};
+pub use gateways::{Gateways, Listener, server_name};
 pub use grants::{GrantedBy, Grants, Removed, Standing};
 pub use matching::{HttpFacts, Missed};
 pub use pick::{Condition, Load, condition};
@@ -59,7 +61,7 @@ pub use rules::{RouteKind, Rule, RuleId, Sessions, Side};
 pub use session::{Began, Kept, Session, SessionKey, UnixSeconds};
 pub use snapshot::Snapshot;
 pub use table::{Endpoint, EndpointIndex, RouteTable, Service, ServicePort};
-pub use troubles::{Trouble, TroubledBackend};
+pub use troubles::{LedBy, Trouble, TroubledBackend};
 
 #[cfg(test)]
 mod tests;

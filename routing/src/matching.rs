@@ -209,6 +209,8 @@ pub enum Miss {
     Header(usize),
     /// The query condition at this place.
     Query(usize),
+    /// The server name of a TLS connection at a Gateway.
+    ServerName,
 }
 
 impl Conditions {

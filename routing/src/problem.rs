@@ -38,12 +38,18 @@ pub enum Reason {
     Conflicted,
     /// Not accepted: no such parent, port or section.
     NoMatchingParent,
+    /// Not accepted: the listener takes no routes of this kind, or of this namespace.
+    NotAllowedByListeners,
+    /// Not accepted: the listener and the route hold for no name in common.
+    NoMatchingListenerHostname,
     /// Not accepted: this release does not have it.
     UnsupportedValue,
     /// A reference to a kind that is not known here.
     InvalidKind,
     /// A reference to a service, port or subset that is not there.
     BackendNotFound,
+    /// A reference to another namespace, which nobody there permits.
+    RefNotPermitted,
     /// A reference to a port that speaks something else.
     UnsupportedProtocol,
     /// What a grant names is not there (`PolicyConditionReason`).
@@ -57,9 +63,12 @@ impl Reason {
         match self {
             Self::Conflicted => "Conflicted",
             Self::NoMatchingParent => "NoMatchingParent",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
             Self::UnsupportedValue => "UnsupportedValue",
             Self::InvalidKind => "InvalidKind",
             Self::BackendNotFound => "BackendNotFound",
+            Self::RefNotPermitted => "RefNotPermitted",
             Self::UnsupportedProtocol => "UnsupportedProtocol",
             Self::TargetNotFound => "TargetNotFound",
         }

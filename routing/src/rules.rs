@@ -13,6 +13,7 @@ use starling_config::documents::starling_service::LoadBalancing;
 use starling_model::{DocumentKey, DocumentVersion, Labels, Namespace, PortName, Protocol, ServiceKey};
 
 use crate::filters::FilterChain;
+use crate::gateways::Gateways;
 use crate::grants::Grants;
 use crate::group::RouteGroup;
 use crate::policy::{Policy, ServicePolicy};
@@ -179,6 +180,8 @@ pub enum Side {
     Producer,
     /// Those of the caller's namespace.
     Consumer(Namespace),
+    /// Those at a Gateway.
+    Gateway(DocumentKey),
 }
 
 impl PortRules {
@@ -308,6 +311,7 @@ pub(crate) struct Rules {
     /// Services with a selector, by namespace and by one label that they ask for.
     pub(crate) selectors: BTreeMap<Namespace, BTreeMap<(String, String), Vec<ServiceKey>>>,
     pub(crate) grants: Arc<Grants>,
+    pub(crate) gateways: Gateways,
     pub(crate) references: Vec<Reference>,
     pub(crate) findings: Vec<Finding>,
 }

@@ -78,6 +78,13 @@ impl Split {
         Self { backends: running.collect() }
     }
 
+    /// The same weights with other backends.
+    #[must_use]
+    pub(crate) fn map(&self, mut change: impl FnMut(usize, &Backend) -> Backend) -> Self {
+        let changed = self.backends.iter().enumerate().map(|(at, (backend, sum))| (change(at, backend), *sum));
+        Self { backends: changed.collect() }
+    }
+
     /// The backend that this request's seed gives, with its place; `None` where there is none or all weights are 0,
     /// which is answered with 500.
     #[must_use]

@@ -11,12 +11,13 @@ use starling_model::{
 };
 
 use crate::authz::Caller;
-use crate::balance::{Balancing, gcd, point_of_turn};
+use crate::balance::{Balancing, ChosenBy, gcd, point_of_turn};
 use crate::compile::{Selected, Source};
 use crate::decide::{self, View};
 use crate::decision::{Decision, Draws, RequestFacts};
 use crate::documents::Documents;
 use crate::explain::Explanation;
+use crate::gateways::Gateways;
 use crate::grants::{Ruling, Standing};
 use crate::pick::{self, Load};
 use crate::policy::ServicePolicy;
@@ -238,6 +239,18 @@ impl Service {
         &self.shape.subsets
     }
 
+    /// How an endpoint is chosen.
+    #[must_use]
+    pub fn chosen_by(&self) -> ChosenBy {
+        self.balancing.way()
+    }
+
+    /// For how long the share of a new endpoint rises; zero: it does not.
+    #[must_use]
+    pub fn slow_start(&self) -> Duration {
+        self.slow_start
+    }
+
     /// Endpoints that may be used at all, before loads and membership are weighed.
     #[must_use]
     pub fn admissible_len(&self) -> usize {
@@ -333,6 +346,12 @@ impl RouteTable {
 
     pub(crate) fn session_key(&self) -> Option<&SessionKey> {
         self.session_key.as_deref()
+    }
+
+    /// Where connections from outside the mesh come in.
+    #[must_use]
+    pub fn gateways(&self) -> &Gateways {
+        &self.rules.gateways
     }
 
     /// All services in order of their keys.

@@ -16,6 +16,7 @@ use crate::*;
 
 mod balancing;
 mod explained;
+mod gateways;
 mod grants;
 mod increments;
 mod properties;
@@ -98,7 +99,7 @@ fn spread(table: &RouteTable, now: Instant, load_of: impl Fn(&str) -> Load) -> B
     let mut counts = BTreeMap::new();
     for seed in 0..2_000 {
         let request = RequestFacts {
-            destination: &orders,
+            destination: Destination::Service(&orders),
             port: None,
             source: None,
             http: None,
@@ -220,7 +221,7 @@ fn a_retry_avoids_what_was_tried() {
     let avoid = [service.endpoints[0].index];
     for seed in 0..100 {
         let request = RequestFacts {
-            destination: &orders,
+            destination: Destination::Service(&orders),
             port: None,
             source: None,
             http: None,
@@ -236,7 +237,7 @@ fn a_retry_avoids_what_was_tried() {
     }
     let all = [service.endpoints[0].index, service.endpoints[1].index];
     let request = RequestFacts {
-        destination: &orders,
+        destination: Destination::Service(&orders),
         port: None,
         source: None,
         http: None,
@@ -253,8 +254,15 @@ fn unknown_services_and_ports_are_refused_with_their_own_reason() {
     let table = two_nodes().table();
     let (nothing, orders, port) = (key("nothing"), key("orders"), PortName::new("admin").unwrap());
     let decide = |destination: &ServiceKey, port: Option<&PortName>| {
-        let request =
-            RequestFacts { destination, port, source: None, http: None, avoid: &[], node: None, wall: UnixSeconds(0) };
+        let request = RequestFacts {
+            destination: Destination::Service(destination),
+            port,
+            source: None,
+            http: None,
+            avoid: &[],
+            node: None,
+            wall: UnixSeconds(0),
+        };
         match table.decide(&request, base(), Draws::from_seed(1), &|_| Load::default()) {
             Decision::Refuse { why, .. } => Some((why, why.status())),
             Decision::Forward(_) | Decision::Answer(_) => None,
@@ -354,7 +362,7 @@ proptest! {
         let table = mesh.table();
         let avoid: Vec<EndpointIndex> = tried.into_iter().map(EndpointIndex).collect();
         let orders = key("orders");
-        let request = RequestFacts { destination: &orders, port: None, source: None, http: None, avoid: &avoid, node: None, wall: UnixSeconds(0) };
+        let request = RequestFacts { destination: Destination::Service(&orders), port: None, source: None, http: None, avoid: &avoid, node: None, wall: UnixSeconds(0) };
         let loads = |index: EndpointIndex| Load {
             failing_until: failing[index.0 as usize].then(|| now + Duration::from_secs(1)), ..Load::default()
         };

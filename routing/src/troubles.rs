@@ -1,18 +1,21 @@
-//! Backends of rules that cannot be used as things are: what documents alone do not show, since instances decide it.
+//! Backends and mirrors of rules that cannot be used as things are: what documents alone do not show, since instances
+//! decide it.
 
 use std::sync::Arc;
 
 use starling_model::PortName;
 
 use crate::decide::port_of;
+use crate::filters::FilterChain;
 use crate::rules::{Attached, Front, RouteKind, Rule};
-use crate::split::Target;
+use crate::split::{Backend, Target};
 use crate::table::{Part, RouteTable, Service};
 
 /// What is the matter with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// The port speaks bytes, which the route's kind cannot use: its share is answered with an error (500).
+    /// The port speaks bytes, which the route's kind cannot use: its share is answered with an error (500), a copy is not
+    /// sent.
     Bytes,
     /// The service has no such port: likewise.
     NoPort,
@@ -20,15 +23,35 @@ pub enum Trouble {
     NoEndpoint,
 }
 
-/// One backend in trouble.
+/// What of a rule leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LedBy {
+    /// The backend at this place.
+    Backend(usize),
+    /// A mirror: of the backend at this place or, with `None`, of the rule; by its own place among those.
+    Mirror(Option<usize>, u32),
+}
+
+impl LedBy {
+    /// Where it stands in a document whose rule has this place (RFC 6901).
+    #[must_use]
+    pub fn pointer(self, rule: u16) -> String {
+        match self {
+            Self::Backend(at) | Self::Mirror(Some(at), _) => format!("/spec/rules/{rule}/backendRefs/{at}"),
+            Self::Mirror(None, _) => format!("/spec/rules/{rule}/filters"),
+        }
+    }
+}
+
+/// One backend or mirror in trouble.
 #[derive(Clone, Copy, Debug)]
 pub struct TroubledBackend<'a> {
     /// Of this rule.
     pub rule: &'a Arc<Rule>,
     /// The kind of its route.
     pub kind: RouteKind,
-    /// The place of the backend in it.
-    pub at: usize,
+    /// What of it.
+    pub by: LedBy,
     /// Where it leads.
     pub target: &'a Target,
     /// Why that is of no use.
@@ -36,7 +59,7 @@ pub struct TroubledBackend<'a> {
 }
 
 impl RouteTable {
-    /// All of them that have a share, in order of routes and rules. A service that nobody knows is a
+    /// All of them that take anything, in order of routes and rules. A service that nobody knows is a
     /// [finding](Self::findings) instead.
     #[must_use]
     pub fn troubled_backends(&self) -> Vec<TroubledBackend<'_>> {
@@ -53,9 +76,12 @@ impl RouteTable {
                 Some(_) | None => found.extend(Front::every(front).flat_map(|one| self.of(one, service, None))),
             }
         }
+        for listener in self.gateways().iter() {
+            found.extend(listener.routes().flat_map(|(_, rule)| self.of_rule(RouteKind::Tls, rule, None, None)));
+        }
         // A rule comes once for each match and each port that it holds for; what is worst of a backend is told.
-        found.sort_by_key(|one| (&one.rule.route, &one.rule.id, one.at, one.trouble));
-        found.dedup_by_key(|one| (&one.rule.route, &one.rule.id, one.at));
+        found.sort_by_key(|one| (&one.rule.route, &one.rule.id, one.by, one.trouble));
+        found.dedup_by_key(|one| (&one.rule.route, &one.rule.id, one.by));
         found
     }
 
@@ -66,15 +92,33 @@ impl RouteTable {
         port: Option<&'a PortName>,
     ) -> impl Iterator<Item = TroubledBackend<'a>> {
         let kind = attached.kind();
-        attached.rules().flat_map(move |rule| {
-            rule.split.targets().filter_map(move |(at, target)| {
-                let trouble = self.trouble(service.map(|service| &**service), port, kind, target)?;
-                Some(TroubledBackend { rule, kind, at, target, trouble })
-            })
+        attached.rules().flat_map(move |rule| self.of_rule(kind, rule, service, port))
+    }
+
+    fn of_rule<'a>(
+        &'a self,
+        kind: RouteKind,
+        rule: &'a Arc<Rule>,
+        service: Option<&'a Arc<Service>>,
+        port: Option<&'a PortName>,
+    ) -> impl Iterator<Item = TroubledBackend<'a>> {
+        let backends = rule.split.targets().map(|(at, target)| (LedBy::Backend(at), target));
+        let mirrors = rule.filters.mirror_targets().map(|(at, target)| (LedBy::Mirror(None, at), target));
+        let of_backends = rule.split.backends().enumerate().flat_map(|(backend, one)| {
+            let chain = match one {
+                Backend::To { filters, .. } => filters.as_deref(),
+                Backend::Invalid(_) => None,
+            };
+            let targets = chain.into_iter().flat_map(FilterChain::mirror_targets);
+            targets.map(move |(at, target)| (LedBy::Mirror(Some(backend), at), target))
+        });
+        backends.chain(mirrors).chain(of_backends).filter_map(move |(by, target)| {
+            let trouble = self.trouble(service.map(|service| &**service), port, kind, target)?;
+            Some(TroubledBackend { rule, kind, by, target, trouble })
         })
     }
 
-    /// What is the matter with a backend of a route of this kind, for requests to this port of a service.
+    /// What is the matter with a backend or a mirror of a route of this kind, for requests to this port of a service.
     #[must_use]
     pub fn trouble(
         &self,

@@ -385,6 +385,28 @@ fn offline(mesh: &Mesh, host: &Host) {
     let body = r#"{"url": "http://orders.mesh.internal/x", "headers": ["x-canary: always"], "seed": "7"}"#;
     let (status, text) = crate::mesh::over_socket(&socket, "POST", "/v1/explain", body);
     assert!(status == 200 && text.contains("\"seed\":\"7\"") && text.contains("\"rule\":\"testers\""), "{text}");
-    let (status, text) = crate::mesh::over_socket(&socket, "POST", "/v1/explain", r#"{"url": "x", "live": true}"#);
-    assert!(status == 400 && text.contains("live"), "what is not there is not taken silently: {text}");
+    let live = |method: &str| {
+        let body = format!(
+            r#"{{"url": "http://orders.mesh.internal/x", "method": "{method}", "headers": ["x-canary: always"], "live": true}}"#
+        );
+        crate::mesh::over_socket(&socket, "POST", "/v1/explain", &body)
+    };
+    let (status, text) = live("GET");
+    let seen: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let observed = &seen["observed"];
+    assert_eq!((status, &observed["asForeseen"], &observed["rule"]), (200, &true.into(), &"testers".into()), "{text}");
+    assert_eq!((&observed["status"], &observed["error"]), (&200.into(), &Value::Null), "{text}");
+    let (status, text) = live("CONNECT");
+    assert!(status == 400 && text.contains("live: CONNECT"), "{text}");
+    let (exit, out, error) = told(&[
+        "--address",
+        &format!("unix://{}", socket.display()),
+        "explain",
+        "--live",
+        "http://orders.mesh.internal/x",
+    ]);
+    assert!(exit == 0 && out.contains("\nobserved   ") && out.contains("as foreseen"), "{out}{error}");
+    let (exit, _, error) =
+        told(&["--address", &host.at(7741).to_string(), "explain", "--live", "http://orders.mesh.internal/x"]);
+    assert!(exit != 0, "a write over TCP: {error}");
 }

@@ -23,6 +23,8 @@ mod explain;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod gateways;
+#[cfg(test)]
 mod grants;
 #[cfg(test)]
 mod guard;

@@ -26,6 +26,7 @@ pub(crate) const TOP: &[Field] = &[
     Field::table("api", API),
     Field::table("dns", DNS_FIELDS),
     Field::table("outbound", OUTBOUND),
+    Field::table("gateway", GATEWAY),
     Field::table("metrics", METRICS),
     Field::table("log", LOG),
     Field::table("access_log", ACCESS_LOG),
@@ -83,6 +84,9 @@ const OUTBOUND: &[Field] = &[
     Field::leaf("session_key_file", Form::Text, |node| values::path(node).map(drop))
         .rule("the file with the key that seals sessions' cookies, the same at all agents; unset, they are not sealed"),
 ];
+
+const GATEWAY: &[Field] = &[Field::leaf("listen", Form::Text, |node| values::or_off(values::ip)(node).map(drop))
+    .rule("the IP address of this host at which Gateways listen, or \"off\"; unset, that of mesh.listen")];
 
 const METRICS: &[Field] = &[Field::leaf("listen", Form::Text, |node| values::or_off(values::address)(node).map(drop))
     .rule("an \"ADDRESS:PORT\" for a remote Prometheus, or \"off\"")

@@ -173,6 +173,11 @@ fn variables_and_flags_read_lists_labels_numbers_and_tables() {
     assert_eq!(config.mesh.seeds.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:1", "b:2", "c:3"]);
     assert_eq!(config.outbound.http, None);
     assert_eq!(config.outbound.session_key_file, None);
+    assert_eq!(config.gateway.listen, GatewayListen::OfMesh);
+    let gateway =
+        |value: &str| load(agent_toml(&format!("[gateway]\nlisten = \"{value}\""))).unwrap().config.gateway.listen;
+    assert_eq!(gateway("off"), GatewayListen::Off);
+    assert_eq!(gateway("192.0.2.7"), GatewayListen::At([192, 0, 2, 7].into()));
     let sealed = load(agent_toml("[outbound]\nsession_key_file = \"/etc/starling/session.key\"")).unwrap().config;
     assert_eq!(sealed.outbound.session_key_file, Some("/etc/starling/session.key".into()));
 }
@@ -280,6 +285,7 @@ fn slips_are_told_at_their_place_with_the_nearest_name() {
     check("[outbound]\nvip_cidr = \"127.77.0.0/30\"", (2, 12), bad, "");
     check("[outbound]\nvip_cidr = \"10.0.0.0/16\"", (2, 12), bad, "");
     check("[outbound]\nvip_listeners = [\"Orders\"]", (2, 18), bad, "");
+    check("[gateway]\nlisten = \"192.0.2.7:1\"", (2, 10), bad, "without a port");
     check("[outbound]\nsession_key_file = 7", (2, 20), bad, "put it in double quotes");
     check("[outbound]\nsession_key = \"/a\"", (2, 1), unknown, "did you mean `session_key_file`?");
     check("[data]\nthreads = \"4\"", (2, 11), bad, "did you mean 4 without quotes?");

@@ -6,8 +6,9 @@ use std::num::NonZeroUsize;
 use starling_model::{Namespace, NodeName, PortName, ServiceKey, ServiceName, codes};
 
 use super::{
-    AccessLogSettings, AgentConfig, ApiSettings, ConfigDir, DataSettings, Defaults, DnsSettings, ListenAddress,
-    LogSettings, MeshSettings, MetricsSettings, OutboundSettings, TcpAccess, UpstreamSpec, access_log, settings,
+    AccessLogSettings, AgentConfig, ApiSettings, ConfigDir, DataSettings, Defaults, DnsSettings, GatewayListen,
+    GatewaySettings, ListenAddress, LogSettings, MeshSettings, MetricsSettings, OutboundSettings, TcpAccess,
+    UpstreamSpec, access_log, settings,
 };
 use crate::problem::Problem;
 use crate::schema::{Bad, Field, Shape, join};
@@ -53,6 +54,13 @@ pub(crate) fn config(dir: ConfigDir, merged: &Table, problems: &mut Vec<Problem>
             vip: get(merged, &["outbound", "vip"], values::or_off(values::loopback))?,
             vip_listeners: get(merged, &["outbound", "vip_listeners"], settings::services)?,
             session_key_file: get(merged, &["outbound", "session_key_file"], values::path),
+        },
+        gateway: GatewaySettings {
+            listen: match get(merged, &["gateway", "listen"], values::or_off(values::ip)) {
+                None => GatewayListen::OfMesh,
+                Some(None) => GatewayListen::Off,
+                Some(Some(address)) => GatewayListen::At(address),
+            },
         },
         upstreams: upstreams.into_iter().map(|(spec, _)| spec).collect(),
         metrics: MetricsSettings { listen: get(merged, &["metrics", "listen"], values::or_off(values::address))? },

@@ -83,6 +83,8 @@ pub const SERVICE_PORTS_MAX: usize = 64;
 pub const SUBSETS_MAX: usize = 64;
 /// Most entries of nodes in one ServiceGrant, and in each list of a MeshConfig: more are a pattern, or several grants.
 pub const GRANT_NODES_MAX: usize = 256;
+/// Most listeners of a Gateway (Gateway API v1).
+pub const GATEWAY_LISTENERS_MAX: usize = 64;
 /// Most services that one ServiceGrant names.
 pub const GRANT_SERVICES_MAX: usize = 256;
 /// Most labels, and most annotations, of a document; they are kept and never looked at.

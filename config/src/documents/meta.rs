@@ -9,7 +9,8 @@ use starling_model::{DocumentKey, DocumentKind, DocumentName, Namespace};
 use super::fields::Fields;
 use super::limits::METADATA_ENTRIES_MAX;
 use super::{
-    Spec, grant, grpc_route, http_route, l4_route, mesh_config, service, starling_service, text, traffic_policy,
+    Spec, gateway, grant, grpc_route, http_route, l4_route, mesh_config, service, starling_service, text,
+    traffic_policy,
 };
 use crate::schema::{Bad, clip};
 use crate::suggest::suggest;
@@ -62,6 +63,7 @@ enum Kind {
     BackendTrafficPolicy,
     ServiceGrant,
     MeshConfig,
+    Gateway,
     /// Ours, for a later release: kept and not read.
     Unread,
     /// The standard's, for a later release: refused by name.
@@ -93,7 +95,7 @@ const KINDS: &[(ApiVersion, &str, Kind)] = &[
     (ApiVersion::Starling, "ServiceGrant", Kind::ServiceGrant),
     (ApiVersion::Starling, "MeshConfig", Kind::MeshConfig),
     (ApiVersion::Starling, "ExternalService", Kind::Unread),
-    (ApiVersion::Starling, "Gateway", Kind::Unread),
+    (ApiVersion::Starling, "Gateway", Kind::Gateway),
 ];
 
 /// Every kind that is taken, once each, in the order of the alphabet.
@@ -151,6 +153,7 @@ pub(super) fn document(fields: &mut Fields<'_, '_>) -> Option<Read> {
             only_one(fields, metadata.as_ref());
             fields.table("spec", mesh_config::read).map(Spec::MeshConfig)
         }
+        Some(Kind::Gateway) => fields.table("spec", gateway::read).map(Spec::Gateway),
         Some(Kind::Unread) => {
             fields.ignored(&["spec"]);
             let message = format!("{} is kept, but has no effect in this release", word.unwrap_or_default());

@@ -1,5 +1,6 @@
 mod accepted;
 mod bounds;
+mod gateways;
 mod grants;
 mod portable;
 mod refused;

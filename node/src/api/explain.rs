@@ -7,17 +7,22 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use http_body::Body as _;
 use starling_model::{Namespace, ServiceKey, codes};
+use starling_proxy::NotSeen;
+use starling_proxy::access_log::Record;
 use starling_routing::limits::SNAPSHOT_BYTES_MAX;
 use starling_routing::{EndpointIndex, Snapshot};
+use tracing::info;
 
 use super::Shared;
 use super::answer::read;
 use super::body::read_object;
 use super::problem::Refusal;
 use super::query::Query;
-use super::views::{ExplainRequest, Explanation, SnapshotBody, SnapshotInstance, kind};
+use super::views::{
+    ExplainRequest, ExplainedObserved, ExplainedOutcome, Explanation, SnapshotBody, SnapshotInstance, kind,
+};
 use crate::explain::{Ground, Question, Words, explain};
-use crate::telemetry::time::Clocks;
+use crate::telemetry::time::{Clocks, millis};
 
 /// Answers a question of the query.
 ///
@@ -45,20 +50,73 @@ pub async fn get(
     answer(&state, &headers, words)
 }
 
-/// Answers a question of the body; nothing is sent and nothing is changed.
+/// Answers a question of the body. With `live` the request is sent once, as an application of this node would send it, and
+/// what happened stands beside what was foreseen.
 ///
 /// # Errors
-/// As [`get`], and for a body that is none.
+/// As [`get`], and for a body that is none; for `live` also 503 where the data plane takes no request, and 504 where it did
+/// not see its end.
 pub async fn post(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
     let asked: ExplainRequest = read_object(body, r#"{"url": "http://orders.mesh.internal/", …}"#).await?;
-    let ExplainRequest { url, method, headers: lines, from, identity, seed } = asked;
-    answer(&state, &headers, Words { url, method, headers: lines, from, identity, seed })
+    let ExplainRequest { url, method, headers: lines, from, identity, seed, live } = asked;
+    let words = Words { url, method, headers: lines, from, identity, seed };
+    if !live {
+        return answer(&state, &headers, words);
+    }
+    let question = question(&state, words)?;
+    let (head, source) =
+        question.live(state.identity.node.node()).map_err(|why| Refusal::malformed(why.to_string()))?;
+    // Foreseen first: what the request changes must not be known to its own prediction.
+    let mut foreseen = told(&state, &question);
+    let record = state.asker.send(&head, source).await.map_err(|why| unseen(&why))?;
+    foreseen.observed = Some(observed(&record, &foreseen));
+    info!(url = %question.url, "a request was sent to be explained");
+    Ok(read(&state, &headers, kind::EXPLANATION, foreseen))
+}
+
+fn unseen(why: &NotSeen) -> Refusal {
+    let status = match why {
+        NotSeen::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        NotSeen::Busy | NotSeen::Io(_) | NotSeen::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let cause = std::error::Error::source(why).map(|source| format!(": {source}")).unwrap_or_default();
+    Refusal::new(status, codes::NOT_READY, format!("{why}{cause}"))
+}
+
+/// What happened to the request.
+fn observed(record: &Record, foreseen: &Explanation) -> ExplainedObserved {
+    let endpoint = record.endpoint.as_ref().map(ToString::to_string);
+    let http = record.http.as_ref();
+    let status = http.map(|http| http.status);
+    let of_outcome = |outcome: &ExplainedOutcome| match &endpoint {
+        Some(endpoint) => outcome.endpoints.contains(endpoint),
+        None => outcome.status == status,
+    };
+    ExplainedObserved {
+        status,
+        grpc_status: http.and_then(|http| http.grpc_status).map(|status| status.as_str().to_owned()),
+        error: record.error.map(|error| error.as_str().to_owned()),
+        as_foreseen: foreseen.outcomes.iter().any(of_outcome),
+        endpoint,
+        route: record.rule.as_ref().map(|rule| rule.route.to_string()),
+        rule: record.rule.as_ref().map(|rule| rule.name.clone().unwrap_or_else(|| rule.id.rule.to_string())),
+        subset: record.subset.as_deref().map(str::to_owned),
+        tries: record.tries,
+        duration_ms: millis(record.duration),
+        upstream_duration_ms: record.upstream.map(millis),
+        response_bytes: record.received.to_string(),
+        digest: record.config.to_string(),
+    }
+}
+
+fn question(state: &Shared, words: Words) -> Result<Question, Refusal> {
+    let node = &state.identity.node;
+    let question = words.read((node.node(), node.trust_domain()), &Namespace::default());
+    question.map_err(|invalid| Refusal::malformed(invalid.to_string()))
 }
 
 fn answer(state: &Shared, headers: &HeaderMap, words: Words) -> Result<Response, Refusal> {
-    let node = &state.identity.node;
-    let question = words.read((node.node(), node.trust_domain()), &Namespace::default());
-    let question = question.map_err(|invalid| Refusal::malformed(invalid.to_string()))?;
+    let question = question(state, words)?;
     Ok(read(state, headers, kind::EXPLANATION, told(state, &question)))
 }
 

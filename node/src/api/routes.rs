@@ -8,7 +8,9 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_model::{DocumentKey, Namespace, PortName, codes};
 use starling_routing::split::{Backend, Target};
-use starling_routing::{Deadline, Policy, Reason, RouteTable, Row, RowRule, Service, Side, Trouble, TroubledBackend};
+use starling_routing::{
+    Deadline, LedBy, Policy, Reason, RouteTable, Row, RowRule, Service, Side, Trouble, TroubledBackend,
+};
 
 use super::Shared;
 use super::answer::read;
@@ -70,6 +72,8 @@ fn told(table: &RouteTable, service: &Service, row: &Row<'_>) -> RouteRow {
     let callers = match &row.side {
         Side::Producer => None,
         Side::Consumer(namespace) => Some(namespace.to_string()),
+        // Rows are those of services.
+        Side::Gateway(gateway) => Some(gateway.to_string()),
     };
     let (namespace, name) = (service.key.namespace.to_string(), service.key.name.to_string());
     let whole =
@@ -158,7 +162,7 @@ pub(super) fn problems(table: &RouteTable) -> Vec<DocumentProblem> {
         pointer: one.problem.pointer.clone(),
         detail: one.problem.message.clone(),
     });
-    let troubled = table.troubled_backends().into_iter().map(|TroubledBackend { rule, kind, at, target, trouble }| {
+    let troubled = table.troubled_backends().into_iter().map(|TroubledBackend { rule, kind, by, target, trouble }| {
         let (code, detail) = match trouble {
             Trouble::NoEndpoint => (codes::BACKEND_EMPTY, format!("{target} has no endpoint now")),
             Trouble::NoPort => (codes::UNKNOWN_REFERENCE, format!("{target} has no such port")),
@@ -166,13 +170,17 @@ pub(super) fn problems(table: &RouteTable) -> Vec<DocumentProblem> {
                 (codes::UNKNOWN_REFERENCE, format!("{target} speaks tcp, which {} cannot use", kind.as_str()))
             }
         };
+        let detail = match by {
+            LedBy::Backend(_) => detail,
+            LedBy::Mirror(..) => format!("copies are not sent: {detail}"),
+        };
         DocumentProblem {
             document_kind: rule.route.kind.to_string(),
             namespace: rule.route.namespace.to_string(),
             name: rule.route.name.to_string(),
             code: code.to_string(),
             reason: reason(trouble).as_str().to_owned(),
-            pointer: Some(format!("/spec/rules/{}/backendRefs/{at}", rule.id.rule)),
+            pointer: Some(by.pointer(rule.id.rule)),
             detail,
         }
     });

@@ -9,6 +9,7 @@ use axum::response::Response;
 use starling_model::{MemberState, Namespace, ServiceKey, ServiceName};
 use starling_proxy::metrics::Direction;
 use starling_proxy::traffic::Traffic as Figures;
+use starling_routing::retry_budget::BudgetSettings;
 use starling_routing::{Condition, EndpointIndex, Load, RouteTable, Standing, condition};
 
 use super::Shared;
@@ -16,7 +17,7 @@ use super::answer::read;
 use super::problem::Refusal;
 use super::query::Query;
 use super::routes::short_name;
-use super::views::{Endpoint, Items, Reason, Service, ServicePort, Traffic, kind};
+use super::views::{Endpoint, Items, Reason, Service, ServicePolicy, ServicePort, Traffic, kind};
 use crate::telemetry::time::{Clocks, millis};
 
 /// Every word of the HEALTH column, for series that must be set to 0.
@@ -170,7 +171,24 @@ fn show(state: &Shared, table: &RouteTable, service: &starling_routing::Service,
             })
             .collect(),
         routes: attached(table, service),
+        policy: Some(policy(table, service)),
         traffic: figures_of(state, &service.key, now).as_ref().map(show_traffic),
+    }
+}
+
+/// What documents say of all its requests, with what is built in for the rest.
+fn policy(table: &RouteTable, service: &starling_routing::Service) -> ServicePolicy {
+    let said = table.service_policy(&service.key);
+    let budget = said.map_or(BudgetSettings::BUILT_IN, |policy| policy.retry_budget);
+    let period = starling_config::duration::format;
+    ServicePolicy {
+        document: said.map(|policy| format!("{}/{}", policy.document.namespace, policy.document.name)),
+        load_balancing: service.chosen_by().to_string(),
+        slow_start: period(service.slow_start()),
+        retry_budget_percent: budget.percent,
+        retry_budget_interval: period(budget.interval),
+        retry_budget_floor: format!("{} in {}", budget.floor.count, period(budget.floor.interval)),
+        session_cookie: said.and_then(|policy| policy.session.as_ref()).map(|session| session.cookie().to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use starling_model::codes::{self, Level};
 use starling_model::{Code, MemberState, SpiffeId, mesh};
+use starling_proxy::GatewayPort;
 use starling_proxy::metrics::Direction;
 use starling_routing::{Endpoint, RouteTable, condition};
 
@@ -22,6 +23,7 @@ use super::views::{
 };
 use crate::crypto::wall_clock;
 use crate::mesh_view::MeshView;
+use crate::ports::{Transport, holder};
 use crate::tasks::routes::{
     Cause, HeldBack, LEFT_BEHIND_BY_DOCUMENTS_MAX, LEFT_BEHIND_BY_MEMBERS_MAX, LeftBehind, Why,
 };
@@ -172,6 +174,8 @@ pub fn problems(state: &Shared) -> Vec<StatusProblem> {
     problems.extend(quarantined_elsewhere(&view));
     problems.extend(hanging(&state.left_behind));
     problems.extend(failed_members(&view, &clocks));
+    let ports = state.shared.gateway_ports.load();
+    problems.extend(ports.iter().filter_map(gateway_port));
     let table = state.shared.table.load();
     problems.extend(ungranted(&table));
     problems.extend(unnamed(&table));
@@ -190,6 +194,14 @@ fn stale_trust(view: &MeshView, clocks: &Clocks, started: std::time::SystemTime)
     let silent = heard.map(|at| clocks.now().saturating_duration_since(at));
     let up = clocks.wall().duration_since(started).unwrap_or_default();
     Some(silent.unwrap_or(up).min(up)).filter(|silent| *silent >= TRUST_STALE_AFTER)
+}
+
+/// A port that a Gateway asks for and that this node cannot open.
+fn gateway_port(port: &GatewayPort) -> Option<StatusProblem> {
+    let (code, why) = port.failure.as_ref()?;
+    let holder = holder(port.address, Transport::Tcp).map(|holder| format!(", it is taken by {holder}"));
+    let detail = format!("a Gateway cannot listen on {}{}: {why}", port.address, holder.unwrap_or_default());
+    Some(coded(*code, detail))
 }
 
 fn coded(code: Code, detail: String) -> StatusProblem {

@@ -24,9 +24,10 @@ pub use config::{
 pub use events::{Event, EventList, EventPage};
 pub use explain::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, EXPLAINED_MIXED, EXPLAINED_REFUSE, ExplainRequest, ExplainedBackend,
-    ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss, ExplainedOpen,
-    ExplainedOutcome, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedSession,
-    ExplainedStep, ExplainedTarget, ExplainedTransport, Explanation, GrantRole, SnapshotBody, SnapshotInstance,
+    ExplainedDocument, ExplainedDraw, ExplainedEndpoint, ExplainedGateway, ExplainedGrant, ExplainedMatch,
+    ExplainedMiss, ExplainedObserved, ExplainedOpen, ExplainedOutcome, ExplainedPolicies, ExplainedRequest,
+    ExplainedRule, ExplainedService, ExplainedSession, ExplainedStep, ExplainedTarget, ExplainedTransport, Explanation,
+    GrantRole, SnapshotBody, SnapshotInstance,
 };
 pub use members::{
     Member, MemberCertificate, MemberConfig, MemberHeldBack, MemberList, MemberTrust, ProtocolRange, Rtt, ServiceRef,
@@ -36,7 +37,7 @@ pub use own::{Certificate, CertificateList, Check, Instance, InstanceList, Insta
 pub use ping::{Ping, PingReply, PingTimes};
 pub use services::{
     DocumentProblem, Endpoint, Reason, RouteBackend, RouteRow, RouteSource, RouteTable, Routes, Service, ServiceList,
-    ServicePort, Traffic,
+    ServicePolicy, ServicePort, Traffic,
 };
 pub use status::{
     Flow, Listeners, MemberCounts, Status, StatusConfig, StatusIdentity, StatusProblem, StatusServices, StatusStore,

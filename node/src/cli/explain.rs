@@ -1,15 +1,16 @@
 //! `starling explain URL`: what becomes of a request, and why; asked of an agent, or of a snapshot file.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use http::Method;
 use jiff::Timestamp;
 use starling_model::{Namespace, ServiceKey, TrustDomain};
 use starling_routing::limits::SNAPSHOT_BYTES_MAX;
 use starling_routing::{EndpointIndex, Snapshot};
 
-use crate::api::views::{EXPLAINED_REFUSE, Envelope, Explanation, SnapshotInstance, View, kind};
+use crate::api::views::{EXPLAINED_REFUSE, Envelope, ExplainRequest, Explanation, SnapshotInstance, View, kind};
 use crate::cli::client::{Ask, Client};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::look::Look;
@@ -20,6 +21,9 @@ use crate::explain::{Ground, Words, explain};
 use crate::files;
 use crate::telemetry::time::Clocks;
 
+/// Longer than the agent waits for the request that it sends.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(35);
+
 /// Flags of `starling explain`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -27,9 +31,11 @@ Examples
   starling explain http://orders.mesh.internal/cart
   starling explain --from web -X POST -H 'x-user: 7' http://orders.mesh.internal/cart
   starling explain --exit-code http://orders.mesh.internal/ || echo broken
+  starling explain --live http://orders.mesh.internal/
+  starling explain tls://shop.example.com:8443
   starling snapshot save now.json; starling explain --snapshot now.json http://orders.mesh.internal/")]
 pub(crate) struct ExplainArgs {
-    /// What is asked for: http://SERVICE.mesh.internal/PATH
+    /// What is asked for: http://SERVICE.mesh.internal/PATH, or tls://NAME:PORT at a Gateway of the node
     #[arg(value_name = "URL")]
     url: String,
     /// The local service that calls: NAME or NAMESPACE/NAME [default: the node itself]
@@ -50,6 +56,9 @@ pub(crate) struct ExplainArgs {
     /// Decides by this file of `starling snapshot save`, without an agent
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
+    /// Sends the request once, too, without a body, and shows what happened; a write, so over the socket
+    #[arg(long, conflicts_with = "snapshot")]
+    live: bool,
     /// Ends with 1 when a share of such requests is refused
     #[arg(long)]
     exit_code: bool,
@@ -94,6 +103,7 @@ pub(crate) fn run(
     let words = args.words(namespace)?;
     let body = match &args.snapshot {
         Some(file) => output::to_json(&offline(file, words)?)?,
+        None if args.live => client()?.ask(live(words)?)?.body.to_vec(),
         None => client()?.ask(Ask::get(&path(&words)))?.body.to_vec(),
     };
     let told: Envelope<Explanation> = serde_json::from_slice(&body)
@@ -106,6 +116,13 @@ pub(crate) fn run(
     };
     let refused = told.body.outcomes.iter().any(|outcome| outcome.decision == EXPLAINED_REFUSE);
     Ok(if args.exit_code && refused { Exit::Bad } else { exit })
+}
+
+/// Sent by the agent: a write.
+fn live(words: Words) -> Result<Ask<'static>, CliError> {
+    let Words { url, method, headers, from, identity, seed } = words;
+    let body = output::to_json(&ExplainRequest { url, method, headers, from, identity, seed, live: true })?;
+    Ok(Ask { method: Method::POST, path: "/v1/explain", body: Some(body), timeout: LIVE_TIMEOUT })
 }
 
 /// The path that asks an agent; reading needs no rights, so the question stands in the query.

@@ -30,16 +30,21 @@ fn refused(backend: Option<usize>, share: f64, (status, error): (u16, &str), det
 }
 
 /// One share.
-pub(super) fn of(outcome: &Outcome, asked: &Asked, record: &Explanation) -> ExplainedOutcome {
+pub(super) fn of(outcome: &Outcome, asked: Option<&Asked>, record: &Explanation) -> ExplainedOutcome {
     let Outcome { backend, share, decision, endpoints, session: _ } = outcome;
     match decision {
         Decision::Forward(choice) => {
-            let mut sent = asked.clone();
-            if sent.edit(choice).is_err() {
-                let detail = "the rewritten target is no URI".to_owned();
-                return refused(*backend, *share, (400, Refusal::NoLocation.proxy_error()), detail);
+            let mut sent = None;
+            // The bytes of a connection arrive as they are.
+            if let Some(asked) = asked {
+                let mut edited = asked.clone();
+                if edited.edit(choice).is_err() {
+                    let detail = "the rewritten target is no URI".to_owned();
+                    return refused(*backend, *share, (400, Refusal::NoLocation.proxy_error()), detail);
+                }
+                let host = edited.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+                sent = Some(ExplainedTarget { target: edited.uri.to_string(), host: host.to_owned() });
             }
-            let host = sent.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             let candidates = endpoints.iter().flat_map(|step| &step.candidates);
             let likely = candidates.filter(|one| one.share > 0.0);
             ExplainedOutcome {
@@ -51,7 +56,7 @@ pub(super) fn of(outcome: &Outcome, asked: &Asked, record: &Explanation) -> Expl
                 detail: None,
                 location: None,
                 endpoints: likely.map(|one| one.id.to_string()).collect(),
-                sent: Some(ExplainedTarget { target: sent.uri.to_string(), host: host.to_owned() }),
+                sent,
             }
         }
         Decision::Answer(answer) => {
@@ -69,7 +74,9 @@ pub(super) fn of(outcome: &Outcome, asked: &Asked, record: &Explanation) -> Expl
             }
         }
         Decision::Refuse { why, .. } => {
-            refused(*backend, *share, (why.status(), why.proxy_error()), sentence(*why, *backend, record))
+            let told = refused(*backend, *share, (why.status(), why.proxy_error()), sentence(*why, *backend, record));
+            // A connection has no status: it is closed.
+            ExplainedOutcome { status: told.status.filter(|_| asked.is_some()), ..told }
         }
     }
 }
@@ -82,6 +89,11 @@ fn sentence(why: Refusal, backend: Option<usize>, record: &Explanation) -> Strin
     match why {
         Refusal::NoService => format!("no node announces {service}"),
         Refusal::NoPort => format!("{service} has no such port"),
+        Refusal::NoListener => "no Gateway listens there on this node for that server name".to_owned(),
+        Refusal::NoRule if record.listener.is_some() => {
+            "no route of the listener is for that server name: the connection is closed with unrecognized_name"
+                .to_owned()
+        }
         Refusal::NoRule => {
             let nearest = record.route.as_ref().and_then(|route| route.nearest.as_ref());
             let nearest = nearest.map(|loser| format!(". Nearest: {}", told(loser))).unwrap_or_default();

@@ -1,10 +1,15 @@
 //! A question in the words of its asker, and the request that it means.
 
+use std::num::NonZeroU16;
+
 use starling_model::{Namespace, NodeName, ServiceKey, SpiffeId, TrustDomain};
-use starling_routing::Caller;
+use starling_routing::{Caller, server_name};
 
 /// Most bytes of a question: as large as a request's head may be at the entrance.
 pub const QUESTION_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest server name (RFC 1035).
+const SERVER_NAME_BYTES_MAX: usize = 253;
 
 /// What somebody asks, unread.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +41,16 @@ pub struct Question {
     pub caller: Caller,
     /// What is drawn by.
     pub seed: Option<u64>,
-    host: String,
-    target: String,
+    pub(super) asks: Asks,
+}
+
+/// What is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// A request at the HTTP entrance.
+    Http { host: String, target: String },
+    /// A TLS connection at a Gateway.
+    Tls { port: NonZeroU16, name: Option<String> },
 }
 
 /// Why a question cannot be answered.
@@ -50,8 +63,16 @@ pub enum QuestionInvalid {
     #[error("{0:?} is no URL such as http://orders.mesh.internal/cart")]
     Url(String),
     /// TLS ends where it ends: nobody can look into it.
-    #[error("{0:?}: applications call http:// URLs, and the mesh encrypts; what is inside https:// nobody sees")]
+    #[error(
+        "{0:?}: applications call http:// URLs, and the mesh encrypts; what is inside https:// nobody sees. Where a Gateway leads TLS to: tls://NAME:PORT"
+    )]
     Https(String),
+    /// No connection at a Gateway.
+    #[error("{0:?} is no connection such as tls://shop.example.com:8443 (without a name: tls://:8443)")]
+    Tls(String),
+    /// Nobody looks into the connection, and nobody of the mesh makes it.
+    #[error("a TLS connection at a Gateway has no headers that the mesh sees, and comes from no service of it")]
+    Inside,
     /// Would break the head apart.
     #[error("{0:?} has control characters, blanks, or letters that a request cannot hold")]
     Unprintable(String),
@@ -75,6 +96,20 @@ pub enum QuestionInvalid {
     /// No number.
     #[error("seed {0:?} is no number from 0 to 18446744073709551615")]
     Seed(String),
+}
+
+/// Why a question cannot be sent as a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotLive {
+    /// It needs a client that speaks TLS.
+    #[error("live: a TLS connection is made by a client: openssl s_client -servername NAME -connect GATEWAY")]
+    Tls,
+    /// A tunnel.
+    #[error("live: CONNECT opens a tunnel, and is no request that ends")]
+    Connect,
+    /// Nobody sends on behalf of another node.
+    #[error("live: requests of {0} are sent by its own agent")]
+    OtherNode(NodeName),
 }
 
 fn short(text: &str) -> String {
@@ -110,14 +145,24 @@ impl Words {
             (None, Some(text)) => identity(&text, trust_domain)?,
             (None, None) => Caller { node: node.clone(), service: None },
         };
-        let (host, target) = split(&self.url)?;
-        let method = self.method.unwrap_or_else(|| "GET".to_owned());
+        let asks = match connection(&self.url)? {
+            Some(tls) if self.headers.is_empty() && caller.service.is_none() => tls,
+            Some(_) => return Err(QuestionInvalid::Inside),
+            None => {
+                let (host, target) = split(&self.url)?;
+                Asks::Http { host, target }
+            }
+        };
+        let method = match asks {
+            Asks::Http { .. } => self.method.unwrap_or_else(|| "GET".to_owned()),
+            Asks::Tls { .. } => "TLS".to_owned(),
+        };
         if !is_token(&method) {
             return Err(QuestionInvalid::Unprintable(short(&method)));
         }
         let headers = self.headers.iter().map(|line| header(line)).collect::<Result<_, _>>()?;
         let seed = self.seed.map(|seed| seed.parse().map_err(|_| QuestionInvalid::Seed(short(&seed)))).transpose()?;
-        Ok(Question { method, headers, caller, seed, host, target, url: self.url })
+        Ok(Question { method, headers, caller, seed, asks, url: self.url })
     }
 }
 
@@ -131,6 +176,24 @@ fn header(line: &str) -> Result<(String, String), QuestionInvalid> {
         return Err(QuestionInvalid::Unprintable(short(line)));
     }
     Ok((name.to_ascii_lowercase(), value.to_owned()))
+}
+
+/// Port and server name of `tls://NAME:PORT`; `None`: it is another URL.
+fn connection(url: &str) -> Result<Option<Asks>, QuestionInvalid> {
+    const SCHEME: &str = "tls://";
+    let Some((head, rest)) = url.split_at_checked(SCHEME.len()) else { return Ok(None) };
+    if !head.eq_ignore_ascii_case(SCHEME) {
+        return Ok(None);
+    }
+    let refuse = || QuestionInvalid::Tls(short(url));
+    let (name, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(refuse)?;
+    let port = port.parse().map_err(|_| refuse())?;
+    let name = server_name(name);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.len() > SERVER_NAME_BYTES_MAX || !name.chars().all(is_name) {
+        return Err(refuse());
+    }
+    Ok(Some(Asks::Tls { port, name: Some(name).filter(|name| !name.is_empty()) }))
 }
 
 /// Host and target of a URL; as clients do, without its fragment.
@@ -170,11 +233,26 @@ fn identity(text: &str, trust_domain: &TrustDomain) -> Result<Caller, QuestionIn
 }
 
 impl Question {
+    /// The head to send and the service to call as, where this node can send it.
+    ///
+    /// # Errors
+    /// [`NotLive`].
+    pub fn live(&self, node: &NodeName) -> Result<(Vec<u8>, Option<ServiceKey>), NotLive> {
+        let Asks::Http { host, target } = &self.asks else { return Err(NotLive::Tls) };
+        if self.method.eq_ignore_ascii_case("CONNECT") {
+            return Err(NotLive::Connect);
+        }
+        if self.caller.node != *node {
+            return Err(NotLive::OtherNode(self.caller.node.clone()));
+        }
+        Ok((self.head((host, target)), self.caller.service.clone()))
+    }
+
     /// The head of the request as a client writes it to the HTTP entrance.
-    pub(super) fn head(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+    pub(super) fn head(&self, (host, target): (&str, &str)) -> Vec<u8> {
+        let mut head = format!("{} {target} HTTP/1.1\r\n", self.method);
         if !self.headers.iter().any(|(name, _)| name == "host") {
-            head.push_str(&format!("host: {}\r\n", self.host));
+            head.push_str(&format!("host: {host}\r\n"));
         }
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -9,14 +9,15 @@ use starling_routing::explain::{CandidateEndpoint, EndpointStep, Loser, RouteSte
 use starling_routing::filters::FilterChain;
 use starling_routing::retry_budget::BudgetSettings;
 use starling_routing::rules::Side;
-use starling_routing::{Deadline, Decision, Explanation, Kept, Origin, Outcome, Policy, Rule, ServicePolicy};
+use starling_routing::split::Target;
+use starling_routing::{Deadline, Decision, Explanation, Kept, Origin, Outcome, Policy, Rule, ServicePolicy, Trouble};
 
 use super::{Ground, Question};
 use crate::api::services::health_of;
 use crate::api::views::{
-    self, ExplainedBackend, ExplainedDocument, ExplainedEndpoint, ExplainedGrant, ExplainedMatch, ExplainedMiss,
-    ExplainedOpen, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService, ExplainedSession,
-    ExplainedStep, ExplainedTransport, GrantRole,
+    self, ExplainedBackend, ExplainedDocument, ExplainedEndpoint, ExplainedGateway, ExplainedGrant, ExplainedMatch,
+    ExplainedMiss, ExplainedOpen, ExplainedPolicies, ExplainedRequest, ExplainedRule, ExplainedService,
+    ExplainedSession, ExplainedStep, ExplainedTransport, GrantRole,
 };
 use crate::telemetry::time::millis;
 
@@ -54,8 +55,9 @@ pub(super) fn tell(
     let service = service(ground, record);
     let known = service.is_some();
     told.steps.extend(service.map(|result| ExplainedStep::Service { result }));
+    told.steps.extend(gateway(record).map(|result| ExplainedStep::Gateway { result }));
     let rule = decision.rule().map(AsRef::as_ref);
-    if known {
+    if known || record.route.is_some() {
         told.steps.push(route(record.route.as_ref(), rule));
     }
     told.steps.extend(split(record, rule));
@@ -72,8 +74,10 @@ pub(super) fn tell(
         told.steps.push(ExplainedStep::Authorize { result: "allow".to_owned(), by: None });
     }
     let route_is_passed = record.outcomes.iter().any(|outcome| !matches!(outcome.decision, Decision::Refuse { .. }));
-    if rule.is_some() || route_is_passed {
-        told.policies = Some(policies(record, decision));
+    // Deadlines and retries are those of requests.
+    let of_requests = record.listener.is_none();
+    if of_requests && (rule.is_some() || route_is_passed) {
+        told.policies = Some(policies(ground, record, decision));
     }
 }
 
@@ -88,6 +92,16 @@ fn service(ground: &Ground<'_>, record: &Explanation) -> Option<ExplainedService
         port: record.port.as_ref().map(ToString::to_string),
         number: port.and_then(|port| port.number).map(std::num::NonZeroU16::get),
         document,
+    })
+}
+
+fn gateway(record: &Explanation) -> Option<ExplainedGateway> {
+    let listener = record.listener.as_ref()?;
+    Some(ExplainedGateway {
+        document: document(&listener.gateway, listener.version),
+        listener: listener.name.clone(),
+        port: listener.port.get(),
+        hostname: listener.hostname.clone(),
     })
 }
 
@@ -117,6 +131,7 @@ fn route(step: Option<&RouteStep>, rule: Option<&Rule>) -> ExplainedStep {
         side: step.map(|step| match &step.side {
             Side::Producer => "producer".to_owned(),
             Side::Consumer(namespace) => format!("consumer {namespace}"),
+            Side::Gateway(gateway) => format!("gateway {}/{}", gateway.namespace, gateway.name),
         }),
         rejected: step.map(|step| step.losers.iter().map(lost).collect()).unwrap_or_default(),
         rejected_more: step.map_or(0, |step| step.losers_unlisted),
@@ -256,7 +271,7 @@ fn origin(origin: Origin) -> String {
 }
 
 /// Those of the rule; the budget is that of the service that takes the request, of the first one where there are several.
-fn policies(record: &Explanation, decision: &Decision) -> ExplainedPolicies {
+fn policies(ground: &Ground<'_>, record: &Explanation, decision: &Decision) -> ExplainedPolicies {
     let rule = decision.rule();
     let policy = rule.map_or(Policy::BUILT_IN, |rule| rule.policy.clone());
     let choices = record.outcomes.iter().map(|outcome| &outcome.decision).chain([decision]);
@@ -279,32 +294,56 @@ fn policies(record: &Explanation, decision: &Decision) -> ExplainedPolicies {
         retry_codes: policy.retry_codes,
         budget_percent: budget.percent,
         budget_by: service.map(|service| service.document.to_string()),
-        filters: rule.map(|rule| filters(rule)).unwrap_or_default(),
+        filters: rule.map(|rule| filters(rule, &|target: &Target| unsent(ground, record, target))).unwrap_or_default(),
     }
 }
 
+/// Why copies to a mirror's target are not sent.
+fn unsent(ground: &Ground<'_>, record: &Explanation, target: &Target) -> Option<&'static str> {
+    let service = record.service.as_ref().and_then(|key| ground.table.service(key));
+    let kind = record.route.as_ref()?.kind;
+    if ground.table.service(&target.service).is_none() {
+        return Some("nobody announces it");
+    }
+    Some(match ground.table.trouble(service.map(|service| &**service), record.port.as_ref(), kind, target)? {
+        Trouble::Bytes => "it speaks tcp",
+        Trouble::NoPort => "it has no such port",
+        Trouble::NoEndpoint => "it has no endpoint now",
+    })
+}
+
+type Unsent<'a> = &'a dyn Fn(&Target) -> Option<&'static str>;
+
 /// Of the rule, then of each backend that has some.
-fn filters(rule: &Rule) -> Vec<String> {
+fn filters(rule: &Rule, unsent: Unsent<'_>) -> Vec<String> {
     use starling_routing::split::Backend;
-    let mut all = of_chain(&rule.filters, "");
+    let mut all = of_chain(&rule.filters, "", unsent);
     for (at, backend) in rule.split.backends().enumerate() {
         if let Backend::To { filters: Some(chain), .. } = backend {
-            all.extend(of_chain(chain, &format!("backend {at}: ")));
+            all.extend(of_chain(chain, &format!("backend {at}: "), unsent));
         }
     }
     all
 }
 
-fn of_chain(chain: &FilterChain, whose: &str) -> Vec<String> {
+fn of_chain(chain: &FilterChain, whose: &str, unsent: Unsent<'_>) -> Vec<String> {
     let Filters { cors, request_headers, response_headers, mirrors, path } = chain.said();
     let mut all = Vec::new();
     if let Some(cors) = cors {
         all.push(format!("CORS for {}", cors.allow_origins.join(", ")));
     }
     all.extend(request_headers.as_ref().map(|edits| format!("request headers: {}", edited(edits))));
-    for mirror in mirrors {
+    for (place, mirror) in (0_u32..).zip(mirrors) {
+        let mut targets = chain.mirror_targets();
+        let target = targets.find(|(at, _)| *at == place).map(|(_, target)| target);
+        let why = match target {
+            Some(target) => unsent(target),
+            None if mirror.numerator == 0 => None,
+            None => Some("its target cannot be used"),
+        };
+        let why = why.map(|why| format!(": not sent, {why}")).unwrap_or_default();
         let percent = f64::from(mirror.numerator) * 100.0 / f64::from(mirror.denominator.get());
-        all.push(format!("copies {percent} % to {}", to(&mirror.target)));
+        all.push(format!("copies {percent} % to {}{why}", to(&mirror.target)));
     }
     match path {
         None => {}

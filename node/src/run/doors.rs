@@ -124,6 +124,8 @@ pub(super) fn plane_error(failure: &ProxyError) -> AgentError {
             Purpose::Peers => "mesh.listen",
             Purpose::HttpOutbound => "outbound.http",
             Purpose::Upstream => "upstream.listen",
+            // Opened later, and told in another way.
+            Purpose::Gateway => "gateway.listen",
         };
         return bind_error(setting, *address, Transport::Tcp, source);
     }

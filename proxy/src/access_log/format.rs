@@ -94,6 +94,7 @@ impl Formatter {
             }
             None => {
                 object.text("network.protocol.name", "tcp")?;
+                object.maybe("tls.client.server_name", record.server_name.as_deref())?;
                 object.number("starling.sent_bytes", record.sent)?;
                 object.number("starling.received_bytes", record.received)?;
                 object.number("starling.resend_count", u64::from(record.tries.saturating_sub(1)))?;
@@ -209,7 +210,8 @@ fn flags(record: &Record) -> &'static str {
         Some(ErrorType::ConnectionLimitReached) => "UO",
         Some(ErrorType::HttpResponseTimeout) => "UT",
         Some(ErrorType::HttpRequestDenied) => "UAEX",
-        Some(ErrorType::HttpRequestError) => "DPE",
+        Some(ErrorType::HttpRequestError | ErrorType::TlsProtocolError) => "DPE",
+        Some(ErrorType::ConnectionReadTimeout) => "DT",
         Some(ErrorType::ProxyInternalError) => "LR",
     }
 }

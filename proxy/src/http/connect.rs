@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use http::{Response, StatusCode};
 use starling_model::{Protocol, ServiceKey};
-use starling_routing::{Decision, RequestFacts, Service};
+use starling_routing::{Decision, Destination, RequestFacts, Service};
 
 use crate::answers::{Answer, ErrorType};
 use crate::http::body::ResponseBody;
@@ -34,7 +34,7 @@ pub(crate) fn wanted(service: &Service, target: &str, source: Option<ServiceKey>
 pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Exchange) -> Relay {
     if protocol(worker, &wanted) == Some(Protocol::Tcp) {
         let facts = RequestFacts {
-            destination: &wanted.service,
+            destination: Destination::Service(&wanted.service),
             port: wanted.port.as_ref(),
             source: worker.counts_as(wanted.source.as_ref()),
             http: None,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use starling_routing::{Endpoint, EndpointIndex};
+use tokio::sync::oneshot;
 
 use crate::access_log::Record;
 use crate::answers::ErrorType;
@@ -41,6 +42,8 @@ pub(crate) struct Exchange {
     took: Option<Duration>,
     /// What the access log is told in the end.
     record: Option<Box<Record>>,
+    /// Who is told that, too.
+    watcher: Option<oneshot::Sender<Box<Record>>>,
     /// Bytes that it tells; those of a request's body are counted where they pass.
     sent: Option<Rc<Cell<u64>>>,
     received: Cell<u64>,
@@ -65,6 +68,7 @@ impl Exchange {
             complete: false,
             took: None,
             record: None,
+            watcher: None,
             sent: None,
             received: Cell::new(0),
         }
@@ -73,6 +77,12 @@ impl Exchange {
     /// Tells the access log in the end, with this as a beginning.
     pub(crate) fn told_by(mut self, record: Option<Box<Record>>) -> Self {
         self.record = record;
+        self
+    }
+
+    /// Somebody is told in the end, too.
+    pub(crate) fn watched_by(mut self, watcher: Option<oneshot::Sender<Box<Record>>>) -> Self {
+        self.watcher = watcher;
         self
     }
 
@@ -204,8 +214,15 @@ impl Drop for Exchange {
             self.worker.pool.put(key, client, now);
         }
         let duration = self.took.unwrap_or_else(|| now.saturating_duration_since(self.began));
-        if let (Some(record), Some(log)) = (self.record.take(), &self.worker.config.access_log) {
-            log.end(self.finished(record, now));
+        if let Some(record) = self.record.take() {
+            let record = self.finished(record, now);
+            if let Some(watcher) = self.watcher.take() {
+                // Whoever watched may have gone.
+                let _ = watcher.send(record.clone());
+            }
+            if let Some(log) = &self.worker.config.access_log {
+                log.end(record);
+            }
         }
         self.edge.request_ended(RequestEnd {
             status: self.status,

@@ -4,7 +4,7 @@
 //! it, or a second run is harmless, it may be tried at another endpoint ([`starling_routing::next_try`] is the judge);
 //! after the first byte of an answer never.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,12 +19,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
 use starling_routing::{
-    Caller, Choice, Decision, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try,
+    Caller, Choice, Decision, Destination, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try,
 };
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::oneshot;
 use tracing::debug;
 
-use crate::access_log::HttpRecord;
+use crate::access_log::{HttpRecord, Record};
 use crate::answers::{Answer, Connection, ErrorType};
 use crate::detect;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
@@ -50,6 +51,16 @@ pub(crate) enum Route {
     Fixed(Rc<Wanted>),
     /// By Host, or by the absolute target of a request to an HTTP proxy; on behalf of this local service.
     ByHost(Option<ServiceKey>),
+    /// The same, and somebody watches the first request.
+    Watched(Rc<Watching>),
+}
+
+/// Who watches a request.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    pub(crate) source: Option<ServiceKey>,
+    /// Taken by the first request.
+    pub(crate) told: RefCell<Option<oneshot::Sender<Box<Record>>>>,
 }
 
 /// What all requests of a connection have in common.
@@ -158,17 +169,26 @@ pub(crate) fn answer(entrance: &Rc<Entrance>, mut request: Request<Incoming>, ve
     let source = match route {
         Route::Fixed(wanted) => wanted.source.as_ref(),
         Route::ByHost(source) => source.as_ref(),
+        Route::Watched(watching) => watching.source.as_ref(),
     };
     // Only names that the mesh declared may become labels.
     let labelled = wanted.as_ref().ok().map(|wanted| &wanted.service).filter(|service| worker.knows(service));
     let counts_as = worker.counts_as(source);
     let edge = worker.edges.edge(Direction::Outbound, counts_as, labelled);
-    let record = worker.record(
-        Direction::Outbound,
-        || Caller { node: worker.config.node.clone(), service: counts_as.cloned() },
-        || Some(HttpRecord::of(&request, spoken)),
-    );
-    let mut exchange = Exchange::begin(worker, edge, spoken, (busy, active)).told_by(record);
+    let caller = || Caller { node: worker.config.node.clone(), service: counts_as.cloned() };
+    let http = || Some(HttpRecord::of(&request, spoken));
+    let watcher = match route {
+        Route::Watched(watching) => watching.told.borrow_mut().take(),
+        Route::Fixed(_) | Route::ByHost(_) => None,
+    };
+    let record = match &watcher {
+        None => worker.record(Direction::Outbound, caller, http),
+        Some(_) => {
+            let digest = worker.shared.table.load().digest();
+            Some(Box::new(Record::new(Direction::Outbound, caller(), digest, http())))
+        }
+    };
+    let mut exchange = Exchange::begin(worker, edge, spoken, (busy, active)).told_by(record).watched_by(watcher);
     exchange.note(|record| record.destination = labelled.cloned());
     let relay = match wanted {
         Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
@@ -241,6 +261,7 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result
         Route::Fixed(_) if request.method() == Method::CONNECT => return Err(Answer::refused(HeadRefused::Connect)),
         Route::Fixed(wanted) => return Ok(Wanted::clone(wanted)),
         Route::ByHost(source) => source.clone(),
+        Route::Watched(watching) => watching.source.clone(),
     };
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok()));
@@ -275,7 +296,7 @@ fn forward(
         let relay = loop {
             let facts = head.facts();
             let facts = RequestFacts {
-                destination: &wanted.service,
+                destination: Destination::Service(&wanted.service),
                 port: wanted.port.as_ref(),
                 source: counts_as,
                 http: facts.as_ref(),
@@ -289,7 +310,7 @@ fn forward(
                 Decision::Forward(choice) => choice,
                 Decision::Answer(answer) => {
                     exchange.note(|record| record.rule = Some(answer.rule.clone()));
-                    break Relay::Answer(routed::direct(exchange, answer));
+                    break Relay::Answer(routed::direct(worker, exchange, answer));
                 }
                 // With every endpoint tried, the reason of the last try says more than that none is left.
                 Decision::Refuse { why, rule } => {
@@ -380,20 +401,27 @@ fn forward(
     }
 }
 
-pub(crate) fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
-    let error = match refusal {
-        Refusal::NoService | Refusal::NoPort | Refusal::NoRule => ErrorType::DestinationNotFound,
+/// The word for a refusal.
+pub(crate) fn error_of(refusal: Refusal) -> ErrorType {
+    match refusal {
+        Refusal::NoService | Refusal::NoPort | Refusal::NoListener | Refusal::NoRule => ErrorType::DestinationNotFound,
         Refusal::NoBackend | Refusal::InvalidBackend => ErrorType::ProxyConfigurationError,
         Refusal::NoLocation => ErrorType::HttpRequestError,
         Refusal::NoEndpoint => ErrorType::DestinationUnavailable,
-    };
+    }
+}
+
+pub(crate) fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) -> Answer {
+    let error = error_of(refusal);
     let service = &wanted.service;
     let detail = match (refusal, &wanted.port) {
         (Refusal::NoPort, Some(port)) => format!("{service} has no port {port}"),
         (Refusal::NoRule, _) => format!("no rule of the routes of {service} matches"),
         (Refusal::NoBackend, _) => format!("{service}: the rule has no backend with a weight"),
         (Refusal::InvalidBackend, _) => format!("{service}: the backend that was drawn is none"),
-        (Refusal::NoService | Refusal::NoPort | Refusal::NoLocation | Refusal::NoEndpoint, _) => service.to_string(),
+        (Refusal::NoService | Refusal::NoPort | Refusal::NoListener | Refusal::NoLocation | Refusal::NoEndpoint, _) => {
+            service.to_string()
+        }
     };
     Answer::new(
         error,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use http::Response;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use starling_model::ServiceKey;
 use starling_routing::retry_budget::{BudgetSettings, RetryBudget};
 use starling_routing::{Choice, Deadline, DirectResponse, Draws};
@@ -20,13 +20,19 @@ use crate::limits::{BACKOFF_MAX, BUDGETS_MAX};
 use crate::metrics::Edge;
 use crate::worker::Worker;
 
-/// A redirect, or what a preflight is told: it has no body and comes from nobody else.
-pub(crate) fn direct(mut exchange: Exchange, answer: DirectResponse) -> Response<ResponseBody> {
+/// A redirect, or what a preflight is told: it has no body and comes from nobody else, so it names the rule and the digest of
+/// the documents (RFC 9209; without an error).
+pub(crate) fn direct(worker: &Worker, mut exchange: Exchange, answer: DirectResponse) -> Response<ResponseBody> {
     exchange.answered(answer.status.as_u16(), None);
     exchange.completed();
     let mut response = Response::new(ResponseBody::Own(None));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
+    let digest = worker.shared.table.load().digest();
+    let status = format!("starling-{}; details=\"{} config={digest}\"", worker.config.node, answer.rule);
+    if let Ok(value) = HeaderValue::from_str(&status) {
+        response.headers_mut().insert("proxy-status", value);
+    }
     response
 }
 

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use starling_model::EndpointId;
+use starling_model::{EndpointId, PortName, ServiceKey};
 use starling_routing::{
-    Caller, Decision, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, UnixSeconds, next_try,
+    Caller, Decision, Destination, Draws, Endpoint, EndpointIndex, NextTry, RequestFacts, TryOutcome, UnixSeconds,
+    next_try,
 };
 use starling_transport::data::fault_of;
 use tracing::debug;
@@ -34,8 +35,13 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn open(worker: &Rc<Worker>, edge: Rc<Edge>, record: Option<Box<Record>>) -> Self {
+        Self::since(worker, edge, record, Instant::now())
+    }
+
+    /// One that began before there was anything to tell of it.
+    pub(crate) fn since(worker: &Rc<Worker>, edge: Rc<Edge>, record: Option<Box<Record>>, began: Instant) -> Self {
         edge.tunnel_opened();
-        Self { worker: worker.clone(), edge, error: None, record, began: Instant::now() }
+        Self { worker: worker.clone(), edge, error: None, record, began }
     }
 }
 
@@ -98,26 +104,54 @@ impl Drop for AtEndpoint<'_> {
     }
 }
 
+/// Where a connection is to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Towards<'a> {
+    pub(crate) destination: Destination<'a>,
+    /// Of a service.
+    pub(crate) port: Option<&'a PortName>,
+    /// On whose behalf, as it is claimed; `None` is the bare node.
+    pub(crate) source: Option<&'a ServiceKey>,
+    /// The service that labels name.
+    pub(crate) labelled: Option<&'a ServiceKey>,
+    /// The server name that the client of a Gateway asks for.
+    pub(crate) name: Option<&'a str>,
+    pub(crate) draws: Draws,
+}
+
 /// Serves one connection until it ends. Dropping this at any `.await` closes the far side.
 pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, wanted: &Wanted) {
+    let towards = Towards {
+        destination: Destination::Service(&wanted.service),
+        port: wanted.port.as_ref(),
+        source: wanted.source.as_ref(),
+        labelled: Some(&wanted.service).filter(|service| worker.knows(service)),
+        name: None,
+        draws: worker.draws(),
+    };
+    carry(worker, client, towards).await;
+}
+
+/// The same for any destination.
+pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towards: Towards<'_>) {
+    let Towards { destination, port, source, labelled, name, draws } = towards;
     let _active = worker.active(Side::Outbound);
-    let labelled = Some(&wanted.service).filter(|service| worker.knows(service));
-    let counts_as = worker.counts_as(wanted.source.as_ref());
+    let counts_as = worker.counts_as(source);
     let caller = || Caller { node: worker.config.node.clone(), service: counts_as.cloned() };
     let mut record = worker.record(Direction::Outbound, caller, || None);
     if let Some(record) = &mut record {
         record.destination = labelled.cloned();
+        record.server_name = name.map(Box::from);
     }
     let edge = worker.edges.edge(Direction::Outbound, counts_as, labelled);
     let mut account = Account::open(&worker, edge, record);
     let mut tunnel = Tunnel::repeatable();
-    let draws = worker.draws();
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = ErrorType::DestinationUnavailable;
     loop {
         let facts = RequestFacts {
-            destination: &wanted.service,
-            port: wanted.port.as_ref(),
+            destination,
+            port,
             source: counts_as,
             http: None,
             avoid: &tried,
@@ -139,7 +173,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
         }
         let header = OpenHeader {
             carry: Carry::Bytes,
-            source: wanted.source.clone(),
+            source: source.cloned(),
             destination: endpoint.service.clone(),
             instance: endpoint.instance().clone(),
             port: endpoint.port.clone(),
@@ -151,7 +185,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, want
                 Ok(()) => return,
                 Err(Broken::Client(error)) => {
                     // Dropping the stream resets it: the instance learns of it at once.
-                    debug!(service = %wanted.service, %error, "an application broke its tunnel off");
+                    debug!(endpoint = %endpoint.id, %error, "a client broke its tunnel off");
                     return;
                 }
                 Err(Broken::Server(error)) => {

@@ -89,6 +89,12 @@ async fn a_rule_answers_redirects_and_preflights_itself() {
     let (mesh, orders, _canary) = mesh(rules).await;
     let moved = get(&mesh, "/old/x?y=1", &[]).await;
     assert_eq!((moved.status, moved.header("location")), (301, "https://orders.mesh.internal/new/x?y=1"));
+    let by = moved.header("proxy-status");
+    assert!(
+        by.starts_with("starling-vm-1; details=\"HTTPRoute default/")
+            && by.ends_with(&format!(" config={}\"", mesh.documents.digest())),
+        "{by}"
+    );
     let origin = ("origin", "https://shop.example");
     let asked = [origin, ("access-control-request-method", "PUT")];
     let preflight = send(&mesh, "OPTIONS", "/api", &asked, Bytes::new()).await;

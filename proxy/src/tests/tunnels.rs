@@ -98,6 +98,7 @@ async fn a_unix_socket_is_an_entrance_too() {
     mesh.serve("vm-2", "echo-1", "echo", Protocol::Tcp, echo.address);
     let path = std::env::temp_dir().join(format!("starling-proxy-echo-{}.sock", std::process::id()));
     let config = ProxyConfig {
+        gateway_listen: None,
         node: NodeName::new("vm-1").unwrap(),
         trust_domain: TrustDomain::new("prod.internal").unwrap(),
         domain: "mesh.internal".to_owned(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use starling_config::documents::route::{ParentKind, ParentRef};
 use starling_model::{DocumentKey, Namespace, PortName, ServiceKey, codes};
 
+use super::gateways::{ByServerName, Outside};
 use crate::documents::InUse;
 use crate::group::RouteGroup;
 use crate::matching::Conditions;
@@ -24,6 +25,7 @@ pub(super) struct Route<'a> {
     kind: RouteKind,
     parents: &'a [ParentRef],
     rules: Vec<(Arc<Rule>, Vec<Conditions>)>,
+    by_name: Option<ByServerName>,
 }
 
 impl<'a> Route<'a> {
@@ -33,7 +35,12 @@ impl<'a> Route<'a> {
         parents: &'a [ParentRef],
         rules: Vec<(Arc<Rule>, Vec<Conditions>)>,
     ) -> Self {
-        Self { document: &in_use.document.key, kind, parents, rules }
+        Self { document: &in_use.document.key, kind, parents, rules, by_name: None }
+    }
+
+    /// What it is for callers from outside, too.
+    pub(super) fn by_name(self, by_name: Option<ByServerName>) -> Self {
+        Self { by_name, ..self }
     }
 }
 
@@ -78,16 +85,28 @@ impl Facing<'_> {
     }
 }
 
-/// Attaches all routes.
+/// The routes that name Gateways, once for each.
+pub(super) fn outside<'a>(routes: &'a [Route<'a>]) -> Vec<Outside<'a>> {
+    let of = |route: &'a Route<'a>| {
+        let parents = route.parents.iter().enumerate().filter(|(_, parent)| parent.kind == ParentKind::Gateway);
+        parents.map(|(place, parent)| Outside {
+            document: route.document,
+            kind: route.kind,
+            parent,
+            place,
+            by_name: route.by_name.as_ref(),
+        })
+    };
+    routes.iter().flat_map(of).collect()
+}
+
+/// Attaches all routes to the Services that they name.
 pub(super) fn attach(routes: &[Route<'_>], rules: &mut Rules) {
     let mut by_service: BTreeMap<ServiceKey, Vec<Binding<'_>>> = BTreeMap::new();
     for (at, route) in routes.iter().enumerate() {
         for (place, parent) in route.parents.iter().enumerate() {
             let pointer = format!("/spec/parentRefs/{place}");
             if parent.kind == ParentKind::Gateway {
-                let why = (Reason::UnsupportedValue, codes::DOCUMENT_IDLE);
-                let message = format!("Gateway {} is a parent that has no effect in this release", parent.name);
-                rules.findings.push(Finding::new(route.document, why, pointer, message));
                 continue;
             }
             let service = ServiceKey::new(parent.namespace.clone(), parent.name.clone());

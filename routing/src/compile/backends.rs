@@ -99,6 +99,22 @@ impl<'a> Resolver<'a> {
         Split::new(all)
     }
 
+    /// The same for callers from outside: to another namespace they come only where its owner says so, which nothing that
+    /// is read here can.
+    pub(super) fn at_gateways(&mut self, at: At<'_>, split: &Split) -> Split {
+        split.map(|place, backend| match backend {
+            Backend::To { target, .. } if target.service.namespace != at.document.namespace => {
+                let message =
+                    format!("a route at a Gateway leads to its own namespace only, not to {}", target.service);
+                let why = (Reason::RefNotPermitted, codes::UNKNOWN_REFERENCE);
+                let pointer = format!("/spec/rules/{}/backendRefs/{place}", at.rule);
+                self.rules.findings.push(Finding::new(at.document, why, pointer, message));
+                Backend::Invalid(Reason::RefNotPermitted)
+            }
+            Backend::To { .. } | Backend::Invalid(_) => backend.clone(),
+        })
+    }
+
     /// How sessions of a rule with these backends are kept.
     pub(super) fn sessions(
         &mut self,

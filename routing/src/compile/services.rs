@@ -36,6 +36,7 @@ pub(super) fn compile(documents: &Documents, rules: &mut Rules) {
             | Spec::TlsRoute(_)
             | Spec::ServiceGrant(_)
             | Spec::MeshConfig(_)
+            | Spec::Gateway(_)
             | Spec::Unread => continue,
         };
         let Some(key) = key_of(document) else { continue };

@@ -29,6 +29,8 @@ impl fmt::Display for Missed {
             (Miss::Path | Miss::Method, _) => {
                 write!(f, "{matcher} is {} (needs {want})", got.as_deref().unwrap_or("-"))
             }
+            (Miss::ServerName, None) => write!(f, "the client names no server (needs {want})"),
+            (Miss::ServerName, Some(got)) => write!(f, "{matcher} is {got} (needs {want})"),
             (Miss::Header(_) | Miss::Query(_), None) => write!(f, "{matcher} is absent (needs {})", quoted(want)),
             (Miss::Header(_) | Miss::Query(_), Some(got)) => {
                 write!(f, "{matcher} is \"{got}\" (needs {})", quoted(want))
@@ -82,6 +84,8 @@ impl Conditions {
     pub fn missed(&self, miss: Miss, request: &HttpFacts<'_>) -> Missed {
         let (matcher, want, got) = match miss {
             Miss::Path => ("path".to_owned(), self.path.wanted(), Some(shown(request.path.as_bytes()))),
+            // Not a condition of requests.
+            Miss::ServerName => ("server name".to_owned(), String::new(), None),
             Miss::Method => {
                 let want = self.method.as_ref().map_or("any", Method::as_str);
                 ("method".to_owned(), want.to_owned(), Some(shown(request.method.as_str().as_bytes())))

@@ -323,6 +323,7 @@ fn count(counts: &mut BTreeMap<&'static str, u32>, decision: &Decision, explanat
         Decision::Refuse { why, .. } => add(match why {
             Refusal::NoService => "no service",
             Refusal::NoPort => "no port",
+            Refusal::NoListener => "no listener",
             Refusal::NoRule => "no rule",
             Refusal::NoBackend => "no backend",
             Refusal::InvalidBackend => "invalid backend",
@@ -345,6 +346,7 @@ fn count(counts: &mut BTreeMap<&'static str, u32>, decision: &Decision, explanat
                 Miss::Method => "lost by method",
                 Miss::Header(_) => "lost by header",
                 Miss::Query(_) => "lost by query",
+                Miss::ServerName => "lost by server name",
             });
         }
     }

@@ -296,9 +296,10 @@ fn what_holds_for_a_request_comes_from_its_rule_and_from_the_policy_of_the_servi
 }
 
 #[test]
-fn a_parent_that_is_not_there_is_told_and_a_gateway_has_no_effect() {
+fn a_parent_that_is_not_there_is_told() {
     let yaml = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  parentRefs: [{name: edge}, {kind: Service, name: gone}]\n  rules: [{backendRefs: [{name: orders, port: 80}]}]\n";
-    let gateway = "HTTPRoute default/a /spec/parentRefs/0: ST0404 UnsupportedValue: Gateway edge is a parent that has no effect in this release";
+    let gateway =
+        "HTTPRoute default/a /spec/parentRefs/0: ST0433 NoMatchingParent: no document describes a Gateway default/edge";
     let gone = "HTTPRoute default/a /spec/parentRefs/1: ST0433 NoMatchingParent: no document and no instance knows a service default/gone";
     check(yaml, &[], &[gateway, gone]);
 }

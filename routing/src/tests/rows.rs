@@ -9,6 +9,7 @@ fn rows(table: &RouteTable, service: &str) -> Vec<String> {
         let side = match &row.side {
             Side::Producer => String::new(),
             Side::Consumer(namespace) => format!("for {namespace} "),
+            Side::Gateway(gateway) => format!("at {gateway} "),
         };
         let told = row.rule.map_or_else(|| "built in".to_owned(), |rule| format!("{rule} ({})", rule.rule));
         format!("{port}{side}{} {told}", row.order)
@@ -78,9 +79,14 @@ fn backends_without_an_endpoint_are_told_and_those_without_a_share_are_not() {
     let told = |world: World| {
         let table = world.table();
         let troubled = table.troubled_backends().into_iter();
-        troubled.map(|one| format!("{} {}: {} {:?}", one.rule, one.at, one.target, one.trouble)).collect::<Vec<_>>()
+        troubled
+            .map(|one| format!("{} {}: {} {:?}", one.rule, one.by.pointer(one.rule.id.rule), one.target, one.trouble))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(told(world(&yaml)), ["HTTPRoute default/a rule 0 1: default/orders {version=v3} NoEndpoint"]);
+    assert_eq!(
+        told(world(&yaml)),
+        ["HTTPRoute default/a rule 0 /spec/rules/0/backendRefs/1: default/orders {version=v3} NoEndpoint"]
+    );
     assert_eq!(told(world(&yaml).node("vm-3", &["orders-3 orders version=v3"])), [""; 0]);
 }
 

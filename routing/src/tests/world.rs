@@ -148,7 +148,7 @@ impl Ask {
         let (method, headers) = (&self.method, &self.headers);
         let facts = HttpFacts { method, scheme: "http", authority: "orders.mesh.internal", path, query, headers };
         run(&RequestFacts {
-            destination: &self.service,
+            destination: Destination::Service(&self.service),
             port: self.port.as_ref(),
             source: self.source.as_ref(),
             http: Some(&facts).filter(|_| !self.bytes),

@@ -34,6 +34,7 @@ fn the_project_s_own_types_read_what_we_accept() {
                 | Spec::BackendTrafficPolicy(_)
                 | Spec::ServiceGrant(_)
                 | Spec::MeshConfig(_)
+                | Spec::Gateway(_)
                 | Spec::Unread => panic!("{} is no route", document.key),
             }
             kinds.push(document.key.kind.to_string());

@@ -91,6 +91,7 @@ fn state(folder: &Path) -> (Shared, tokio::sync::mpsc::Receiver<gossip::MeshComm
         followers: Default::default(),
         left_behind: Default::default(),
         bench: Default::default(),
+        asker: Default::default(),
         operations: super::super::operations::Operations::default(),
     });
     (state, asked)
@@ -215,7 +216,7 @@ async fn a_question_is_answered_over_both_doors_and_one_that_is_none_is_refused(
     let body = r#"{"url": "http://web.mesh.internal/", "headers": ["x-a: 1"]}"#;
     let (status, told) = fixture.ask("POST", "/v1/explain", body).await;
     assert_eq!((status, &told["decision"]), (200, &"refuse".into()), "{told}");
-    for bad in ["{}", "[]", r#"{"url": 5}"#, r#"{"url": "http://a/", "live": true}"#] {
+    for bad in ["{}", "[]", r#"{"url": 5}"#, r#"{"url": "http://a/", "lives": true}"#] {
         assert_eq!(fixture.ask("POST", "/v1/explain", bad).await.0, 400, "{bad}");
     }
 }

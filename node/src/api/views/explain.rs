@@ -59,6 +59,9 @@ pub struct ExplainRequest {
     /// What is drawn by: a number as a string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<String>,
+    /// Sends it, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
 }
 
 /// The decision of one request.
@@ -78,7 +81,39 @@ pub struct Explanation {
     /// What the seed gives; `null` where none was asked for.
     pub draw: Option<ExplainedDraw>,
     /// What happened to a request that was sent; `null`: none was.
-    pub observed: Option<serde_json::Value>,
+    pub observed: Option<ExplainedObserved>,
+}
+
+/// What happened to a request that was sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedObserved {
+    /// What its sender was told.
+    pub status: Option<u16>,
+    /// How a gRPC call ended; `null`: it is none.
+    pub grpc_status: Option<String>,
+    /// Why the mesh answered or how the way broke (RFC 9209); `null`: the application answered.
+    pub error: Option<String>,
+    /// Whether one of the outcomes has this endpoint, or this status of the mesh's own.
+    pub as_foreseen: bool,
+    /// Where it was sent last; `null`: nowhere.
+    pub endpoint: Option<String>,
+    /// The route that took it.
+    pub route: Option<String>,
+    /// The rule, by name or place.
+    pub rule: Option<String>,
+    /// Of the backend that was drawn.
+    pub subset: Option<String>,
+    /// Tries.
+    pub tries: u32,
+    /// From its head to the last byte of the answer.
+    pub duration_ms: f64,
+    /// From the last try to the head of its answer.
+    pub upstream_duration_ms: Option<f64>,
+    /// Of the answer's body.
+    pub response_bytes: String,
+    /// Digest of the documents that decided.
+    pub digest: String,
 }
 
 impl Explanation {
@@ -127,6 +162,11 @@ pub enum ExplainedStep {
     Service {
         /// Which, as this node knows it.
         result: ExplainedService,
+    },
+    /// Which listener of a Gateway took the connection.
+    Gateway {
+        /// Where it is, and for which names.
+        result: ExplainedGateway,
     },
     /// Which rule takes it.
     Route {
@@ -188,6 +228,20 @@ pub struct ExplainedService {
     pub number: Option<u16>,
     /// Its Service document; `null`: it exists by announcement.
     pub document: Option<ExplainedDocument>,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedGateway {
+    /// The Gateway.
+    pub document: ExplainedDocument,
+    /// The listener's name in it.
+    pub listener: String,
+    /// Where clients connect to.
+    pub port: u16,
+    /// For which server names; `null`: all.
+    pub hostname: Option<String>,
 }
 
 /// A document in use.

@@ -30,8 +30,32 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Names of the routes attached to it.
     pub routes: Vec<String>,
+    /// How its endpoints are chosen and what its requests may cost, by documents or as built in; absent from an agent of
+    /// a release that does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<ServicePolicy>,
     /// What passed this node; `null` when nothing has.
     pub traffic: Option<Traffic>,
+}
+
+/// What holds for all requests to a service. Deadlines and retries are those of rules: `/v1/routes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePolicy {
+    /// The BackendTrafficPolicy, `NAMESPACE/NAME`; `null`: none targets it.
+    pub document: Option<String>,
+    /// `peak-ewma`, `maglev by header x-user`.
+    pub load_balancing: String,
+    /// For how long the share of a new endpoint rises; `0s`: it does not.
+    pub slow_start: String,
+    /// Retries per hundred requests of the interval.
+    pub retry_budget_percent: u32,
+    /// What that looks back on.
+    pub retry_budget_interval: String,
+    /// Retries that are always there, `10 in 1s`.
+    pub retry_budget_floor: String,
+    /// The cookie that keeps a client at one endpoint; `null`: none.
+    pub session_cookie: Option<String>,
 }
 
 /// One port of a service.

@@ -95,14 +95,12 @@ fn table_of(documents: &str) -> RouteTable {
 fn load(table: &RouteTable, index: EndpointIndex, now: Instant) -> Load {
     let mut all = table.services().flat_map(|service| &service.endpoints);
     let id = all.find(|one| one.index == index).unwrap().id.to_string();
-    let micros = |micros| Load { latency: Some(std::time::Duration::from_micros(micros)), ..Load::default() };
+    let micros = |micros| Load { latency: Some(Duration::from_micros(micros)), ..Load::default() };
     match id.as_str() {
         "vm-2/default/orders-v1" => micros(2_900),
         "vm-3/default/orders-v1" => micros(3_100),
         "vm-2/default/orders-v2" => micros(4_400),
-        "vm-3/default/orders-v2" => {
-            Load { failing_until: Some(now + std::time::Duration::from_secs(20)), ..Load::default() }
-        }
+        "vm-3/default/orders-v2" => Load { failing_until: Some(now + Duration::from_secs(20)), ..Load::default() },
         _ => Load::default(),
     }
 }
@@ -447,7 +445,7 @@ fn a_session_is_foretold_and_ways_to_balance_are_named() {
     let wall =
         starling_routing::UnixSeconds("2026-11-22T15:30:00Z".parse::<Timestamp>().unwrap().as_second().unsigned_abs());
     let request = starling_routing::RequestFacts {
-        destination: &key,
+        destination: starling_routing::Destination::Service(&key),
         port: None,
         source: None,
         http: Some(&http),

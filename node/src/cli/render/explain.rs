@@ -2,8 +2,8 @@
 
 use crate::api::views::{
     EXPLAINED_ANSWER, EXPLAINED_FORWARD, Envelope, ExplainedBackend, ExplainedDocument, ExplainedEndpoint,
-    ExplainedMatch, ExplainedOutcome, ExplainedPolicies, ExplainedRule, ExplainedService, ExplainedSession,
-    ExplainedStep, ExplainedTransport, Explanation, GrantRole, View,
+    ExplainedMatch, ExplainedObserved, ExplainedOutcome, ExplainedPolicies, ExplainedRule, ExplainedService,
+    ExplainedSession, ExplainedStep, ExplainedTransport, Explanation, GrantRole, View,
 };
 use crate::cli::figures;
 use crate::cli::look::{Look, Mark};
@@ -34,6 +34,11 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
             ExplainedStep::Service { result } => {
                 let beside = result.document.as_ref().map(document).unwrap_or_else(|| "by announcement".to_owned());
                 out.step("service", &service(result), &beside);
+            }
+            ExplainedStep::Gateway { result } => {
+                let names = result.hostname.as_ref().map_or_else(|| "every name".to_owned(), ToString::to_string);
+                let what = format!("listener \"{}\", port {}, {names}", result.listener, result.port);
+                out.step("gateway", &what, &document(&result.document));
             }
             ExplainedStep::Route { result, side, rejected, rejected_more, nearest: _ } => {
                 route(&mut out, (result.as_ref(), side.as_deref()), (rejected, *rejected_more), look);
@@ -66,7 +71,31 @@ pub(crate) fn render(told: &Envelope<Explanation>, look: &Look) -> String {
         out.step("draw", &format!("seed {} gives {endpoint}{copies}", draw.seed), "");
     }
     out.step("answer", &format!("{}    ({})", answer(body), view(&told.view)), "");
+    if let Some(observed) = &body.observed {
+        let mark = if observed.as_foreseen { "" } else { look.mark(Mark::Warn) };
+        out.step("observed", &format!("{mark}{}{}", if mark.is_empty() { "" } else { " " }, seen(observed)), "");
+    }
     out.text
+}
+
+/// `200 from vm-2/default/orders-1 in 2.1 ms, 1 try, as foreseen`
+fn seen(observed: &ExplainedObserved) -> String {
+    let status = observed.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    let by = match (&observed.endpoint, &observed.error) {
+        (Some(endpoint), None) => format!(" from {endpoint}"),
+        (Some(endpoint), Some(error)) => format!(" by the mesh: {error}, last tried {endpoint}"),
+        (None, Some(error)) => format!(" by the mesh: {error}"),
+        (None, None) => " by the mesh".to_owned(),
+    };
+    let won = observed.route.as_ref().zip(observed.rule.as_ref());
+    let won = won.map(|(route, name)| format!(", {route} {}", rule(name))).unwrap_or_default();
+    let tries = match observed.tries {
+        0 => String::new(),
+        1 => ", 1 try".to_owned(),
+        several => format!(", {several} tries"),
+    };
+    let foreseen = if observed.as_foreseen { "as foreseen" } else { "not as foreseen" };
+    format!("{status}{by} in {}{won}{tries}, {foreseen}", figures::milliseconds(observed.duration_ms))
 }
 
 /// Identifiers of the endpoints that it may be sent to, one on each line.
@@ -143,7 +172,7 @@ fn route(
         (Some(won), side) => {
             let name = short_key(&won.namespace, &won.name);
             let what = format!("{}/{name} generation {} {}", won.kind, won.generation, rule(&won.rule));
-            let consumer = side.filter(|side| *side != "producer").map(|side| format!("   ({side})"));
+            let consumer = side.filter(|side| side.starts_with("consumer")).map(|side| format!("   ({side})"));
             out.step("route", &what, &format!("{}{}", won.asks, consumer.unwrap_or_default()));
         }
         (None, Some(_)) => out.step("route", "no rule matches", ""),
@@ -341,7 +370,7 @@ fn ending(outcome: &ExplainedOutcome, body: &Explanation) -> String {
     let by =
         body.rule().map(|won| format!(" by {}/{} {}", won.kind, short_key(&won.namespace, &won.name), rule(&won.rule)));
     let by = by.unwrap_or_default();
-    let status = outcome.status.map(|status| status.to_string()).unwrap_or_default();
+    let status = outcome.status.map_or_else(|| "closed".to_owned(), |status| status.to_string());
     match outcome.decision.as_str() {
         EXPLAINED_FORWARD => format!("would be sent to {}", nodes([outcome].into_iter()).join(" or ")),
         EXPLAINED_ANSWER => match &outcome.location {

@@ -1,10 +1,10 @@
 //! `starling services`: all services, or the endpoints of one with the reason for each.
 
-use crate::api::views::{Endpoint, Envelope, Service, ServiceList};
+use crate::api::views::{Endpoint, Envelope, Service, ServiceList, ServicePolicy};
 use crate::cli::figures;
 use crate::cli::look::{Look, Tone};
 use crate::cli::render::{Columns, or_dash, several_namespaces, view_of};
-use crate::cli::table::{Align, Cell, Table};
+use crate::cli::table::{Align, Cell, Table, clean};
 
 /// All services; `namespace` shows only those in it.
 pub(crate) fn list(list: &ServiceList, columns: Columns, namespace: Option<&str>, look: &Look) -> String {
@@ -161,11 +161,28 @@ pub(crate) fn one(answer: &Envelope<Service>, columns: Columns, filter: &Filter,
         table.row(cells);
     }
     let mut text = table.render(look);
+    if let Some(policy) = service.policy.as_ref().filter(|_| wide && look.headers) {
+        text.push_str(&format!("{}\n", clean(&policy_line(policy))));
+    }
     if look.headers {
         let view = view_of(&answer.view);
         text.push_str(&format!("{view}. Shares are computed locally, other nodes may differ.\n"));
     }
     text
+}
+
+fn policy_line(policy: &ServicePolicy) -> String {
+    let by = policy.document.as_ref().map(|name| format!(", by BackendTrafficPolicy {name}")).unwrap_or_default();
+    let session = policy.session_cookie.as_ref().map(|cookie| format!(", sessions by cookie {cookie}"));
+    format!(
+        "Policy: {}, slow start {}, retry budget {} % of {} and {}{}{by}",
+        policy.load_balancing,
+        policy.slow_start,
+        policy.retry_budget_percent,
+        policy.retry_budget_interval,
+        policy.retry_budget_floor,
+        session.unwrap_or_default(),
+    )
 }
 
 fn endpoint_row(endpoint: &Endpoint, now: &str) -> Vec<Cell> {
