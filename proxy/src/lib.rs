@@ -12,7 +12,7 @@
 //! Reading order: [`plane`], `listen.rs`, `gateways.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
 //!
 //! Not here: who is where and how it is (gossip), which endpoint (routing), what a certificate proves (identity), how
-//! streams share a connection (transport), configuration files. HTTP/2, gRPC, upgrades and CONNECT are refused by name.
+//! streams share a connection (transport), configuration files.
 
 pub mod access_log;
 pub mod answers;

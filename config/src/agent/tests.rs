@@ -285,7 +285,7 @@ fn slips_are_told_at_their_place_with_the_nearest_name() {
     check("[outbound]\nvip_cidr = \"127.77.0.0/30\"", (2, 12), bad, "");
     check("[outbound]\nvip_cidr = \"10.0.0.0/16\"", (2, 12), bad, "");
     check("[outbound]\nvip_listeners = [\"Orders\"]", (2, 18), bad, "");
-    check("[gateway]\nlisten = \"192.0.2.7:1\"", (2, 10), bad, "without a port");
+    check("[gateway]\nlisten = \"192.0.2.7:1\"", (2, 10), bad, "");
     check("[outbound]\nsession_key_file = 7", (2, 20), bad, "put it in double quotes");
     check("[outbound]\nsession_key = \"/a\"", (2, 1), unknown, "did you mean `session_key_file`?");
     check("[data]\nthreads = \"4\"", (2, 11), bad, "did you mean 4 without quotes?");

@@ -148,7 +148,15 @@ pub(crate) async fn attempt(
         };
         let failed = match outcome {
             Ok(answer) => {
-                return judged(answer, head.upgrade.as_ref()).map(|answer| {
+                let answer = match judged(answer, head.upgrade.as_ref()) {
+                    Ok(answer) => answer,
+                    Err(failed) => {
+                        // The next try needs the body that this one may still take.
+                        client.abandon();
+                        return Err(failed);
+                    }
+                };
+                return Ok({
                     let now = Instant::now();
                     if answer.headers().contains_key(STARLING_ERROR) {
                         // Not the instance's answer.
@@ -171,7 +179,7 @@ pub(crate) async fn attempt(
         if let Some(unsent) = failed.unsent {
             head.restore(unsent);
             client.give_up();
-            if client.reused {
+            if client.reused && upload.can_repeat() {
                 // It was closed while it idled. Each turn of this loop uses one up; then a fresh one is opened.
                 continue;
             }

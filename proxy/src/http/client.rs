@@ -75,8 +75,10 @@ struct Connection {
     keeps: bool,
     /// Why a stream to a peer ended, once it has.
     fault: Rc<Cell<Option<Fault>>>,
-    /// Whoever moves a body on beside its answer.
+    /// Whoever moves a body on beside its answer, and whoever reads that answer meanwhile: each learns when the other ends
+    /// the connection.
     uploader: Option<Waker>,
+    reader: Option<Waker>,
 }
 
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Http1 {
             keeps: true,
             fault,
             uploader: None,
+            reader: None,
         })))
     }
 
@@ -122,8 +125,13 @@ impl Http1 {
         let connection = self.0.borrow();
         match &connection.far {
             None => true,
-            Some(far) => connection.is_idle() && !far.is_quiet(),
+            Some(far) => !connection.is_under_way() && (!connection.keeps || !far.is_quiet()),
         }
+    }
+
+    /// Ends the connection, whatever is under way on it: nobody wants the rest.
+    pub(crate) fn abandon(&self) {
+        self.0.borrow_mut().close();
     }
 
     /// What carries bytes both ways once an answer has switched protocols, and what came behind that answer.
@@ -187,6 +195,7 @@ impl Sending {
                     return failed(Some(Request::from_parts(parts, upload.body)), error.into());
                 }
                 connection.output = Vec::new();
+                connection.keeps = false;
                 self.trouble = Some(error);
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -251,9 +260,7 @@ fn return_buffer(mut buffer: Vec<u8>) {
 impl Drop for Connection {
     /// Where nothing is under way, a stream to a peer ends and is not broken off.
     fn drop(&mut self) {
-        if !self.is_asked
-            && self.answer.is_none()
-            && self.upload.is_none()
+        if !self.is_under_way()
             && let Some(Far::Peer(stream)) = &mut self.far
         {
             let _ = Pin::new(stream).poll_shutdown(&mut Context::from_waker(Waker::noop()));
@@ -263,7 +270,12 @@ impl Drop for Connection {
 
 impl Connection {
     fn is_idle(&self) -> bool {
-        self.keeps && !self.is_asked && self.answer.is_none() && self.upload.is_none() && self.far.is_some()
+        self.keeps && !self.is_under_way() && self.far.is_some()
+    }
+
+    /// A request or its answer has not come to its end.
+    fn is_under_way(&self) -> bool {
+        self.is_asked || self.answer.is_some() || self.upload.is_some()
     }
 
     fn close(&mut self) {
@@ -271,8 +283,8 @@ impl Connection {
         self.upload = None;
         self.keeps = false;
         (self.input, self.output) = (BytesMut::new(), Vec::new());
-        if let Some(uploader) = self.uploader.take() {
-            uploader.wake();
+        for other in [self.uploader.take(), self.reader.take()].into_iter().flatten() {
+            other.wake();
         }
     }
 
@@ -409,6 +421,7 @@ impl Connection {
                 Ok(Piece::More) => {}
                 Err(error) => return self.fail(error.into()),
             }
+            self.reader = self.upload.is_some().then(|| cx.waker().clone());
             match ready!(self.poll_more(cx)) {
                 Ok(0) => match self.answer.as_mut().map_or(Ok(()), Body::end) {
                     Ok(()) => {
@@ -471,7 +484,15 @@ impl Future for Uploading {
             return Poll::Ready(());
         }
         connection.uploader = Some(cx.waker().clone());
-        match ready!(connection.poll_upload(cx)) {
+        let uploaded = match connection.poll_upload(cx) {
+            // With the answer read to its end, the end of the connection is seen here.
+            Poll::Pending if connection.answer.is_none() && connection.poll_more(cx).is_ready() => {
+                connection.close();
+                return Poll::Ready(());
+            }
+            uploaded => ready!(uploaded),
+        };
+        match uploaded {
             Ok(()) => {}
             // The answer goes on; what is left of the request cannot be told any more.
             Err(Trouble::Closed(_)) => (connection.upload, connection.keeps) = (None, false),

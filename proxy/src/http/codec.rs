@@ -19,8 +19,8 @@ pub enum Malformed {
     /// The head is not well formed.
     #[error("the head of the answer is malformed")]
     Head,
-    /// The head is over 64 KiB, or over 100 lines.
-    #[error("the head of the answer is over 64 KiB or has over 100 headers")]
+    /// The head is over 72 KiB, or over 100 lines.
+    #[error("the head of the answer is over 72 KiB or has over 100 headers")]
     HeadTooLarge,
     /// Lengths that contradict each other, or that are no numbers.
     #[error("the answer has no single decimal Content-Length")]

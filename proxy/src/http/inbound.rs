@@ -288,7 +288,7 @@ fn forward(
             if let Some(request) = failed.unsent {
                 *head = Some(request.into_parts().0);
                 client.give_up();
-                if client.reused {
+                if client.reused && upload.can_repeat() {
                     continue;
                 }
             } else if repeatable {

@@ -355,6 +355,10 @@ fn forward(
                         if answered.answer.headers().contains_key(STARLING_ERROR) {
                             worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
                         }
+                        if !upload.is_empty() {
+                            // The next try needs the body that this one may still take.
+                            answered.client.abandon();
+                        }
                         drop(answered);
                         Box::pin(tokio::time::sleep(wait)).await;
                         tried.push(endpoint.index);

@@ -177,6 +177,14 @@ impl Client {
         }
     }
 
+    /// Its answer is not wanted, and what is left of its request neither.
+    pub(crate) fn abandon(&self) {
+        match &self.sender {
+            Sender::Http1(sender) => sender.abandon(),
+            Sender::Http2(..) => {}
+        }
+    }
+
     /// It took no request: nobody else should try.
     pub(crate) fn give_up(&self) {
         match &self.sender {

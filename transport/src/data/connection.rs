@@ -289,6 +289,8 @@ impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
         if let Err(error) = self.write(cx, now) {
             return Poll::Ready(broken(error, &self.connection));
         }
+        // What was written is waited for from now on.
+        self.arm(cx, false);
         // Room in the output may have let writers go on.
         self.connection.dispatch(on_open);
         if self.connection.core.borrow().mux.is_drained() && !self.must_flush {
@@ -377,6 +379,16 @@ impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
         } else if core.mux.streams_len() > 0 {
             self.idle_since = None;
         }
+        drop(core);
+        if is_due {
+            self.arm(cx, true);
+        }
+        Ok(())
+    }
+
+    /// Sets the timer for what is due next.
+    fn arm(&mut self, cx: &mut Context<'_>, is_due: bool) {
+        let core = self.connection.core.borrow();
         // Armed anew only when the time is sooner: activity moves it later all the while, and then one early wake-up
         // in a second is cheaper than a timer operation per packet.
         let deadline = core.mux.poll_timeout();
@@ -388,7 +400,6 @@ impl<IO: AsyncBufRead + AsyncWrite + Unpin> Driver<IO> {
                 cx.waker().wake_by_ref();
             }
         }
-        Ok(())
     }
 }
 

@@ -142,6 +142,23 @@ async fn pair(mesh: &TestMesh) -> (DataClient, Host) {
 }
 
 #[test]
+fn a_host_that_answers_slowly_is_not_a_silent_one() {
+    local(async {
+        let mesh = TestMesh::new();
+        let (client, host) = pair(&mesh).await;
+        assert_eq!(call(&client, &host, b"warm").await, b"warm");
+        let mut held = open(&client, &host, "hold").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        held.write_all(b"asked").await.unwrap();
+        let lane = held.lane();
+        for _ in 0..12 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!lane.is_stalled(), "it is asked, and answers, while its instance thinks");
+        }
+    });
+}
+
+#[test]
 fn traffic_agrees_upon_the_hybrid_key_exchange() {
     local(async {
         let mesh = TestMesh::new();

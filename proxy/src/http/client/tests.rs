@@ -87,7 +87,7 @@ async fn what_a_server_ends_or_says_unasked_takes_no_request_any_more() {
     ] {
         let (client, _far, response) = answered(answer.as_bytes()).await;
         assert_eq!(body(response.unwrap()).await, "ok");
-        assert_eq!(client.is_ready(), !closes, "{answer:?}");
+        assert_eq!((client.is_ready(), client.is_closed()), (!closes, closes), "{answer:?}");
     }
 }
 
@@ -152,4 +152,37 @@ async fn a_body_whose_answer_came_early_goes_on() {
         assert!(settled(|| client.is_ready()).await, "and then the next may follow");
     };
     LocalSet::new().run_until(early).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_ends_the_answer_that_has_begun() {
+    let broken = async {
+        let (client, mut far) = pair().await;
+        // More than was announced: the request cannot be told to its end.
+        let parts = vec![Bytes::from(vec![b'x'; 4 << 20]), Bytes::from_static(b"y")];
+        let request = Request::post("/a").header("content-length", 4 << 20).body(RequestBody::copied(parts)).unwrap();
+        far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").await.unwrap();
+        let mut answer = client.send(request).await.unwrap().into_body();
+        assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+        client.abandon();
+        let rest = tokio::time::timeout(std::time::Duration::from_secs(5), answer.frame()).await;
+        assert!(rest.expect("it is woken").unwrap().is_err());
+        assert!(client.is_closed());
+    };
+    LocalSet::new().run_until(broken).await;
+}
+
+#[tokio::test]
+async fn a_server_that_ends_after_its_early_answer_ends_the_upload() {
+    let ended = async {
+        let (client, mut far) = pair().await;
+        let parts = vec![Bytes::from(vec![b'x'; 16 << 20])];
+        let request = Request::post("/a").header("content-length", 16 << 20).body(RequestBody::copied(parts)).unwrap();
+        far.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        assert_eq!(client.send(request).await.unwrap().status(), 413);
+        assert!(!client.is_closed());
+        drop(far);
+        assert!(settled(|| client.is_closed()).await);
+    };
+    LocalSet::new().run_until(ended).await;
 }

@@ -9,7 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::Malformed;
 use super::body::Body;
-use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::limits::{HEADERS_MAX, HTTP_BUFFER_BYTES};
 
 /// A head that was read.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ pub fn end_of_head(input: &[u8], searched: usize) -> Result<Option<usize>, Malfo
             _ => continue,
         };
         let end = from.saturating_add(at).saturating_add(1).saturating_add(blank);
-        return if end > HEAD_BYTES_MAX { Err(Malformed::HeadTooLarge) } else { Ok(Some(end)) };
+        return if end > HTTP_BUFFER_BYTES { Err(Malformed::HeadTooLarge) } else { Ok(Some(end)) };
     }
-    if input.len() > HEAD_BYTES_MAX { Err(Malformed::HeadTooLarge) } else { Ok(None) }
+    if input.len() > HTTP_BUFFER_BYTES { Err(Malformed::HeadTooLarge) } else { Ok(None) }
 }
 
 /// Takes the head of `end` bytes ([`end_of_head`]) off `input`; it answers a request with `method`.

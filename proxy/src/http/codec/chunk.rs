@@ -1,6 +1,6 @@
 //! The framing of a body whose length nobody knew at its begin (RFC 9112, 7.1), one byte at a time.
 
-/// Bytes of one chunk's extension; nobody uses them, and hyper counts them too.
+/// Bytes of one chunk's extension; nobody uses them. hyper counts 16 KiB for a whole body.
 const CHUNK_EXTENSION_MAX: u32 = 1_024;
 /// Bytes of trailers.
 pub(crate) const TRAILERS_MAX: u32 = 8 * 1_024;

@@ -21,15 +21,19 @@ pub enum Framing {
 /// where its length is known to nobody, it says `chunked`.
 ///
 /// # Errors
-/// [`Malformed::RequestLength`] for a `Content-Length` that is none, with nothing written.
+/// [`Malformed::RequestLength`] for a `Content-Length` that is none, or that no body follows, with nothing written.
 pub fn write_head(
     out: &mut Vec<u8>,
     (method, target, headers): (&Method, &Uri, &HeaderMap),
     has_body: bool,
 ) -> Result<Framing, Malformed> {
     let framing = match headers.get(header::CONTENT_LENGTH) {
-        _ if !has_body => Framing::Length(0),
-        Some(length) => Framing::Length(decimal(length.as_bytes()).ok_or(Malformed::RequestLength)?),
+        None if !has_body => Framing::Length(0),
+        Some(length) => match decimal(length.as_bytes()) {
+            Some(length) if has_body || length == 0 => Framing::Length(length),
+            // A head that promises what will not come would take the next request for it.
+            Some(_) | None => return Err(Malformed::RequestLength),
+        },
         None => Framing::Chunked,
     };
     let path = target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);

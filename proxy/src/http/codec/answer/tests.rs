@@ -35,9 +35,9 @@ fn the_end_of_a_head_is_found_wherever_it_was_cut() {
     }
     assert_eq!(end_of_head(b"HTTP/1.1 200 OK\nA: b\n\nx", 0), Ok(Some(22)));
     let long = |length: usize| [b"HTTP/1.1 200 OK\r\nA: ".as_slice(), &vec![b'b'; length - 24], b"\r\n\r\n"].concat();
-    assert_eq!(end_of_head(&long(HEAD_BYTES_MAX), 0), Ok(Some(HEAD_BYTES_MAX)));
-    assert_eq!(end_of_head(&long(HEAD_BYTES_MAX + 1), 0), Err(Malformed::HeadTooLarge));
-    assert_eq!(end_of_head(&vec![b'a'; HEAD_BYTES_MAX + 1], 0), Err(Malformed::HeadTooLarge));
+    assert_eq!(end_of_head(&long(HTTP_BUFFER_BYTES), 0), Ok(Some(HTTP_BUFFER_BYTES)));
+    assert_eq!(end_of_head(&long(HTTP_BUFFER_BYTES + 1), 0), Err(Malformed::HeadTooLarge));
+    assert_eq!(end_of_head(&vec![b'a'; HTTP_BUFFER_BYTES + 1], 0), Err(Malformed::HeadTooLarge));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn the_head_says_how_the_body_follows() {
     assert_eq!(framing, Framing::Chunked);
     assert!(text.ends_with("host: a\r\ntransfer-encoding: chunked\r\n\r\n"), "{text}");
     assert_eq!(head(&Method::POST, &[("content-length", "5x")], true), Err(Malformed::RequestLength));
+    assert_eq!(head(&Method::POST, &[("content-length", "5")], false), Err(Malformed::RequestLength));
 }
 
 #[test]
