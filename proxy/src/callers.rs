@@ -62,6 +62,12 @@ impl LocalCallers {
         self.by_service.entry(service.clone()).or_default().push(process);
     }
 
+    /// True when a process of this user may call as the service by an entrance of its own; `None`: of nobody known.
+    #[must_use]
+    pub fn may_call_as(&self, service: &ServiceKey, uid: Option<u32>) -> bool {
+        uid == Some(0) || self.source(Some(service), uid.map(|uid| Owner { uid, cgroup: None }), None).is_some()
+    }
+
     /// True when it matters whose a socket is.
     pub(crate) fn ask_owner(&self) -> bool {
         !self.by_service.is_empty()
@@ -180,6 +186,22 @@ mod tests {
         // A unit says more than a user.
         assert_eq!(of(Some(7), Some("db.service")).as_deref(), Some("db"));
         assert_eq!(source(&LocalCallers::default(), None, Some(7), None), None);
+    }
+
+    #[test]
+    fn who_asks_on_behalf_of_a_service_is_its_user_or_root() {
+        let all = callers(&[("web", Process::Uid(7)), ("db", unit("db.service"))]);
+        for (service, uid, may) in [
+            ("web", Some(7), true),
+            ("web", Some(8), false),
+            ("web", None, false),
+            ("db", Some(7), false),
+            ("db", Some(0), true),
+            ("free", Some(8), true),
+            ("free", None, true),
+        ] {
+            assert_eq!(all.may_call_as(&key(service), uid), may, "{service} {uid:?}");
+        }
     }
 
     #[test]

@@ -42,9 +42,11 @@ pub(crate) async fn follow(doors: GatewayDoors, total: Arc<AtomicUsize>, accepto
     let mut phase = acceptor.phase.clone();
     let mut tasks = JoinSet::new();
     let mut open: BTreeMap<NonZeroU16, AbortHandle> = BTreeMap::new();
+    // One for all of them, closed ones too: strangers connect here, and must leave room for peers and local applications.
+    let count = Arc::<AtomicUsize>::default();
     loop {
         let ports = doors.change(&mut open, |bound| {
-            let serving = listen::serve(bound, total.clone(), acceptor.clone());
+            let serving = listen::serve(bound, count.clone(), total.clone(), acceptor.clone());
             tasks.spawn(serving)
         });
         let again = ports.iter().any(|port| port.failure.is_some());
@@ -69,7 +71,7 @@ impl GatewayDoors {
         let table = self.shared.table.load_full();
         let wanted: Vec<NonZeroU16> = table.gateways().ports(&self.node).collect();
         open.retain(|port, listener| {
-            let stays = wanted.contains(port);
+            let stays = wanted.contains(port) && !listener.is_finished();
             if !stays {
                 listener.abort();
                 info!(%port, "a listener of a Gateway is closed");

@@ -140,7 +140,7 @@ pub const WATCHED_BYTES_MAX: usize = 1024 * 1024;
 /// Connections waiting for one data thread.
 pub const HANDOVER_MAX: usize = 256;
 
-/// Connections that one listener serves at a time.
+/// Connections that one listener serves at a time; those of all Gateways count as one.
 pub const CONNECTIONS_PER_LISTENER_MAX: usize = 8_192;
 
 /// Connections of all listeners together.

@@ -236,9 +236,10 @@ pub(crate) fn run(bound: Vec<Bound>, doors: Option<GatewayDoors>, acceptor: Acce
     });
 }
 
-/// Serves one listener more, until the data plane closes. Dropping this closes it; what came by it lives on.
-pub(crate) async fn serve(bound: Bound, total: Arc<AtomicUsize>, acceptor: Arc<Acceptor>) {
-    let own = Own::new(bound.entry, &total, &acceptor);
+/// Serves one listener more, until the data plane closes. Dropping this closes it; what came by it lives on. `count` is what
+/// it has open together with others.
+pub(crate) async fn serve(bound: Bound, count: Arc<AtomicUsize>, total: Arc<AtomicUsize>, acceptor: Arc<Acceptor>) {
+    let own = Own { count, ..Own::new(bound.entry, &total, &acceptor) };
     match bound.listener {
         Listener::Tcp(listener) => accept_all(tokio::net::TcpListener::from_std(listener), own).await,
         Listener::Unix(listener) => accept_all(tokio::net::UnixListener::from_std(listener), own).await,

@@ -175,6 +175,9 @@ fn join_refuses_what_would_lose_or_leak_an_identity() {
 fn a_seed_that_is_down_does_not_stop_the_agent_and_is_joined_when_it_comes() {
     let mesh = Mesh::new(57);
     let mut hosts = [1, 2].map(|n| mesh.host(n, "fast", ""));
+    // Without any state of the mesh it waits so long for somebody who knows which grants hold.
+    fs::create_dir_all(hosts[1].config.join("conf.d")).unwrap();
+    fs::write(hosts[1].config.join("conf.d/alone.toml"), "[mesh]\nready_timeout = \"2s\"\n").unwrap();
     let backend = Backend::start("127.57.0.2:0", "local");
     hosts[1].announce("web-1", "web", "http", backend.address, "");
     hosts[1].start(Some(mesh.address(1, 7740)));

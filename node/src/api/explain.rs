@@ -1,6 +1,7 @@
 //! `/v1/explain` and `/v1/snapshot`: one request's whole decision by the table in use, and what it takes to come to the
 //! same decision elsewhere.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -16,6 +17,7 @@ use tracing::info;
 use super::Shared;
 use super::answer::read;
 use super::body::read_object;
+use super::guard::Door;
 use super::problem::Refusal;
 use super::query::Query;
 use super::views::{
@@ -54,9 +56,14 @@ pub async fn get(
 /// what happened stands beside what was foreseen.
 ///
 /// # Errors
-/// As [`get`], and for a body that is none; for `live` also 503 where the data plane takes no request, and 504 where it did
+/// As [`get`], and for a body that is none; for `live` also 403 for a service whose processes the caller is none of, 503 where the data plane takes no request, and 504 where it did
 /// not see its end.
-pub async fn post(State(state): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {
+pub async fn post(
+    State(state): State<Shared>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let asked: ExplainRequest = read_object(body, r#"{"url": "http://orders.mesh.internal/", …}"#).await?;
     let ExplainRequest { url, method, headers: lines, from, identity, seed, live } = asked;
     let words = Words { url, method, headers: lines, from, identity, seed };
@@ -66,6 +73,17 @@ pub async fn post(State(state): State<Shared>, headers: HeaderMap, body: Body) -
     let question = question(&state, words)?;
     let (head, source) =
         question.live(state.identity.node.node()).map_err(|why| Refusal::malformed(why.to_string()))?;
+    if let Some(service) = &source {
+        let uid = match door {
+            Door::Socket { uid, .. } => Some(uid),
+            Door::Tcp => None,
+        };
+        if !state.shared.instances.load().callers().may_call_as(service, uid) {
+            let detail = format!("{service} names the processes that call as it, and the caller is none of them");
+            let help = "ask as root, or without \"from\"";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, codes::API_DENIED, detail).with_help(help));
+        }
+    }
     // Foreseen first: what the request changes must not be known to its own prediction.
     let mut foreseen = told(&state, &question);
     let record = state.asker.send(&head, source).await.map_err(|why| unseen(&why))?;

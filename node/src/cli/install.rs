@@ -252,6 +252,9 @@ pub(crate) fn install_shared(
         files::make_dir(&folder, CONFIG_DIR_MODE)?;
     }
     files::make_dir(&places.trust, PUBLIC_DIR_MODE)?;
+    if let Some(state) = present(Folder::open(&places.state))? {
+        forget_chain(&state, there)?;
+    }
     if there != BundleThere::Newer {
         files::replace(&places.bundle(), file, PUBLIC_FILE_MODE)?;
     }
@@ -322,12 +325,26 @@ fn install_for(owner: Owner, join: &JoinFile, places: &Places, ready: &Ready) ->
     staged.create(CHAIN, join.chain_pem.as_bytes(), PUBLIC_FILE_MODE, owner.agent)?;
     staged.create(ISSUING_KEY, ready.key.as_bytes(), SECRET_MODE, owner.agent)?;
     staged.give(owner.agent)?;
+    forget_chain(&state, ready.bundle)?;
     if ready.bundle != BundleThere::Newer {
         files::replace(&places.bundle(), &join.bundle_file, PUBLIC_FILE_MODE)?;
     }
     identity_folder::swap(&state, &staged)?;
     owner.give_group(&[&places.config])?;
     places.drop_ins().iter().try_for_each(|folder| owner.give_group(&[folder]))
+}
+
+/// Takes the agent's chain of bundles away where the bundle that comes does not follow from it: the agent would go on with
+/// the chain else. Before the bundle, so that a crash between the two leaves what peers can mend.
+fn forget_chain(state: &Folder, there: BundleThere) -> Result<(), FileError> {
+    match there {
+        BundleThere::Older | BundleThere::Newer => Ok(()),
+        BundleThere::None | BundleThere::Unproven if state.holds("trust") => {
+            let trust = state.child("trust")?;
+            if trust.holds("chain") { trust.remove("chain") } else { Ok(()) }
+        }
+        BundleThere::None | BundleThere::Unproven => Ok(()),
+    }
 }
 
 /// The state folder, which is the agent's user's.

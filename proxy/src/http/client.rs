@@ -490,7 +490,8 @@ impl Future for Uploading {
                 connection.close();
                 return Poll::Ready(());
             }
-            uploaded => ready!(uploaded),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(uploaded) => uploaded,
         };
         match uploaded {
             Ok(()) => {}

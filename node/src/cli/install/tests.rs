@@ -72,7 +72,11 @@ fn only_a_bundle_that_follows_from_the_one_that_is_held_takes_its_place() {
 
     let ready = check(&file, &forged, &places, Present::Replace, Trust::New).unwrap();
     assert_eq!(ready.bundle, BundleThere::Unproven);
+    // The agent's chain leads to another bundle, with which it would go on.
+    fs::create_dir_all(places.state.join("trust")).unwrap();
+    fs::write(places.state.join("trust/chain"), b"another").unwrap();
     install(&file, &places, &ready).unwrap();
+    assert!(!places.state.join("trust/chain").exists());
     assert_eq!(fs::read(places.bundle()).unwrap(), forged.to_file());
     assert!(fingerprints(&forged).contains("this proves nothing alone"), "the mesh id is not of its root");
     assert!(!fingerprints(&made.bundle).contains("proves nothing"));

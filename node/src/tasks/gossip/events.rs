@@ -307,7 +307,8 @@ impl News {
         let documents: Vec<DocumentView> = swim.documents().filter(|document| !document.deleted).collect();
         let documents_root = swim.roots().documents;
         let told = self.restored || self.synced || self.context.lifecycle.phase() >= Phase::Ready;
-        let settled = swim.documents_settled() && (told || swim.documents().next().is_some());
+        // The first of several documents says nothing of the others.
+        let settled = swim.documents_settled() && told;
         if self.roots.note_own(documents_root, &documents) | (settled != self.settled) {
             self.settled = settled;
             self.context.documents.send_replace(Meant { documents: documents.clone().into(), settled });

@@ -68,14 +68,13 @@ fn record_of(key: &[u8]) -> Option<(NodeName, RecordKind, u8)> {
     Some((owner, RecordKind::from_wire(*kind), *shard))
 }
 
-/// Told by others: who begins anew has nothing of it. Documents count by themselves.
+/// Told by others: who begins anew has nothing of it.
 pub(super) fn is_of_the_mesh(item: &Restored) -> bool {
     match item {
-        Restored::Member { .. } => true,
+        Restored::Member { .. } | Restored::Document { .. } => true,
         Restored::Credential { .. }
         | Restored::Record { .. }
         | Restored::AddressBook { .. }
-        | Restored::Document { .. }
         | Restored::Revocation { .. } => false,
     }
 }

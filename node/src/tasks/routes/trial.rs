@@ -187,6 +187,7 @@ impl Trial {
             judged,
             base: None,
             late: Late::default(),
+            dropped: Vec::new(),
         };
         case.guarded(&fresh, &mut changes).await;
         for suspect in suspects {
@@ -223,6 +224,8 @@ struct Case<'a> {
     base: Option<Arc<RouteTable>>,
     /// The attempt that was given up last.
     late: Late,
+    /// Permissions that were deleted, and no thread here made a table without.
+    dropped: Vec<Change>,
 }
 
 impl Case<'_> {
@@ -292,7 +295,14 @@ impl Case<'_> {
             }
             self.judged.failures += 1;
             match (why, part.len()) {
-                (Why::Waiting, _) => part.iter().for_each(|one| self.leave_out(one.key().clone(), Why::Waiting)),
+                (Why::Waiting, _) => {
+                    for one in part {
+                        match one {
+                            Change::Drop(key) if is_permission(&key) => self.dropped.push(Change::Drop(key)),
+                            Change::Use(_) | Change::Drop(_) => self.leave_out(one.key().clone(), Why::Waiting),
+                        }
+                    }
+                }
                 (why, 1) => {
                     for one in &part {
                         self.fault(one, &why).await;
@@ -328,14 +338,15 @@ impl Case<'_> {
         if self.is_partial { documents.partial() } else { documents }
     }
 
-    /// What is denied by now is in force, whatever became of the changes.
+    /// What is denied or deleted by now is in force, whatever became of the changes.
     async fn end(&mut self) {
         self.deny();
-        if self.with(&[]).is_like(&self.judged.documents) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if self.with(&dropped).is_like(&self.judged.documents) {
             return;
         }
-        self.deny_at_once(&[]).await;
-        let documents = self.with(&[]);
+        self.deny_at_once(&dropped).await;
+        let documents = self.with(&dropped);
         if !documents.is_like(&self.judged.documents) {
             // No thread here makes their table: that of members' news may.
             (self.judged.documents, self.judged.table) = (documents, None);

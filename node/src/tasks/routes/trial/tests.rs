@@ -472,6 +472,27 @@ async fn a_grant_that_waits_for_a_thread_denies_what_it_names_and_named() {
     assert_eq!(bench.granted(&[grant(2, "orders")]).await.0, ["unnamed", "granted", "unnamed"]);
 }
 
+#[tokio::test]
+async fn a_deleted_grant_permits_nothing_even_where_no_thread_is_left() {
+    let mut bench = Bench::new(trial(compile));
+    let grant = |name: &str, service: &str| {
+        let spec = format!("{{nodes: [{{node: vm-1}}], services: [{{service: {service}}}]}}");
+        signed("ServiceGrant", name, 1, &spec)
+    };
+    let (web, orders) = (grant("g", "web"), grant("h", "orders"));
+    let other = signed("ServiceGrant", "other", 1, "{nodes: [{node: vm-9}], services: [{service: web}]}");
+    bench.granted(&[web, orders.clone(), other.clone()]).await;
+    assert_eq!(bench.standings()[..2], ["granted", "granted"]);
+    let hanging = bench.trial.steps.left_behind.hold(Cause::Documents, LEFT_BEHIND_BY_DOCUMENTS_MAX);
+    let meant = Meant { documents: vec![orders, other].into(), settled: true };
+    let judged = bench.trial.judge(&meant, bench.ground.clone()).await;
+    assert!(judged.table.is_none(), "there is no thread for one");
+    bench.ground.table = Arc::new(compile(&judged.documents, &Registry::new(), &bench.trial.steps.settings, None));
+    assert_eq!(bench.standings()[0], "not_granted", "{:?}", bench.standings());
+    assert_eq!(bench.standings()[1], "granted");
+    drop(hanging);
+}
+
 static TRAFFIC: AtomicBool = AtomicBool::new(true);
 
 #[tokio::test]
