@@ -347,23 +347,6 @@ fn a_failed_dial_is_remembered_and_forgotten() {
 }
 
 #[test]
-fn a_peer_that_accepts_and_says_nothing_is_a_timeout() {
-    local(async {
-        let mesh = TestMesh::new();
-        let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
-        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let error = client.open(&name("b"), silent.local_addr().unwrap(), Bytes::new()).await.unwrap_err();
-        assert!(matches!(&error, OpenError::Dial { source: DialError::Timeout, .. }), "{error:?}");
-        assert_eq!(error.code(), codes::UPSTREAM_TIMEOUT);
-        // The same on the other side: a client that connects and says nothing holds nothing for long.
-        let host = Host::start(mesh.node("b")).await;
-        let _quiet = TcpStream::connect(host.address).await.unwrap();
-        until("the server gives up", || !host.ends.borrow().is_empty()).await;
-        assert_eq!(host.ends.borrow()[..], [ServeEnd::NotProven(DialError::Timeout)]);
-    });
-}
-
-#[test]
 fn a_killed_peer_fails_its_streams_at_once_and_is_dialled_again() {
     local(async {
         let mesh = TestMesh::new();
