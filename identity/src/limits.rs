@@ -1,5 +1,7 @@
 //! Limits of the chain of trust bundles, of renewed certificates and of requests, each with its reason.
 
+use std::time::Duration;
+
 /// Most bundles kept before the newest. A fork is healed and a laggard caught up within so many updates; who is further
 /// behind needs a new join file.
 pub const ANCESTORS_MAX: usize = 64;
@@ -36,5 +38,9 @@ pub const KDF_WORK_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(KDF_MEMORY_BYTES_MAX <= KDF_WORK_BYTES_MAX);
 /// Most rounds of PBKDF2, some seconds; what OpenSSL writes has 2,048, what is advised today 600,000.
 pub const KDF_ROUNDS_MAX: u64 = 10_000_000;
+/// How long a node's last proof, on any connection, carries its old connections. As long as a leaf lives, and four times as
+/// long as a connection takes new streams: who is there and whole proves itself several times in it.
+pub const PROVED_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 /// Nodes whose negotiated group is remembered: as many as a mesh may have.
 pub const GROUP_NODES_MAX: usize = 10_000;

@@ -278,6 +278,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
                 let now = Instant::now();
                 worker.pool.sweep(now);
                 follow_leaf(&worker, &mut leaf);
+                cut_stale(&worker, now);
                 counted.count(&worker);
             }
             _ = look.tick() => cut_untrusted(&worker, &mut trust),
@@ -307,6 +308,17 @@ fn cut_untrusted(worker: &Worker, known: &mut Arc<TrustView>) {
     let closed = worker.client.close_unless(keep) + worker.server_of_peers.close_unless(keep);
     if closed > 0 {
         info!(closed, "connections of nodes that are revoked, or under a root that went, are closed");
+    }
+}
+
+/// Closes the connections of nodes that did not prove themselves anywhere for a day: streams outlive certificates that their
+/// node could show again, and no others.
+fn cut_stale(worker: &Worker, now: Instant) {
+    let proofs = worker.shared.current.negotiated();
+    let keep = |peer: &PeerIdentity| proofs.is_fresh(&peer.node, now);
+    let closed = worker.client.close_unless(keep) + worker.server_of_peers.close_unless(keep);
+    if closed > 0 {
+        info!(closed, "connections of nodes that have not proved themselves for a day are closed");
     }
 }
 

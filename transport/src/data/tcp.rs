@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use starling_identity::{CurrentIdentity, tls};
 use starling_model::NodeName;
@@ -151,6 +152,6 @@ pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>)
 /// Keeps the key exchange that the two sides agreed upon.
 pub(super) fn note_group(current: &CurrentIdentity, node: &NodeName, stream: &Tls) {
     if let Some(group) = stream.get_ref().1.negotiated_key_exchange_group() {
-        current.negotiated().note(node, group.name());
+        current.negotiated().note(node, group.name(), Instant::now());
     }
 }

@@ -105,7 +105,7 @@ pub(super) fn prove(inner: &Inner, connection: &Connection) -> Result<PeerIdenti
     if peer.node == inner.me {
         return Err(DialError::OurOwnName(peer.node));
     }
-    inner.current.negotiated().note(&peer.node, data.negotiated_key_exchange_group);
+    inner.current.negotiated().note(&peer.node, data.negotiated_key_exchange_group, Instant::now());
     Ok(peer)
 }
 

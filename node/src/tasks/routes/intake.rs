@@ -121,7 +121,7 @@ impl Intake {
         previous: &Arc<RouteTable>,
     ) -> Option<Arc<RouteTable>> {
         let make = self.steps.making(&documents, &self.registry, previous);
-        self.worker.allow(LEFT_BEHIND_BY_MEMBERS_MAX);
+        self.worker.allow(LEFT_BEHIND_BY_MEMBERS_MAX + LEFT_BEHIND_BY_LIVES_MAX);
         let table = self.worker.run(make).await.ok()?;
         self.documents = documents;
         Some(table)

@@ -288,10 +288,13 @@ impl Case<'_> {
             if part.is_empty() {
                 continue;
             }
-            let Err(why) = self.attempt(self.with(&part), Guard::On).await else { continue };
+            let Err(mut why) = self.attempt(self.with(&part), Guard::On).await else { continue };
             let permits = matches!((&why, &part[..]), (Why::Empties(_), [one]) if is_permission(one.key()));
-            if permits && self.attempt(self.with(&part), Guard::Off).await.is_ok() {
-                continue;
+            if permits {
+                match self.attempt(self.with(&part), Guard::Off).await {
+                    Ok(()) => continue,
+                    Err(second) => why = second,
+                }
             }
             self.judged.failures += 1;
             match (why, part.len()) {
