@@ -290,8 +290,8 @@ fn a_psql_session_a_websocket_and_a_download_live_through_new_leafs_and_the_age_
     assert!(seen.failures.is_empty(), "{:?}", seen.failures);
     assert!(messages > 100 && rows.is_none_or(|rows| rows > 50), "{messages} {rows:?}");
     assert!(more.iter().all(|[leafs, ..]| *leafs >= 3), "three leafs at each: {more:?}");
-    // At the caller and at the host of two of the streams.
-    assert!(more[..2].iter().all(|[_, for_leaf, ..]| *for_leaf >= 3), "{more:?}");
+    // At the caller or at the host of two of the streams: whoever shows a new leaf first leaves their connections.
+    assert!(more[0][1] + more[1][1] >= 6, "{more:?}");
     assert!(more[0][2] + more[1][2] >= 2, "two age limits between these two: {more:?}");
     assert!(more.iter().map(|[.., renewed]| renewed).sum::<u64>() >= 2, "gossip grows old too: {more:?}");
     let log: String = hosts.iter().map(Host::log).collect();
