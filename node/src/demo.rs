@@ -228,7 +228,7 @@ async fn bring_up(
     mesh.wait_registered().await?;
     screen.tick(&format!("services {} registered", mesh.service_names()), started.elapsed());
     mesh.grant().await?;
-    screen.tick("ServiceGrant/demo in use: these agents may serve them, and nobody else", started.elapsed());
+    screen.tick("ServiceGrant/demo in use: these agents alone may serve them", started.elapsed());
     if args.no_load {
         return Ok(None);
     }
