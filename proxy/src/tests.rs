@@ -30,6 +30,7 @@ mod http2;
 mod requests;
 mod routes;
 mod sessions;
+mod trailers;
 mod tunnels;
 mod upgrades;
 

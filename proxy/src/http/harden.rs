@@ -11,14 +11,14 @@ use http::{Method, Request};
 
 use crate::limits::HEADERS_MAX;
 
-/// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is ours to set: `trailers`
-/// is all that may pass, and we do not promise it.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is set anew at each
+/// hop where the caller takes trailers ([`takes_trailers`]). `trailer` names them for whoever reads the end of the message
+/// (RFC 9110, 6.6.2), and passes.
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::PROXY_AUTHENTICATE,
@@ -336,6 +336,13 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     for name in [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::EXPECT] {
         trailers.remove(name);
     }
+}
+
+/// True where a caller says that it reads trailers (RFC 9110, 10.1.4).
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TE).into_iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
+    codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Removes what ends at this hop, in either direction: hop-by-hop headers and those that `Connection` names.

@@ -14,6 +14,7 @@ use crate::http::asked::Asked;
 use crate::http::body::RequestBody;
 use crate::http::grpc::Spoken;
 use crate::http::guard::Verdict;
+use crate::http::harden;
 use crate::http::upgrade;
 
 /// Everything but the body.
@@ -24,7 +25,7 @@ struct Parts {
     upgrade: Option<HeaderValue>,
     /// It has a body of unknown length.
     open_ended: bool,
-    /// The caller takes trailers (`te: trailers`), which gRPC asks for.
+    /// The caller takes trailers (`te: trailers`), as gRPC does.
     trailers: bool,
 }
 
@@ -41,9 +42,11 @@ impl Parts {
                 // Said aloud, since hyper would otherwise take a GET's body away.
                 headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            if let Some(protocol) = self.upgrade {
-                // Anew at each hop, behind all filters.
-                upgrade::announce(&mut headers, protocol);
+            // Anew at each hop, behind all filters.
+            match self.upgrade {
+                Some(protocol) => upgrade::announce(&mut headers, protocol),
+                None if self.trailers => take_trailers(&mut headers),
+                None => {}
             }
         }
         let mut request = Request::new(body);
@@ -63,9 +66,15 @@ pub(crate) fn absolute(uri: &Uri, headers: &mut HeaderMap) -> Result<Uri, NotAUr
     Uri::builder().scheme("http").authority(authority).path_and_query(path).build().map_err(|_| NotAUri)
 }
 
+/// Says on one HTTP/1.1 hop that trailers are read (RFC 9110, 10.1.4).
+pub(crate) fn take_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+}
+
 /// Makes an HTTP/2 head look as HTTP/1 has it, for everyone behind: the authority in `Host`, and one `Cookie` (RFC 9113,
-/// 8.2.3). True if the caller takes trailers.
-pub(crate) fn from_http2<B>(request: &mut Request<B>) -> bool {
+/// 8.2.3).
+pub(crate) fn from_http2<B>(request: &mut Request<B>) {
     let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let headers = request.headers_mut();
     if let Some(host) = authority {
@@ -77,7 +86,6 @@ pub(crate) fn from_http2<B>(request: &mut Request<B>) -> bool {
             headers.insert(header::COOKIE, joined);
         }
     }
-    headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers")
 }
 
 /// The head as it came. Copied for a try only when it may be wanted again.
@@ -111,7 +119,10 @@ impl Head {
         verdict: Verdict,
     ) -> Result<Self, Answer> {
         let spoken = Spoken::of(request);
-        let trailers = request.version() == Version::HTTP_2 && from_http2(request);
+        if request.version() == Version::HTTP_2 {
+            from_http2(request);
+        }
+        let trailers = harden::takes_trailers(request.headers());
         let method = std::mem::take(request.method_mut());
         let (uri, headers) = (std::mem::take(request.uri_mut()), std::mem::take(request.headers_mut()));
         let upgrade = match verdict {

@@ -183,7 +183,10 @@ impl Forwarded {
             return Err(Answer { processed: Processed::No, ..answer });
         };
         let version = request.version();
-        let trailers = version == Version::HTTP_2 && head::from_http2(&mut request);
+        if version == Version::HTTP_2 {
+            head::from_http2(&mut request);
+        }
+        let trailers = harden::takes_trailers(request.headers());
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
         let upgrade = match verdict {
@@ -194,8 +197,10 @@ impl Forwarded {
         harden::strip_ours(headers);
         headers.remove(header::EXPECT);
         headers.insert(XFCC, identity.clone());
-        if let Some(protocol) = upgrade.clone() {
-            upgrade::announce(headers, protocol);
+        match upgrade.clone() {
+            Some(protocol) => upgrade::announce(headers, protocol),
+            None if trailers && version != Version::HTTP_2 => head::take_trailers(headers),
+            None => {}
         }
         let open_ended = !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
         if open_ended && version != Version::HTTP_2 {
