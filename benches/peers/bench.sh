@@ -9,7 +9,7 @@
 #   bench.sh apps [rounds]  TCP: redis-benchmark and pgbench
 #   bench.sh instructions   instructions of A and of B per HTTP/1.1 request, counted by callgrind: no noise of the machine
 #   bench.sh report         docs/measurements/data-path.md from everything measured since the last "all" or "clean"
-#   bench.sh all  [rounds]  all of the above, from a clean slate
+#   bench.sh all  [rounds]  all of the above but instructions, from a clean slate
 #   bench.sh clean          forget what was measured
 #
 # PEERS="direct starling haproxy-h2" restricts the peers. QUICK=1 shortens every measurement to one second, for trying

@@ -144,7 +144,7 @@ enum Command {
     Diff(documents::diff::DiffArgs),
     /// Take documents out of use on every member
     Delete(documents::delete::DeleteArgs),
-    /// Check documents before anybody signs them; asks no agent
+    /// Check documents before anybody signs them; needs no agent
     Lint(lint::LintArgs),
     /// What becomes of one request, and why
     Explain(explain::ExplainArgs),

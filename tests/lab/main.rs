@@ -33,7 +33,7 @@ mod http;
 #[cfg(test)]
 mod leafs;
 #[cfg(test)]
-mod lives;
+mod long_streams;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod programs;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
-mod restarts;
+mod grants_at_start;
 #[cfg(test)]
 mod revoked;
 mod rotate;
