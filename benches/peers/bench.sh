@@ -507,7 +507,7 @@ postgres_round() {
 # What Starling executes in user space for a request, of one agent after the other. One connection, so that the figure does
 # not hang on how many requests share a record; 32 as a load.
 instructions() {
-  local side connections under out before count
+  local side connections under out counted count
   suite=instructions
   command -v valgrind >/dev/null || { echo "instructions: skipped, valgrind is not installed"; return; }
   start_http_backend || return 1
@@ -521,11 +521,11 @@ instructions() {
         if [ "$side" = a ]; then background starling-a $under $3; else background starling-a $3; fi; a_pid=$started
       }
       start_peer starling http $http_probe || continue
-      before=$([ "$side" = a ] && echo "$a_pid" || echo "$b_pid")
+      counted=$([ "$side" = a ] && echo "$a_pid" || echo "$b_pid")
       timeout 20 wrk -t1 -c$connections -d2s "http://$front/" > /dev/null
-      callgrind_control -i on "$before" > /dev/null 2>&1
+      callgrind_control -i on "$counted" > /dev/null 2>&1
       count=$(timeout 30 wrk -t1 -c$connections -d5s "http://$front/" | awk '/requests in/ {print $1}')
-      callgrind_control -i off "$before" > /dev/null 2>&1
+      callgrind_control -i off "$counted" > /dev/null 2>&1
       stop_peer
       record "instructions_${side}_$connections" "$(awk -v count="${count:-1}" '/^totals:/ {printf "%.0f", $2 / count}' "$out")"
     done

@@ -42,5 +42,5 @@ pub const KDF_ROUNDS_MAX: u64 = 10_000_000;
 /// long as a connection takes new streams: who is there and whole proves itself several times in it.
 pub const PROVED_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
-/// Nodes whose negotiated group is remembered: as many as a mesh may have.
-pub const GROUP_NODES_MAX: usize = 10_000;
+/// Nodes whose last handshake is remembered: as many as a mesh may have.
+pub const HANDSHAKES_MAX: usize = 10_000;

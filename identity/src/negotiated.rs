@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustls::NamedGroup;
 use starling_model::NodeName;
 
-use crate::limits::{GROUP_NODES_MAX, PROVED_WITHIN};
+use crate::limits::{HANDSHAKES_MAX, PROVED_WITHIN};
 
 #[derive(Clone, Copy, Debug)]
 struct Handshake {
@@ -22,16 +22,21 @@ struct Handshake {
 pub struct Negotiated(Mutex<BTreeMap<NodeName, Handshake>>);
 
 impl Negotiated {
-    /// Keeps what was negotiated with a node that is proven now; of more than [`GROUP_NODES_MAX`] nodes, which no mesh has,
-    /// those that came first.
+    /// Keeps what was negotiated with a node that is proven now; of more than [`HANDSHAKES_MAX`] nodes those that proved
+    /// themselves last.
     pub fn note(&self, node: &NodeName, group: NamedGroup, now: Instant) {
         let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let handshake = Handshake { group, at: now };
         if let Some(held) = nodes.get_mut(node) {
             *held = handshake;
-        } else if nodes.len() < GROUP_NODES_MAX {
-            nodes.insert(node.clone(), handshake);
+            return;
         }
+        if nodes.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = nodes.iter().min_by_key(|(_, last)| last.at).map(|(name, _)| name.clone())
+        {
+            nodes.remove(&oldest);
+        }
+        nodes.insert(node.clone(), handshake);
     }
 
     /// False once a node has not proved itself on any connection for [`PROVED_WITHIN`]: what runs on its old ones rests on
@@ -70,19 +75,21 @@ mod tests {
     use crate::fixtures::name;
 
     #[test]
-    fn the_last_group_with_a_node_counts_and_one_node_too_many_is_not_kept() {
+    fn the_last_group_with_a_node_counts_and_of_too_many_those_that_came_last() {
         let (negotiated, now) = (Negotiated::default(), Instant::now());
         negotiated.note(&name("vm-0"), NamedGroup::X25519, now);
         negotiated.note(&name("vm-0"), NamedGroup::X25519MLKEM768, now);
-        assert_eq!(negotiated.with(&name("vm-0")), Some("X25519MLKEM768"));
-        for n in 1..=GROUP_NODES_MAX {
-            negotiated.note(&name(&format!("vm-{n}")), NamedGroup::X25519, now);
+        assert_eq!(
+            (negotiated.with(&name("vm-0")), negotiated.groups()),
+            (Some("X25519MLKEM768"), vec!["X25519MLKEM768"])
+        );
+        let second = std::time::Duration::from_secs(1);
+        for n in 1..HANDSHAKES_MAX {
+            negotiated.note(&name(&format!("vm-{n}")), NamedGroup::X25519, now + second);
         }
-        assert_eq!(negotiated.with(&name(&format!("vm-{}", GROUP_NODES_MAX - 1))), Some("X25519"));
-        assert_eq!(negotiated.with(&name(&format!("vm-{GROUP_NODES_MAX}"))), None);
         assert_eq!(negotiated.groups(), ["X25519", "X25519MLKEM768"]);
-        negotiated.note(&name("vm-0"), NamedGroup::X25519, now);
-        assert_eq!((negotiated.with(&name("vm-0")), negotiated.groups()), (Some("X25519"), vec!["X25519"]));
+        negotiated.note(&name("vm-one-more"), NamedGroup::X25519, now + second);
+        assert_eq!((negotiated.with(&name("vm-0")), negotiated.with(&name("vm-one-more"))), (None, Some("X25519")));
     }
 
     #[test]

@@ -16,7 +16,6 @@
 
 pub mod access_log;
 pub mod answers;
-mod asked;
 pub mod callers;
 pub mod config;
 mod detect;
@@ -35,6 +34,7 @@ mod l4;
 mod listen;
 mod peers;
 mod through;
+mod watch;
 mod worker;
 
 /// A map of what a data thread looks up for each request. Its hash is seeded anew in each process, and faster than the
@@ -45,7 +45,6 @@ pub(crate) type Map<K, V> = std::collections::HashMap<K, V, foldhash::quality::R
 mod tests;
 
 pub use access_log::{AccessLog, AccessLogFigures};
-pub use asked::{Asker, NotSeen};
 pub use callers::{LocalCallers, Process};
 pub use config::{ListenAddress, ProxyConfig, Upstream};
 pub use gateways::GatewayPort;
@@ -55,3 +54,4 @@ pub use metrics::{Direction, ProxyMetrics};
 pub use plane::{Addresses, DataPlane, Drained, ProxyError};
 pub use snapshot::{LocalInstance, LocalInstances, ProxyShared};
 pub use traffic::Traffic;
+pub use watch::{Asker, NotSeen};

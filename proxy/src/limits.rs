@@ -37,7 +37,7 @@ pub const POOL_IDLE_MAX: usize = 2_048;
 /// How often a thread drops what has been idle for too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// hyper's buffer per connection and direction: one head and a little more, so that an approved head always fits.
+/// hyper's buffer per connection and direction, and the largest head of an answer: one head and a little more, so that an approved head always fits.
 pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
 
 /// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).

@@ -19,12 +19,12 @@ use starling_model::{Code, codes};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::asked::Watched;
 use crate::config::ListenAddress;
 use crate::gateways::{self, GatewayDoors};
 use crate::l4::tune_local;
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CONNECTIONS_PER_LISTENER_MAX};
 use crate::metrics::{ProxyMetrics, Turned};
+use crate::watch::Watched;
 use crate::worker::Phase;
 
 /// Connections that the kernel holds for us while the accept task is busy; the usual `somaxconn`.

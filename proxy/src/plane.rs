@@ -12,12 +12,12 @@ use starling_model::{Code, codes};
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
-use crate::asked::Asker;
 use crate::config::{ListenAddress, ProxyConfig};
 use crate::gateways::GatewayDoors;
 use crate::limits::{HANDOVER_MAX, THREADS_MAX};
 use crate::listen::{self, Acceptor, Bound, Entry, Lane, ListenError, Purpose};
 use crate::snapshot::ProxyShared;
+use crate::watch::Asker;
 use crate::worker::{self, Phase, UnderWay, WorkerSeed};
 
 /// How often a drain looks whether it is over.

@@ -18,7 +18,6 @@ use starling_routing::{Documents, InUse, MemberFact, Registry, TableSettings, co
 use crate::{AccessLog, DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
 mod access_log;
-mod asked;
 mod backend;
 mod failures;
 mod garbage;
@@ -33,6 +32,7 @@ mod sessions;
 mod trailers;
 mod tunnels;
 mod upgrades;
+mod watch;
 
 const NOW: UnixTime = UnixTime(1_795_000_000);
 

@@ -17,7 +17,6 @@ use tokio::task::LocalSet;
 use tracing::{debug, error, info};
 
 use crate::access_log::{HttpRecord, Record};
-use crate::asked::Watched;
 use crate::callers::{Asking, Owner};
 use crate::config::{ProxyConfig, Upstream};
 use crate::http::h2::Http2;
@@ -30,6 +29,10 @@ use crate::listen::{Connection, Entry, Handover, Permit, Socket};
 use crate::metrics::{Direction, Edges, Retired, Turned};
 use crate::peers::{self, Counted, Handshakes};
 use crate::snapshot::ProxyShared;
+use crate::watch::Watched;
+
+/// How often a thread looks whose last proof is too old; a day is what that takes.
+const PROOF_LOOK: Duration = Duration::from_secs(60);
 
 /// How often a thread looks whether somebody was revoked: of the two seconds in which a revocation is to be in force
 /// everywhere, most is for its way there. A look compares two pointers.
@@ -264,6 +267,8 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
     let mut counted = Counted::default();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut proofs = tokio::time::interval(PROOF_LOOK);
+    proofs.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(TRUST_LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut trust, mut leaf) = (worker.shared.current.trust(), worker.shared.current.leaf_number());
@@ -278,10 +283,10 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
                 let now = Instant::now();
                 worker.pool.sweep(now);
                 follow_leaf(&worker, &mut leaf);
-                cut_stale(&worker, now);
                 counted.count(&worker);
             }
             _ = look.tick() => cut_untrusted(&worker, &mut trust),
+            _ = proofs.tick() => cut_stale(&worker, Instant::now()),
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stopped };
                 if now >= Phase::Draining {

@@ -27,6 +27,8 @@ mod gateways;
 #[cfg(test)]
 mod grants;
 #[cfg(test)]
+mod grants_at_start;
+#[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod http;
@@ -44,8 +46,6 @@ mod operators;
 mod programs;
 #[cfg(test)]
 mod protocols;
-#[cfg(test)]
-mod grants_at_start;
 #[cfg(test)]
 mod revoked;
 mod rotate;

@@ -199,7 +199,8 @@ fn stale_trust(view: &MeshView, clocks: &Clocks, started: std::time::SystemTime)
 /// A port that a Gateway asks for and that this node cannot open.
 fn gateway_port(port: &GatewayPort) -> Option<StatusProblem> {
     let (code, why) = port.failure.as_ref()?;
-    let holder = holder(port.address, Transport::Tcp).map(|holder| format!(", it is taken by {holder}"));
+    let taken = (*code == codes::PORT_TAKEN).then(|| holder(port.address, Transport::Tcp)).flatten();
+    let holder = taken.map(|holder| format!(", it is taken by {holder}"));
     let detail = format!("a Gateway cannot listen on {}{}: {why}", port.address, holder.unwrap_or_default());
     Some(coded(*code, detail))
 }

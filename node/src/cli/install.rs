@@ -16,7 +16,7 @@ use crate::cli::trust::now;
 use crate::files::{self, FileError, SECRET_MODE};
 use crate::folder::{Folder, Ownership};
 use crate::identity_folder;
-use crate::tasks::gossip::stored_bundles;
+use crate::tasks::gossip::{CHAIN_FILE, CHAIN_FOLDER, stored_bundles};
 
 /// Files of the identity folder.
 const ISSUING_KEY: &str = "issuing.key";
@@ -339,9 +339,8 @@ fn install_for(owner: Owner, join: &JoinFile, places: &Places, ready: &Ready) ->
 fn forget_chain(state: &Folder, there: BundleThere) -> Result<(), FileError> {
     match there {
         BundleThere::Older | BundleThere::Newer => Ok(()),
-        BundleThere::None | BundleThere::Unproven if state.holds("trust") => {
-            let trust = state.child("trust")?;
-            if trust.holds("chain") { trust.remove("chain") } else { Ok(()) }
+        BundleThere::None | BundleThere::Unproven if state.holds(CHAIN_FOLDER) => {
+            state.child(CHAIN_FOLDER)?.remove(CHAIN_FILE)
         }
         BundleThere::None | BundleThere::Unproven => Ok(()),
     }

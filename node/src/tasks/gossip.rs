@@ -58,6 +58,7 @@ use crate::shutdown::Lifecycle;
 use crate::store::{Durability, StoreHandle};
 use crate::telemetry::notify;
 
+pub(crate) use self::bundles::{FILE as CHAIN_FILE, FOLDER as CHAIN_FOLDER};
 pub use self::bundles::{in_force as trust_in_force, stored as stored_bundles};
 pub use self::history::{AnyCase, History};
 pub use self::names::resolve;

@@ -52,7 +52,8 @@ mod worker;
 const SETTLE: Duration = Duration::from_millis(5);
 /// Least time between two rebuilds.
 pub const REBUILD_PAUSE: Duration = Duration::from_millis(50);
-/// After this long documents are tried again that would empty a service with traffic, or found no thread.
+/// After this long it is looked whether documents or members' news that wait may be tried: those that would empty a service
+/// with traffic, found no thread, or whose signer or owner is held off.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// An endpoint has traffic if it answered this node so lately, or is just asked.
 const TRAFFIC_AGE_MAX: Duration = Duration::from_secs(60);

@@ -305,7 +305,7 @@ impl Sources {
         gauge(encoder, "starling_config_documents", help, view.applied.documents as u64)?;
         let help = "Documents of the mesh that this node cannot use in their newest version";
         gauge(encoder, "starling_config_documents_held_back", help, view.applied.held_back.len() as u64)?;
-        let help = "Of those, documents whose contents no table comes about with: they are not tried again";
+        let help = "Of those, documents whose contents no table came about with";
         gauge(encoder, "starling_config_documents_quarantined", help, view.applied.quarantined() as u64)?;
         let help = "Threads left behind in a compile step that did not end in time";
         let mut hanging = family(encoder, "starling_config_compile_hanging", help, MetricType::Gauge)?;

@@ -20,7 +20,7 @@ use crate::http::harden;
 use crate::limits::REPLAY_BYTES_MAX;
 use crate::metrics::Edge;
 
-/// Errors of bodies as hyper hands them on.
+/// Errors of bodies on their way.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What arrived of a request body, kept while a try may still be repeated.

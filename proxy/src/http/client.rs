@@ -4,7 +4,7 @@
 //! client costs nothing; so a request passes an agent without a hand-over from task to task. Only where an answer begins
 //! before the request's body has ended, a task takes the rest of that body on.
 //!
-//! What a client was given up on is closed: dropping an answer before its end, or [`Sending`], ends the
+//! What a client was given up on is closed: dropping an answer before its end, or [`Sending`] with its client, ends the
 //! connection, as nobody knows where it stands.
 
 use std::cell::{Cell, RefCell};
@@ -292,6 +292,10 @@ impl Connection {
     fn settle(&mut self) {
         if self.answer.is_some_and(|body| body.is_done()) {
             self.answer = None;
+            // From now on the rest of the request alone sees the end of the connection.
+            if let Some(uploader) = self.uploader.take() {
+                uploader.wake();
+            }
             if !self.input.is_empty() {
                 // Said unasked: whatever it is, it answers nothing of ours.
                 self.keeps = false;
@@ -330,12 +334,11 @@ impl Connection {
                 if waits {
                     return Poll::Pending;
                 }
+                // All of it, or more would have been written behind it.
                 return_buffer(std::mem::take(&mut self.output));
                 self.written = 0;
-                if upload.has_ended {
-                    self.upload = None;
-                }
-                continue;
+                self.upload = None;
+                return Poll::Ready(Ok(()));
             }
             let Some(far) = &mut self.far else { return Poll::Ready(Err(closed(io::ErrorKind::BrokenPipe.into()))) };
             let rest = self.output.get(self.written..).unwrap_or_default();

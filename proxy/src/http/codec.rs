@@ -1,8 +1,8 @@
 //! HTTP/1.1 as it is written to whoever answers, and read back from them (RFC 9112). Pure: bytes in, bytes out.
 //!
 //! Answers come from local instances and from peers' agents; either may be broken or hostile. What hyper's client refuses
-//! is refused here too, and the two never disagree about where an answer ends: a fuzz target holds them against each
-//! other. Requests of applications do not come this way; [`super::scan`] and hyper read those.
+//! is refused here too (some of what it takes as well: bounds are narrower), and the two never disagree about where an
+//! answer ends: a fuzz target holds them against each other. Requests of applications do not come this way; [`super::scan`] and hyper read those.
 //!
 //! Reading order: [`answer`] (a head), [`body`] (what follows it), [`request`] (what was asked), [`chunk`] (the framing
 //! that bodies of unknown length have).
@@ -37,4 +37,15 @@ pub enum Malformed {
     /// A request's body is longer or shorter than it says.
     #[error("the request's body is not as long as its Content-Length")]
     RequestLength,
+}
+
+/// Digits alone, unlike [`str::parse`], which takes a sign.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit & 0x0f))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }

@@ -9,6 +9,7 @@
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request};
 
+use crate::http::codec;
 use crate::limits::HEADERS_MAX;
 
 /// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is set anew at each
@@ -243,10 +244,7 @@ fn check_upgrade(protocol: &[u8], lines: u32, framing: Framing) -> Result<Framin
 
 fn parse_length(text: &[u8]) -> Result<u64, HeadRefused> {
     // 19 digits are the most that surely fit; no sign, no blank, no list.
-    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
-        return Err(HeadRefused::ContentLength);
-    }
-    std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).ok_or(HeadRefused::ContentLength)
+    codec::decimal(text).filter(|_| text.len() <= 19).ok_or(HeadRefused::ContentLength)
 }
 
 fn check_target(method: &str, target: &str) -> Result<(), HeadRefused> {

@@ -2,7 +2,6 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
@@ -23,8 +22,6 @@ struct Parts {
     asked: Asked,
     /// The protocol that the request wants instead of HTTP.
     upgrade: Option<HeaderValue>,
-    /// It has a body of unknown length.
-    open_ended: bool,
     /// The caller takes trailers (`te: trailers`), as gRPC does.
     trailers: bool,
 }
@@ -38,10 +35,6 @@ impl Parts {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
         } else {
-            if self.open_ended {
-                // Said aloud, since hyper would otherwise take a GET's body away.
-                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
             // Anew at each hop, behind all filters.
             match self.upgrade {
                 Some(protocol) => upgrade::announce(&mut headers, protocol),
@@ -99,7 +92,6 @@ pub(crate) struct Head {
     pub(crate) upgrade: Option<HeaderValue>,
     /// How it came.
     pub(crate) spoken: Spoken,
-    open_ended: bool,
     trailers: bool,
 }
 
@@ -130,10 +122,9 @@ impl Head {
             Verdict::Approved | Verdict::Refused(_) => None,
         };
         let asked = Asked::new((domain, service), method, uri, headers)?;
-        let open_ended = !request.body().is_end_stream() && !asked.headers.contains_key(header::CONTENT_LENGTH);
         let safe = matches!(asked.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let parts = Parts { asked, upgrade: upgrade.clone(), open_ended, trailers };
-        Ok(Self { parts: Some(parts), safe, upgrade, spoken, open_ended, trailers })
+        let parts = Parts { asked, upgrade: upgrade.clone(), trailers };
+        Ok(Self { parts: Some(parts), safe, upgrade, spoken, trailers })
     }
 
     /// How it travels to an endpoint: as that speaks, and gRPC in HTTP/2 always, since it has no other form.
@@ -182,7 +173,7 @@ impl Head {
 
     /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
     pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
-        let (upgrade, open_ended, trailers) = (self.upgrade.clone(), self.open_ended, self.trailers);
+        let (upgrade, trailers) = (self.upgrade.clone(), self.trailers);
         self.parts.get_or_insert_with(|| {
             let (mut parts, _) = request.into_parts();
             if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
@@ -190,7 +181,7 @@ impl Head {
             }
             let uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
             let asked = Asked { method: parts.method, uri, headers: parts.headers };
-            Parts { asked, upgrade, open_ended, trailers }
+            Parts { asked, upgrade, trailers }
         });
     }
 }

@@ -202,10 +202,6 @@ impl Forwarded {
             None if trailers && version != Version::HTTP_2 => head::take_trailers(headers),
             None => {}
         }
-        let open_ended = !body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH);
-        if open_ended && version != Version::HTTP_2 {
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         let uri = match std::mem::take(&mut parts.uri).into_parts().path_and_query {
             Some(path) => Uri::from(path),
             None => Uri::from_static("/"),

@@ -222,12 +222,14 @@ impl Peer {
 
     /// The connection with the fewest streams among those that take new ones.
     fn best(&self) -> Option<&Rc<Connection>> {
-        let open = self.connections.iter().filter(|connection| connection.may_open(Instant::now()).is_ok());
+        let now = Instant::now();
+        let open = self.connections.iter().filter(|connection| connection.may_open(now).is_ok());
         open.min_by_key(|connection| connection.streams_len())
     }
 
     fn open_len(&self) -> usize {
-        self.connections.iter().filter(|connection| connection.may_open(Instant::now()).is_ok()).count()
+        let now = Instant::now();
+        self.connections.iter().filter(|connection| connection.may_open(now).is_ok()).count()
     }
 
     fn is_idle(&self, now: Instant) -> bool {
@@ -262,7 +264,7 @@ impl Pool {
             }
             return Ok(Found::Stream(stream));
         }
-        if peer.connections.iter().any(|connection| connection.may_open(Instant::now()) == Err(CannotOpen::Full))
+        if peer.connections.iter().any(|connection| connection.may_open(now) == Err(CannotOpen::Full))
             && peer.connections.len() >= CONNECTIONS_MAX
         {
             return Err(OpenError::Stream { node: node.clone(), source: CannotOpen::Full });

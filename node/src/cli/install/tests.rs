@@ -1,3 +1,5 @@
+//! What an installation takes, refuses and leaves alone.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 

@@ -29,8 +29,10 @@ use super::lists::Lists;
 use crate::files;
 use crate::store::Durability;
 
-const FOLDER: &str = "trust";
-const FILE: &str = "chain";
+/// Its folder, under the state folder.
+pub(crate) const FOLDER: &str = "trust";
+/// Its name there.
+pub(crate) const FILE: &str = "chain";
 /// Time between two words about refused updates.
 const WARN_PAUSE: Duration = Duration::from_secs(60);
 

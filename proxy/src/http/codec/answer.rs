@@ -2,13 +2,13 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use hyper::ext::ReasonPhrase;
 
-use super::Malformed;
 use super::body::Body;
+use super::{Malformed, decimal};
 use crate::limits::{HEADERS_MAX, HTTP_BUFFER_BYTES};
 
 /// A head that was read.
@@ -68,17 +68,12 @@ pub fn take_head(input: &mut BytesMut, end: usize, method: &Method) -> Result<An
     for line in &*answer.headers {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| Malformed::Head)?;
         // No copy: values share the head's bytes.
-        let value = HeaderValue::from_maybe_shared(value_of(&bytes, line.value)).map_err(|_| Malformed::Head)?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).map_err(|_| Malformed::Head)?;
         headers.try_append(name, value).map_err(|_| Malformed::HeadTooLarge)?;
     }
     let body = body_of(&headers, (status, method), is_http10)?;
     let keeps = keeps(&headers, is_http10) && !body.is_until_end();
     Ok(AnswerHead { status, reason, headers, body, keeps })
-}
-
-fn value_of(head: &Bytes, value: &[u8]) -> Bytes {
-    // A slice of nothing need not lie within.
-    if value.is_empty() { Bytes::new() } else { head.slice_ref(value) }
 }
 
 /// RFC 9112, 6.3.
@@ -116,17 +111,6 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
         }
     }
     Ok(found)
-}
-
-/// Digits alone, unlike [`str::parse`], which takes a sign.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit & 0x0f))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 /// RFC 9112, 9.3.

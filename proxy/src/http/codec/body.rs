@@ -5,13 +5,18 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Malformed;
 use super::chunk::{Chunk, TRAILERS_MAX};
+use crate::limits::HEADERS_MAX;
 
-/// Most lines of trailers (hyper takes as many).
-const TRAILER_LINES_MAX: usize = 1_024;
+/// Bytes of all chunks' extensions of one body (hyper takes under 16 KiB).
+const EXTENSIONS_MAX: u32 = 8 * 1_024;
 
 /// What is left of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Body(Framing);
+pub struct Body {
+    framing: Framing,
+    /// Bytes of chunks' extensions so far.
+    extensions: u32,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
@@ -36,34 +41,38 @@ pub enum Piece {
 
 impl Body {
     /// No body.
-    pub const EMPTY: Self = Self(Framing::Done);
+    pub const EMPTY: Self = Self::of(Framing::Done);
     /// As chunks.
-    pub const CHUNKED: Self = Self(Framing::Chunked(Chunk::BEGIN));
+    pub const CHUNKED: Self = Self::of(Framing::Chunked(Chunk::BEGIN));
     /// All that comes until the connection ends.
-    pub const UNTIL_END: Self = Self(Framing::UntilEnd);
+    pub const UNTIL_END: Self = Self::of(Framing::UntilEnd);
+
+    const fn of(framing: Framing) -> Self {
+        Self { framing, extensions: 0 }
+    }
 
     /// So many bytes.
     #[must_use]
     pub const fn length(bytes: u64) -> Self {
-        Self(if bytes == 0 { Framing::Done } else { Framing::Length(bytes) })
+        Self::of(if bytes == 0 { Framing::Done } else { Framing::Length(bytes) })
     }
 
     /// True when nothing is left.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.0 == Framing::Done
+        self.framing == Framing::Done
     }
 
     /// True when only the end of the connection ends it.
     #[must_use]
     pub fn is_until_end(&self) -> bool {
-        self.0 == Framing::UntilEnd
+        self.framing == Framing::UntilEnd
     }
 
     /// Bytes that are left, if that is known.
     #[must_use]
     pub fn left(&self) -> Option<u64> {
-        match self.0 {
+        match self.framing {
             Framing::Done => Some(0),
             Framing::Length(left) => Some(left),
             Framing::Chunked(_) | Framing::UntilEnd => None,
@@ -75,7 +84,7 @@ impl Body {
     /// # Errors
     /// [`Malformed::Chunk`].
     pub fn next(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
-        match self.0 {
+        match self.framing {
             Framing::Done => Ok(Piece::End),
             Framing::UntilEnd if input.is_empty() => Ok(Piece::More),
             Framing::UntilEnd => Ok(Piece::Data(input.split().freeze())),
@@ -94,9 +103,9 @@ impl Body {
     /// # Errors
     /// [`Malformed::BrokeOff`] where more was to come.
     pub fn end(&mut self) -> Result<(), Malformed> {
-        match self.0 {
+        match self.framing {
             Framing::Done | Framing::UntilEnd => {
-                self.0 = Framing::Done;
+                self.framing = Framing::Done;
                 Ok(())
             }
             Framing::Length(_) | Framing::Chunked(_) => Err(Malformed::BrokeOff),
@@ -110,12 +119,12 @@ impl Body {
                 Chunk::Data(left) => {
                     let data = take(input, left);
                     let left = left.saturating_sub(data.len() as u64);
-                    self.0 = Framing::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
+                    self.framing = Framing::Chunked(if left == 0 { Chunk::DataCr } else { Chunk::Data(left) });
                     return Ok(Piece::Data(data));
                 }
                 // Behind the last chunk: what follows is looked at when it is complete.
                 Chunk::LineStart { .. } => {
-                    self.0 = Framing::Chunked(chunk);
+                    self.framing = Framing::Chunked(chunk);
                     return self.trailers(input);
                 }
                 Chunk::Size { .. }
@@ -129,18 +138,23 @@ impl Body {
                 | Chunk::EndLf => {
                     let Some(&byte) = input.first() else { break };
                     chunk = chunk.step(byte).flatten().ok_or(Malformed::Chunk)?;
+                    self.extensions =
+                        self.extensions.saturating_add(u32::from(matches!(chunk, Chunk::Extension { .. })));
+                    if self.extensions > EXTENSIONS_MAX {
+                        return Err(Malformed::Chunk);
+                    }
                     input.advance(1);
                 }
             }
         }
-        self.0 = Framing::Chunked(chunk);
+        self.framing = Framing::Chunked(chunk);
         Ok(Piece::More)
     }
 
     fn trailers(&mut self, input: &mut BytesMut) -> Result<Piece, Malformed> {
         if input.starts_with(b"\r\n") {
             input.advance(2);
-            self.0 = Framing::Done;
+            self.framing = Framing::Done;
             return Ok(Piece::End);
         }
         let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -152,10 +166,10 @@ impl Body {
         if lines.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !line.ends_with(b"\r")) {
             return Err(Malformed::Chunk);
         }
-        let mut space = vec![httparse::EMPTY_HEADER; lines.iter().filter(|byte| **byte == b'\n').count()];
-        if lines.len() as u64 > u64::from(TRAILERS_MAX) || space.len() > TRAILER_LINES_MAX {
+        if lines.len() as u64 > u64::from(TRAILERS_MAX) {
             return Err(Malformed::Chunk);
         }
+        let mut space = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let Ok(httparse::Status::Complete((length, parsed))) = httparse::parse_headers(&lines, &mut space) else {
             return Err(Malformed::Chunk);
         };
@@ -168,7 +182,7 @@ impl Body {
             let value = HeaderValue::from_bytes(line.value).map_err(|_| Malformed::Chunk)?;
             trailers.try_append(name, value).map_err(|_| Malformed::Chunk)?;
         }
-        self.0 = Framing::Done;
+        self.framing = Framing::Done;
         Ok(Piece::Trailers(trailers))
     }
 }

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 
-use super::Malformed;
-use super::answer::decimal;
+use super::{Malformed, decimal};
 
 /// How a request's body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +43,19 @@ pub fn write_head(
         if name == header::TRANSFER_ENCODING {
             continue;
         }
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
+        write_line(out, name, value);
     }
     if framing == Framing::Chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
     Ok(framing)
+}
+
+fn write_line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 impl Framing {
@@ -89,9 +92,7 @@ impl Framing {
             Self::Chunked => {
                 out.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {
-                    for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-                        out.extend_from_slice(part);
-                    }
+                    write_line(out, name, value);
                 }
                 out.extend_from_slice(b"\r\n");
             }

@@ -1,3 +1,5 @@
+//! Heads of answers: what is read, where they end, and what is refused.
+
 use super::*;
 
 fn read(bytes: &str) -> Result<AnswerHead, Malformed> {

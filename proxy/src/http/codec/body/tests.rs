@@ -1,3 +1,5 @@
+//! Where bodies end, told with bytes cut anywhere.
+
 use super::*;
 
 /// Its bytes, its trailers, and what is left behind it.
@@ -88,4 +90,14 @@ fn what_breaks_off_or_is_malformed_is_no_end() {
             String::from_utf8_lossy(bytes)
         );
     }
+}
+
+#[test]
+fn extensions_and_trailers_have_bounds() {
+    let chunks = |count: usize| format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "e".repeat(1_000)).repeat(count));
+    assert!(read(Body::CHUNKED, chunks(8).as_bytes(), 4_096, false).is_ok());
+    assert_eq!(read(Body::CHUNKED, chunks(9).as_bytes(), 4_096, false), Err(Malformed::Chunk));
+    let trailers = |count: usize| format!("0\r\n{}\r\n", "a: b\r\n".repeat(count));
+    assert!(read(Body::CHUNKED, trailers(HEADERS_MAX).as_bytes(), 4_096, false).is_ok());
+    assert_eq!(read(Body::CHUNKED, trailers(HEADERS_MAX + 1).as_bytes(), 4_096, false), Err(Malformed::Chunk));
 }

@@ -1,3 +1,5 @@
+//! Requests as they are written.
+
 use super::*;
 
 fn head(

@@ -1,4 +1,4 @@
-//! A stream to a peer that remembers why it ended: hyper's own errors do not say whether the peer refused it.
+//! Why streams to peers end. An HTTP/2 stream remembers it: hyper's own errors do not say whether the peer refused it.
 
 use std::cell::Cell;
 use std::io;
