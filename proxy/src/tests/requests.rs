@@ -197,3 +197,29 @@ async fn many_clients_at_once_are_all_served() {
     }
     assert_eq!(orders.requests(), 64 * 20);
 }
+
+#[tokio::test]
+async fn a_server_that_answers_and_ends_while_its_caller_still_sends_is_let_go() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Http, listener.local_addr().unwrap());
+    let mut caller = tokio::net::TcpStream::connect(mesh.node("vm-1").http).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: {ORDERS}\r\nContent-Length: 10\r\n\r\nhello");
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let (mut instance, _) = listener.accept().await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        let mut space = [0; 4_096];
+        let read = instance.read(&mut space).await.unwrap();
+        seen.extend_from_slice(&space[..read]);
+    }
+    instance.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+    let mut answer = [0; 12];
+    caller.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    instance.shutdown().await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), instance.read(&mut [0; 1])).await;
+    assert_eq!(ended.expect("the agent closes, though its caller says no more").unwrap_or_default(), 0);
+}
