@@ -17,8 +17,8 @@ const CLIENTS: usize = 32;
 pub(crate) struct Seen {
     /// Requests that were answered or failed.
     pub(crate) requests: u64,
-    /// (moment since the start, status; 0 is a broken connection) of those without a 200.
-    pub(crate) failures: Vec<(Duration, u16)>,
+    /// Moment since the start of those without a 200, and what came: status and `Proxy-Status`, or how the connection broke.
+    pub(crate) failures: Vec<(Duration, String)>,
     /// Microseconds from when each should have started, in order.
     latencies_us: Vec<u32>,
     /// From the first request to the last answer.
@@ -73,18 +73,20 @@ impl Steady {
                     if client.is_none() {
                         client = Client::connect(address).ok();
                     }
-                    let status = match client.as_mut().map(|client| client.get(&host, "/")) {
-                        Some(Ok(answer)) => answer.status,
-                        Some(Err(_)) | None => {
-                            client = None;
-                            0
+                    let failure = match client.as_mut().map(|client| client.get(&host, "/")) {
+                        Some(Ok(answer)) if answer.status == 200 => None,
+                        Some(Ok(answer)) => {
+                            Some(format!("{} {}", answer.status, answer.header("proxy-status").unwrap_or_default()))
                         }
+                        Some(Err(error)) => Some(format!("broken: {error}")),
+                        None => Some("no connection".to_owned()),
                     };
+                    if failure.as_ref().is_some_and(|failure| failure.starts_with("broken")) {
+                        client = None;
+                    }
                     seen.requests += 1;
                     seen.latencies_us.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
-                    if status != 200 {
-                        seen.failures.push((started.elapsed(), status));
-                    }
+                    seen.failures.extend(failure.map(|failure| (started.elapsed(), failure)));
                 }
                 seen.took = started.elapsed();
                 seen

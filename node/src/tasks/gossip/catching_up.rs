@@ -1,9 +1,10 @@
 //! Asking for what was missed over `starling-trust/1`: updates of the trust bundle and our own certificate where dials end
 //! because a certificate is believed no more, and the lists of renewed certificates that the newest bundle names.
 //!
-//! One question is under way at a time. While answers bring something the next one follows at once, to the next address;
-//! else the pause doubles from one second to a minute, half of it by chance. Who answers is believed nothing: what the
-//! answers hold is judged like everything else.
+//! One question of each of the two kinds is under way at a time: whoever does not answer keeps only its own kind waiting.
+//! While answers bring something the next one follows at once, to the next address; else the pause doubles from one second
+//! to a minute, half of it by chance. While a bundle waits for its lists it stays at one second, and the first question goes
+//! to who told of that bundle. Who answers is believed nothing: what the answers hold is judged like everything else.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,12 +31,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What became of a question.
 #[derive(Debug)]
 pub(super) struct Answered {
+    pub(super) turn: Turn,
     pub(super) question: Question,
     pub(super) by: SocketAddr,
     pub(super) answer: Result<Bytes, DialError>,
 }
 
-/// What the next question is about.
+/// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// We are refused, or refuse.
@@ -55,11 +57,33 @@ pub(super) struct CatchingUp {
     refused: Option<Instant>,
     /// Since when the newest bundle waits for its lists.
     waiting: Option<Instant>,
+    /// Who told of the newest bundle, until it is asked: as a rule it has the lists.
+    teller: Option<SocketAddr>,
+    after_refusals: Pace,
+    for_lists: Pace,
+    asked: u64,
+    seed: [u8; 32],
+}
+
+/// When the next question of a kind may be asked.
+#[derive(Debug)]
+struct Pace {
     is_asking: bool,
     due: Option<Instant>,
     pause: Duration,
-    asked: u64,
-    seed: [u8; 32],
+}
+
+impl Pace {
+    const START: Self = Self { is_asking: false, due: None, pause: PAUSE_MIN };
+
+    fn is_due(&self, now: Instant) -> bool {
+        !self.is_asking && self.due.is_none_or(|due| now >= due)
+    }
+
+    /// Nothing puts the next question off, but for one that is under way.
+    fn hurry(&mut self) {
+        (self.due, self.pause) = (None, PAUSE_MIN);
+    }
 }
 
 impl CatchingUp {
@@ -70,9 +94,9 @@ impl CatchingUp {
             refusing: Vec::new(),
             refused: None,
             waiting: None,
-            is_asking: false,
-            due: None,
-            pause: PAUSE_MIN,
+            teller: None,
+            after_refusals: Pace::START,
+            for_lists: Pace::START,
             asked: 0,
             seed,
         }
@@ -99,15 +123,19 @@ impl CatchingUp {
         let over = self.refusing.len().saturating_sub(ADDRESSES_MAX);
         self.refusing.drain(..over);
         if self.refused.replace(now).is_none_or(|at| now.saturating_duration_since(at) > REFUSED_FOR) {
-            (self.due, self.pause) = (None, PAUSE_MIN);
+            self.after_refusals.hurry();
         }
+    }
+
+    /// Updates came from here.
+    pub(super) fn told_by(&mut self, teller: SocketAddr) {
+        self.teller = Some(teller);
     }
 
     /// True when the newest bundle has waited for its lists for this long; its wait begins with the first call.
     pub(super) fn waited(&mut self, patience: Duration, now: Instant) -> bool {
         if self.waiting.is_none() {
-            // What others refused us before does not put this off.
-            (self.due, self.pause) = (None, PAUSE_MIN);
+            self.for_lists.hurry();
         }
         let since = *self.waiting.get_or_insert(now);
         now.saturating_duration_since(since) >= patience
@@ -124,11 +152,17 @@ impl CatchingUp {
         if !refused {
             self.refusing.clear();
         }
-        if self.is_asking || self.due.is_some_and(|due| now < due) || !(refused || lacks_lists) {
-            return None;
+        if lacks_lists && self.for_lists.is_due(now) {
+            return Some(Turn::Lists);
         }
-        // In turns, so that neither keeps the other waiting.
-        Some(if refused && (!lacks_lists || self.asked.is_multiple_of(2)) { Turn::Refused } else { Turn::Lists })
+        (refused && self.after_refusals.is_due(now)).then_some(Turn::Refused)
+    }
+
+    fn pace(&mut self, turn: Turn) -> &mut Pace {
+        match turn {
+            Turn::Refused => &mut self.after_refusals,
+            Turn::Lists => &mut self.for_lists,
+        }
     }
 
     /// Asks the next of those who may know. `peers` are the addresses of open connections.
@@ -151,7 +185,7 @@ impl CatchingUp {
             Turn::Refused => trust.whatever_follows(),
             Turn::Lists => match trust.lacking().first() {
                 Some(hash) => Question::List { mesh_id, hash: *hash },
-                None => return,
+                None => return self.answered(turn, false, now),
             },
         };
         let mut whom = match turn {
@@ -161,31 +195,38 @@ impl CatchingUp {
         if whom.is_empty() {
             whom.extend(self.refusing.iter().chain(self.seeds.values().flatten()));
         }
-        let Some(by) = whom.get(self.chance(round).checked_rem(whom.len()).unwrap_or_default()).copied() else {
-            return self.answered(false, now);
+        let any = whom.get(self.chance(round).checked_rem(whom.len()).unwrap_or_default()).copied();
+        // The first question for lists goes to who told of the bundle, the others to anybody: it may be gone.
+        let teller = if turn == Turn::Lists { self.teller.take() } else { None };
+        let Some(by) = teller.or(any) else {
+            return self.answered(turn, false, now);
         };
-        let Ok(bytes) = question.encode() else { return };
+        let Ok(bytes) = question.encode() else { return self.answered(turn, false, now) };
         debug!(%by, ?turn, "asking about trust");
-        self.is_asking = true;
+        self.pace(turn).is_asking = true;
         let (asked, queue) = (context.net.ask_trust(by, bytes.into()), self.answers.clone());
         tokio::spawn(async move {
             let answer = asked.await;
-            queue.send(Answered { question, by, answer }).await;
+            queue.send(Answered { turn, question, by, answer }).await;
         });
     }
 
-    /// The answer came, or none did; `brought` when it told something new.
-    pub(super) fn answered(&mut self, brought: bool, now: Instant) {
-        self.is_asking = false;
-        if brought {
-            info!("what was missed about trust came from who was asked");
-            (self.due, self.pause) = (Some(now), PAUSE_MIN);
-            return;
-        }
+    /// The answer to a question came, or none did; `brought` when it told something new.
+    pub(super) fn answered(&mut self, turn: Turn, brought: bool, now: Instant) {
         let round = usize::try_from(self.asked).unwrap_or_default();
         let spread = u32::try_from(self.chance(round) % 256).unwrap_or_default();
-        self.due = Some(now + self.pause / 2 + self.pause / 256 * spread);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        // A bundle waits for its lists for a few seconds only.
+        let is_urgent = turn == Turn::Lists && self.waiting.is_some();
+        let pace = self.pace(turn);
+        pace.is_asking = false;
+        if brought {
+            info!("what was missed about trust came from who was asked");
+            return pace.hurry();
+        }
+        pace.due = Some(now + pace.pause / 2 + pace.pause / 512 * spread);
+        if !is_urgent {
+            pace.pause = (pace.pause * 2).min(PAUSE_MAX);
+        }
     }
 
     /// Some number: another one for each round and each agent.
@@ -218,14 +259,20 @@ mod tests {
         assert_eq!(catching.due(false, now), Some(Turn::Refused));
         // Nothing came of it: the pause doubles to its end, and no further.
         for _ in 0..20 {
-            catching.answered(false, now);
+            catching.answered(Turn::Refused, false, now);
         }
-        let due = catching.due.unwrap();
+        let due = catching.after_refusals.due.unwrap();
         assert!((PAUSE_MAX / 2..=PAUSE_MAX).contains(&(due - now)), "{:?}", due - now);
         assert_eq!(catching.due(false, now), None);
-        // A bundle that waits for lists is not put off by that.
+        // A bundle that waits for lists is not put off by that, nor by who does not answer: it asks each second.
+        catching.after_refusals.is_asking = true;
         assert!(!catching.waited(Duration::from_secs(10), now));
-        assert!(catching.due(true, now).is_some());
+        for _ in 0..20 {
+            assert_eq!(catching.due(true, now), Some(Turn::Lists));
+            catching.answered(Turn::Lists, false, now);
+            let due = catching.for_lists.due.take().unwrap();
+            assert!((PAUSE_MIN / 2..=PAUSE_MIN).contains(&(due - now)), "{:?}", due - now);
+        }
         assert!(catching.waited(Duration::from_secs(10), now + Duration::from_secs(10)));
         assert_eq!(catching.due(false, now + REFUSED_FOR + Duration::from_secs(1)), None);
         assert!(catching.refusing.is_empty());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_gossip::{BundleCommand, BundleEvent, Command, Swim};
-use starling_identity::chain::{Fork, Merged, UpdateRefused};
+use starling_identity::chain::{Fork, Merged, Question, UpdateRefused};
 use starling_identity::{CertificateList, TrustView};
 use starling_model::NodeName;
 use starling_transport::quic::{DialError, DialTag};
@@ -24,6 +24,11 @@ const LISTS_PATIENCE: Duration = Duration::from_secs(10);
 impl World {
     /// A peer has another trust bundle, asks for ours, or brings updates.
     pub(super) fn bundle_event(&mut self, swim: &mut Swim, event: BundleEvent, now: Instant) {
+        if let BundleEvent::Updates { peer, .. } = &event
+            && let Some((_, address)) = self.context.net.peers().into_iter().find(|(name, _)| name == peer)
+        {
+            self.catching_up.told_by(address);
+        }
         let heard = self.trust.hears(event);
         self.heard(swim, heard, now);
     }
@@ -70,12 +75,15 @@ impl World {
         let before = (self.trust.head(), self.trust.lacking().len());
         let mut moved = false;
         if let Ok(answer) = &answered.answer {
+            if matches!(answered.question, Question::Updates(_)) {
+                self.catching_up.told_by(answered.by);
+            }
             let heard = self.trust.answered(&answered.question, answer, answered.by);
             moved = matches!(heard, Heard::Certificates);
             self.heard(swim, heard, now);
         }
         moved |= before != (self.trust.head(), self.trust.lacking().len());
-        self.catching_up.answered(moved, now);
+        self.catching_up.answered(answered.turn, moved, now);
     }
 
     /// Updates were judged.
@@ -145,13 +153,14 @@ impl World {
 
     /// Asks somebody, when we lack something or are refused.
     pub(super) fn catch_up(&mut self, swim: &mut Swim, now: Instant) {
-        let lacking = self.trust.lacking();
         if self.trust.head().hash != self.in_force && self.catching_up.waited(LISTS_PATIENCE, now) {
             self.trust_moved(swim, "without its lists", now);
         }
-        let Some(turn) = self.catching_up.due(!lacking.is_empty(), now) else { return };
-        let peers: Vec<_> = self.context.net.peers().into_iter().map(|(_, address)| address).collect();
-        self.catching_up.ask(turn, &self.context, &self.trust, peers, now);
+        let lacks_lists = !self.trust.lacking().is_empty();
+        while let Some(turn) = self.catching_up.due(lacks_lists, now) {
+            let peers: Vec<_> = self.context.net.peers().into_iter().map(|(_, address)| address).collect();
+            self.catching_up.ask(turn, &self.context, &self.trust, peers, now);
+        }
     }
 
     /// A dial that failed because one of two certificates is believed no more says that one of the two missed something.
