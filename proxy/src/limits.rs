@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Largest request head: request line and headers (nginx and Envoy allow 32 to 60 KiB; Kerberos tickets fit in 64).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Most header lines in a head; hyper parses so many without allocating.
+/// Most header lines in a head, as hyper has it; so many are parsed without allocating.
 pub const HEADERS_MAX: usize = 100;
 
 /// A head that has begun must be complete after this long, so that slow senders hold no connection (slowloris).
@@ -37,7 +37,7 @@ pub const POOL_IDLE_MAX: usize = 2_048;
 /// How often a thread drops what has been idle for too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// hyper's buffer per connection and direction, and the largest head of an answer: one head and a little more, so that an approved head always fits.
+/// The largest head of an answer: that of a request and a little more, for what is added to it.
 pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
 
 /// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).
