@@ -280,6 +280,8 @@ pub struct ProxyMetrics {
     sources_refused: Family<RefusedLabels, Counter>,
     endpoints: Capped<EndpointLabels, Gauge>,
     dropped: Family<FamilyLabels, Counter>,
+    /// How long a data thread lets wait what is handed to it.
+    pub(crate) lag: Latency,
     traffic: Arc<TrafficBook>,
 }
 
@@ -312,6 +314,7 @@ impl ProxyMetrics {
             sources_refused: Family::default(),
             endpoints: Capped::new("starling_endpoints", &dropped),
             dropped,
+            lag: Latency::short(),
             traffic: Arc::default(),
         }
     }
@@ -347,6 +350,7 @@ impl ProxyMetrics {
             self.sources_refused
         );
         family!("starling_endpoints", "Endpoints known, by health as seen from here", self.endpoints.family);
+        family!("starling_loop_lag_seconds", "How late data threads take what is handed to them", self.lag);
         family!("starling_metrics_dropped_series", "Series counted under other, by family", self.dropped);
     }
 

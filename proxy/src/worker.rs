@@ -272,6 +272,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
             handover = handovers.recv() => match handover {
                 Some(Handover::Connection(connection)) => begin(&worker, connection),
                 Some(Handover::Watched(watched)) => watch_one(&worker, watched),
+                Some(Handover::Clock(sent)) => worker.shared.metrics.lag.observe(sent.elapsed()),
                 None => return,
             },
             _ = sweep.tick() => {
