@@ -26,6 +26,7 @@ mod grants;
 mod grpc;
 mod hostile;
 mod http2;
+mod load;
 mod requests;
 mod routes;
 mod sessions;

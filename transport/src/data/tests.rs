@@ -27,6 +27,8 @@ use crate::testing::{PATIENCE, TestMesh, clock, name, until};
 
 mod age;
 mod silence;
+mod slow;
+mod violations;
 
 /// A server on a port of its own, whose handlers do as the first byte of the header says.
 struct Host {
