@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use starling_transport::data::DEDICATED_MAX;
+use starling_transport::data::{DEDICATED_MAX, DEDICATED_WRITE_BYTES};
 
 /// Largest request head: request line and headers (nginx and Envoy allow 32 to 60 KiB; Kerberos tickets fit in 64).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -74,9 +74,9 @@ pub const GATEWAY_BIND_RETRY: Duration = Duration::from_secs(2);
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
 
-/// The same on a connection of its own: four TLS records with one system call on either side. It is also what rustls
-/// takes at once.
-pub const COPY_BULK_BYTES: usize = 4 * COPY_BYTES;
+/// The same on a connection of its own: eight TLS records with one system call on either side.
+pub const COPY_BULK_BYTES: usize = DEDICATED_WRITE_BYTES;
+const _: () = assert!(COPY_BULK_BYTES.is_multiple_of(COPY_BYTES));
 
 /// Requests at a time on one HTTP/2 connection of an application (RFC 9113 advises at least 100).
 pub const H2_STREAMS_MAX: u32 = 100;

@@ -27,7 +27,10 @@ use starling_model::{Code, NodeName, codes};
 pub use crate::error::{CertificateRefusal, DialError};
 pub use crate::mux::{CannotOpen, Fault, ResetCode};
 pub use dedicated::dial::{NO_ROOM_MEMORY, NotDedicated, OLDER_PEER_MEMORY};
-pub use dedicated::{DEDICATED_ACCEPTED_PER_PEER_MAX, DEDICATED_DIALLED_PER_PEER_MAX, DEDICATED_MAX, DedicatedStream};
+pub use dedicated::{
+    DEDICATED_ACCEPTED_PER_PEER_MAX, DEDICATED_DIALLED_PER_PEER_MAX, DEDICATED_MAX, DEDICATED_WRITE_BYTES,
+    DedicatedStream,
+};
 pub use pool::{DataClient, PoolStats};
 pub use server::{CONNECTIONS_PER_PEER_MAX, DataServer, OpenRequest, ServeEnd, ServerStats};
 pub use stream::{DataStream, Lane, MuxStream, fault_of};

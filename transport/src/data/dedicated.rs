@@ -43,6 +43,10 @@ pub const DEDICATED_MAX: usize = 512;
 
 const _: () = assert!(DEDICATED_ACCEPTED_PER_PEER_MAX <= DEDICATED_MAX);
 
+/// Bytes that a dedicated stream takes with one write: eight TLS records, one system call. It is also what TLS holds
+/// back at most while the socket takes nothing.
+pub const DEDICATED_WRITE_BYTES: usize = 128 * 1024;
+
 /// A host that says nothing is asked after so long, and so often (as on shared connections: 15 s in all). The kernel asks
 /// only while nothing of ours is on its way; for that see [`Places::cut_stuck`].
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(6);
@@ -191,7 +195,11 @@ impl fmt::Debug for DedicatedStream {
 }
 
 impl DedicatedStream {
-    fn new(io: Tls, place: Rc<Place>, stage: Stage) -> Self {
+    fn new(mut io: Tls, place: Rc<Place>, stage: Stage) -> Self {
+        match &mut io {
+            Tls::Client(io) => io.get_mut().1.set_buffer_limit(Some(DEDICATED_WRITE_BYTES)),
+            Tls::Server(io) => io.get_mut().1.set_buffer_limit(Some(DEDICATED_WRITE_BYTES)),
+        }
         // Best effort: a kernel that does not ask notices later.
         let ask = TcpKeepalive::new()
             .with_time(KEEPALIVE_AFTER)

@@ -157,18 +157,18 @@ impl DataServer {
         F: Future<Output = ()> + 'static,
     {
         let address = socket.peer_addr().ok();
-        let (stream, peer) = match self.prove(socket).await {
-            Ok((Protocol::Mux, stream, peer)) => (stream, peer),
-            Ok((Protocol::Dedicated, stream, peer)) => {
-                // On the heap: a shared connection must not be as large as this one.
-                return Box::pin(self.serve_dedicated((stream, peer), address, handler)).await;
-            }
+        let (protocol, stream, peer) = match self.prove(socket).await {
+            Ok(proven) => proven,
             Err(error) => {
                 self.inner.past.borrow_mut().connections_refused += 1;
                 debug!(?address, reason = error.reason(), %error, "data connection refused");
                 return ServeEnd::NotProven(error);
             }
         };
+        if protocol == Protocol::Dedicated {
+            // On the heap: a shared connection must not be as large as this one.
+            return Box::pin(self.serve_dedicated((stream, peer), address, handler)).await;
+        }
         let connection = Connection::new(Role::Acceptor, peer);
         let registered = self.register(Rc::clone(&connection));
         if self.inner.is_draining.get() {

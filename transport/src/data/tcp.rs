@@ -17,8 +17,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::DIAL_DEADLINE;
 use crate::error::{DialError, of_io};
 
-/// Bytes taken from a socket at once: four TLS records, one system call.
-const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// Bytes of the largest TLS record on the wire: 16 KiB, the header, the kind of content, and AES-GCM's tag (RFC 8446, 5.2).
+const RECORD_WIRE_BYTES: usize = 16 * 1024 + 5 + 1 + 16;
+
+/// Bytes taken from a socket at once: eight TLS records, one system call. Whole ones, or each batch of a sender would take
+/// a second call for its last bytes.
+const READ_AHEAD_BYTES: usize = 8 * RECORD_WIRE_BYTES;
 
 /// Read-ahead buffers a thread keeps; a connection holds one only while ciphertext waits in it.
 const SPARE_BUFFERS_MAX: usize = 2;
