@@ -4,6 +4,8 @@
 use crate::mux::frame::{HEADER_BYTES, Header, Kind, OPEN_BYTES_MAX, RESET_BYTES, StreamId, Violation};
 use crate::mux::{CannotOpen, ResetCode};
 
+const _: () = assert!(RESET_BYTES == 1);
+
 /// The only stream there is.
 const ONE: StreamId = StreamId(1);
 
@@ -43,8 +45,7 @@ pub(super) const fn taken() -> [u8; HEADER_BYTES] {
 
 /// The acceptor does not take the stream.
 pub(super) fn refused(code: ResetCode) -> Vec<u8> {
-    // The length is within a byte.
-    let frame = Header { kind: Kind::Reset, length: RESET_BYTES as u16, stream: ONE };
+    let frame = Header { kind: Kind::Reset, length: 1, stream: ONE };
     [&frame.encode()[..], &[code.number()]].concat()
 }
 
