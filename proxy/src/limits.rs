@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use starling_transport::data::{DEDICATED_MAX, DEDICATED_WRITE_BYTES};
+
 /// Largest request head: request line and headers (nginx and Envoy allow 32 to 60 KiB; Kerberos tickets fit in 64).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -71,6 +73,10 @@ pub const GATEWAY_BIND_RETRY: Duration = Duration::from_secs(2);
 
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
+
+/// The same on a connection of its own: eight TLS records with one system call on either side.
+pub const COPY_BULK_BYTES: usize = DEDICATED_WRITE_BYTES;
+const _: () = assert!(COPY_BULK_BYTES.is_multiple_of(COPY_BYTES));
 
 /// Requests at a time on one HTTP/2 connection of an application (RFC 9113 advises at least 100).
 pub const H2_STREAMS_MAX: u32 = 100;
@@ -146,6 +152,9 @@ pub const CONNECTIONS_PER_LISTENER_MAX: usize = 8_192;
 /// Connections of all listeners together.
 pub const CONNECTIONS_MAX: usize = 16_384;
 const _: () = assert!(CONNECTIONS_PER_LISTENER_MAX <= CONNECTIONS_MAX);
+
+// Streams with a connection of their own leave most places to shared ones.
+const _: () = assert!(DEDICATED_MAX * THREADS_MAX <= CONNECTIONS_PER_LISTENER_MAX / 4);
 
 /// Accepted and not yet handshaken connections of peers, per thread: a flood of handshakes may use this much at once.
 pub const HANDSHAKES_PER_THREAD_MAX: usize = 256;

@@ -26,6 +26,7 @@ mod grants;
 mod grpc;
 mod hostile;
 mod http2;
+mod lanes;
 mod load;
 mod requests;
 mod routes;

@@ -9,6 +9,7 @@ use starling_routing::{
     next_try,
 };
 use starling_transport::data::fault_of;
+use starling_transport::lane::BULK_BYTES;
 use tracing::debug;
 
 use crate::access_log::Record;
@@ -70,19 +71,33 @@ impl Tally for Account {
     }
 }
 
-/// An account that also tells the endpoint's load that it answers.
+/// An account that also tells the endpoint's load that it answers, and the history of lanes what the stream moved.
 struct AtEndpoint<'a> {
     account: &'a mut Account,
     worker: &'a Worker,
     endpoint: &'a Endpoint,
     answered: bool,
+    moved: u64,
+}
+
+impl AtEndpoint<'_> {
+    fn moved(&mut self, bytes: usize) {
+        let before = self.moved;
+        self.moved += bytes as u64;
+        if before < BULK_BYTES && self.moved >= BULK_BYTES {
+            // Now, not at the end: others of its kind begin meanwhile.
+            self.worker.shared.lanes.moved(&self.endpoint.service, self.moved);
+        }
+    }
 }
 
 impl Tally for AtEndpoint<'_> {
     fn sent(&mut self, bytes: usize) {
+        self.moved(bytes);
         self.account.sent(bytes);
     }
     fn received(&mut self, bytes: usize) {
+        self.moved(bytes);
         if !self.answered {
             self.answered = true;
             self.worker.shared.loads.reached(self.endpoint, Instant::now());
@@ -94,12 +109,15 @@ impl Tally for AtEndpoint<'_> {
 impl<'a> AtEndpoint<'a> {
     fn new(account: &'a mut Account, worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
         worker.shared.loads.begin(endpoint);
-        Self { account, worker, endpoint, answered: false }
+        Self { account, worker, endpoint, answered: false, moved: 0 }
     }
 }
 
 impl Drop for AtEndpoint<'_> {
     fn drop(&mut self) {
+        if (1..BULK_BYTES).contains(&self.moved) {
+            self.worker.shared.lanes.moved(&self.endpoint.service, self.moved);
+        }
         self.worker.shared.loads.end(self.endpoint.index, self.endpoint.birth);
     }
 }
@@ -179,9 +197,9 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
             port: endpoint.port.clone(),
         };
         let mut at = AtEndpoint::new(&mut account, &worker, endpoint);
-        let failed = match peers::open(&worker, endpoint, &header).await {
+        let failed = match peers::open_lane(&worker, endpoint, &header).await {
             Err(failed) => failed,
-            Ok(mut server) => match tunnel.run(client, &mut server, &mut at).await {
+            Ok(mut server) => match tunnel.on(server.lane_kind()).run(client, &mut server, &mut at).await {
                 Ok(()) => return,
                 Err(Broken::Client(error)) => {
                     // Dropping the stream resets it: the instance learns of it at once.
