@@ -45,6 +45,10 @@ pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
 /// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
+/// How often one try opens its stream anew after the connection had taken no more streams just then. The next connection is
+/// a fresh one, so once is usual.
+pub const LEFT_BEHIND_MAX: u32 = 2;
+
 /// Longest wait before a retry, unless a rule asks for a longer one from the first on.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 

@@ -33,7 +33,7 @@ use crate::http::upgrade::Far;
 /// Why no answer came.
 #[derive(Debug)]
 pub(crate) struct SendFailed {
-    /// The request, if certainly no byte of it was sent.
+    /// The request, if certainly nobody read a byte of it. Its body may be used up.
     pub(crate) unsent: Option<Request<RequestBody>>,
     /// Said by whoever answers: it has not looked at the request.
     pub(crate) is_refused: bool,
@@ -144,7 +144,7 @@ impl Http1 {
 #[derive(Debug)]
 pub(crate) struct Sending {
     connection: Rc<RefCell<Connection>>,
-    /// Kept until a byte of it was sent.
+    /// Kept until the answer begins.
     parts: Option<Parts>,
     /// Until the first poll.
     body: Option<RequestBody>,
@@ -191,15 +191,15 @@ impl Sending {
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if connection.has_sent {
-            self.parts = None;
-        }
         match ready!(connection.poll_head(cx, &self.method, &mut self.searched)) {
             Ok(head) => Poll::Ready(Ok(head)),
             Err(error) => {
+                let left_behind = connection.fault.get() == Some(Fault::Unprocessed);
+                let parts = self.parts.take().filter(|_| left_behind);
+                let unsent = parts.map(|parts| Request::from_parts(parts, RequestBody::copied(Vec::new())));
                 connection.close();
                 // What kept the request from being sent says more than that no answer came.
-                failed(None, self.trouble.take().map_or(error, BodyError::from))
+                failed(unsent, self.trouble.take().map_or(error, BodyError::from))
             }
         }
     }

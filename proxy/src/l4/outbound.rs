@@ -10,6 +10,7 @@ use starling_routing::{
 };
 use starling_transport::data::fault_of;
 use starling_transport::lane::BULK_BYTES;
+use starling_transport::mux::Fault;
 use tracing::debug;
 
 use crate::access_log::Record;
@@ -19,6 +20,7 @@ use crate::http::attempt::Failed;
 use crate::http::outbound::Wanted;
 use crate::l4::Tunnelled;
 use crate::l4::copy::{Broken, Tally, Tunnel};
+use crate::limits::LEFT_BEHIND_MAX;
 use crate::loads::Failure;
 use crate::metrics::{Direction, Edge};
 use crate::peers;
@@ -166,6 +168,7 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
     let mut tunnel = Tunnel::repeatable();
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = ErrorType::DestinationUnavailable;
+    let mut left_behind = 0;
     loop {
         let facts = RequestFacts {
             destination,
@@ -207,7 +210,14 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
                     return;
                 }
                 Err(Broken::Server(error)) => {
-                    let refused = fault_of(&error).is_some_and(|fault| fault.nothing_was_processed());
+                    let fault = fault_of(&error);
+                    if fault == Some(Fault::Unprocessed) && left_behind < LEFT_BEHIND_MAX && tunnel.can_repeat() {
+                        // Its connection took no more streams just then, which says nothing of the endpoint.
+                        left_behind += 1;
+                        tunnel.rewind();
+                        continue;
+                    }
+                    let refused = fault.is_some_and(|fault| fault.nothing_was_processed());
                     let outcome = match refused {
                         true => TryOutcome::Refused,
                         false if tunnel.is_untouched() => TryOutcome::NotSent,
