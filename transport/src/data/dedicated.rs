@@ -15,12 +15,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use starling_identity::PeerIdentity;
 use starling_model::NodeName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -37,8 +38,8 @@ pub const DEDICATED_DIALLED_PER_PEER_MAX: usize = 32;
 /// be served by one here.
 pub const DEDICATED_ACCEPTED_PER_PEER_MAX: usize = 4 * DEDICATED_DIALLED_PER_PEER_MAX;
 
-/// Dedicated connections of a data thread in all, in each direction. Each holds two sockets' worth of kernel buffers, and
-/// about 20 KiB here.
+/// Dedicated connections of a data thread in all, in each direction. Each holds its socket's kernel buffers, two
+/// descriptors, some 20 KiB here while it is idle, and half a MiB at most where neither side takes what the other says.
 pub const DEDICATED_MAX: usize = 512;
 
 const _: () = assert!(DEDICATED_ACCEPTED_PER_PEER_MAX <= DEDICATED_MAX);
@@ -68,6 +69,9 @@ struct Held {
     moved_at: Cell<Instant>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
+    /// A second handle of its socket: a cut closes it though nobody looks at the stream. `None` where there was no
+    /// descriptor left; then the cut is seen when the stream is next looked at.
+    socket: Option<Socket>,
     /// The connection of a stream that was dropped before it was answered, and what to answer.
     unanswered: RefCell<Option<(Box<Tls>, ResetCode)>>,
 }
@@ -75,6 +79,11 @@ struct Held {
 impl Held {
     fn cut(&self) {
         self.is_cut.set(true);
+        if let Some(socket) = &self.socket {
+            // No end: TLS says none, and what the peer sends from here on is answered with a reset.
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         let wakers = [self.reader.take(), self.writer.take()];
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
@@ -111,8 +120,9 @@ impl Places {
         held.len() < DEDICATED_MAX && held.values().filter(|held| held.peer.node == *node).count() < per_peer_max
     }
 
-    fn take(self: &Rc<Self>, peer: PeerIdentity) -> Rc<Place> {
+    fn take(self: &Rc<Self>, io: &Tls, peer: PeerIdentity) -> Rc<Place> {
         let held = Rc::new(Held {
+            socket: SockRef::from(io.get_ref().0.socket()).try_clone().ok(),
             peer,
             is_cut: Cell::new(false),
             moved_at: Cell::new(Instant::now()),
@@ -141,7 +151,7 @@ impl Places {
     /// was given up as silent: bytes of ours that nobody acknowledges keep a socket for a quarter of an hour.
     pub(super) fn cut_stuck(&self, node: &NodeName, now: Instant) -> usize {
         let stuck = |held: &Held| now.saturating_duration_since(held.moved_at.get()) >= STUCK_AFTER;
-        self.cut_where(|held| held.peer.node == *node && stuck(held))
+        self.cut_where(|held| !held.is_cut.get() && held.peer.node == *node && stuck(held))
     }
 }
 

@@ -196,7 +196,7 @@ impl DataServer {
         H: Fn(PeerIdentity, OpenRequest, DataStream) -> F,
         F: Future<Output = ()> + 'static,
     {
-        let mood = if self.inner.is_draining.get() { Mood::Draining } else { Mood::Open };
+        let mood = || if self.inner.is_draining.get() { Mood::Draining } else { Mood::Open };
         let member = peer.node.clone();
         self.inner.past.borrow_mut().dedicated_accepted += 1;
         let handle = |open, stream: super::DedicatedStream| {

@@ -50,10 +50,10 @@ enum NotRead {
 pub(in crate::data) async fn serve<F: Future<Output = ()>>(
     places: &Rc<Places>,
     (io, peer): (Tls, PeerIdentity),
-    mood: Mood,
+    mood: impl Fn() -> Mood,
     handler: impl FnOnce(OpenRequest, DedicatedStream) -> F,
 ) -> Served {
-    if mood == Mood::Draining {
+    if mood() == Mood::Draining {
         goodbye(io, &wire::refused(ResetCode::Refused)).await;
         return Served::NotOpened;
     }
@@ -61,7 +61,7 @@ pub(in crate::data) async fn serve<F: Future<Output = ()>>(
         goodbye(io, &wire::no_room()).await;
         return Served::NoRoom;
     }
-    let place = places.take(peer);
+    let place = places.take(&io, peer);
     let held = Rc::clone(&place.held);
     // Taken for what it is until it is known to be more: dropping it now breaks the connection.
     let mut stream = DedicatedStream::new(io, Rc::clone(&place), Stage::Taken);
@@ -72,7 +72,13 @@ pub(in crate::data) async fn serve<F: Future<Output = ()>>(
         Ok(Err(NotRead::Gone)) | Err(_) => return Served::NotOpened,
     };
     stream.stage = Stage::Unanswered;
-    handler(OpenRequest { header }, stream).await;
+    if mood() == Mood::Draining {
+        // Since the connection came.
+        stream.reset(ResetCode::Refused);
+        drop(stream);
+    } else {
+        handler(OpenRequest { header }, stream).await;
+    }
     let unanswered = held.unanswered.take();
     if let Some((io, code)) = unanswered.filter(|_| !held.is_cut.get()) {
         goodbye(*io, &wire::refused(code)).await;

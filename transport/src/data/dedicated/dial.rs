@@ -133,7 +133,7 @@ impl Dialler {
             break_off(&io);
             return Err(NotDedicated::Limit);
         }
-        let place = self.places.take(peer);
+        let place = self.places.take(&io, peer);
         let mut stream = DedicatedStream::new(io, place, Stage::Taken);
         match tokio::time::timeout(ANSWER_DEADLINE, ask(&mut stream, &open)).await {
             Err(_) => Err(failed(&DialError::Timeout)),
