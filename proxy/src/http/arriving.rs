@@ -58,9 +58,18 @@ impl Body for Arriving {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Empty => Poll::Ready(None),
-            Self::Http1(Reading(wire)) => wire.borrow_mut().poll_piece(cx),
+            Self::Http1(Reading(wire)) => {
+                let polled = wire.borrow_mut().poll_piece(cx);
+                let is_over = wire.borrow().is_over();
+                if is_over {
+                    // Whoever keeps this holds the connection no longer, which goes on to its next request.
+                    *this = Self::Empty;
+                }
+                polled
+            }
             Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
         }
     }

@@ -45,8 +45,10 @@ pub(crate) fn poll_read(
         }
         return poll_read_buf(from, cx, input);
     }
+    // What is left of a block that was read from would keep all of it.
+    *input = BytesMut::new();
     SPARE_ROOM.with_borrow_mut(|room| {
-        if room.capacity() < wanted {
+        if room.capacity() < READ_BYTES {
             *room = BytesMut::with_capacity(BLOCK_BYTES.max(wanted));
         }
         let read = poll_read_buf(from, cx, room);

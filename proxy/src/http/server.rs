@@ -112,12 +112,13 @@ where
             }
         };
         is_first = false;
-        let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
         let may_switch = verdict == Verdict::MaySwitch;
         let Some(response) = server.answered(answer(request, verdict), may_switch).await else {
             debug!("a client left before its answer");
             return Served::Ended;
         };
+        // As things stand now: what the head does not say, a client's next request would find out.
+        let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
         let switches = may_switch && to.switches(response.status());
         let keeps = match server.write(response, to).await {
             Ok(keeps) => keeps,
@@ -250,8 +251,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
     /// Writes an answer to its end; whether another request may follow.
     async fn write(&mut self, response: Response<ResponseBody>, to: AnswerTo) -> io::Result<bool> {
         let (head, body) = response.into_parts();
-        let mut writing = Writing::begin(&head, body, &to)?;
-        self.wire.borrow_mut().answered();
+        let owed = self.wire.borrow_mut().answered();
+        let mut writing = Writing::begin(owed, &head, body, &to)?;
         poll_fn(|cx| {
             if let Poll::Ready(written) = writing.poll(cx, &self.wire) {
                 return Poll::Ready(written);

@@ -130,7 +130,7 @@ async fn a_drain_waits_for_what_is_under_way_and_takes_nothing_new() {
     mesh.serve("vm-2", "echo-1", "echo", Protocol::Tcp, echo.local_addr().unwrap());
     let mut client = Client::new(mesh.node("vm-1").http).await;
     assert_eq!(client.get(ORDERS, "/").await.status, 200);
-    let tunnel = tokio::net::TcpStream::connect(mesh.node("vm-1").echo).await.unwrap();
+    let tunnel = TcpStream::connect(mesh.node("vm-1").echo).await.unwrap();
     let (server, _) = echo.accept().await.unwrap();
     let plane = mesh.node("vm-2").plane.as_ref().unwrap();
     eventually("the tunnel is counted", || plane.inbound_under_way() == 1).await;
@@ -146,7 +146,7 @@ async fn a_drain_waits_for_what_is_under_way_and_takes_nothing_new() {
 async fn shutdown_is_quick_and_frees_the_ports() {
     let mut mesh = Mesh::new(1);
     let (http, data) = (mesh.node("vm-1").http, mesh.node("vm-1").data);
-    let idle = tokio::net::TcpStream::connect(http).await.unwrap();
+    let idle = TcpStream::connect(http).await.unwrap();
     let plane = mesh.nodes[0].plane.take().unwrap();
     let began = Instant::now();
     plane.shutdown();

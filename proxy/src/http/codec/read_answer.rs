@@ -89,7 +89,7 @@ fn is_chunked(coding: &HeaderValue) -> Result<bool, Malformed> {
 }
 
 /// The one length that all lines agree upon.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut found = None;
     for line in headers.get_all(header::CONTENT_LENGTH) {
         for part in line.as_bytes().split(|byte| *byte == b',') {

@@ -6,7 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::framing::Framing;
-use super::{Malformed, decimal, write_line};
+use super::{Malformed, read_answer, write_line};
 use crate::http::harden;
 
 /// What of a request decides how its answer is written.
@@ -66,14 +66,11 @@ pub fn write_head(
     let has_no_length =
         status.is_informational() || status == StatusCode::NO_CONTENT || (to.is_connect && status.is_success());
     let is_empty = has_no_length || to.is_head || status == StatusCode::NOT_MODIFIED;
-    let said = headers.get(header::CONTENT_LENGTH).filter(|_| !has_no_length);
+    let said = if has_no_length { None } else { read_answer::length(headers)? };
     let framing = match (said, length) {
         _ if is_empty => Framing::Length(0),
-        (Some(said), length) => {
-            let said = decimal(said.as_bytes()).filter(|said| length.is_none_or(|length| length == *said));
-            Framing::Length(said.ok_or(Malformed::ContentLength)?)
-        }
-        (None, Some(length)) => Framing::Length(length),
+        (Some(said), Some(length)) if said != length => return Err(Malformed::ContentLength),
+        (Some(length), _) | (None, Some(length)) => Framing::Length(length),
         (None, None) if to.is_http10 => Framing::UntilEnd,
         (None, None) => Framing::Chunked,
     };
@@ -84,18 +81,21 @@ pub fn write_head(
     out.extend_from_slice(reason.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes()));
     out.extend_from_slice(b"\r\n");
     for (name, value) in headers {
-        if name == header::TRANSFER_ENCODING || (name == header::CONTENT_LENGTH && said.is_none()) {
-            continue;
+        // A length is said once, however often it came.
+        if name != header::TRANSFER_ENCODING && name != header::CONTENT_LENGTH {
+            write_line(out, name, value);
         }
-        write_line(out, name, value);
     }
-    match (framing, said) {
-        (Framing::Chunked, _) => write_line(out, &header::TRANSFER_ENCODING, &HeaderValue::from_static("chunked")),
-        (Framing::Length(length), None) if !is_empty => {
-            // Writing to memory never fails.
-            let _ = write!(out, "content-length: {length}\r\n");
-        }
-        (Framing::Length(_) | Framing::UntilEnd, _) => {}
+    let written = match framing {
+        Framing::Length(length) if !is_empty => Some(length),
+        Framing::Length(_) | Framing::Chunked | Framing::UntilEnd => said,
+    };
+    if let Some(length) = written {
+        // Writing to memory never fails.
+        let _ = write!(out, "content-length: {length}\r\n");
+    }
+    if framing == Framing::Chunked {
+        write_line(out, &header::TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
     }
     if !to.switches(status) && !headers.contains_key(header::CONNECTION) {
         let word = match (keeps, to.is_http10) {

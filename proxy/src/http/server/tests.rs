@@ -254,3 +254,40 @@ async fn a_connection_that_is_told_to_close_does_so_when_it_is_idle() {
         })
         .await;
 }
+
+/// Who has read a body to its end and keeps it has no say in the next request's.
+#[tokio::test]
+async fn a_body_that_was_read_lets_its_connection_go() {
+    let (mut client, server) = tokio::io::duplex(1 << 16);
+    let wire = Rc::new(RefCell::new(Wire::new(server)));
+    let begin = || {
+        wire.borrow_mut().begin(Framing::Length(5), false);
+        Arriving::Http1(Reading::new(wire.clone()))
+    };
+    let mut first = begin();
+    client.write_all(b"hello").await.unwrap();
+    assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "hello");
+    let second = begin();
+    drop(first);
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(wire.borrow_mut().poll_settled(&mut context).is_pending(), "the second one is still wanted");
+    drop(second);
+    assert_eq!(wire.borrow_mut().poll_settled(&mut context), Poll::Ready(false));
+}
+
+/// What of `100 Continue` was said is said to its end before the answer.
+#[tokio::test]
+async fn half_a_leave_is_ended_before_the_answer() {
+    let (mut client, server) = tokio::io::duplex(10);
+    let wire = Rc::new(RefCell::new(Wire::new(server)));
+    wire.borrow_mut().begin(Framing::Length(5), true);
+    assert_eq!(wire.borrow_mut().answered(), b"", "nothing was said of it");
+    wire.borrow_mut().begin(Framing::Length(5), true);
+    let mut body = Arriving::Http1(Reading::new(wire.clone()));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(pin!(body.frame()).poll(&mut context).is_pending());
+    let owed = wire.borrow_mut().answered();
+    let mut said = [0; 10];
+    client.read_exact(&mut said).await.unwrap();
+    assert_eq!([&said[..], owed].concat(), b"HTTP/1.1 100 Continue\r\n\r\n");
+}

@@ -51,9 +51,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.is_abandoned = false;
     }
 
-    /// The answer begins: who waited for leave to send the body gets it instead.
-    pub(super) fn answered(&mut self) {
-        self.owed = &[];
+    /// The answer begins: who waited for leave to send the body gets it instead. Of a leave that was said in part, the rest
+    /// goes in front of it.
+    pub(super) fn answered(&mut self) -> &'static [u8] {
+        let owed = std::mem::take(&mut self.owed);
+        if owed.len() == CONTINUE.len() { &[] } else { owed }
     }
 
     /// Reads once; 0 at the end.

@@ -40,12 +40,13 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Writes the head.
+    /// Writes the head, behind what is still `owed`.
     ///
     /// # Errors
     /// The head contradicts the body.
-    pub(super) fn begin(head: &Parts, body: ResponseBody, to: &AnswerTo) -> io::Result<Self> {
+    pub(super) fn begin(owed: &[u8], head: &Parts, body: ResponseBody, to: &AnswerTo) -> io::Result<Self> {
         let mut out = take_buffer();
+        out.extend_from_slice(owed);
         let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
         let head = write_head(&mut out, (head.status, reason, &head.headers), length, to).map_err(io::Error::other)?;

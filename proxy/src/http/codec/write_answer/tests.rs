@@ -8,11 +8,14 @@ fn to(method: &Method, is_http10: bool, keeps: bool) -> AnswerTo {
 
 fn write(
     status: u16,
-    headers: &[(&'static str, &'static str)],
+    lines: &[(&'static str, &'static str)],
     length: Option<u64>,
     to: &AnswerTo,
 ) -> Result<(String, Option<Framing>, bool), Malformed> {
-    let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, value.parse().unwrap());
+    }
     let mut out = Vec::new();
     let status = StatusCode::from_u16(status).unwrap();
     let written = write_head(&mut out, (status, None, &headers), length, to)?;
@@ -28,10 +31,14 @@ fn the_head_says_how_the_body_follows() {
     let chunks = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     assert_eq!(write(200, &[("transfer-encoding", "gzip")], None, &get), said(chunks, chunked, true));
     let own = [("content-length", "5"), ("x", "y")];
-    let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\nx: y\r\n\r\n";
+    let text = "HTTP/1.1 404 Not Found\r\nx: y\r\ncontent-length: 5\r\n\r\n";
     assert_eq!(write(404, &own, Some(5), &get), said(text, known, true));
     assert_eq!(write(404, &own, None, &get), said(text, known, true));
-    for wrong in ["6", "x", ""] {
+    // Said once, however often it came.
+    for said in [&[("content-length", "5, 5"), ("x", "y")][..], &[own[0], own[0], own[1]]] {
+        assert_eq!(write(404, said, None, &get).unwrap().0, text);
+    }
+    for wrong in ["6", "x", "", "5, 6"] {
         assert_eq!(write(200, &[("content-length", wrong)], Some(5), &get), Err(Malformed::ContentLength), "{wrong}");
     }
     // HTTP/1.0 has no chunks, and is kept only by both.
