@@ -376,11 +376,11 @@ fn turn_away(worker: &Worker, error: &std::io::Error) {
 
 async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: Permit) {
     match entry {
+        // On the heap: an idle connection of another kind must not carry it.
         Entry::Peers => {
-            peers::serve(worker, stream).await;
+            Box::pin(peers::serve(worker, stream)).await;
         }
         Entry::Gateway(port) => {
-            // On the heap: an idle connection of another kind must not carry it.
             Box::pin(l4::gateway::serve(worker, stream, port)).await;
             drop(permit);
         }

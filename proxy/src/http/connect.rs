@@ -53,5 +53,5 @@ pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Exchange) ->
     exchange.answered(StatusCode::OK.as_u16(), None);
     exchange.switched();
     exchange.completed();
-    Relay::Switch(Response::new(ResponseBody::Own(None)), Switch::Entrance { exchange, wanted })
+    Relay::Switch(Response::new(ResponseBody::Own(None)), Box::new(Switch::Entrance { exchange, wanted }))
 }

@@ -52,7 +52,7 @@ pub(crate) struct Stream {
     /// HTTP/2 connections to the instance, for this stream alone: what one caller resets never ends another's.
     own: RefCell<Option<(SocketAddr, Shared)>>,
     /// What the stream becomes, once an answer says so.
-    switch: Cell<Option<Switch>>,
+    switch: Cell<Option<Box<Switch>>>,
 }
 
 /// What the stream's requests count as. A stream lives on while documents change, so each request looks whether the grants
@@ -110,7 +110,8 @@ async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
     let answered = |request, verdict| answer(&of, request, verdict);
     // A peer's connection says when streams are to end.
     if let Served::Switched(stream) = server::serve(stream, &door, Offer::Http1, None, answered).await
-        && let Some(Switch::Upgrade { exchange, far }) = of.switch.take()
+        && let Some(switch) = of.switch.take()
+        && let Switch::Upgrade { exchange, far } = *switch
     {
         Box::pin(upgrade::run(stream, exchange, far)).await;
     }
@@ -300,7 +301,7 @@ impl Stream {
             Ok((answer, Some(far))) => {
                 exchange.answered(answer.status().as_u16(), None);
                 exchange.switched();
-                self.switch.set(Some(Switch::Upgrade { exchange, far }));
+                self.switch.set(Some(Box::new(Switch::Upgrade { exchange, far })));
                 switched(answer, |_| {})
             }
             Ok((mut answer, None)) => {

@@ -67,7 +67,7 @@ pub(crate) struct Entrance {
     route: Route,
     pub(crate) door: Rc<Door>,
     /// What the connection becomes, once an answer says so.
-    switch: Cell<Option<Switch>>,
+    switch: Cell<Option<Box<Switch>>>,
 }
 
 /// Serves one connection until it ends. Owns it; dropping this at any `.await` closes it, and requests under way count
@@ -84,7 +84,7 @@ pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Ro
     };
     let Some(switch) = entrance.switch.take() else { return };
     // On the heap: an idle connection must not carry the state of a tunnel.
-    match switch {
+    match *switch {
         Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(stream, exchange, far)).await,
         Switch::Entrance { exchange, wanted } => {
             drop(exchange);
@@ -104,7 +104,7 @@ pub(crate) async fn enter<S: Tunnelled>(worker: Rc<Worker>, stream: S, wanted: W
         // Of an unknown service nothing better is known.
         Some(Protocol::Tcp) | None => {
             let mut stream = stream;
-            l4::outbound::serve(worker, &mut stream, &wanted).await;
+            Box::pin(l4::outbound::serve(worker, &mut stream, &wanted)).await;
         }
     }
 }
@@ -198,10 +198,9 @@ impl Entrance {
 }
 
 /// What goes back, and whether the connection carries HTTP after it.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once, where it is made for each request")]
 pub(crate) enum Relay {
     Answer(Response<ResponseBody>),
-    Switch(Response<ResponseBody>, Switch),
+    Switch(Response<ResponseBody>, Box<Switch>),
 }
 
 /// Our own answer, counted.
@@ -429,7 +428,7 @@ fn relay(
             routed::keep_session(choice, error, headers);
         });
         exchange.switched();
-        return Relay::Switch(response, Switch::Upgrade { exchange, far });
+        return Relay::Switch(response, Box::new(Switch::Upgrade { exchange, far }));
     }
     if !client.may_switch {
         exchange.carried_by(key, client);

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, Version};
+use http::{Request, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -29,7 +29,6 @@ use tracing::debug;
 use self::wire::Wire;
 use self::writing::Writing;
 use crate::http::arriving::{Arriving, Reading};
-use crate::http::body::ResponseBody;
 use crate::http::codec::read_request::{RequestHead, take_request};
 use crate::http::codec::write_answer::AnswerTo;
 use crate::http::door::{Door, Verdict};
@@ -98,35 +97,43 @@ where
     let mut told = pin!(told(closing.clone()));
     let mut is_first = true;
     loop {
-        let (request, verdict, to) = match poll_fn(|cx| server.poll_head(cx, told.as_mut())).await {
-            Next::Request(head) => server.begin(head),
+        // On the heap, and nothing beside it: an idle connection must not carry the largest state of a busy one.
+        let (mut answering, to) = match poll_fn(|cx| server.poll_head(cx, told.as_mut())).await {
+            Next::Request(head) => {
+                let (request, verdict, to) = server.begin(head);
+                (answer(request, verdict), Awaited { to, may_switch: verdict == Verdict::MaySwitch })
+            }
             Next::Refused(HeadRefused::Http2) if is_first && offer == Offer::Http1Or2 => {
                 return server
                     .into_stream()
                     .map_or(Served::Ended, |(stream, read)| Served::Http2(stream, read.freeze()));
             }
-            Next::Refused(refused) => (harmless(), Verdict::Refused(refused), AnswerTo::REFUSED),
-            Next::End => {
-                let _ = poll_fn(|cx| Pin::new(&mut server.wire.borrow_mut().stream).poll_shutdown(cx)).await;
-                return Served::Ended;
+            Next::Refused(refused) => {
+                let to = Awaited { to: AnswerTo::REFUSED, may_switch: false };
+                (answer(harmless(), Verdict::Refused(refused)), to)
             }
+            Next::End => break,
         };
         is_first = false;
-        let may_switch = verdict == Verdict::MaySwitch;
-        let Some(response) = server.answered(answer(request, verdict), may_switch).await else {
-            debug!("a client left before its answer");
-            return Served::Ended;
-        };
-        // As things stand now: what the head does not say, a client's next request would find out.
-        let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
-        let switches = may_switch && to.switches(response.status());
-        let keeps = match server.write(response, to).await {
-            Ok(keeps) => keeps,
-            Err(error) => {
-                debug!(%error, "an answer was not taken to its end");
+        let begun = poll_fn(|cx| server.poll_answered(cx, &mut answering, to, &is_closing)).await;
+        drop(answering);
+        let (mut writing, switches) = match begun {
+            Some(Ok(begun)) => begun,
+            Some(Err(error)) => {
+                debug!(%error, "an answer cannot be written");
+                return Served::Ended;
+            }
+            None => {
+                debug!("a client left before its answer");
                 return Served::Ended;
             }
         };
+        if let Err(error) = poll_fn(|cx| server.poll_write(cx, &mut writing)).await {
+            debug!(%error, "an answer was not taken to its end");
+            return Served::Ended;
+        }
+        let keeps = writing.keeps();
+        drop(writing);
         if switches {
             return server.into_stream().map_or(Served::Ended, |(stream, _)| Served::Switched(stream));
         }
@@ -137,6 +144,15 @@ where
             return Served::Ended;
         }
     }
+    let _ = poll_fn(|cx| Pin::new(&mut server.wire.borrow_mut().stream).poll_shutdown(cx)).await;
+    Served::Ended
+}
+
+/// What is known of an answer before it is there.
+#[derive(Clone, Copy)]
+struct Awaited {
+    to: AnswerTo,
+    may_switch: bool,
 }
 
 async fn told(closing: Closing) {
@@ -236,37 +252,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         (request, verdict, to)
     }
 
-    /// The answer; `None` if its client leaves before.
-    async fn answered(&self, mut answering: Answering, may_switch: bool) -> Option<Response<ResponseBody>> {
-        poll_fn(|cx| {
-            if let Poll::Ready(answered) = answering.as_mut().poll(cx) {
-                let Ok(response) = answered;
-                return Poll::Ready(Some(response));
-            }
-            self.wire.borrow_mut().poll_gone(cx, may_switch).map(|()| None)
-        })
-        .await
-    }
-
-    /// Writes an answer to its end; whether another request may follow.
-    async fn write(&mut self, response: Response<ResponseBody>, to: AnswerTo) -> io::Result<bool> {
+    /// The answer, begun, and whether it makes the connection a tunnel; `None` if its client leaves before.
+    fn poll_answered(
+        &self,
+        cx: &mut Context<'_>,
+        answering: &mut Answering,
+        Awaited { to, may_switch }: Awaited,
+        is_closing: impl Fn() -> bool,
+    ) -> Poll<Option<io::Result<(Box<Writing>, bool)>>> {
+        let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) else {
+            return self.wire.borrow_mut().poll_gone(cx, may_switch).map(|()| None);
+        };
+        // As things stand now: what the head does not say, a client's next request would find out.
+        let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
+        let switches = may_switch && to.switches(response.status());
         let (head, body) = response.into_parts();
         let owed = self.wire.borrow_mut().answered();
-        let mut writing = Writing::begin(owed, &head, body, &to)?;
-        poll_fn(|cx| {
-            if let Poll::Ready(written) = writing.poll(cx, &self.wire) {
-                return Poll::Ready(written);
-            }
-            // A client that reads nothing does not hold an answer for ever.
-            let is_late = if self.door.is_busy() {
-                writing.is_stuck() && self.door.end().poll(cx).is_ready()
-            } else {
-                self.poll_waited(cx, false).is_ready()
-            };
-            if is_late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
-        })
-        .await?;
-        Ok(writing.keeps())
+        let writing = Writing::begin(owed, &head, body, &to);
+        Poll::Ready(Some(writing.map(|writing| (Box::new(writing), switches))))
+    }
+
+    /// Writes an answer to its end.
+    fn poll_write(&mut self, cx: &mut Context<'_>, writing: &mut Writing) -> Poll<io::Result<()>> {
+        if let Poll::Ready(written) = writing.poll(cx, &self.wire) {
+            return Poll::Ready(written);
+        }
+        // A client that reads nothing does not hold an answer for ever.
+        let is_late = if self.door.is_busy() {
+            writing.is_stuck() && self.door.end().poll(cx).is_ready()
+        } else {
+            self.poll_waited(cx, false).is_ready()
+        };
+        if is_late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }
 
     /// Says the end, and drops for a while what still comes.

@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
+use crate::http::body::ResponseBody;
 
 /// A server that answers approved requests with 200 and the body's length, refused ones with their status.
 async fn serve(pipe: DuplexStream) {
