@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use starling_model::{Code, codes};
+use starling_transport::data::Handshaker;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
@@ -77,6 +79,8 @@ pub struct DataPlane {
     loads: Vec<Arc<AtomicUsize>>,
     lanes: Vec<Lane>,
     threads: Vec<JoinHandle<()>>,
+    /// Does the handshakes of all data threads.
+    handshakes: Option<Runtime>,
 }
 
 impl DataPlane {
@@ -89,6 +93,9 @@ impl DataPlane {
         let (phase, watched) = watch::channel(Phase::Open);
         let under_way = Arc::new(UnderWay::default());
         let config = Arc::new(config);
+        let threads = thread_count(config.threads);
+        let handshakes = handshake_runtime(threads)?;
+        let handshaker = Handshaker::on(handshakes.handle().clone());
         let mut plane = Self {
             phase,
             under_way: under_way.clone(),
@@ -96,9 +103,10 @@ impl DataPlane {
             loads: Vec::new(),
             lanes: Vec::new(),
             threads: Vec::new(),
+            handshakes: Some(handshakes),
         };
         let mut lanes = Vec::new();
-        for number in 0..thread_count(config.threads) {
+        for number in 0..threads {
             let (sender, handovers) = mpsc::channel(HANDOVER_MAX);
             let seed = WorkerSeed {
                 shared: shared.clone(),
@@ -106,6 +114,7 @@ impl DataPlane {
                 under_way: under_way.clone(),
                 phase: watched.clone(),
                 handovers,
+                handshaker: handshaker.clone(),
             };
             plane.spawn(&format!("data-{number}"), move || worker::run(seed))?;
             lanes.push(Lane { handovers: sender, load: Arc::default() });
@@ -187,6 +196,10 @@ impl DataPlane {
             // A thread that panicked has said so already.
             let _ = thread.join();
         }
+        if let Some(handshakes) = self.handshakes.take() {
+            // Nobody waits for one any more.
+            handshakes.shutdown_background();
+        }
     }
 
     fn advance(&self, phase: Phase) {
@@ -209,6 +222,17 @@ impl Drop for DataPlane {
 fn thread_count(wanted: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     if wanted == 0 { cores.min(THREADS_MAX) } else { wanted.min(THREADS_MAX) }
+}
+
+/// Where handshakes are done: apart, so that no request waits for one, and on half as many threads as requests have, so that
+/// a mesh that comes back all at once leaves them the rest.
+fn handshake_runtime(data_threads: usize) -> Result<Runtime, ProxyError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(data_threads.div_ceil(2))
+        .thread_name("starling-handshake")
+        .enable_all()
+        .build()
+        .map_err(ProxyError::Thread)
 }
 
 fn bind_all(config: &ProxyConfig) -> Result<(Vec<Bound>, Addresses), ProxyError> {

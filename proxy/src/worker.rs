@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::{NodeName, ServiceKey};
 use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts, UnixSeconds};
-use starling_transport::data::{DataClient, DataServer};
+use starling_transport::data::{DataClient, DataServer, Handshaker};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -121,6 +121,7 @@ pub(crate) struct WorkerSeed {
     pub(crate) under_way: Arc<UnderWay>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) handovers: mpsc::Receiver<Handover>,
+    pub(crate) handshaker: Handshaker,
 }
 
 impl Worker {
@@ -128,11 +129,17 @@ impl Worker {
         let worker = Rc::new(Self {
             edges: Edges::new(&seed.shared.metrics),
             pool: Pool::default(),
-            client: DataClient::new(seed.shared.current.clone(), seed.shared.clock, seed.config.connection_age),
-            server_of_peers: DataServer::new(
+            client: DataClient::with_handshaker(
                 seed.shared.current.clone(),
                 seed.shared.clock,
                 seed.config.connection_age,
+                seed.handshaker.clone(),
+            ),
+            server_of_peers: DataServer::with_handshaker(
+                seed.shared.current.clone(),
+                seed.shared.clock,
+                seed.config.connection_age,
+                seed.handshaker,
             ),
             phase: seed.phase,
             http2: Http2::new(),

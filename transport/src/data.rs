@@ -6,13 +6,14 @@
 //! streams, and writes everything that all of them have ready in one go. Streams and connection share one `RefCell`, no
 //! lock. Nothing here is `Send`; both must be used inside a `tokio::task::LocalSet`.
 //!
-//! Reading order: [`stream`](MuxStream), `connection.rs` (the driver), `tcp.rs` (TLS on a socket), `pool.rs`,
-//! `server.rs`; `dedicated.rs` for streams with a connection of their own.
+//! Reading order: [`stream`](MuxStream), `connection.rs` (the driver), `tcp.rs` (TLS on a socket), `handshaker.rs`,
+//! `pool.rs`, `server.rs`; `dedicated.rs` for streams with a connection of their own.
 //!
 //! Not here: what a stream's header means, retries, the hand-over of sockets to threads.
 
 mod connection;
 mod dedicated;
+mod handshaker;
 mod pool;
 mod server;
 mod stream;
@@ -31,6 +32,7 @@ pub use dedicated::{
     DEDICATED_ACCEPTED_PER_PEER_MAX, DEDICATED_DIALLED_PER_PEER_MAX, DEDICATED_MAX, DEDICATED_WRITE_BYTES,
     DedicatedStream,
 };
+pub use handshaker::Handshaker;
 pub use pool::{DataClient, PoolStats};
 pub use server::{CONNECTIONS_PER_PEER_MAX, DataServer, OpenRequest, ServeEnd, ServerStats};
 pub use stream::{DataStream, Lane, MuxStream, fault_of};

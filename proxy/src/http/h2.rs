@@ -42,15 +42,25 @@ use crate::limits::{
 use crate::through::writes_through;
 use crate::worker::Phase;
 
-/// Runs hyper's tasks on the data thread of their connection, with which they end.
+/// Runs the tasks of hyper's servers on the data thread of their connection, with which they end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OnThread;
 
 impl<F: Future + 'static> Executor<F> for OnThread {
     fn execute(&self, task: F) {
-        drop(tokio::task::spawn_local(async move {
-            ends::until_end(task).await;
-        }));
+        // On the heap first: it is some KiB, and every layer of a task around it would move it, and hold it twice.
+        drop(tokio::task::spawn_local(ends::until_end(Box::pin(task))));
+    }
+}
+
+/// The same for clients, whose requests end with who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientOnThread;
+
+impl<F: Future + 'static> Executor<F> for ClientOnThread {
+    fn execute(&self, task: F) {
+        let task = Box::pin(task);
+        drop(tokio::task::spawn_local(async move { drop(task.await) }));
     }
 }
 
@@ -61,7 +71,7 @@ type Server = hyper::server::conn::http2::Builder<OnThread>;
 pub(crate) struct Http2 {
     of_applications: Server,
     of_peers: Server,
-    pub(crate) upstream: hyper::client::conn::http2::Builder<OnThread>,
+    pub(crate) upstream: hyper::client::conn::http2::Builder<ClientOnThread>,
 }
 
 impl Http2 {
@@ -79,7 +89,7 @@ impl Http2 {
                 .auto_date_header(false);
             server
         };
-        let mut upstream = hyper::client::conn::http2::Builder::new(OnThread);
+        let mut upstream = hyper::client::conn::http2::Builder::new(ClientOnThread);
         upstream
             .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)

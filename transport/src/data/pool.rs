@@ -19,6 +19,7 @@ use tracing::{debug, info};
 use super::connection::{Connection, Driver, Ended};
 use super::dedicated::DedicatedStream;
 use super::dedicated::dial::{Dialler, NotDedicated};
+use super::handshaker::Handshaker;
 use super::stream::MuxStream;
 use super::tcp::Protocol;
 use super::{
@@ -74,6 +75,7 @@ pub struct DataClient {
 
 struct Pool {
     current: CurrentIdentity,
+    handshaker: Handshaker,
     clock: Clock,
     age_max: Duration,
     peers: RefCell<BTreeMap<NodeName, Peer>>,
@@ -123,8 +125,15 @@ impl DataClient {
     /// must be used inside a `LocalSet`.
     #[must_use]
     pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
+        Self::with_handshaker(current, clock, age_max, Handshaker::here())
+    }
+
+    /// The same, whose handshakes somebody else does.
+    #[must_use]
+    pub fn with_handshaker(current: CurrentIdentity, clock: Clock, age_max: Duration, handshaker: Handshaker) -> Self {
         let pool = Pool {
             current,
+            handshaker,
             clock,
             age_max,
             peers: RefCell::default(),
@@ -179,11 +188,11 @@ impl DataClient {
         address: SocketAddr,
         header: &[u8],
     ) -> Result<DedicatedStream, NotDedicated> {
-        let Pool { current, clock, dedicated, is_draining, past, .. } = &*self.pool;
+        let Pool { current, clock, handshaker, dedicated, is_draining, past, .. } = &*self.pool;
         if is_draining.get() {
             return Err(NotDedicated::Limit);
         }
-        let opened = dedicated.open((current, *clock), (node, address), header).await;
+        let opened = dedicated.open((current, *clock, handshaker), (node, address), header).await;
         let mut past = past.borrow_mut();
         match &opened {
             Ok(_) => {
@@ -371,7 +380,7 @@ impl Pool {
         address: SocketAddr,
         config: Arc<rustls::ClientConfig>,
     ) -> Result<(tcp::Tls, Rc<Connection>), DialError> {
-        let stream = tcp::dial(address, config).await?;
+        let stream = tcp::dial(address, config, &self.handshaker).await?;
         if tcp::protocol(&stream)? != Protocol::Mux {
             return Err(DialError::OtherProtocol);
         }

@@ -21,6 +21,7 @@ use tracing::{debug, info};
 use super::connection::{Connection, Driver, Ended};
 use super::dedicated::Places;
 use super::dedicated::accept::{self, Mood, Served};
+use super::handshaker::Handshaker;
 use super::stream::{DataStream, MuxStream};
 use super::tcp::Protocol;
 use super::{random_age, tcp};
@@ -96,6 +97,7 @@ pub struct DataServer {
 
 struct Inner {
     config: Arc<rustls::ServerConfig>,
+    handshaker: Handshaker,
     current: CurrentIdentity,
     clock: Clock,
     age_max: Duration,
@@ -122,19 +124,31 @@ impl DataServer {
     /// `age_max`, give or take a fifth.
     #[must_use]
     pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
+        Self::with_handshaker(current, clock, age_max, Handshaker::here())
+    }
+
+    /// The same, whose handshakes somebody else does.
+    #[must_use]
+    pub fn with_handshaker(current: CurrentIdentity, clock: Clock, age_max: Duration, handshaker: Handshaker) -> Self {
         let config = tls::data_server(&current, clock);
-        Self::with(config, current, clock, age_max)
+        Self::with((config, handshaker), current, clock, age_max)
     }
 
     /// One of a release that knows no dedicated connections.
     #[cfg(test)]
     pub(super) fn older(current: CurrentIdentity, clock: Clock, config: rustls::ServerConfig) -> Self {
-        Self::with(Arc::new(config), current, clock, super::AGE_MAX)
+        Self::with((Arc::new(config), Handshaker::here()), current, clock, super::AGE_MAX)
     }
 
-    fn with(config: Arc<rustls::ServerConfig>, current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
+    fn with(
+        (config, handshaker): (Arc<rustls::ServerConfig>, Handshaker),
+        current: CurrentIdentity,
+        clock: Clock,
+        age_max: Duration,
+    ) -> Self {
         let inner = Inner {
             config,
+            handshaker,
             current,
             clock,
             age_max,
@@ -220,7 +234,7 @@ impl DataServer {
     }
 
     async fn prove(&self, socket: TcpStream) -> Result<(Protocol, tcp::Tls, PeerIdentity), DialError> {
-        let stream = tcp::accept(socket, Arc::clone(&self.inner.config)).await?;
+        let stream = tcp::accept(socket, Arc::clone(&self.inner.config), &self.inner.handshaker).await?;
         let protocol = tcp::protocol(&stream)?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock)

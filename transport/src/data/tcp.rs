@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::DIAL_DEADLINE;
+use super::handshaker::Handshaker;
 use crate::error::{DialError, of_io};
 
 /// Bytes of the largest TLS record on the wire: 16 KiB, the header, the kind of content, and AES-GCM's tag (RFC 8446, 5.2).
@@ -64,6 +66,17 @@ impl ReadAhead {
 
     pub(super) const fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// Lets the runtime of this thread wait for the socket, instead of the one that has until now.
+    ///
+    /// # Errors
+    /// There are no more file descriptors, for one.
+    pub(super) fn adopt(&mut self) -> io::Result<()> {
+        // A runtime keeps its own hold of a socket until that is dropped, so there are two for a moment.
+        let socket = self.socket.as_fd().try_clone_to_owned()?;
+        self.socket = TcpStream::from_std(socket.into())?;
+        Ok(())
     }
 }
 
@@ -130,15 +143,20 @@ pub(super) type Tls = TlsStream<ReadAhead>;
 
 /// Connects and shakes hands within [`DIAL_DEADLINE`]. In TLS 1.3 this succeeds before the server has judged our
 /// certificate; its refusal comes with the first read. Whoever calls looks at the [`protocol`].
-pub(super) async fn dial(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Result<Tls, DialError> {
-    let dial = async {
+pub(super) async fn dial(
+    address: SocketAddr,
+    config: Arc<rustls::ClientConfig>,
+    handshaker: &Handshaker,
+) -> Result<Tls, DialError> {
+    let dial = async move {
         let socket = TcpStream::connect(address).await.map_err(|error| of_io(&error))?;
         // Batches are ours to make; the kernel must not wait for more.
         socket.set_nodelay(true).map_err(|error| of_io(&error))?;
         let connect = TlsConnector::from(config).connect(tls::server_name(), ReadAhead::new(socket));
         connect.await.map_err(|error| of_io(&error))
     };
-    Ok(tokio::time::timeout(DIAL_DEADLINE, dial).await.map_err(|_| DialError::Timeout)??.into())
+    let dial = async { Ok(tokio::time::timeout(DIAL_DEADLINE, dial).await.map_err(|_| DialError::Timeout)??.into()) };
+    handshaker.shake(dial).await
 }
 
 /// What the two sides agreed to speak.
@@ -163,12 +181,23 @@ pub(super) fn protocol(stream: &Tls) -> Result<Protocol, DialError> {
 }
 
 /// Shakes hands with a client within [`DIAL_DEADLINE`]. Whoever calls looks at the [`protocol`].
-pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Tls, DialError> {
+pub(super) async fn accept(
+    socket: TcpStream,
+    config: Arc<rustls::ServerConfig>,
+    handshaker: &Handshaker,
+) -> Result<Tls, DialError> {
     socket.set_nodelay(true).map_err(|error| of_io(&error))?;
-    let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
-    let stream =
-        tokio::time::timeout(DIAL_DEADLINE, accept).await.map_err(|_| DialError::Timeout)?.map_err(|e| of_io(&e))?;
-    Ok(stream.into())
+    let socket = socket.into_std().map_err(|error| of_io(&error))?;
+    let accept = async move {
+        let socket = TcpStream::from_std(socket).map_err(|error| of_io(&error))?;
+        let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
+        let stream = tokio::time::timeout(DIAL_DEADLINE, accept)
+            .await
+            .map_err(|_| DialError::Timeout)?
+            .map_err(|e| of_io(&e))?;
+        Ok(stream.into())
+    };
+    handshaker.shake(accept).await
 }
 
 /// Keeps the key exchange that the two sides agreed upon.

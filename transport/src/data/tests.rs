@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     AGE_MAX, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DataStream, DialError, Fault,
-    MuxStream, OpenError, ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
+    Handshaker, MuxStream, OpenError, ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
 };
 use crate::mux::frame::{Header, Kind};
 use crate::mux::limits::STREAM_WINDOW_INITIAL;
@@ -26,6 +26,7 @@ use crate::mux::{StreamId, Violation};
 use crate::testing::{PATIENCE, TestMesh, clock, name, until};
 
 mod age;
+mod apart;
 mod dedicated;
 mod silence;
 mod slow;
@@ -544,7 +545,7 @@ fn a_proven_peer_that_breaks_the_protocol_loses_that_connection_only() {
         let (client, host) = pair(&mesh).await;
         let mut steady = open(&client, &host, "echo").await;
         let config = tls::data_client(&mesh.node("c"), name("b"), clock);
-        let mut raw = super::tcp::dial(host.address, config).await.unwrap();
+        let mut raw = super::tcp::dial(host.address, config, &Handshaker::here()).await.unwrap();
         let header = Header { kind: Kind::Data, length: 5, stream: StreamId(1) };
         raw.write_all(&[&header.encode()[..], b"never"].concat()).await.unwrap();
         let mut rest = Vec::new();
@@ -582,7 +583,9 @@ fn a_member_with_too_many_connections_loses_its_oldest() {
         let config = tls::data_client(&mesh.node("a"), name("b"), clock);
         let mut greedy = Vec::new();
         for _ in 0..CONNECTIONS_PER_PEER_MAX + 3 {
-            greedy.push(super::tcp::dial(host.address, std::sync::Arc::clone(&config)).await.unwrap());
+            greedy.push(
+                super::tcp::dial(host.address, std::sync::Arc::clone(&config), &Handshaker::here()).await.unwrap(),
+            );
         }
         until("the oldest are gone", || host.ends.borrow().iter().filter(|end| **end == ServeEnd::Cut).count() == 3)
             .await;

@@ -14,6 +14,7 @@ use tracing::debug;
 
 use super::wire::{self, Answer};
 use super::{DEDICATED_DIALLED_PER_PEER_MAX, DedicatedStream, Places, Stage, break_off};
+use crate::data::handshaker::Handshaker;
 use crate::data::tcp::{self, Protocol};
 use crate::error::{DialError, of_io};
 use crate::mux::frame::HEADER_BYTES;
@@ -80,7 +81,7 @@ impl Dialler {
     /// Dropping the future gives the dial up.
     pub(in crate::data) async fn open(
         &self,
-        (current, clock): (&CurrentIdentity, Clock),
+        (current, clock, handshaker): (&CurrentIdentity, Clock, &Handshaker),
         (node, address): (&NodeName, SocketAddr),
         header: &[u8],
     ) -> Result<DedicatedStream, NotDedicated> {
@@ -88,7 +89,7 @@ impl Dialler {
         if self.avoided.borrow().get(node).is_some_and(|until| now < *until) {
             return Err(NotDedicated::Remembered);
         }
-        let opened = self.try_open((current, clock), (node, address), header).await;
+        let opened = self.try_open((current, clock, handshaker), (node, address), header).await;
         let memory = match &opened {
             Ok(_) | Err(NotDedicated::Refused | NotDedicated::Limit | NotDedicated::Remembered) => return opened,
             Err(NotDedicated::OlderPeer) => OLDER_PEER_MEMORY,
@@ -100,7 +101,7 @@ impl Dialler {
 
     async fn try_open(
         &self,
-        (current, clock): (&CurrentIdentity, Clock),
+        (current, clock, handshaker): (&CurrentIdentity, Clock, &Handshaker),
         (node, address): (&NodeName, SocketAddr),
         header: &[u8],
     ) -> Result<DedicatedStream, NotDedicated> {
@@ -115,7 +116,7 @@ impl Dialler {
             NotDedicated::Failed
         };
         let config = tls::dedicated_client(current, node.clone(), clock);
-        let io = tcp::dial(address, config).await.map_err(|error| failed(&error))?;
+        let io = tcp::dial(address, config, handshaker).await.map_err(|error| failed(&error))?;
         let protocol = tcp::protocol(&io).map_err(|error| failed(&error))?;
         if protocol == Protocol::Mux {
             return Err(NotDedicated::OlderPeer);

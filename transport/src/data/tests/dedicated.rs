@@ -30,7 +30,7 @@ async fn exchange(stream: DedicatedStream, body: &[u8]) -> std::io::Result<Vec<u
 /// A socket with a proven member's TLS on it and nothing said.
 async fn raw(mesh: &TestMesh, host: &Host) -> tcp::Tls {
     let config = tls::dedicated_client(&mesh.node("c"), name("b"), clock);
-    let raw = tcp::dial(host.address, config).await.unwrap();
+    let raw = tcp::dial(host.address, config, &Handshaker::here()).await.unwrap();
     assert_eq!(tcp::protocol(&raw), Ok(Protocol::Dedicated));
     raw
 }
@@ -111,7 +111,7 @@ fn a_direction_that_ends_without_a_word_was_broken() {
         assert!(told.recv().await.unwrap().is_err());
         // The worst case: a FIN in order, and no close_notify before it.
         let config = tls::dedicated_client(&mesh.node("c"), name("b"), clock);
-        let mut raw = tcp::dial(address, config).await.unwrap();
+        let mut raw = tcp::dial(address, config, &Handshaker::here()).await.unwrap();
         raw.write_all(b"\x01\x00\x01\x00\x01\x00\x00\x00x").await.unwrap();
         raw.flush().await.unwrap();
         raw.read_exact(&mut [0; HEADER_BYTES]).await.unwrap();

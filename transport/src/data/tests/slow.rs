@@ -16,7 +16,10 @@ const FAST_BYTES: usize = 8 * 1024 * 1024;
 /// One connection, dialled as a pool does, without the second one that a pool would take for so many streams.
 async fn one(mesh: &TestMesh, host: &Host) -> Rc<Connection> {
     let current = mesh.node("a");
-    let stream = crate::data::tcp::dial(host.address, tls::data_client(&current, name("b"), clock)).await.unwrap();
+    let stream =
+        crate::data::tcp::dial(host.address, tls::data_client(&current, name("b"), clock), &Handshaker::here())
+            .await
+            .unwrap();
     let peer = tls::peer_of(stream.get_ref().1.peer_certificates().unwrap(), &current, clock).unwrap();
     let connection = Connection::new(Role::Dialler, peer);
     let driver = Driver::new(Rc::clone(&connection), stream, AGE_MAX);

@@ -86,7 +86,9 @@ fn whoever_breaks_the_framing_loses_that_connection_and_nobody_else_any() {
         let config = tls::data_client(&mesh.node("c"), name("b"), clock);
         let wrongs = wrongs();
         for (at, (what, bytes, violation)) in wrongs.iter().enumerate() {
-            let mut raw = crate::data::tcp::dial(host.address, std::sync::Arc::clone(&config)).await.unwrap();
+            let mut raw = crate::data::tcp::dial(host.address, std::sync::Arc::clone(&config), &Handshaker::here())
+                .await
+                .unwrap();
             raw.write_all(bytes).await.unwrap();
             raw.flush().await.unwrap();
             let mut rest = Vec::new();
@@ -113,7 +115,9 @@ fn a_frame_that_breaks_off_ends_its_connection_and_frees_what_it_held() {
         let config = tls::data_client(&mesh.node("c"), name("b"), clock);
         let whole = [frame(OPEN, 1, b"hold"), frame(DATA, 1, &[7; 1_000])].concat();
         for (at, cut) in [4, 10, 12 + 5, 12 + 8 + 999].into_iter().enumerate() {
-            let mut raw = crate::data::tcp::dial(host.address, std::sync::Arc::clone(&config)).await.unwrap();
+            let mut raw = crate::data::tcp::dial(host.address, std::sync::Arc::clone(&config), &Handshaker::here())
+                .await
+                .unwrap();
             raw.write_all(&whole[..cut]).await.unwrap();
             raw.shutdown().await.unwrap();
             until("it ends", || host.ends.borrow().len() == at + 1).await;
@@ -150,7 +154,7 @@ fn a_host_that_answers_with_wrong_frames_is_left_and_counted() {
             let (config, wrong) = (std::sync::Arc::clone(&config), wrong.clone());
             let liar = spawn_local(async move {
                 let (socket, _) = listener.accept().await.unwrap();
-                let mut raw = crate::data::tcp::accept(socket, config).await.unwrap();
+                let mut raw = crate::data::tcp::accept(socket, config, &Handshaker::here()).await.unwrap();
                 let mut asked = [0; 12];
                 raw.read_exact(&mut asked).await.unwrap();
                 raw.write_all(&wrong).await.unwrap();
