@@ -1,0 +1,206 @@
+//! The two lanes: a request is a stream with 1 KiB, its answer 4 KiB on the same stream.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use socket2::SockRef;
+use starling_identity::{
+    CurrentIdentity, IssuingCa, NewTrustDomain, NodeIdentity, TrustView, UnixTime, create_trust_domain, new_record_key,
+    tls,
+};
+use starling_model::{NodeName, TrustDomain};
+use starling_transport::data::{AGE_MAX, DataClient, DataServer, MuxStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::spawn_local;
+
+use crate::Done;
+
+/// Bytes of a request.
+pub(crate) const REQUEST_BYTES: usize = 1_024;
+/// Bytes of an answer.
+pub(crate) const ANSWER_BYTES: usize = 4_096;
+
+/// What carries the streams, and who says how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// `starling-mux/1`, as the agent has it, on TCP with this congestion control of the kernel.
+    Mux(&'static str),
+    /// quinn with its defaults.
+    QuicCubic,
+    /// quinn with its BBR, which it calls experimental.
+    QuicBbr,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 4] = [Self::Mux("bbr"), Self::Mux("cubic"), Self::QuicCubic, Self::QuicBbr];
+
+    /// The congestion control of TCP in the hosts' namespaces.
+    pub(crate) const fn of_tcp(self) -> Option<&'static str> {
+        match self {
+            Self::Mux(name) => Some(name),
+            Self::QuicCubic | Self::QuicBbr => None,
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mux(name) => write!(f, "mux, TCP {name}"),
+            Self::QuicCubic => f.write_str("QUIC, cubic"),
+            Self::QuicBbr => f.write_str("QUIC, bbr"),
+        }
+    }
+}
+
+pub(crate) fn clock() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()))
+}
+
+/// Certificates of both ends, of one mesh.
+pub(crate) struct Mesh {
+    domain: NewTrustDomain,
+    issuer: IssuingCa,
+}
+
+impl Mesh {
+    pub(crate) fn new() -> Done<Self> {
+        let domain = create_trust_domain(&TrustDomain::new("bench.internal")?, "alice", false, clock())?;
+        let issuer = IssuingCa::load(&domain.bundle, &domain.issuer_key_pem)?;
+        Ok(Self { domain, issuer })
+    }
+
+    pub(crate) fn node(&self, name: &NodeName) -> Done<CurrentIdentity> {
+        let (bundle, now) = (&self.domain.bundle, clock());
+        let issued = self.issuer.issue_node(name, 30, now)?;
+        let identity = NodeIdentity::load(bundle, &issued.chain_pem, &issued.issuing_key_pem, &new_record_key(), now)?;
+        Ok(CurrentIdentity::new(identity.mint_leaf(now)?, TrustView::new(bundle.clone())))
+    }
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketAddr) -> Done<()> {
+    match lane {
+        Lane::Mux(control) => {
+            let (listener, server) = (TcpListener::bind(address).await?, DataServer::new(current, clock, AGE_MAX));
+            loop {
+                let (socket, _) = listener.accept().await?;
+                let used = SockRef::from(&socket).tcp_congestion()?;
+                if !used.starts_with(control.as_bytes()) {
+                    return Err(format!("{control} was asked for, {} is used", String::from_utf8_lossy(&used)).into());
+                }
+                let server = server.clone();
+                spawn_local(async move {
+                    server.serve_connection(socket, |_peer, _open, stream| answer_mux(stream)).await;
+                });
+            }
+        }
+        Lane::QuicCubic | Lane::QuicBbr => {
+            let crypto = QuicServerConfig::try_from(tls::gossip_server(&current, clock))?;
+            let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+            config.transport_config(transport(lane));
+            let endpoint = quinn::Endpoint::server(config, address)?;
+            while let Some(incoming) = endpoint.accept().await {
+                spawn_local(async move {
+                    let Ok(connection) = incoming.await else { return };
+                    while let Ok((mut send, mut receive)) = connection.accept_bi().await {
+                        spawn_local(async move {
+                            let _ = receive.read_to_end(REQUEST_BYTES).await;
+                            if send.write_all(&[7; ANSWER_BYTES]).await.is_ok() {
+                                let _ = send.finish();
+                                // Until all of it has arrived.
+                                let _ = send.stopped().await;
+                            }
+                        });
+                    }
+                });
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn answer_mux(mut stream: MuxStream) {
+    if read_whole(&mut stream, REQUEST_BYTES).await.is_ok() && stream.write_all(&[7; ANSWER_BYTES]).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
+}
+
+async fn read_whole(stream: &mut (impl AsyncRead + Unpin), length: usize) -> Done<()> {
+    let mut bytes = Vec::with_capacity(length);
+    stream.read_to_end(&mut bytes).await?;
+    if bytes.len() == length { Ok(()) } else { Err(format!("{} bytes instead of {length}", bytes.len()).into()) }
+}
+
+/// Defaults, but for the congestion control.
+fn transport(lane: Lane) -> Arc<quinn::TransportConfig> {
+    let factory: Arc<dyn ControllerFactory + Send + Sync> = match lane {
+        Lane::QuicBbr => Arc::new(BbrConfig::default()),
+        Lane::QuicCubic | Lane::Mux(_) => Arc::new(CubicConfig::default()),
+    };
+    let mut config = quinn::TransportConfig::default();
+    config.congestion_controller_factory(factory);
+    Arc::new(config)
+}
+
+/// The asking end.
+#[derive(Clone)]
+pub(crate) enum Asker {
+    Mux { client: DataClient, node: NodeName, address: SocketAddr },
+    Quic(quinn::Connection),
+}
+
+impl Asker {
+    /// Both dial now, and tell who failed.
+    pub(crate) async fn connect(
+        lane: Lane,
+        current: CurrentIdentity,
+        node: NodeName,
+        address: SocketAddr,
+    ) -> Done<Self> {
+        let asker = match lane {
+            Lane::Mux(_) => Self::Mux { client: DataClient::new(current, clock, AGE_MAX), node, address },
+            Lane::QuicCubic | Lane::QuicBbr => {
+                let crypto = QuicClientConfig::try_from(tls::gossip_client(&current, Some(node), clock))?;
+                let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+                config.transport_config(transport(lane));
+                let endpoint = quinn::Endpoint::client(SocketAddr::from(([0, 0, 0, 0], 0)))?;
+                Self::Quic(endpoint.connect_with(config, address, tls::SERVER_NAME)?.await?)
+            }
+        };
+        asker.ask().await?;
+        Ok(asker)
+    }
+
+    /// One request on a stream of its own, to the last byte of its answer.
+    pub(crate) async fn ask(&self) -> Done<()> {
+        match self {
+            Self::Mux { client, node, address } => {
+                let mut stream = client.open(node, *address, Bytes::from_static(b"trial")).await?;
+                stream.write_all(&[1; REQUEST_BYTES]).await?;
+                stream.shutdown().await?;
+                read_whole(&mut stream, ANSWER_BYTES).await
+            }
+            Self::Quic(connection) => {
+                let (mut send, mut receive) = connection.open_bi().await?;
+                send.write_all(&[1; REQUEST_BYTES]).await?;
+                send.finish()?;
+                read_whole(&mut receive, ANSWER_BYTES).await
+            }
+        }
+    }
+
+    /// Connections made so far.
+    pub(crate) fn connections(&self) -> u64 {
+        match self {
+            Self::Mux { client, .. } => client.stats().dials,
+            Self::Quic(_) => 1,
+        }
+    }
+}
