@@ -139,15 +139,17 @@ pub(crate) fn run(trial: Trial) -> Done<Figures> {
     let (wired_in, wired) = sync_channel(1);
     let (over_in, over) = sync_channel(1);
     let named = devices_in.clone();
-    let server = spawn(move || host_serving(trial, serving, &named, stopped, &over));
-    let client = spawn(move || host_asking(trial, asking, serves, &devices_in, &wired, &over_in, stop));
+    let server = spawn(move || host_serving(trial, serving, named, stopped, &over));
+    let signals = Signals { devices: devices_in, wired, over: over_in, stop };
+    let client = spawn(move || host_asking(trial, asking, serves, signals));
     let mut ends: Vec<(bool, Arc<SyncDevice>)> = devices.iter().take(2).collect();
     ends.sort_by_key(|(is_serving, _)| *is_serving);
     let [(_, one), (_, other)] = &ends[..] else {
         // One of them says why.
         drop(wired_in);
-        client.join().map_err(|_| "the asking host panicked")??;
+        let asked = client.join().map_err(|_| "the asking host panicked")?;
         server.join().map_err(|_| "the serving host panicked")??;
+        asked?;
         return Err("a host did not come up".into());
     };
     let wire = Arc::new(Wire::new(trial.link, one, other));
@@ -168,11 +170,12 @@ fn runtime() -> Done<tokio::runtime::Runtime> {
 fn host_serving(
     trial: Trial,
     current: CurrentIdentity,
-    devices: &SyncSender<(bool, Arc<SyncDevice>)>,
+    devices: SyncSender<(bool, Arc<SyncDevice>)>,
     stopped: oneshot::Receiver<()>,
     over: &Receiver<()>,
 ) -> Done<Duration> {
     devices.send((true, own_network(SERVES, trial.lane)?))?;
+    drop(devices);
     let runtime = runtime()?;
     let served = LocalSet::new().block_on(&runtime, async {
         tokio::select! {
@@ -189,25 +192,27 @@ fn host_serving(
     Ok(cpu)
 }
 
-fn host_asking(
-    trial: Trial,
-    current: CurrentIdentity,
-    node: NodeName,
-    devices: &SyncSender<(bool, Arc<SyncDevice>)>,
-    wired: &Receiver<Arc<Wire>>,
-    over: &SyncSender<()>,
+/// What the asking host tells the others, and is told.
+struct Signals {
+    devices: SyncSender<(bool, Arc<SyncDevice>)>,
+    wired: Receiver<Arc<Wire>>,
+    over: SyncSender<()>,
     stop: oneshot::Sender<()>,
-) -> Done<Figures> {
-    devices.send((false, own_network(ASKS, trial.lane)?))?;
-    let wire = wired.recv()?;
+}
+
+fn host_asking(trial: Trial, current: CurrentIdentity, node: NodeName, signals: Signals) -> Done<Figures> {
+    signals.devices.send((false, own_network(ASKS, trial.lane)?))?;
+    // Else the other host would be waited for, should it fail.
+    drop(signals.devices);
+    let wire = signals.wired.recv()?;
     let runtime = runtime()?;
     let asked = LocalSet::new().block_on(&runtime, ask_all(trial, current, node));
-    let _ = stop.send(());
+    let _ = signals.stop.send(());
     drop(runtime);
     let cpu = thread_cpu();
     wire.end();
     drop(wire);
-    let _ = over.send(());
+    let _ = signals.over.send(());
     nudge(SERVES)?;
     Ok(Figures { cpu, ..asked? })
 }
