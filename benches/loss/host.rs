@@ -22,7 +22,7 @@ use crate::process::thread_cpu;
 use crate::wire::{Carried, Link, MTU, Wire};
 
 /// Streams that ask, each by itself.
-pub(crate) const STREAMS: u64 = 64;
+pub(crate) const STREAMS: usize = 64;
 
 /// Not counted: handshake, and until the windows are those of the link.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -245,7 +245,7 @@ async fn ask_all(trial: Trial, current: CurrentIdentity, node: NodeName) -> Done
                         due += period;
                         continue;
                     }
-                    let asked = asker.ask().await;
+                    let asked = asker.ask(number).await;
                     if due >= counted {
                         let mut seen = seen.borrow_mut();
                         match asked {

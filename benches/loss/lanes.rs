@@ -31,6 +31,8 @@ pub(crate) const ANSWER_BYTES: usize = 4_096;
 pub(crate) enum Lane {
     /// `starling-mux/1`, as the agent has it, on TCP with this congestion control of the kernel.
     Mux(&'static str),
+    /// The same from so many data threads, each with a connection of its own, as in an agent with as many cores.
+    MuxOfThreads(&'static str, usize),
     /// quinn with its defaults.
     QuicCubic,
     /// quinn with its BBR, which it calls experimental.
@@ -38,12 +40,19 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 4] = [Self::Mux("bbr"), Self::Mux("cubic"), Self::QuicCubic, Self::QuicBbr];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Mux("bbr"),
+        Self::Mux("cubic"),
+        Self::QuicCubic,
+        Self::QuicBbr,
+        Self::MuxOfThreads("bbr", 4),
+        Self::MuxOfThreads("cubic", 4),
+    ];
 
     /// The congestion control of TCP in the hosts' namespaces.
     pub(crate) const fn of_tcp(self) -> Option<&'static str> {
         match self {
-            Self::Mux(name) => Some(name),
+            Self::Mux(name) | Self::MuxOfThreads(name, _) => Some(name),
             Self::QuicCubic | Self::QuicBbr => None,
         }
     }
@@ -53,6 +62,7 @@ impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mux(name) => write!(f, "mux, TCP {name}"),
+            Self::MuxOfThreads(name, threads) => write!(f, "mux of {threads} threads, TCP {name}"),
             Self::QuicCubic => f.write_str("QUIC, cubic"),
             Self::QuicBbr => f.write_str("QUIC, bbr"),
         }
@@ -87,7 +97,7 @@ impl Mesh {
 /// Serves until it is dropped.
 pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketAddr) -> Done<()> {
     match lane {
-        Lane::Mux(control) => {
+        Lane::Mux(control) | Lane::MuxOfThreads(control, _) => {
             let (listener, server) = (TcpListener::bind(address).await?, DataServer::new(current, clock, AGE_MAX));
             loop {
                 let (socket, _) = listener.accept().await?;
@@ -142,7 +152,7 @@ async fn read_whole(stream: &mut (impl AsyncRead + Unpin), length: usize) -> Don
 fn transport(lane: Lane) -> Arc<quinn::TransportConfig> {
     let factory: Arc<dyn ControllerFactory + Send + Sync> = match lane {
         Lane::QuicBbr => Arc::new(BbrConfig::default()),
-        Lane::QuicCubic | Lane::Mux(_) => Arc::new(CubicConfig::default()),
+        Lane::QuicCubic | Lane::Mux(_) | Lane::MuxOfThreads(..) => Arc::new(CubicConfig::default()),
     };
     let mut config = quinn::TransportConfig::default();
     config.congestion_controller_factory(factory);
@@ -152,7 +162,12 @@ fn transport(lane: Lane) -> Arc<quinn::TransportConfig> {
 /// The asking end.
 #[derive(Clone)]
 pub(crate) enum Asker {
-    Mux { client: DataClient, node: NodeName, address: SocketAddr },
+    /// A pool for each data thread.
+    Mux {
+        clients: Vec<DataClient>,
+        node: NodeName,
+        address: SocketAddr,
+    },
     Quic(quinn::Connection),
 }
 
@@ -165,7 +180,11 @@ impl Asker {
         address: SocketAddr,
     ) -> Done<Self> {
         let asker = match lane {
-            Lane::Mux(_) => Self::Mux { client: DataClient::new(current, clock, AGE_MAX), node, address },
+            Lane::Mux(_) | Lane::MuxOfThreads(..) => {
+                let threads = if let Lane::MuxOfThreads(_, threads) = lane { threads } else { 1 };
+                let clients = (0..threads).map(|_| DataClient::new(current.clone(), clock, AGE_MAX)).collect();
+                Self::Mux { clients, node, address }
+            }
             Lane::QuicCubic | Lane::QuicBbr => {
                 let crypto = QuicClientConfig::try_from(tls::gossip_client(&current, Some(node), clock))?;
                 let mut config = quinn::ClientConfig::new(Arc::new(crypto));
@@ -174,14 +193,15 @@ impl Asker {
                 Self::Quic(endpoint.connect_with(config, address, tls::SERVER_NAME)?.await?)
             }
         };
-        asker.ask().await?;
+        asker.ask(0).await?;
         Ok(asker)
     }
 
-    /// One request on a stream of its own, to the last byte of its answer.
-    pub(crate) async fn ask(&self) -> Done<()> {
+    /// One request on a stream of its own, to the last byte of its answer. Who asks always asks by the same thread.
+    pub(crate) async fn ask(&self, number: usize) -> Done<()> {
         match self {
-            Self::Mux { client, node, address } => {
+            Self::Mux { clients, node, address } => {
+                let client = &clients[number % clients.len()];
                 let mut stream = client.open(node, *address, Bytes::from_static(b"trial")).await?;
                 stream.write_all(&[1; REQUEST_BYTES]).await?;
                 stream.shutdown().await?;
@@ -199,7 +219,7 @@ impl Asker {
     /// Connections made so far.
     pub(crate) fn connections(&self) -> u64 {
         match self {
-            Self::Mux { client, .. } => client.stats().dials,
+            Self::Mux { clients, .. } => clients.iter().map(|client| client.stats().dials).sum(),
             Self::Quic(_) => 1,
         }
     }

@@ -44,7 +44,7 @@ fn arguments() -> Done<Arguments> {
     }
     let lanes = match given["lane"] {
         0 => Lane::ALL.to_vec(),
-        number => vec![*Lane::ALL.get(usize::try_from(number)? - 1).ok_or("lane is 1 to 4, or 0 for all")?],
+        number => vec![*Lane::ALL.get(usize::try_from(number)? - 1).ok_or("lane is 1 to 6, or 0 for all")?],
     };
     let arguments = Arguments {
         lanes,
