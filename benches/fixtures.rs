@@ -2,6 +2,7 @@
 
 pub mod hub;
 pub mod machines;
+pub mod planes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -415,8 +415,11 @@ l4() {
   done
 }
 
+# Two short streams first, for every peer: what moves much is known by what came before.
 run_bulk() {
-  local before text bytes
+  local before text bytes turn
+  for turn in 1 2; do timeout 60 "$load" bulk "target=$front" secs=1 >/dev/null 2>&1; done
+  sleep 0.3
   before=$(cpu $a_pid $b_pid)
   text=$(timeout 60 "$load" bulk "target=$front" "secs=$(seconds 4)" 2>&1)
   bytes=$(value bytes "$text")

@@ -387,7 +387,7 @@ fn connections() -> io::Result<()> {
         ),
         ("blank", format!("\r\n\n{get}")),
     ] {
-        seed("http_scan", what, [&[7][..], text.as_bytes()].concat())?;
+        seed("http_request", what, [&[7][..], text.as_bytes()].concat())?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use starling_fuzz::Input;
 use starling_proxy::http::codec::Malformed;
-use starling_proxy::http::codec::answer::{end_of_head, take_head};
+use starling_proxy::http::codec::read_answer::{end_of_head, take_head};
 use starling_proxy::http::codec::body::Piece;
 use starling_proxy::limits::HTTP_BUFFER_BYTES;
 

@@ -54,16 +54,23 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::try_from(SERVER_NAME).expect("invariant: the constant is a DNS name")
 }
 
-/// Accepts traffic from any node of our trust domain.
+/// Accepts traffic from any node of our trust domain, many streams on a connection or one.
 #[must_use]
 pub fn data_server(current: &CurrentIdentity, clock: Clock) -> Arc<ServerConfig> {
-    server(current, clock, &[ALPN_MUX], Clients::Proven)
+    server(current, clock, &[ALPN_DATA, ALPN_MUX], Clients::Proven)
 }
 
 /// Dials traffic to one node and no other.
 #[must_use]
 pub fn data_client(current: &CurrentIdentity, expected: NodeName, clock: Clock) -> Arc<ClientConfig> {
-    client(current, Some(expected), clock, ALPN_MUX)
+    client(current, Some(expected), clock, &[ALPN_MUX])
+}
+
+/// The same for one dedicated stream. A server that does not know [`ALPN_DATA`] chooses [`ALPN_MUX`], so that it is told
+/// from one that refuses us; who dials looks at what was chosen.
+#[must_use]
+pub fn dedicated_client(current: &CurrentIdentity, expected: NodeName, clock: Clock) -> Arc<ClientConfig> {
+    client(current, Some(expected), clock, &[ALPN_DATA, ALPN_MUX])
 }
 
 /// Accepts gossip from any node of our trust domain, and questions about trust from anybody. A client without certificate
@@ -91,7 +98,7 @@ pub fn trust_client(clock: Clock) -> Arc<ClientConfig> {
 /// Dials gossip: to one node, or to a seed that is known by its address only.
 #[must_use]
 pub fn gossip_client(current: &CurrentIdentity, expected: Option<NodeName>, clock: Clock) -> Arc<ClientConfig> {
-    client(current, expected, clock, ALPN_GOSSIP)
+    client(current, expected, clock, &[ALPN_GOSSIP])
 }
 
 /// The identity behind the certificates of a finished handshake, judged again by what we believe now.
@@ -155,7 +162,7 @@ fn client(
     current: &CurrentIdentity,
     expected: Option<NodeName>,
     clock: Clock,
-    alpn: &'static [u8],
+    protocols: &[&[u8]],
 ) -> Arc<ClientConfig> {
     let verifier = PeerVerifier { current: current.clone(), expected, clients: Clients::Proven };
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(FromClock(clock)))
@@ -164,7 +171,7 @@ fn client(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(Resolver { current: current.clone(), protocols: &[] }));
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
     bare(&mut config);
     Arc::new(config)
 }

@@ -107,6 +107,10 @@ impl<S> Sniff<S> {
         &self.inner
     }
 
+    pub(crate) fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
     pub(crate) fn is_http(&self) -> bool {
         self.state == State::Http
     }

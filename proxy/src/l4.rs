@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use starling_routing::limits::CONNECT_TIMEOUT;
-use starling_transport::data::{MuxStream, ResetCode};
+use starling_transport::data::{DataStream, MuxStream, ResetCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
@@ -40,6 +40,12 @@ impl Tunnelled for Box<dyn Tunnelled> {
 }
 
 impl Tunnelled for MuxStream {
+    fn break_off(&self) {
+        self.reset(ResetCode::Error);
+    }
+}
+
+impl Tunnelled for DataStream {
     fn break_off(&self) {
         self.reset(ResetCode::Error);
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use starling_transport::data::{DEDICATED_MAX, DEDICATED_WRITE_BYTES};
+
 /// Largest request head: request line and headers (nginx and Envoy allow 32 to 60 KiB; Kerberos tickets fit in 64).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Most header lines in a head; hyper parses so many without allocating.
+/// Most header lines in a head, as hyper has it; so many are parsed without allocating.
 pub const HEADERS_MAX: usize = 100;
 
 /// A head that has begun must be complete after this long, so that slow senders hold no connection (slowloris).
@@ -37,11 +39,15 @@ pub const POOL_IDLE_MAX: usize = 2_048;
 /// How often a thread drops what has been idle for too long.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// hyper's buffer per connection and direction, and the largest head of an answer: one head and a little more, so that an approved head always fits.
+/// The largest head of an answer: that of a request and a little more, for what is added to it.
 pub const HTTP_BUFFER_BYTES: usize = HEAD_BYTES_MAX + 8 * 1024;
 
 /// Bytes of a request body that are kept so that a refused try can be repeated elsewhere (Linkerd keeps as many).
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// How often one try opens its stream anew after the connection had taken no more streams just then. The next connection is
+/// a fresh one, so once is usual.
+pub const LEFT_BEHIND_MAX: u32 = 2;
 
 /// Longest wait before a retry, unless a rule asks for a longer one from the first on.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -71,6 +77,10 @@ pub const GATEWAY_BIND_RETRY: Duration = Duration::from_secs(2);
 
 /// Bytes moved per step of a tunnel: one TLS record.
 pub const COPY_BYTES: usize = 16 * 1024;
+
+/// The same on a connection of its own: eight TLS records with one system call on either side.
+pub const COPY_BULK_BYTES: usize = DEDICATED_WRITE_BYTES;
+const _: () = assert!(COPY_BULK_BYTES.is_multiple_of(COPY_BYTES));
 
 /// Requests at a time on one HTTP/2 connection of an application (RFC 9113 advises at least 100).
 pub const H2_STREAMS_MAX: u32 = 100;
@@ -146,6 +156,9 @@ pub const CONNECTIONS_PER_LISTENER_MAX: usize = 8_192;
 /// Connections of all listeners together.
 pub const CONNECTIONS_MAX: usize = 16_384;
 const _: () = assert!(CONNECTIONS_PER_LISTENER_MAX <= CONNECTIONS_MAX);
+
+// Streams with a connection of their own leave most places to shared ones.
+const _: () = assert!(DEDICATED_MAX * THREADS_MAX <= CONNECTIONS_PER_LISTENER_MAX / 4);
 
 /// Accepted and not yet handshaken connections of peers, per thread: a flood of handshakes may use this much at once.
 pub const HANDSHAKES_PER_THREAD_MAX: usize = 256;

@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use starling_model::{Code, codes};
@@ -29,6 +30,9 @@ use crate::worker::Phase;
 
 /// Connections that the kernel holds for us while the accept task is busy; the usual `somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How often each data thread is asked how late it is: 600 samples a minute, at a few microseconds each.
+const LAG_LOOK: Duration = Duration::from_millis(100);
 
 /// What a connection came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(crate) enum Handover {
     Connection(Connection),
     /// A request that somebody watches.
     Watched(Watched),
+    /// When this was sent: how late it is taken is how late the thread is.
+    Clock(Instant),
 }
 
 /// A connection on its way to a data thread.
@@ -215,6 +221,7 @@ pub(crate) fn run(bound: Vec<Bound>, doors: Option<GatewayDoors>, acceptor: Acce
     let total = Arc::new(AtomicUsize::new(0));
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(ask_how_late(acceptor.lanes.clone(), acceptor.phase.clone()));
         for Bound { listener, entry, address } in bound {
             let own = Own::new(entry, &total, &acceptor);
             match listener {
@@ -234,6 +241,23 @@ pub(crate) fn run(bound: Vec<Bound>, doors: Option<GatewayDoors>, acceptor: Acce
         }
         while tasks.join_next().await.is_some() {}
     });
+}
+
+/// Asks each data thread again and again how late it is, until the data plane closes. A thread whose queue is full says so by
+/// what it turns away.
+async fn ask_how_late(lanes: Vec<Lane>, mut phase: watch::Receiver<Phase>) {
+    let mut look = tokio::time::interval(LAG_LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {
+                for lane in &lanes {
+                    let _ = lane.handovers.try_send(Handover::Clock(Instant::now()));
+                }
+            }
+            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
+        }
+    }
 }
 
 /// Serves one listener more, until the data plane closes. Dropping this closes it; what came by it lives on. `count` is what

@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use starling_model::ServiceKey;
+use starling_transport::lane::LaneKind;
 
 use crate::Map;
 use crate::answers::ErrorType;
@@ -26,7 +27,10 @@ use crate::limits::SERIES_MAX;
 use crate::traffic::{Traffic, TrafficBook, Window};
 
 mod histogram;
+mod reasons;
 pub use histogram::Latency;
+pub(crate) use reasons::Retired;
+pub use reasons::Turned;
 
 /// Which side of the mesh a request or connection is seen from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,52 +46,6 @@ impl EncodeLabelValue for Direction {
         let word = match self {
             Self::Outbound => "outbound",
             Self::Inbound => "inbound",
-        };
-        EncodeLabelValue::encode(&word, encoder)
-    }
-}
-
-/// Why a connection or stream was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Turned {
-    /// A listener, or all of them, serve as many connections as they may.
-    Limit,
-    /// The data thread does not keep up with new connections.
-    Handover,
-    /// A stream's open header is malformed.
-    Header,
-    /// A stream asks for an instance that is not ready here.
-    NoInstance,
-    /// A stream asks for the agent's own door, which is not served yet, or for a carry that the instance does not take.
-    Carry,
-    /// The system had no descriptor or memory for it.
-    System,
-    /// The agent drains.
-    Draining,
-    /// At a Gateway: not TLS, malformed, too long, or gone before it was complete.
-    Hello,
-    /// At a Gateway: no ClientHello in time.
-    HelloTimeout,
-    /// At a Gateway: no route for the server name, or none was named.
-    ServerName,
-    /// At a Gateway: the route leads to nothing that can be used now.
-    Backend,
-}
-
-impl EncodeLabelValue for Turned {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let word = match self {
-            Self::Limit => "limit",
-            Self::Handover => "handover",
-            Self::Header => "header",
-            Self::NoInstance => "no_instance",
-            Self::Carry => "carry",
-            Self::System => "system",
-            Self::Draining => "draining",
-            Self::Hello => "client_hello",
-            Self::HelloTimeout => "client_hello_timeout",
-            Self::ServerName => "server_name",
-            Self::Backend => "backend",
         };
         EncodeLabelValue::encode(&word, encoder)
     }
@@ -167,24 +125,6 @@ struct HandshakeLabels {
     result: &'static str,
 }
 
-/// Why a connection between agents takes no new streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Retired {
-    /// It was old.
-    Age,
-    /// This node shows a new leaf.
-    Leaf,
-}
-
-impl Retired {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Age => "age",
-            Self::Leaf => "leaf",
-        }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RetiredLabels {
     direction: Direction,
@@ -196,6 +136,13 @@ struct TurnedLabels {
     reason: Turned,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    direction: Direction,
+    lane: &'static str,
+}
+
+/// Of what is labelled by a reason alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     reason: &'static str,
@@ -278,8 +225,12 @@ pub struct ProxyMetrics {
     handshakes: Family<HandshakeLabels, Counter>,
     retired: Family<RetiredLabels, Counter>,
     sources_refused: Family<RefusedLabels, Counter>,
+    lanes: Family<LaneLabels, Counter>,
+    lane_fallbacks: Family<RefusedLabels, Counter>,
     endpoints: Capped<EndpointLabels, Gauge>,
     dropped: Family<FamilyLabels, Counter>,
+    /// How long a data thread lets wait what is handed to it.
+    pub(crate) lag: Latency,
     traffic: Arc<TrafficBook>,
 }
 
@@ -310,8 +261,11 @@ impl ProxyMetrics {
             handshakes: Family::default(),
             retired: Family::default(),
             sources_refused: Family::default(),
+            lanes: Family::default(),
+            lane_fallbacks: Family::default(),
             endpoints: Capped::new("starling_endpoints", &dropped),
             dropped,
+            lag: Latency::short(),
             traffic: Arc::default(),
         }
     }
@@ -339,6 +293,8 @@ impl ProxyMetrics {
         family!("starling_tcp_sent_bytes", "Bytes towards the destination service", self.sent.family);
         family!("starling_tcp_received_bytes", "Bytes from the destination service", self.received.family);
         family!("starling_tcp_turned_away", "Connections and streams not served, by reason", self.turned);
+        family!("starling_tcp_lane_streams", "L4 streams between agents, by lane", self.lanes);
+        family!("starling_tcp_lane_fallbacks", "Bulk streams that share a connection, by reason", self.lane_fallbacks);
         family!("starling_tls_handshakes", "TLS handshakes of traffic connections", self.handshakes);
         family!("starling_tls_connections_retired", "Traffic connections left to their present streams", self.retired);
         family!(
@@ -347,6 +303,7 @@ impl ProxyMetrics {
             self.sources_refused
         );
         family!("starling_endpoints", "Endpoints known, by health as seen from here", self.endpoints.family);
+        family!("starling_loop_lag_seconds", "How late data threads take what is handed to them", self.lag);
         family!("starling_metrics_dropped_series", "Series counted under other, by family", self.dropped);
     }
 
@@ -377,6 +334,16 @@ impl ProxyMetrics {
     /// Counts a stream whose caller counts as its bare node, whatever it claims. Rare, too.
     pub(crate) fn source_refused(&self, reason: &'static str) {
         self.sources_refused.get_or_create_owned(&RefusedLabels { reason }).inc();
+    }
+
+    /// Counts a tunnel's stream by its lane.
+    pub(crate) fn lane(&self, direction: Direction, lane: LaneKind) {
+        self.lanes.get_or_create_owned(&LaneLabels { direction, lane: lane.as_str() }).inc();
+    }
+
+    /// Counts a stream that was to have a connection of its own, and shares one.
+    pub(crate) fn lane_fallback(&self, reason: &'static str) {
+        self.lane_fallbacks.get_or_create_owned(&RefusedLabels { reason }).inc();
     }
 
     /// Counts one TLS handshake.

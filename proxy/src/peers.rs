@@ -8,7 +8,10 @@ use std::rc::Rc;
 use starling_identity::PeerIdentity;
 use starling_model::{Protocol, Readiness};
 use starling_routing::{Caller, Endpoint, TryOutcome};
-use starling_transport::data::{DIAL_DEADLINE, DialError, MuxStream, OpenError, OpenRequest, ResetCode, ServeEnd};
+use starling_transport::data::{
+    DIAL_DEADLINE, DataStream, DialError, MuxStream, NotDedicated, OpenError, OpenRequest, ResetCode, ServeEnd,
+};
+use starling_transport::lane::LaneKind;
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -34,6 +37,34 @@ pub(crate) async fn open(worker: &Worker, endpoint: &Endpoint, header: &OpenHead
         let (error, failure) = explain(&error);
         Failed { outcome, error, endpoint: failure }
     })
+}
+
+/// The same for a tunnel, on the lane that its service's history speaks for. A dedicated connection that does not come
+/// about costs the stream nothing but the time: it shares one.
+pub(crate) async fn open_lane(worker: &Worker, endpoint: &Endpoint, header: &OpenHeader) -> Result<DataStream, Failed> {
+    let lane = worker.shared.lanes.lane(&endpoint.service);
+    if let (LaneKind::Dedicated, Some(address)) = (lane, endpoint.address) {
+        // On the heap: most tunnels never come here.
+        let opened = Box::pin(worker.client.open_dedicated(endpoint.node(), address, &header.encode())).await;
+        match opened {
+            Ok(stream) => {
+                worker.shared.metrics.lane(Direction::Outbound, LaneKind::Dedicated);
+                return Ok(DataStream::Dedicated(stream));
+            }
+            Err(NotDedicated::Refused) => {
+                debug!(endpoint = %endpoint.id, "a peer refused a stream");
+                let (error, endpoint) = (ErrorType::ConnectionRefused, Some(Failure::Quick));
+                return Err(Failed { outcome: TryOutcome::Refused, error, endpoint });
+            }
+            Err(why) => {
+                debug!(endpoint = %endpoint.id, reason = why.as_str(), "a bulk stream shares a connection");
+                worker.shared.metrics.lane_fallback(why.as_str());
+            }
+        }
+    }
+    let stream = open(worker, endpoint, header).await?;
+    worker.shared.metrics.lane(Direction::Outbound, LaneKind::Shared);
+    Ok(DataStream::Shared(stream))
 }
 
 fn explain(error: &OpenError) -> (ErrorType, Option<Failure>) {
@@ -138,7 +169,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
     };
     let handler = {
         let (worker, proven) = (worker.clone(), proven.clone());
-        move |peer: PeerIdentity, request: OpenRequest, stream: MuxStream| {
+        move |peer: PeerIdentity, request: OpenRequest, stream: DataStream| {
             proven();
             let worker = worker.clone();
             async move { accept(worker, peer, request, stream).await }
@@ -160,8 +191,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
 }
 
 /// One stream of a peer. What is refused here was seen by nobody, and the peer is told so.
-async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, stream: MuxStream) {
-    let refuse = |stream: MuxStream, reason| {
+async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, stream: DataStream) {
+    let refuse = |stream: DataStream, reason| {
         worker.shared.metrics.turned_away(reason);
         stream.reset(ResetCode::Refused);
     };
@@ -182,16 +213,21 @@ async fn accept(worker: Rc<Worker>, peer: PeerIdentity, request: OpenRequest, st
         return refuse(stream, Turned::NoInstance);
     };
     let caller = accept_source(&worker, &peer, &header);
-    match header.carry {
-        Carry::Http1 if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
-        // HTTP as bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
-        Carry::Http1 | Carry::Http2 => inbound::serve(worker, stream, header, peer.node).await,
-        Carry::Bytes => {
+    match (header.carry, stream) {
+        (Carry::Http1, stream) if instance.protocol == Protocol::Grpc => refuse(stream, Turned::Carry),
+        (Carry::Http1 | Carry::Http2, DataStream::Shared(stream)) => {
+            inbound::serve(worker, stream, header, peer.node).await;
+        }
+        // Requests share connections; no agent opens another one for them.
+        (Carry::Http1 | Carry::Http2, stream @ DataStream::Dedicated(_)) => refuse(stream, Turned::Carry),
+        (Carry::Bytes, stream) => {
+            // HTTP as bytes would reach the instance unhardened, with whatever identity header the peer wrote into them.
             let stream = match instance.protocol {
                 Protocol::Http | Protocol::Grpc => return refuse(stream, Turned::Carry),
                 Protocol::Tcp => Sniff::open(stream),
                 Protocol::Detect => Sniff::new(stream, Undecided::IsHttp),
             };
+            worker.shared.metrics.lane(Direction::Inbound, stream.inner().lane_kind());
             l4::inbound::serve(worker, stream, &header, &caller, instance.address).await;
         }
     }

@@ -11,6 +11,7 @@ use starling_identity::CurrentIdentity;
 use starling_identity::tls::Clock;
 use starling_model::{InstanceName, PortName, Protocol, Readiness, ServiceKey};
 use starling_routing::{RouteTable, SessionKey};
+use starling_transport::lane::LaneHistory;
 use tokio::sync::Notify;
 
 use crate::callers::{LocalCallers, Process};
@@ -104,6 +105,8 @@ pub struct ProxyShared {
     pub instances: ArcSwap<LocalInstances>,
     /// What our own traffic knows of endpoints.
     pub loads: Loads,
+    /// What tunnels to each service moved, and so which lane the next one takes.
+    pub(crate) lanes: LaneHistory,
     /// What is counted.
     pub metrics: ProxyMetrics,
     /// Where this node listens for Gateways, and where it cannot.
@@ -124,6 +127,7 @@ impl ProxyShared {
             clock,
             instances: ArcSwap::default(),
             loads: Loads::new(),
+            lanes: LaneHistory::default(),
             metrics: ProxyMetrics::new(),
             gateway_ports: ArcSwap::default(),
             published: Notify::new(),

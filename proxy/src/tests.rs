@@ -26,6 +26,7 @@ mod grants;
 mod grpc;
 mod hostile;
 mod http2;
+mod lanes;
 mod load;
 mod requests;
 mod routes;
@@ -66,6 +67,8 @@ struct Mesh {
     documents: Documents,
     /// Of nodes that are started from now on.
     grants_known: bool,
+    /// The same: how long their connections take new streams.
+    connection_age: Duration,
     nodes: Vec<Node>,
     announced: BTreeMap<NodeName, (ServicesRecord, HealthRecord)>,
 }
@@ -81,6 +84,7 @@ impl Mesh {
             registry: Registry::new(),
             documents: Documents::default(),
             grants_known: true,
+            connection_age: starling_transport::data::AGE_MAX,
             nodes: Vec::new(),
             announced: BTreeMap::new(),
         };
@@ -125,7 +129,7 @@ impl Mesh {
             upstreams: vec![upstream("orders", Some("web")), upstream("echo", None)],
             access_log: log,
             threads: 2,
-            connection_age: starling_transport::data::AGE_MAX,
+            connection_age: self.connection_age,
         };
         let plane = DataPlane::start(config, shared.clone()).unwrap();
         let addresses = plane.addresses().clone();

@@ -24,7 +24,7 @@ use crate::http::outbound::{self, Wanted};
 use crate::http::pool::Pool;
 use crate::http::routed::Budgets;
 use crate::l4;
-use crate::limits::{HTTP_BUFFER_BYTES, SWEEP_INTERVAL};
+use crate::limits::SWEEP_INTERVAL;
 use crate::listen::{Connection, Entry, Handover, Permit, Socket};
 use crate::metrics::{Direction, Edges, Retired, Turned};
 use crate::peers::{self, Counted, Handshakes};
@@ -96,7 +96,6 @@ pub(crate) struct Worker {
     pub(crate) client: DataClient,
     pub(crate) server_of_peers: DataServer,
     pub(crate) phase: watch::Receiver<Phase>,
-    pub(crate) server: hyper::server::conn::http1::Builder,
     pub(crate) http2: Http2,
     pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
@@ -126,9 +125,6 @@ pub(crate) struct WorkerSeed {
 
 impl Worker {
     fn new(seed: WorkerSeed) -> (Rc<Self>, mpsc::Receiver<Handover>) {
-        let mut server = hyper::server::conn::http1::Builder::new();
-        // The door in front of hyper keeps time and judges heads; answers of applications carry nothing of ours.
-        server.header_read_timeout(None).max_buf_size(HTTP_BUFFER_BYTES).auto_date_header(false).half_close(false);
         let worker = Rc::new(Self {
             edges: Edges::new(&seed.shared.metrics),
             pool: Pool::default(),
@@ -139,7 +135,6 @@ impl Worker {
                 seed.config.connection_age,
             ),
             phase: seed.phase,
-            server,
             http2: Http2::new(),
             handshakes: Rc::default(),
             budgets: Budgets::default(),
@@ -277,6 +272,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
             handover = handovers.recv() => match handover {
                 Some(Handover::Connection(connection)) => begin(&worker, connection),
                 Some(Handover::Watched(watched)) => watch_one(&worker, watched),
+                Some(Handover::Clock(sent)) => worker.shared.metrics.lag.observe(sent.elapsed()),
                 None => return,
             },
             _ = sweep.tick() => {

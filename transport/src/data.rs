@@ -1,4 +1,5 @@
-//! The data lane: streams between two nodes over mutual TLS on TCP, many on one connection (`starling-mux/1`).
+//! Streams between two nodes over mutual TLS on TCP: many on one connection (`starling-mux/1`), or one that moves much on
+//! a connection of its own (`starling-data/1`).
 //!
 //! A [`DataClient`] belongs to one data thread and keeps that thread's connections; a [`DataServer`] serves what peers
 //! dial. Each connection is one task on its thread: it owns the socket, and every wake-up reads what is there, tells the
@@ -6,11 +7,12 @@
 //! lock. Nothing here is `Send`; both must be used inside a `tokio::task::LocalSet`.
 //!
 //! Reading order: [`stream`](MuxStream), `connection.rs` (the driver), `tcp.rs` (TLS on a socket), `pool.rs`,
-//! `server.rs`.
+//! `server.rs`; `dedicated.rs` for streams with a connection of their own.
 //!
 //! Not here: what a stream's header means, retries, the hand-over of sockets to threads.
 
 mod connection;
+mod dedicated;
 mod pool;
 mod server;
 mod stream;
@@ -24,9 +26,14 @@ use starling_model::{Code, NodeName, codes};
 
 pub use crate::error::{CertificateRefusal, DialError};
 pub use crate::mux::{CannotOpen, Fault, ResetCode};
+pub use dedicated::dial::{NO_ROOM_MEMORY, NotDedicated, OLDER_PEER_MEMORY};
+pub use dedicated::{
+    DEDICATED_ACCEPTED_PER_PEER_MAX, DEDICATED_DIALLED_PER_PEER_MAX, DEDICATED_MAX, DEDICATED_WRITE_BYTES,
+    DedicatedStream,
+};
 pub use pool::{DataClient, PoolStats};
 pub use server::{CONNECTIONS_PER_PEER_MAX, DataServer, OpenRequest, ServeEnd, ServerStats};
-pub use stream::{Lane, MuxStream, fault_of};
+pub use stream::{DataStream, Lane, MuxStream, fault_of};
 
 /// Deadline of a dial: TCP and TLS together.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(3);

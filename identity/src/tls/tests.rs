@@ -185,6 +185,20 @@ fn questions_about_trust_need_no_certificate_and_believe_none() {
     assert_eq!(own_name(&identity(&ours, "db-1")), Some(name("db-1")));
 }
 
+/// The server prefers what its client asked for first; one of an older release, which knows one protocol, takes that.
+#[test]
+fn a_dedicated_stream_is_agreed_upon_where_both_know_it() {
+    let mesh = Mesh::new("prod.internal");
+    let (web, db) = (identity(&mesh, "web-1"), identity(&mesh, "db-1"));
+    let met = meet(dedicated_client(&web, name("db-1"), clock), data_server(&db, clock));
+    assert_eq!(met.server.alpn_protocol(), Some(ALPN_DATA));
+    let met = meet(data_client(&web, name("db-1"), clock), data_server(&db, clock));
+    assert_eq!(met.server.alpn_protocol(), Some(ALPN_MUX));
+    let older = server(&db, clock, &[ALPN_MUX], Clients::Proven);
+    let met = meet(dedicated_client(&web, name("db-1"), clock), older);
+    assert_eq!(met.server.alpn_protocol(), Some(ALPN_MUX));
+}
+
 #[test]
 fn a_client_must_offer_the_servers_protocol() {
     let mesh = Mesh::new("prod.internal");

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use bytes::BytesMut;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri};
 use starling_model::ServiceKey;
 use starling_routing::filters::NotAUri;
@@ -11,8 +12,8 @@ use starling_routing::matching::HttpFacts;
 use starling_routing::{Choice, RouteTable, Service};
 
 use crate::answers::{Answer, ErrorType};
+use crate::http::codec::read_request::take_request;
 use crate::http::harden::{self, HeadRefused};
-use crate::limits::HEADERS_MAX;
 
 /// A head that ends here and goes on from here.
 #[derive(Clone, Debug)]
@@ -118,25 +119,12 @@ pub fn by_host<'a>(
     Err(Answer::new(ErrorType::DestinationNotFound, detail))
 }
 
-/// Reads one complete head of a request without a body, as the door does.
+/// Reads one complete head of a request, as the server does.
 ///
 /// # Errors
 /// The first rule broken.
 pub fn read_head(head: &[u8]) -> Result<(Method, Uri, HeaderMap), HeadRefused> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut lines);
-    match request.parse(head) {
-        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(HeadRefused::HeadTooLarge),
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) | Err(_) => return Err(HeadRefused::Malformed),
-    }
-    harden::check_head(&request)?;
-    let method = request.method.and_then(|method| method.parse().ok()).ok_or(HeadRefused::Malformed)?;
-    let uri = request.path.and_then(|path| path.parse().ok()).ok_or(HeadRefused::Malformed)?;
-    let mut headers = HeaderMap::new();
-    for line in request.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadRefused::Malformed)?;
-        headers.append(name, HeaderValue::from_bytes(line.value).map_err(|_| HeadRefused::Malformed)?);
-    }
-    Ok((method, uri, headers))
+    let mut input = BytesMut::from(head);
+    let head = take_request(&mut input, &mut 0)?.filter(|_| input.is_empty()).ok_or(HeadRefused::Malformed)?;
+    Ok((head.method, head.uri, head.headers))
 }

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
 use starling_transport::data::Lane;
+use starling_transport::mux::Fault;
 use tokio::time::timeout_at;
 use tracing::debug;
 
@@ -26,6 +27,7 @@ use crate::http::head::{Copies, Head};
 use crate::http::outbound::Wanted;
 use crate::http::pool::{Client, Place, PoolKey, Sender, Use};
 use crate::http::upgrade::{self, Far};
+use crate::limits::LEFT_BEHIND_MAX;
 use crate::loads::Failure;
 use crate::peers;
 use crate::worker::Worker;
@@ -84,6 +86,7 @@ pub(crate) async fn attempt(
         Some(_) => Use::Upgrade,
         None => Use::Requests,
     };
+    let mut left_behind = 0;
     loop {
         let mut sent = Instant::now();
         let pooled = match purpose {
@@ -179,8 +182,14 @@ pub(crate) async fn attempt(
         if let Some(unsent) = failed.unsent {
             head.restore(unsent);
             client.give_up();
-            if client.reused && upload.can_repeat() {
-                // It was closed while it idled. Each turn of this loop uses one up; then a fresh one is opened.
+            // It was closed while it idled: each turn of this loop uses one up; then a fresh one is opened. Or it was opened
+            // on a connection that took no more streams just then, and another one takes it.
+            let mut again = client.reused;
+            if client.fault.get() == Some(Fault::Unprocessed) {
+                left_behind += 1;
+                again |= left_behind <= LEFT_BEHIND_MAX;
+            }
+            if again && upload.can_repeat() {
                 continue;
             }
             let (outcome, error) = (TryOutcome::NotSent, ErrorType::ConnectionTerminated);

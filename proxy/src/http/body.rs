@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::answers::ErrorType;
+use crate::http::arriving::Arriving;
 use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
 use crate::http::grpc::{self, Spoken};
@@ -26,7 +26,7 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// What arrived of a request body, kept while a try may still be repeated.
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: Arriving,
     size: SizeHint,
     kept: Vec<Bytes>,
     kept_bytes: usize,
@@ -59,7 +59,7 @@ pub(crate) enum Upload {
 pub(crate) struct UploadStream(Rc<RefCell<Source>>);
 
 impl Upload {
-    pub(crate) fn new(incoming: Incoming, exchange: &mut Exchange) -> Self {
+    pub(crate) fn new(incoming: Arriving, exchange: &mut Exchange) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }

@@ -20,29 +20,20 @@ use http_body::{Body as _, Frame, SizeHint};
 use starling_transport::data::fault_of;
 use starling_transport::mux::Fault;
 use tokio::io::AsyncWrite;
-use tokio_util::io::poll_read_buf;
 
 use crate::http::body::{BodyError, RequestBody};
+use crate::http::buffers::{self, WRITE_BYTES, return_buffer, take_buffer};
 use crate::http::codec::Malformed;
-use crate::http::codec::answer::{AnswerHead, end_of_head, take_head};
 use crate::http::codec::body::{Body, Piece};
-use crate::http::codec::request::{Framing, write_head};
+use crate::http::codec::framing::Framing;
+use crate::http::codec::read_answer::{AnswerHead, end_of_head, take_head};
+use crate::http::codec::write_request::write_head;
 use crate::http::upgrade::Far;
-
-/// Room for one read; a usual answer fits.
-const READ_BYTES: usize = 4 * 1024;
-/// Room that is too little for one.
-const READ_BYTES_MIN: usize = 1024;
-/// Room for one within a long body: two TLS records.
-const READ_BYTES_MAX: usize = 32 * 1024;
-
-/// Bytes of a request that are gathered before they are written.
-const WRITE_BYTES: usize = 16 * 1024;
 
 /// Why no answer came.
 #[derive(Debug)]
 pub(crate) struct SendFailed {
-    /// The request, if certainly no byte of it was sent.
+    /// The request, if certainly nobody read a byte of it. Its body may be used up.
     pub(crate) unsent: Option<Request<RequestBody>>,
     /// Said by whoever answers: it has not looked at the request.
     pub(crate) is_refused: bool,
@@ -153,7 +144,7 @@ impl Http1 {
 #[derive(Debug)]
 pub(crate) struct Sending {
     connection: Rc<RefCell<Connection>>,
-    /// Kept until a byte of it was sent.
+    /// Kept until the answer begins.
     parts: Option<Parts>,
     /// Until the first poll.
     body: Option<RequestBody>,
@@ -200,15 +191,15 @@ impl Sending {
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if connection.has_sent {
-            self.parts = None;
-        }
         match ready!(connection.poll_head(cx, &self.method, &mut self.searched)) {
             Ok(head) => Poll::Ready(Ok(head)),
             Err(error) => {
+                let left_behind = connection.fault.get() == Some(Fault::Unprocessed);
+                let parts = self.parts.take().filter(|_| left_behind);
+                let unsent = parts.map(|parts| Request::from_parts(parts, RequestBody::copied(Vec::new())));
                 connection.close();
                 // What kept the request from being sent says more than that no answer came.
-                failed(None, self.trouble.take().map_or(error, BodyError::from))
+                failed(unsent, self.trouble.take().map_or(error, BodyError::from))
             }
         }
     }
@@ -234,27 +225,6 @@ fn begun(connection: &Rc<RefCell<Connection>>, head: AnswerHead) -> Response<Rep
         answer.extensions_mut().insert(reason);
     }
     answer
-}
-
-/// Buffers that a thread keeps for writing requests; a client holds one only until its request is written.
-const SPARE_BUFFERS_MAX: usize = 4;
-
-thread_local! {
-    static SPARE_BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
-fn take_buffer() -> Vec<u8> {
-    SPARE_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
-}
-
-fn return_buffer(mut buffer: Vec<u8>) {
-    buffer.clear();
-    SPARE_BUFFERS.with_borrow_mut(|spare| {
-        // One that a large head or body has grown goes.
-        if spare.len() < SPARE_BUFFERS_MAX && (1..=2 * WRITE_BYTES).contains(&buffer.capacity()) {
-            spare.push(buffer);
-        }
-    });
 }
 
 impl Drop for Connection {
@@ -385,14 +355,9 @@ impl Connection {
     /// Reads once; 0 at the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(far) = &mut self.far else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
-        if self.input.capacity() - self.input.len() < READ_BYTES_MIN {
-            // As much as is still to come, within reason.
-            let left = self.answer.and_then(|body| body.left()).map_or(READ_BYTES, |left| {
-                usize::try_from(left).map_or(READ_BYTES_MAX, |left| left.clamp(READ_BYTES, READ_BYTES_MAX))
-            });
-            self.input.reserve(left);
-        }
-        let read = ready!(poll_read_buf(Pin::new(far), cx, &mut self.input));
+        // As much as is still to come, within reason.
+        let left = self.answer.and_then(|body| body.left());
+        let read = ready!(buffers::poll_read(Pin::new(far), cx, &mut self.input, left));
         if let Err(error) = &read {
             self.note(error);
         }

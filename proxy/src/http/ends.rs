@@ -1,7 +1,7 @@
 //! When an answer that is under way must be over, also where its client does not read.
 //!
-//! hyper asks a body for more only once there is room for it, so a body's own deadline is not looked at while a client
-//! reads nothing. Over HTTP/1 the door holds the moment and ends the connection at it; a stream of HTTP/2 is a task of
+//! A body is asked for more only once there is room for it, so its own deadline is not looked at while a client reads
+//! nothing. Over HTTP/1 the door holds the moment and ends the connection at it; a stream of HTTP/2 is a task of
 //! its own, which ends at it: what the task owns is dropped, and the stream is reset.
 
 use std::cell::{Cell, RefCell};

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use crate::access_log::Record;
 use crate::answers::ErrorType;
+use crate::http::door::Busy;
 use crate::http::ends;
 use crate::http::grpc::{GrpcStatus, Spoken};
-use crate::http::guard::Busy;
 use crate::http::pool::{Client, PoolKey};
 use crate::metrics::{Edge, RequestEnd};
 use crate::worker::{Active, Worker};

@@ -26,9 +26,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::http::arriving::Arriving;
 use crate::http::body::ResponseBody;
+use crate::http::door::{Door, Verdict};
 use crate::http::ends;
-use crate::http::guard::{Door, Verdict};
 use crate::http::harden;
 use crate::http::inbound::{self, Stream};
 use crate::http::outbound::{self, Entrance};
@@ -155,7 +156,7 @@ pub(crate) async fn serve<S: Tunnelled>(entrance: Rc<Entrance>, stream: Rewound<
             async move {
                 let unanswered = Unanswered(Some(&cancels));
                 let verdict = verdict(&request);
-                let response = outbound::answer(&entrance, request, verdict).await;
+                let response = outbound::answer(&entrance, request.map(Arriving::Http2), verdict).await;
                 unanswered.answered();
                 response
             }
@@ -207,7 +208,7 @@ pub(crate) async fn serve_peer(of: Rc<Stream>, stream: MuxStream) {
     let (worker, door) = (of.worker.clone(), of.door.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let verdict = verdict(&request);
-        inbound::answer(&of, request, verdict)
+        inbound::answer(&of, request.map(Arriving::Http2), verdict)
     });
     let connection = worker.http2.of_peers.serve_connection(TokioIo::new(stream), service);
     tokio::select! {

@@ -138,7 +138,7 @@ pub enum Framing {
     Switch,
 }
 
-/// Judges one complete head. The framing it returns is the only one that hyper can then come to.
+/// Judges one complete head. The framing it returns is the only one that a reader can then come to.
 ///
 /// # Errors
 /// [`HeadRefused`]: the first rule broken, framing first.

@@ -2,17 +2,17 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri, Version};
-use hyper::body::Incoming;
 use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
 use starling_routing::{Choice, Endpoint};
 
 use crate::answers::Answer;
+use crate::http::arriving::Arriving;
 use crate::http::asked::Asked;
 use crate::http::body::RequestBody;
+use crate::http::door::Verdict;
 use crate::http::grpc::Spoken;
-use crate::http::guard::Verdict;
 use crate::http::harden;
 use crate::http::upgrade;
 
@@ -107,7 +107,7 @@ impl Head {
     pub(crate) fn new(
         domain: &str,
         service: &ServiceKey,
-        request: &mut Request<Incoming>,
+        request: &mut Request<Arriving>,
         verdict: Verdict,
     ) -> Result<Self, Answer> {
         let spoken = Spoken::of(request);

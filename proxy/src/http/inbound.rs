@@ -16,26 +16,25 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use starling_model::{NodeName, SpiffeId};
 use starling_routing::{Caller, Grants};
 use starling_transport::data::MuxStream;
-use tokio::io::AsyncWriteExt as _;
 use tracing::debug;
 
 use crate::access_log::HttpRecord;
 use crate::answers::{Answer, Connection, ErrorType, Processed};
 use crate::header::{Carry, OpenHeader};
+use crate::http::arriving::Arriving;
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::client::{Http1, Reply};
+use crate::http::door::{Busy, Door, Verdict};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
-use crate::http::guard::{Answered, Busy, Door, Guard, Offer, Verdict};
 use crate::http::harden::{self, HeadRefused, XFCC};
 use crate::http::outbound::{Answering, own_body, pass_on, said, switched};
 use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, Use};
+use crate::http::server::{self, Offer, Served};
 use crate::http::upgrade::{self, Far, Switch, Switched};
 use crate::http::{h2, head};
 use crate::l4::connect;
@@ -107,32 +106,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHea
 }
 
 async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
-    let io = TokioIo::new(Guard::new(stream, of.door.clone(), Offer::Http1));
-    let builder = of.worker.server.clone();
-    let stream = of;
-    let service = {
-        let stream = stream.clone();
-        service_fn(move |request: Request<Incoming>| {
-            let verdict = stream.door.verdict();
-            answer(&stream, request, verdict)
-        })
-    };
-    let mut connection = builder.serve_connection(io, service);
-    if let Err(error) = (&mut connection).await {
-        debug!(%error, "a peer's stream broke");
-        return;
-    }
-    let mut guard = connection.into_parts().io.into_inner();
-    match stream.switch.take() {
-        Some(Switch::Upgrade { exchange, far }) => Box::pin(upgrade::run(guard.into_inner().0, exchange, far)).await,
-        // hyper leaves this to us on a connection that could have switched and did not.
-        Some(Switch::Entrance { .. }) | None => drop(guard.shutdown().await),
+    let door = of.door.clone();
+    let answered = |request, verdict| answer(&of, request, verdict);
+    // A peer's connection says when streams are to end.
+    if let Served::Switched(stream) = server::serve(stream, &door, Offer::Http1, None, answered).await
+        && let Some(Switch::Upgrade { exchange, far }) = of.switch.take()
+    {
+        Box::pin(upgrade::run(stream, exchange, far)).await;
     }
 }
 
 /// Answers one request, one way or the other. What needs no wait is done at once, so that the future holds only what the
 /// rest needs.
-pub(crate) fn answer(stream: &Rc<Stream>, request: Request<Incoming>, verdict: Verdict) -> Answering {
+pub(crate) fn answer(stream: &Rc<Stream>, request: Request<Arriving>, verdict: Verdict) -> Answering {
     let worker = &stream.worker;
     let busy: Busy = stream.door.busy();
     let active = worker.active(Side::Inbound);
@@ -150,8 +136,8 @@ pub(crate) fn answer(stream: &Rc<Stream>, request: Request<Incoming>, verdict: V
         }
     };
     match asked {
-        Ok(forwarded) => Box::pin(forward(stream.clone(), exchange, forwarded, verdict)),
-        Err(answer) => Box::pin(std::future::ready(Ok(stream.say(Err(answer), exchange, verdict)))),
+        Ok(forwarded) => Box::pin(forward(stream.clone(), exchange, forwarded)),
+        Err(answer) => Box::pin(std::future::ready(Ok(stream.say(Err(answer), exchange)))),
     }
 }
 
@@ -171,7 +157,7 @@ impl Forwarded {
     fn new(
         stream: &Stream,
         identity: &HeaderValue,
-        mut request: Request<Incoming>,
+        mut request: Request<Arriving>,
         (verdict, exchange): (Verdict, &mut Exchange),
     ) -> Result<Self, Answer> {
         let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
@@ -231,7 +217,6 @@ fn forward(
     stream: Rc<Stream>,
     mut exchange: Exchange,
     mut forwarded: Forwarded,
-    verdict: Verdict,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     async move {
         let (worker, name) = (&stream.worker, &stream.header.instance);
@@ -300,22 +285,17 @@ fn forward(
             let connection = if upload.is_empty() { Connection::Keep } else { Connection::Close };
             break Err(Answer { processed, connection, ..answer });
         };
-        Ok(stream.say(outcome, exchange, verdict))
+        Ok(stream.say(outcome, exchange))
     }
 }
 
 impl Stream {
-    /// Tells the door what becomes of the stream, and the caller the answer.
+    /// Tells the caller the answer, and keeps what the stream becomes after it.
     fn say(
         &self,
         outcome: Result<(Response<Reply>, Option<Switched>), Answer>,
         mut exchange: Exchange,
-        verdict: Verdict,
     ) -> Response<ResponseBody> {
-        let switches = outcome.as_ref().is_ok_and(|(_, far)| far.is_some());
-        if verdict == Verdict::MaySwitch {
-            self.door.answered(if switches { Answered::Switches } else { Answered::Stays });
-        }
         match outcome {
             Ok((answer, Some(far))) => {
                 exchange.answered(answer.status().as_u16(), None);

@@ -14,35 +14,33 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use starling_model::{PortName, Protocol, ServiceKey};
 use starling_routing::{
     Caller, Choice, Decision, Destination, EndpointIndex, NextTry, Origin, Refusal, RequestFacts, Rule, next_try,
 };
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 use tracing::debug;
 
 use crate::access_log::{HttpRecord, Record};
 use crate::answers::{Answer, Connection, ErrorType};
 use crate::detect;
+use crate::http::arriving::Arriving;
 use crate::http::attempt::{Answered as Tried, Try, attempt};
 use crate::http::body::{ResponseBody, Upload};
 use crate::http::client::Reply;
+use crate::http::door::{Door, Verdict};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
-use crate::http::guard::{Answered, Door, Guard, Offer, Verdict};
 use crate::http::h2::{self, Rewound};
 use crate::http::harden::{self, HeadRefused, STARLING_ERROR};
 use crate::http::head::{Copies, Head};
+use crate::http::server::{self, Offer, Served};
 use crate::http::upgrade::{self, Switch};
 use crate::http::{asked, connect, mirror, routed};
 use crate::l4::{self, Tunnelled};
 use crate::loads::Failure;
 use crate::metrics::Direction;
-use crate::worker::{Phase, Side, Worker};
+use crate::worker::{Side, Worker};
 
 /// How requests of a connection find their service.
 #[derive(Clone, Debug)]
@@ -75,47 +73,24 @@ pub(crate) struct Entrance {
 /// Serves one connection until it ends. Owns it; dropping this at any `.await` closes it, and requests under way count
 /// as given up by their client.
 pub(crate) async fn serve<S: Tunnelled>(worker: Rc<Worker>, stream: S, route: Route) {
-    let mut phase = worker.phase.clone();
-    let builder = worker.server.clone();
-    let entrance = Rc::new(Entrance { worker, route, door: Door::new(), switch: Cell::new(None) });
-    let io = TokioIo::new(Guard::new(stream, entrance.door.clone(), Offer::Http1Or2));
-    let service = {
-        let entrance = entrance.clone();
-        service_fn(move |request: Request<Incoming>| {
-            let verdict = entrance.door.verdict();
-            answer(&entrance, request, verdict)
-        })
+    let closing = Some(worker.phase.clone());
+    let door = Door::new();
+    let entrance = Rc::new(Entrance { worker, route, door: door.clone(), switch: Cell::new(None) });
+    let answered = |request, verdict| answer(&entrance, request, verdict);
+    let stream = match server::serve(stream, &door, Offer::Http1Or2, closing, answered).await {
+        Served::Ended => return,
+        Served::Http2(stream, read) => return Box::pin(h2::serve(entrance, Rewound::new(read.into(), stream))).await,
+        Served::Switched(stream) => stream,
     };
-    let mut connection = builder.serve_connection(io, service);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        _ = phase.wait_for(|phase| *phase >= Phase::Closing) => {
-            Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
-        }
-    };
-    if entrance.door.is_http2() {
-        let (stream, read) = connection.into_parts().io.into_inner().into_inner();
-        return Box::pin(h2::serve(entrance, Rewound::new(read, stream))).await;
-    }
-    if let Err(error) = ended {
-        debug!(%error, "an application's connection broke");
-        return;
-    }
-    let mut guard = connection.into_parts().io.into_inner();
-    let Some(switch) = entrance.switch.take() else {
-        // hyper leaves this to us on a connection that could have switched and did not.
-        let _ = guard.shutdown().await;
-        return;
-    };
+    let Some(switch) = entrance.switch.take() else { return };
     // On the heap: an idle connection must not carry the state of a tunnel.
     match switch {
-        Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(guard.into_inner().0, exchange, far)).await,
+        Switch::Upgrade { exchange, far } => Box::pin(upgrade::run(stream, exchange, far)).await,
         Switch::Entrance { exchange, wanted } => {
             drop(exchange);
             let worker = entrance.worker.clone();
             drop(entrance);
-            let tunnel: Pin<Box<dyn Future<Output = ()>>> = Box::pin(enter(worker, guard.into_inner().0, wanted));
+            let tunnel: Pin<Box<dyn Future<Output = ()>>> = Box::pin(enter(worker, stream, wanted));
             tunnel.await;
         }
     }
@@ -157,7 +132,7 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Response
 
 /// Answers one request, one way or the other. What needs no wait is done at once, so that the future holds only what the
 /// rest needs.
-pub(crate) fn answer(entrance: &Rc<Entrance>, mut request: Request<Incoming>, verdict: Verdict) -> Answering {
+pub(crate) fn answer(entrance: &Rc<Entrance>, mut request: Request<Arriving>, verdict: Verdict) -> Answering {
     let Entrance { worker, route, door, .. } = &**entrance;
     let busy = door.busy();
     let active = worker.active(Side::Outbound);
@@ -196,29 +171,25 @@ pub(crate) fn answer(entrance: &Rc<Entrance>, mut request: Request<Incoming>, ve
         Ok(wanted) => match Head::new(&worker.config.domain, &wanted.service, &mut request, verdict) {
             Ok(head) => {
                 let upload = Upload::new(request.into_body(), &mut exchange);
-                return Box::pin(forward(entrance.clone(), wanted, exchange, (head, upload), verdict));
+                return Box::pin(forward(entrance.clone(), wanted, exchange, (head, upload)));
             }
             Err(answer) => Relay::Answer(own(worker, exchange, &answer)),
         },
     };
-    Box::pin(std::future::ready(Ok(entrance.say(relay, verdict, spoken))))
+    Box::pin(std::future::ready(Ok(entrance.say(relay, spoken))))
 }
 
 impl Entrance {
-    /// Tells the door what becomes of the connection, and the caller its answer.
-    fn say(&self, relay: Relay, verdict: Verdict, spoken: Spoken) -> Response<ResponseBody> {
+    /// Tells the caller its answer, and keeps what the connection becomes after it.
+    fn say(&self, relay: Relay, spoken: Spoken) -> Response<ResponseBody> {
         match relay {
             Relay::Answer(mut response) => {
-                if verdict == Verdict::MaySwitch {
-                    self.door.answered(Answered::Stays);
-                }
                 if spoken != Spoken::Http1 {
                     h2::pass_on(&mut response);
                 }
                 response
             }
             Relay::Switch(response, into) => {
-                self.door.answered(Answered::Switches);
                 self.switch.set(Some(into));
                 response
             }
@@ -256,7 +227,7 @@ pub(crate) fn own_body(bytes: Bytes) -> ResponseBody {
     ResponseBody::Own(Some(bytes).filter(|bytes| !bytes.is_empty()))
 }
 
-fn wanted(worker: &Worker, route: &Route, request: &Request<Incoming>) -> Result<Wanted, Answer> {
+fn wanted(worker: &Worker, route: &Route, request: &Request<Arriving>) -> Result<Wanted, Answer> {
     let source = match route {
         Route::Fixed(_) if request.method() == Method::CONNECT => return Err(Answer::refused(HeadRefused::Connect)),
         Route::Fixed(wanted) => return Ok(Wanted::clone(wanted)),
@@ -282,7 +253,6 @@ fn forward(
     wanted: Wanted,
     mut exchange: Exchange,
     (mut head, upload): (Head, Upload),
-    verdict: Verdict,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     async move {
         let (worker, wanted, spoken) = (&entrance.worker, &wanted, exchange.spoken());
@@ -401,7 +371,7 @@ fn forward(
                 }
             }
         };
-        Ok(entrance.say(relay, verdict, spoken))
+        Ok(entrance.say(relay, spoken))
     }
 }
 

@@ -10,13 +10,15 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::limits::{COPY_BYTES, REPLAY_TUNNEL_BYTES_MAX};
+use starling_transport::lane::LaneKind;
 
-/// Steps of one direction before others on the thread get their turn.
-const STEPS_MAX: usize = 16;
+use crate::limits::{COPY_BULK_BYTES, COPY_BYTES, REPLAY_TUNNEL_BYTES_MAX};
+
+/// Bytes of one direction before others on the thread get their turn.
+const TURN_BYTES: usize = 256 * 1024;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BYTES].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; COPY_BULK_BYTES].into_boxed_slice());
 }
 
 /// One direction.
@@ -26,6 +28,8 @@ struct Flow {
     leftover: BytesMut,
     ended: bool,
     done: bool,
+    /// The writer may hold back what it took.
+    unflushed: bool,
 }
 
 /// Which side broke a tunnel.
@@ -52,6 +56,17 @@ pub(crate) struct Tunnel {
     down: Flow,
     /// What the client sent, until the server has answered or it is too much: then another server may be given it.
     replay: Option<Vec<u8>>,
+    step: Step,
+}
+
+/// Bytes that are read and written at once.
+#[derive(Clone, Copy, Debug)]
+struct Step(usize);
+
+impl Default for Step {
+    fn default() -> Self {
+        Self(COPY_BYTES)
+    }
 }
 
 enum End {
@@ -63,15 +78,15 @@ impl Flow {
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
+        Step(step): Step,
+        (reader, writer): (&mut R, &mut W),
         passed: &mut impl FnMut(&[u8]),
     ) -> Poll<Result<(), End>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        for _ in 0..STEPS_MAX {
+        for _ in 0..TURN_BYTES / step {
             if self.done {
                 return Poll::Ready(Ok(()));
             }
@@ -81,6 +96,7 @@ impl Flow {
                     return Poll::Ready(Err(End::Write(io::ErrorKind::WriteZero.into())));
                 }
                 self.leftover.advance(taken);
+                self.unflushed = true;
                 if self.leftover.is_empty() {
                     self.leftover = BytesMut::new();
                 }
@@ -91,8 +107,8 @@ impl Flow {
                 self.done = true;
                 continue;
             }
-            let step = SCRATCH.with_borrow_mut(|scratch| {
-                let mut buf = ReadBuf::new(scratch);
+            let passed = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buf = ReadBuf::new(scratch.get_mut(..step).unwrap_or_default());
                 ready!(Pin::new(&mut *reader).poll_read(cx, &mut buf)).map_err(End::Read)?;
                 let fresh = buf.filled();
                 if fresh.is_empty() {
@@ -104,10 +120,18 @@ impl Flow {
                     Poll::Ready(taken) => taken.map_err(End::Write)?,
                     Poll::Pending => 0,
                 };
+                self.unflushed = true;
                 self.leftover.extend_from_slice(fresh.get(taken..).unwrap_or_default());
                 Poll::Ready(Ok(()))
             });
-            ready!(step)?;
+            if passed?.is_pending() {
+                // What is there has passed; nothing of it may stay behind in the writer.
+                if self.unflushed {
+                    ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(End::Write)?;
+                    self.unflushed = false;
+                }
+                return Poll::Pending;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -126,6 +150,15 @@ impl Tunnel {
         Self { down, ..Self::default() }
     }
 
+    /// Moves as much at once as pays on that lane.
+    pub(crate) fn on(&mut self, lane: LaneKind) -> &mut Self {
+        self.step = Step(match lane {
+            LaneKind::Shared => COPY_BYTES,
+            LaneKind::Dedicated => COPY_BULK_BYTES,
+        });
+        self
+    }
+
     /// True while everything that the client sent can be given to another server.
     pub(crate) fn can_repeat(&self) -> bool {
         self.replay.is_some()
@@ -140,7 +173,7 @@ impl Tunnel {
     pub(crate) fn rewind(&mut self) {
         if let Some(replay) = &self.replay {
             self.up.leftover = BytesMut::from(replay.as_slice());
-            self.up.done = false;
+            (self.up.done, self.up.unflushed) = (false, false);
             self.down = Flow::default();
         }
     }
@@ -170,9 +203,9 @@ impl Tunnel {
         C: AsyncRead + AsyncWrite + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Self { up, down, replay } = self;
+        let Self { up, down, replay, step } = self;
         // Answers first: what the server has said decides whether a repetition is still possible.
-        let downwards = down.poll(cx, server, client, &mut |bytes: &[u8]| {
+        let downwards = down.poll(cx, *step, (server, client), &mut |bytes: &[u8]| {
             *replay = None;
             tally.received(bytes.len());
         });
@@ -182,7 +215,7 @@ impl Tunnel {
                 End::Write(error) => Broken::Client(error),
             }));
         }
-        let upwards = up.poll(cx, client, server, &mut |bytes: &[u8]| {
+        let upwards = up.poll(cx, *step, (client, server), &mut |bytes: &[u8]| {
             let fits = replay.as_ref().is_some_and(|kept| kept.len() + bytes.len() <= REPLAY_TUNNEL_BYTES_MAX);
             match replay {
                 Some(kept) if fits => kept.extend_from_slice(bytes),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use starling_routing::Caller;
-use starling_transport::data::{MuxStream, ResetCode};
+use starling_transport::data::{DataStream, ResetCode};
 use tracing::debug;
 
 use crate::answers::ErrorType;
@@ -20,7 +20,7 @@ use crate::worker::{Side, Worker};
 /// Serves one stream until it ends. Owns it; dropping this at any `.await` resets it and closes the instance's socket.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
-    mut stream: Sniff<MuxStream>,
+    mut stream: Sniff<DataStream>,
     header: &OpenHeader,
     caller: &Caller,
     address: SocketAddr,
@@ -42,7 +42,12 @@ pub(crate) async fn serve(
             return;
         }
     };
-    match Tunnel::default().run(&mut stream, &mut instance, &mut account).await {
+    if let Err(error) = stream.inner_mut().accept().await {
+        debug!(service = %header.destination, %error, "a peer left before its tunnel began");
+        return instance.break_off();
+    }
+    let lane = stream.inner().lane_kind();
+    match Tunnel::default().on(lane).run(&mut stream, &mut instance, &mut account).await {
         Ok(()) => {}
         Err(Broken::Client(_)) if stream.is_http() => {
             // Its agent would have carried it as that: this one wants to be around the hardening.

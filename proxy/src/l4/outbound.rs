@@ -9,6 +9,8 @@ use starling_routing::{
     next_try,
 };
 use starling_transport::data::fault_of;
+use starling_transport::lane::BULK_BYTES;
+use starling_transport::mux::Fault;
 use tracing::debug;
 
 use crate::access_log::Record;
@@ -18,6 +20,7 @@ use crate::http::attempt::Failed;
 use crate::http::outbound::Wanted;
 use crate::l4::Tunnelled;
 use crate::l4::copy::{Broken, Tally, Tunnel};
+use crate::limits::LEFT_BEHIND_MAX;
 use crate::loads::Failure;
 use crate::metrics::{Direction, Edge};
 use crate::peers;
@@ -70,19 +73,33 @@ impl Tally for Account {
     }
 }
 
-/// An account that also tells the endpoint's load that it answers.
+/// An account that also tells the endpoint's load that it answers, and the history of lanes what the stream moved.
 struct AtEndpoint<'a> {
     account: &'a mut Account,
     worker: &'a Worker,
     endpoint: &'a Endpoint,
     answered: bool,
+    moved: u64,
+}
+
+impl AtEndpoint<'_> {
+    fn moved(&mut self, bytes: usize) {
+        let before = self.moved;
+        self.moved += bytes as u64;
+        if before < BULK_BYTES && self.moved >= BULK_BYTES {
+            // Now, not at the end: others of its kind begin meanwhile.
+            self.worker.shared.lanes.moved(&self.endpoint.service, self.moved);
+        }
+    }
 }
 
 impl Tally for AtEndpoint<'_> {
     fn sent(&mut self, bytes: usize) {
+        self.moved(bytes);
         self.account.sent(bytes);
     }
     fn received(&mut self, bytes: usize) {
+        self.moved(bytes);
         if !self.answered {
             self.answered = true;
             self.worker.shared.loads.reached(self.endpoint, Instant::now());
@@ -94,12 +111,15 @@ impl Tally for AtEndpoint<'_> {
 impl<'a> AtEndpoint<'a> {
     fn new(account: &'a mut Account, worker: &'a Worker, endpoint: &'a Endpoint) -> Self {
         worker.shared.loads.begin(endpoint);
-        Self { account, worker, endpoint, answered: false }
+        Self { account, worker, endpoint, answered: false, moved: 0 }
     }
 }
 
 impl Drop for AtEndpoint<'_> {
     fn drop(&mut self) {
+        if (1..BULK_BYTES).contains(&self.moved) {
+            self.worker.shared.lanes.moved(&self.endpoint.service, self.moved);
+        }
         self.worker.shared.loads.end(self.endpoint.index, self.endpoint.birth);
     }
 }
@@ -148,6 +168,7 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
     let mut tunnel = Tunnel::repeatable();
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = ErrorType::DestinationUnavailable;
+    let mut left_behind = 0;
     loop {
         let facts = RequestFacts {
             destination,
@@ -179,9 +200,9 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
             port: endpoint.port.clone(),
         };
         let mut at = AtEndpoint::new(&mut account, &worker, endpoint);
-        let failed = match peers::open(&worker, endpoint, &header).await {
+        let failed = match peers::open_lane(&worker, endpoint, &header).await {
             Err(failed) => failed,
-            Ok(mut server) => match tunnel.run(client, &mut server, &mut at).await {
+            Ok(mut server) => match tunnel.on(server.lane_kind()).run(client, &mut server, &mut at).await {
                 Ok(()) => return,
                 Err(Broken::Client(error)) => {
                     // Dropping the stream resets it: the instance learns of it at once.
@@ -189,7 +210,14 @@ pub(crate) async fn carry<S: Tunnelled>(worker: Rc<Worker>, client: &mut S, towa
                     return;
                 }
                 Err(Broken::Server(error)) => {
-                    let refused = fault_of(&error).is_some_and(|fault| fault.nothing_was_processed());
+                    let fault = fault_of(&error);
+                    if fault == Some(Fault::Unprocessed) && left_behind < LEFT_BEHIND_MAX && tunnel.can_repeat() {
+                        // Its connection took no more streams just then, which says nothing of the endpoint.
+                        left_behind += 1;
+                        tunnel.rewind();
+                        continue;
+                    }
+                    let refused = fault.is_some_and(|fault| fault.nothing_was_processed());
                     let outcome = match refused {
                         true => TryOutcome::Refused,
                         false if tunnel.is_untouched() => TryOutcome::NotSent,

@@ -13,21 +13,44 @@ const BOUNDS: [u64; 15] = [
     5_000_000, 10_000_000,
 ];
 
-#[derive(Debug, Default)]
+/// The same for what is short where all is well: how late a loop is.
+const SHORT_BOUNDS: [u64; BOUNDS.len()] =
+    [50, 100, 200, 300, 500, 750, 1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000];
+
+#[derive(Debug)]
 struct Inner {
+    bounds: &'static [u64; BOUNDS.len()],
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
 
+impl Inner {
+    fn new(bounds: &'static [u64; BOUNDS.len()]) -> Self {
+        Self { bounds, buckets: Default::default(), micros: AtomicU64::default() }
+    }
+}
+
 /// Latencies in the buckets that all latency metrics share. Clones observe into the same histogram.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Latency(Arc<Inner>);
 
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Arc::new(Inner::new(&BOUNDS)))
+    }
+}
+
 impl Latency {
+    /// In finer buckets, from 50 us to a second.
+    #[must_use]
+    pub fn short() -> Self {
+        Self(Arc::new(Inner::new(&SHORT_BOUNDS)))
+    }
+
     /// Counts one latency.
     pub fn observe(&self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        let at = BOUNDS.partition_point(|bound| *bound < micros);
+        let at = self.0.bounds.partition_point(|bound| *bound < micros);
         if let Some(bucket) = self.0.buckets.get(at) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
@@ -41,7 +64,7 @@ impl TypedMetric for Latency {
 
 impl EncodeMetric for Latency {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
+        let bounds = self.0.bounds.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
@@ -60,6 +83,19 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+
+    #[test]
+    fn short_latencies_tell_what_is_within_a_millisecond() {
+        let lag = Latency::short();
+        [40, 1_000, 1_001].into_iter().for_each(|micros| lag.observe(Duration::from_micros(micros)));
+        let mut registry = Registry::default();
+        registry.register("x_seconds", "x", lag);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        assert!(text.contains("x_seconds_bucket{le=\"0.00005\"} 1\n"), "{text}");
+        assert!(text.contains("x_seconds_bucket{le=\"0.001\"} 2\n"), "{text}");
+        assert!(text.contains("x_seconds_count 3\n"), "{text}");
+    }
 
     #[test]
     fn the_last_bucket_is_infinite_and_holds_everything() {

@@ -1,6 +1,8 @@
 //! What applications notice when instances and agents fail: as little as can be.
 
 use starling_model::Protocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::backend::{self, Client};
 use super::*;
@@ -128,7 +130,7 @@ async fn a_drain_waits_for_what_is_under_way_and_takes_nothing_new() {
     mesh.serve("vm-2", "echo-1", "echo", Protocol::Tcp, echo.local_addr().unwrap());
     let mut client = Client::new(mesh.node("vm-1").http).await;
     assert_eq!(client.get(ORDERS, "/").await.status, 200);
-    let tunnel = tokio::net::TcpStream::connect(mesh.node("vm-1").echo).await.unwrap();
+    let tunnel = TcpStream::connect(mesh.node("vm-1").echo).await.unwrap();
     let (server, _) = echo.accept().await.unwrap();
     let plane = mesh.node("vm-2").plane.as_ref().unwrap();
     eventually("the tunnel is counted", || plane.inbound_under_way() == 1).await;
@@ -144,7 +146,7 @@ async fn a_drain_waits_for_what_is_under_way_and_takes_nothing_new() {
 async fn shutdown_is_quick_and_frees_the_ports() {
     let mut mesh = Mesh::new(1);
     let (http, data) = (mesh.node("vm-1").http, mesh.node("vm-1").data);
-    let idle = tokio::net::TcpStream::connect(http).await.unwrap();
+    let idle = TcpStream::connect(http).await.unwrap();
     let plane = mesh.nodes[0].plane.take().unwrap();
     let began = Instant::now();
     plane.shutdown();
@@ -252,5 +254,42 @@ async fn a_restarted_agent_is_used_again() {
     while one.requests() == before {
         assert_eq!(client.get(ORDERS, "/").await.status, 200);
         assert!(began.elapsed() < Duration::from_secs(2), "not used again");
+    }
+}
+
+/// An owner whose connections soon take no more streams: what was opened while it said so was seen by nobody, and is opened
+/// again on the next connection, though no other endpoint is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_an_old_connection_leaves_behind_are_opened_again() {
+    let (echo, orders) = (backend::reverser().await, backend::http("orders").await);
+    let mut mesh = Mesh::new(1);
+    mesh.connection_age = Duration::from_millis(40);
+    mesh.start("vm-2");
+    mesh.serve("vm-2", "echo-1", "echo", Protocol::Tcp, echo.address);
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Http, orders.address);
+    let (tunnels, http) = (mesh.node("vm-1").echo, mesh.node("vm-1").http);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        callers.spawn(async move {
+            for _ in 0..100 {
+                let mut stream = TcpStream::connect(tunnels).await.unwrap();
+                stream.write_all(b"abc").await.unwrap();
+                stream.shutdown().await.unwrap();
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).await.unwrap();
+                assert_eq!(got, b"cba");
+            }
+        });
+        callers.spawn(async move {
+            for at in 0..100 {
+                // A stream of its own for each.
+                let head = "Host: orders.mesh.internal\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n";
+                let answer = backend::raw(http, format!("GET /{at} HTTP/1.1\r\n{head}").as_bytes()).await;
+                assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            }
+        });
+    }
+    while let Some(done) = callers.join_next().await {
+        done.unwrap();
     }
 }

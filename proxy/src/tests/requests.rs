@@ -223,3 +223,16 @@ async fn a_server_that_answers_and_ends_while_its_caller_still_sends_is_let_go()
     let ended = tokio::time::timeout(Duration::from_secs(5), instance.read(&mut [0; 1])).await;
     assert_eq!(ended.expect("the agent closes, though its caller says no more").unwrap_or_default(), 0);
 }
+
+#[tokio::test]
+async fn each_data_thread_tells_how_late_it_is() {
+    let mesh = Mesh::new(1);
+    let count = || {
+        let text = scrape(mesh.node("vm-1"));
+        let line = text.lines().find_map(|line| line.strip_prefix("starling_loop_lag_seconds_count "));
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap()
+    };
+    // Two threads, asked ten times a second each; the queues are not filled by it.
+    eventually("both threads have told three times", || count() >= 6).await;
+    assert_eq!(mesh.node("vm-1").shared.metrics.turned_count(crate::metrics::Turned::Handover), 0);
+}

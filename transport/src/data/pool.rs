@@ -17,7 +17,10 @@ use tokio::task::spawn_local;
 use tracing::{debug, info};
 
 use super::connection::{Connection, Driver, Ended};
+use super::dedicated::DedicatedStream;
+use super::dedicated::dial::{Dialler, NotDedicated};
 use super::stream::MuxStream;
+use super::tcp::Protocol;
 use super::{
     BACKOFF_MAX, BACKOFF_MIN, CONNECTIONS_MAX, OpenError, REDIAL_WITHIN, SECOND_CONNECTION_STREAMS, random_age, tcp,
 };
@@ -55,8 +58,12 @@ pub struct PoolStats {
     pub streams_opened: u64,
     /// Streams open now.
     pub streams_open: u64,
-    /// Payload bytes received and sent.
+    /// Payload bytes received and sent on shared connections.
     pub bytes: (u64, u64),
+    /// Streams that got a connection of their own.
+    pub dedicated_opened: u64,
+    /// Of these, open now.
+    pub dedicated_open: u64,
 }
 
 /// The connections that one data thread dials.
@@ -70,6 +77,7 @@ struct Pool {
     clock: Clock,
     age_max: Duration,
     peers: RefCell<BTreeMap<NodeName, Peer>>,
+    dedicated: Dialler,
     is_draining: Cell<bool>,
     /// Told whenever a connection ends.
     ended: Notify,
@@ -120,6 +128,7 @@ impl DataClient {
             clock,
             age_max,
             peers: RefCell::default(),
+            dedicated: Dialler::default(),
             is_draining: Cell::new(false),
             ended: Notify::new(),
             past: RefCell::default(),
@@ -159,6 +168,35 @@ impl DataClient {
         Some(MuxStream::new(Rc::clone(connection), id))
     }
 
+    /// Opens a stream to `node` with a connection of its own, which the peer has taken when this returns: until then no
+    /// byte of the stream has left. Dropping the future gives the dial up.
+    ///
+    /// # Errors
+    /// [`NotDedicated`]; nothing was processed, and unless the stream was refused it may share a connection.
+    pub async fn open_dedicated(
+        &self,
+        node: &NodeName,
+        address: SocketAddr,
+        header: &[u8],
+    ) -> Result<DedicatedStream, NotDedicated> {
+        let Pool { current, clock, dedicated, is_draining, past, .. } = &*self.pool;
+        if is_draining.get() {
+            return Err(NotDedicated::Limit);
+        }
+        let opened = dedicated.open((current, *clock), (node, address), header).await;
+        let mut past = past.borrow_mut();
+        match &opened {
+            Ok(_) => {
+                past.dials += 1;
+                past.dedicated_opened += 1;
+            }
+            Err(NotDedicated::Refused | NotDedicated::PeerLimit | NotDedicated::OlderPeer) => past.dials += 1,
+            Err(NotDedicated::Failed) => past.dials_failed += 1,
+            Err(NotDedicated::Limit | NotDedicated::Remembered) => {}
+        }
+        opened
+    }
+
     /// Opens no more streams; those there are go on, and their connections close after the last one.
     pub fn drain(&self) {
         self.pool.is_draining.set(true);
@@ -174,11 +212,14 @@ impl DataClient {
     /// Waits until no connection is left. Meant for after [`drain`](Self::drain), under the caller's deadline.
     pub async fn drained(&self) {
         loop {
-            let ended = self.pool.ended.notified();
-            if self.all().is_empty() {
+            let (ended, freed) = (self.pool.ended.notified(), self.pool.dedicated.places.freed());
+            if self.all().is_empty() && self.pool.dedicated.places.len() == 0 {
                 return;
             }
-            ended.await;
+            tokio::select! {
+                () = ended => {}
+                () = freed => {}
+            }
         }
     }
 
@@ -189,13 +230,15 @@ impl DataClient {
 
     /// Closes at once every connection whose peer `keep` does not want.
     pub fn close_unless(&self, keep: impl Fn(&PeerIdentity) -> bool) -> usize {
-        Connection::cut_unless(self.all(), keep)
+        let dedicated = self.pool.dedicated.places.cut_unless(&keep);
+        Connection::cut_unless(self.all(), keep) + dedicated
     }
 
     /// Streams that are open now.
     #[must_use]
     pub fn streams_len(&self) -> usize {
-        self.all().iter().map(|connection| connection.streams_len()).sum()
+        let shared: usize = self.all().iter().map(|connection| connection.streams_len()).sum();
+        shared + self.pool.dedicated.places.len()
     }
 
     /// Counters of this thread's pool.
@@ -207,7 +250,13 @@ impl DataClient {
             stats.connections_open += 1;
             stats.streams_open += connection.streams_len() as u64;
         }
+        stats.dedicated_open = self.pool.dedicated.places.len() as u64;
         stats
+    }
+
+    #[cfg(test)]
+    pub(super) fn dedicated_places(&self) -> &super::dedicated::Places {
+        &self.pool.dedicated.places
     }
 
     fn all(&self) -> Vec<Rc<Connection>> {
@@ -323,6 +372,9 @@ impl Pool {
         config: Arc<rustls::ClientConfig>,
     ) -> Result<(tcp::Tls, Rc<Connection>), DialError> {
         let stream = tcp::dial(address, config).await?;
+        if tcp::protocol(&stream)? != Protocol::Mux {
+            return Err(DialError::OtherProtocol);
+        }
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let refused = |refused: PeerRefused| DialError::PeerCertificate((&refused).into());
         let peer = tls::peer_of(certificates, &self.current, self.clock).map_err(refused)?;
@@ -373,6 +425,10 @@ impl Pool {
             }
         }
         debug!(member = %node, ?ended, "data connection ended");
+        if matches!(ended, Ended::Silent) {
+            let closed = self.dedicated.places.cut_stuck(node, Instant::now());
+            debug!(member = %node, closed, "dedicated connections that moved nothing either are cut");
+        }
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get_mut(node) {
             peer.connections.retain(|held| !Rc::ptr_eq(held, connection));

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_identity::tls::{self, Clock};
@@ -19,7 +19,10 @@ use tokio::task::spawn_local;
 use tracing::{debug, info};
 
 use super::connection::{Connection, Driver, Ended};
-use super::stream::MuxStream;
+use super::dedicated::Places;
+use super::dedicated::accept::{self, Mood, Served};
+use super::stream::{DataStream, MuxStream};
+use super::tcp::Protocol;
 use super::{random_age, tcp};
 use crate::error::DialError;
 use crate::mux::Role;
@@ -75,8 +78,14 @@ pub struct ServerStats {
     pub streams_open: u64,
     /// Streams refused because a connection had too many.
     pub streams_refused: u64,
-    /// Payload bytes received and sent.
+    /// Payload bytes received and sent on shared connections.
     pub bytes: (u64, u64),
+    /// Proven peers that came for a stream with a connection of its own.
+    pub dedicated_accepted: u64,
+    /// Of these, those for whom there was no room.
+    pub dedicated_refused: u64,
+    /// Dedicated connections open now.
+    pub dedicated_open: u64,
 }
 
 /// Serves the connections of one data thread.
@@ -91,6 +100,7 @@ struct Inner {
     clock: Clock,
     age_max: Duration,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    dedicated: Rc<Places>,
     next: Cell<u64>,
     is_draining: Cell<bool>,
     /// Told whenever a connection ends.
@@ -112,12 +122,24 @@ impl DataServer {
     /// `age_max`, give or take a fifth.
     #[must_use]
     pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
+        let config = tls::data_server(&current, clock);
+        Self::with(config, current, clock, age_max)
+    }
+
+    /// One of a release that knows no dedicated connections.
+    #[cfg(test)]
+    pub(super) fn older(current: CurrentIdentity, clock: Clock, config: rustls::ServerConfig) -> Self {
+        Self::with(Arc::new(config), current, clock, super::AGE_MAX)
+    }
+
+    fn with(config: Arc<rustls::ServerConfig>, current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
         let inner = Inner {
-            config: tls::data_server(&current, clock),
+            config,
             current,
             clock,
             age_max,
             connections: RefCell::default(),
+            dedicated: Rc::default(),
             next: Cell::new(0),
             is_draining: Cell::new(false),
             ended: Notify::new(),
@@ -126,15 +148,16 @@ impl DataServer {
         Self { inner: Rc::new(inner) }
     }
 
-    /// Drives one inbound connection to its end on the current thread, and calls `handler` for each stream in a task of
-    /// its own. Must run inside a `LocalSet`. Dropping the future cuts the connection.
+    /// Drives one inbound connection to its end on the current thread, and calls `handler` for each stream of a shared
+    /// connection in a task of its own, for the one of a dedicated connection in this one. Must run inside a `LocalSet`.
+    /// Dropping the future cuts the connection.
     pub async fn serve_connection<H, F>(&self, socket: TcpStream, handler: H) -> ServeEnd
     where
-        H: Fn(PeerIdentity, OpenRequest, MuxStream) -> F,
+        H: Fn(PeerIdentity, OpenRequest, DataStream) -> F,
         F: Future<Output = ()> + 'static,
     {
         let address = socket.peer_addr().ok();
-        let (stream, peer) = match self.prove(socket).await {
+        let (protocol, stream, peer) = match self.prove(socket).await {
             Ok(proven) => proven,
             Err(error) => {
                 self.inner.past.borrow_mut().connections_refused += 1;
@@ -142,6 +165,10 @@ impl DataServer {
                 return ServeEnd::NotProven(error);
             }
         };
+        if protocol == Protocol::Dedicated {
+            // On the heap: a shared connection must not be as large as this one.
+            return Box::pin(self.serve_dedicated((stream, peer), address, handler)).await;
+        }
         let connection = Connection::new(Role::Acceptor, peer);
         let registered = self.register(Rc::clone(&connection));
         if self.inner.is_draining.get() {
@@ -151,6 +178,7 @@ impl DataServer {
         let ended = Driver::new(Rc::clone(&connection), stream, age)
             .run(|id, header| {
                 let stream = MuxStream::new(Rc::clone(&connection), id);
+                let stream = DataStream::Shared(stream);
                 spawn_local(handler(connection.peer().clone(), OpenRequest { header }, stream));
             })
             .await;
@@ -158,13 +186,47 @@ impl DataServer {
         self.report(&connection, address, ended)
     }
 
-    async fn prove(&self, socket: TcpStream) -> Result<(tcp::Tls, PeerIdentity), DialError> {
+    async fn serve_dedicated<H, F>(
+        &self,
+        (stream, peer): (tcp::Tls, PeerIdentity),
+        address: Option<SocketAddr>,
+        handler: H,
+    ) -> ServeEnd
+    where
+        H: Fn(PeerIdentity, OpenRequest, DataStream) -> F,
+        F: Future<Output = ()> + 'static,
+    {
+        let mood = || if self.inner.is_draining.get() { Mood::Draining } else { Mood::Open };
+        let member = peer.node.clone();
+        self.inner.past.borrow_mut().dedicated_accepted += 1;
+        let handle = |open, stream: super::DedicatedStream| {
+            self.inner.past.borrow_mut().streams_accepted += 1;
+            handler(stream.peer().clone(), open, DataStream::Dedicated(stream))
+        };
+        match accept::serve(&self.inner.dedicated, (stream, peer), mood, handle).await {
+            Served::Over | Served::NotOpened => ServeEnd::Closed,
+            Served::Cut => ServeEnd::Cut,
+            Served::NoRoom => {
+                self.inner.past.borrow_mut().dedicated_refused += 1;
+                info!(%member, ?address, "dedicated data connection refused: there are too many");
+                ServeEnd::Closed
+            }
+            Served::Violated(violation) => {
+                self.inner.past.borrow_mut().violations += 1;
+                info!(%member, ?address, error = %violation, "data connection closed: the peer broke the protocol");
+                ServeEnd::Violated(violation)
+            }
+        }
+    }
+
+    async fn prove(&self, socket: TcpStream) -> Result<(Protocol, tcp::Tls, PeerIdentity), DialError> {
         let stream = tcp::accept(socket, Arc::clone(&self.inner.config)).await?;
+        let protocol = tcp::protocol(&stream)?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock)
             .map_err(|refused| DialError::PeerCertificate((&refused).into()))?;
         tcp::note_group(&self.inner.current, &peer.node, &stream);
-        Ok((stream, peer))
+        Ok((protocol, stream, peer))
     }
 
     /// Takes a connection into the table. One of a node that has too many goes for it, the oldest.
@@ -196,6 +258,7 @@ impl DataServer {
                 ServeEnd::Violated(violation)
             }
             Ended::Silent => {
+                let _ = self.inner.dedicated.cut_stuck(member, Instant::now());
                 info!(%member, ?address, "data connection closed: the peer does not answer");
                 ServeEnd::Silent
             }
@@ -225,11 +288,14 @@ impl DataServer {
     /// Waits until no connection is left. Meant for after [`drain`](Self::drain), under the caller's deadline.
     pub async fn drained(&self) {
         loop {
-            let ended = self.inner.ended.notified();
-            if self.inner.connections.borrow().is_empty() {
+            let (ended, freed) = (self.inner.ended.notified(), self.inner.dedicated.freed());
+            if self.inner.connections.borrow().is_empty() && self.inner.dedicated.len() == 0 {
                 return;
             }
-            ended.await;
+            tokio::select! {
+                () = ended => {}
+                () = freed => {}
+            }
         }
     }
 
@@ -240,13 +306,15 @@ impl DataServer {
 
     /// Closes at once every connection whose peer `keep` does not want.
     pub fn close_unless(&self, keep: impl Fn(&PeerIdentity) -> bool) -> usize {
-        Connection::cut_unless(self.all(), keep)
+        let dedicated = self.inner.dedicated.cut_unless(&keep);
+        Connection::cut_unless(self.all(), keep) + dedicated
     }
 
     /// Streams that are open now.
     #[must_use]
     pub fn streams_len(&self) -> usize {
-        self.inner.connections.borrow().values().map(|connection| connection.streams_len()).sum()
+        let shared: usize = self.inner.connections.borrow().values().map(|connection| connection.streams_len()).sum();
+        shared + self.inner.dedicated.len()
     }
 
     /// Counters of this thread's server.
@@ -258,6 +326,7 @@ impl DataServer {
             stats.connections_open += 1;
             stats.streams_open += connection.streams_len() as u64;
         }
+        stats.dedicated_open = self.inner.dedicated.len() as u64;
         stats
     }
 

@@ -1,4 +1,4 @@
-//! One stream in the hands of its user.
+//! One stream in the hands of its user: of many on a connection, or the only one.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +10,8 @@ use starling_identity::PeerIdentity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
+use super::dedicated::DedicatedStream;
+use crate::lane::LaneKind;
 use crate::mux::{CannotOpen, Fault, ResetCode, StreamId};
 
 /// A stream of bytes in both directions, each of which ends by itself (half close).
@@ -109,13 +111,93 @@ impl AsyncWrite for MuxStream {
     }
 }
 
-/// The fault behind an IO error of a [`MuxStream`].
+/// A stream on either lane.
+#[derive(Debug)]
+pub enum DataStream {
+    /// One of many on its connection.
+    Shared(MuxStream),
+    /// The only one.
+    Dedicated(DedicatedStream),
+}
+
+impl DataStream {
+    /// The node at the other end, proven.
+    #[must_use]
+    pub fn peer(&self) -> &PeerIdentity {
+        match self {
+            Self::Shared(stream) => stream.peer(),
+            Self::Dedicated(stream) => stream.peer(),
+        }
+    }
+
+    /// Which lane it took.
+    #[must_use]
+    pub const fn lane_kind(&self) -> LaneKind {
+        match self {
+            Self::Shared(_) => LaneKind::Shared,
+            Self::Dedicated(_) => LaneKind::Dedicated,
+        }
+    }
+
+    /// The acceptor takes the stream; nothing may be written before. The opener of a dedicated one waits for it.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn accept(&mut self) -> io::Result<()> {
+        match self {
+            Self::Shared(_) => Ok(()),
+            Self::Dedicated(stream) => stream.accept().await,
+        }
+    }
+
+    /// Breaks it off in both directions and tells the peer whether anything was processed, as far as it can still be told.
+    pub fn reset(&self, code: ResetCode) {
+        match self {
+            Self::Shared(stream) => stream.reset(code),
+            Self::Dedicated(stream) => stream.reset(code),
+        }
+    }
+}
+
+impl AsyncRead for DataStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Shared(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Dedicated(stream) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for DataStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Shared(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Dedicated(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Shared(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Dedicated(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Shared(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Dedicated(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The fault behind an IO error of a [`DataStream`] or [`MuxStream`].
 #[must_use]
 pub fn fault_of(error: &io::Error) -> Option<Fault> {
     error.get_ref()?.downcast_ref().copied()
 }
 
-fn to_io(fault: Fault) -> io::Error {
+pub(super) fn to_io(fault: Fault) -> io::Error {
     let kind = match fault {
         Fault::Refused | Fault::Unprocessed => io::ErrorKind::ConnectionRefused,
         Fault::Reset => io::ErrorKind::ConnectionReset,

@@ -17,8 +17,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::DIAL_DEADLINE;
 use crate::error::{DialError, of_io};
 
-/// Bytes taken from a socket at once: four TLS records, one system call.
-const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// Bytes of the largest TLS record on the wire: 16 KiB, the header, the kind of content, and AES-GCM's tag (RFC 8446, 5.2).
+const RECORD_WIRE_BYTES: usize = 16 * 1024 + 5 + 1 + 16;
+
+/// Bytes taken from a socket at once: eight TLS records, one system call. Whole ones, or each batch of a sender would take
+/// a second call for its last bytes.
+const READ_AHEAD_BYTES: usize = 8 * RECORD_WIRE_BYTES;
 
 /// Read-ahead buffers a thread keeps; a connection holds one only while ciphertext waits in it.
 const SPARE_BUFFERS_MAX: usize = 2;
@@ -56,6 +60,10 @@ struct Waiting {
 impl ReadAhead {
     pub(super) const fn new(socket: TcpStream) -> Self {
         Self { socket, waiting: None }
+    }
+
+    pub(super) const fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 }
 
@@ -121,7 +129,7 @@ impl AsyncWrite for ReadAhead {
 pub(super) type Tls = TlsStream<ReadAhead>;
 
 /// Connects and shakes hands within [`DIAL_DEADLINE`]. In TLS 1.3 this succeeds before the server has judged our
-/// certificate; its refusal comes with the first read.
+/// certificate; its refusal comes with the first read. Whoever calls looks at the [`protocol`].
 pub(super) async fn dial(address: SocketAddr, config: Arc<rustls::ClientConfig>) -> Result<Tls, DialError> {
     let dial = async {
         let socket = TcpStream::connect(address).await.map_err(|error| of_io(&error))?;
@@ -130,22 +138,36 @@ pub(super) async fn dial(address: SocketAddr, config: Arc<rustls::ClientConfig>)
         let connect = TlsConnector::from(config).connect(tls::server_name(), ReadAhead::new(socket));
         connect.await.map_err(|error| of_io(&error))
     };
-    let stream = tokio::time::timeout(DIAL_DEADLINE, dial).await.map_err(|_| DialError::Timeout)??;
-    if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN_MUX) {
-        return Err(DialError::OtherProtocol);
-    }
-    Ok(stream.into())
+    Ok(tokio::time::timeout(DIAL_DEADLINE, dial).await.map_err(|_| DialError::Timeout)??.into())
 }
 
-/// Shakes hands with a client within [`DIAL_DEADLINE`].
+/// What the two sides agreed to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// `starling-mux/1`.
+    Mux,
+    /// `starling-data/1`.
+    Dedicated,
+}
+
+/// The protocol that was agreed upon.
+///
+/// # Errors
+/// [`DialError::OtherProtocol`] for none, and for others than ours.
+pub(super) fn protocol(stream: &Tls) -> Result<Protocol, DialError> {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(tls::ALPN_MUX) => Ok(Protocol::Mux),
+        Some(tls::ALPN_DATA) => Ok(Protocol::Dedicated),
+        Some(_) | None => Err(DialError::OtherProtocol),
+    }
+}
+
+/// Shakes hands with a client within [`DIAL_DEADLINE`]. Whoever calls looks at the [`protocol`].
 pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Tls, DialError> {
     socket.set_nodelay(true).map_err(|error| of_io(&error))?;
     let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
     let stream =
         tokio::time::timeout(DIAL_DEADLINE, accept).await.map_err(|_| DialError::Timeout)?.map_err(|e| of_io(&e))?;
-    if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN_MUX) {
-        return Err(DialError::OtherProtocol);
-    }
     Ok(stream.into())
 }
 

@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::{
-    AGE_MAX, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DialError, Fault, MuxStream,
-    OpenError, ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
+    AGE_MAX, BACKOFF_MIN, CONNECTIONS_PER_PEER_MAX, CannotOpen, DataClient, DataServer, DataStream, DialError, Fault,
+    MuxStream, OpenError, ResetCode, SECOND_CONNECTION_STREAMS, ServeEnd, fault_of,
 };
 use crate::mux::frame::{Header, Kind};
 use crate::mux::limits::STREAM_WINDOW_INITIAL;
@@ -26,6 +26,7 @@ use crate::mux::{StreamId, Violation};
 use crate::testing::{PATIENCE, TestMesh, clock, name, until};
 
 mod age;
+mod dedicated;
 mod silence;
 mod slow;
 mod violations;
@@ -90,30 +91,38 @@ impl Host {
     }
 }
 
-async fn handle(header: Bytes, mut stream: MuxStream) {
+async fn handle(header: Bytes, mut stream: DataStream) {
     match header.first() {
         Some(b'e') => echo(stream).await,
         Some(b'n') => {
             let peer = stream.peer().node.to_string();
+            let _ = stream.accept().await;
             let _ = stream.write_all(peer.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
         Some(b'r') => stream.reset(ResetCode::Refused),
         Some(b'h') => {
             // Holds the stream, reads nothing, until the other side gives up.
-            while stream.fault().is_none() {
+            let _ = stream.accept().await;
+            let is_over = |stream: &DataStream| match stream {
+                DataStream::Shared(stream) => stream.fault().is_some(),
+                DataStream::Dedicated(stream) => stream.is_cut(),
+            };
+            while !is_over(&stream) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
         Some(b'l') => {
             // Sends for ever.
+            let _ = stream.accept().await;
             while stream.write_all(&[7; 16_384]).await.is_ok() {}
         }
         _ => stream.reset(ResetCode::Error),
     }
 }
 
-async fn echo(stream: MuxStream) {
+async fn echo(mut stream: DataStream) {
+    let _ = stream.accept().await;
     let (mut read, mut write) = tokio::io::split(stream);
     let _ = tokio::io::copy(&mut read, &mut write).await;
     let _ = write.shutdown().await;

@@ -129,7 +129,7 @@ pub enum ResetCode {
 }
 
 impl ResetCode {
-    pub(super) const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Refused => 1,
             Self::Error => 2,

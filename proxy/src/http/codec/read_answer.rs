@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::body::Body;
-use super::{Malformed, decimal};
+use super::{Malformed, decimal, keeps};
 use crate::limits::{HEADERS_MAX, HTTP_BUFFER_BYTES};
 
 /// A head that was read.
@@ -31,19 +31,8 @@ pub struct AnswerHead {
 /// # Errors
 /// [`Malformed::HeadTooLarge`].
 pub fn end_of_head(input: &[u8], searched: usize) -> Result<Option<usize>, Malformed> {
-    let from = searched.saturating_sub(3);
-    let rest = input.get(from..).unwrap_or_default();
-    for at in memchr::memchr_iter(b'\n', rest) {
-        let behind = rest.get(at.saturating_add(1)..).unwrap_or_default();
-        let blank = match behind {
-            [b'\n', ..] => 1_usize,
-            [b'\r', b'\n', ..] => 2,
-            _ => continue,
-        };
-        let end = from.saturating_add(at).saturating_add(1).saturating_add(blank);
-        return if end > HTTP_BUFFER_BYTES { Err(Malformed::HeadTooLarge) } else { Ok(Some(end)) };
-    }
-    if input.len() > HTTP_BUFFER_BYTES { Err(Malformed::HeadTooLarge) } else { Ok(None) }
+    let end = super::end_of_head(input, searched);
+    if end.unwrap_or(input.len()) > HTTP_BUFFER_BYTES { Err(Malformed::HeadTooLarge) } else { Ok(end) }
 }
 
 /// Takes the head of `end` bytes ([`end_of_head`]) off `input`; it answers a request with `method`.
@@ -100,7 +89,7 @@ fn is_chunked(coding: &HeaderValue) -> Result<bool, Malformed> {
 }
 
 /// The one length that all lines agree upon.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut found = None;
     for line in headers.get_all(header::CONTENT_LENGTH) {
         for part in line.as_bytes().split(|byte| *byte == b',') {
@@ -111,17 +100,6 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
         }
     }
     Ok(found)
-}
-
-/// RFC 9112, 9.3.
-fn keeps(headers: &HeaderMap, is_http10: bool) -> bool {
-    let says = |word: &[u8]| {
-        let mut lines = headers.get_all(header::CONNECTION).into_iter();
-        lines.any(|line| {
-            line.as_bytes().split(|byte| *byte == b',').any(|said| said.trim_ascii().eq_ignore_ascii_case(word))
-        })
-    };
-    !says(b"close") && (!is_http10 || says(b"keep-alive"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,299 @@
+//! An HTTP/1.1 server: one connection of an application or one stream of a peer, from head to head.
+//!
+//! A head goes on only when it is complete and approved ([`super::codec::read_request`]); nothing behind a refused one is
+//! read, and every refusal gets a proper answer. It must be complete within [`HEAD_TIMEOUT`] of its first byte; between
+//! requests a connection may idle for [`IDLE_TIMEOUT`]. While a request is answered its connection is watched: whoever
+//! leaves before the answer gives the request up.
+//!
+//! It has no task of its own and hands nothing from task to task: whoever answers reads the request's body off the
+//! connection (`wire.rs`), and an idle connection holds no buffer.
+
+mod wire;
+mod writing;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, Version};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tracing::debug;
+
+use self::wire::Wire;
+use self::writing::Writing;
+use crate::http::arriving::{Arriving, Reading};
+use crate::http::body::ResponseBody;
+use crate::http::codec::read_request::{RequestHead, take_request};
+use crate::http::codec::write_answer::AnswerTo;
+use crate::http::door::{Door, Verdict};
+use crate::http::harden::{Framing, HeadRefused};
+use crate::http::outbound::Answering;
+use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
+use crate::worker::Phase;
+
+/// After a last answer, so many bytes are still read and dropped before the connection is closed: closing a socket with
+/// unread bytes makes the kernel reset it, and the client would never read why.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// And for so long.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Http1,
+    /// HTTP/2 too, from the first byte on.
+    Http1Or2,
+}
+
+/// How a connection stopped carrying HTTP/1.
+#[derive(Debug)]
+pub(crate) enum Served<S> {
+    /// It is over.
+    Ended,
+    /// It began with the preface of HTTP/2: the stream, and what was read of it.
+    Http2(S, Bytes),
+    /// An answer made it a tunnel.
+    Switched(S),
+}
+
+/// When connections are to close; `None`: that is another's business.
+pub(crate) type Closing = Option<watch::Receiver<Phase>>;
+
+/// What comes next on a connection.
+#[expect(clippy::large_enum_variant, reason = "nearly all are requests, and each is taken apart at once")]
+enum Next {
+    Request(RequestHead),
+    Refused(HeadRefused),
+    /// Nothing.
+    End,
+}
+
+struct Server<S> {
+    wire: Rc<RefCell<Wire<S>>>,
+    door: Rc<Door>,
+    /// Bytes of an unfinished head that are known to hold no end of it.
+    searched: usize,
+    /// When an unfinished head began.
+    began: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Serves one connection until it ends or carries something else. Owns it; dropping this at any `.await` closes it, and a
+/// request under way counts as given up by its client.
+pub(crate) async fn serve<S, A>(stream: S, door: &Rc<Door>, offer: Offer, closing: Closing, answer: A) -> Served<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    A: Fn(Request<Arriving>, Verdict) -> Answering,
+{
+    let wire = Rc::new(RefCell::new(Wire::new(stream)));
+    let mut server = Server { wire, door: Rc::clone(door), searched: 0, began: None, timer: None };
+    let is_closing = || closing.as_ref().is_some_and(|phase| *phase.borrow() >= Phase::Closing);
+    let mut told = pin!(told(closing.clone()));
+    let mut is_first = true;
+    loop {
+        let (request, verdict, to) = match poll_fn(|cx| server.poll_head(cx, told.as_mut())).await {
+            Next::Request(head) => server.begin(head),
+            Next::Refused(HeadRefused::Http2) if is_first && offer == Offer::Http1Or2 => {
+                return server
+                    .into_stream()
+                    .map_or(Served::Ended, |(stream, read)| Served::Http2(stream, read.freeze()));
+            }
+            Next::Refused(refused) => (harmless(), Verdict::Refused(refused), AnswerTo::REFUSED),
+            Next::End => {
+                let _ = poll_fn(|cx| Pin::new(&mut server.wire.borrow_mut().stream).poll_shutdown(cx)).await;
+                return Served::Ended;
+            }
+        };
+        is_first = false;
+        let may_switch = verdict == Verdict::MaySwitch;
+        let Some(response) = server.answered(answer(request, verdict), may_switch).await else {
+            debug!("a client left before its answer");
+            return Served::Ended;
+        };
+        // As things stand now: what the head does not say, a client's next request would find out.
+        let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
+        let switches = may_switch && to.switches(response.status());
+        let keeps = match server.write(response, to).await {
+            Ok(keeps) => keeps,
+            Err(error) => {
+                debug!(%error, "an answer was not taken to its end");
+                return Served::Ended;
+            }
+        };
+        if switches {
+            return server.into_stream().map_or(Served::Ended, |(stream, _)| Served::Switched(stream));
+        }
+        let is_whole = poll_fn(|cx| server.wire.borrow_mut().poll_settled(cx)).await;
+        if !keeps || !is_whole {
+            // On the heap, as it is rare.
+            Box::pin(server.close()).await;
+            return Served::Ended;
+        }
+    }
+}
+
+async fn told(closing: Closing) {
+    match closing {
+        Some(mut phase) => drop(phase.wait_for(|phase| *phase >= Phase::Closing).await),
+        None => std::future::pending().await,
+    }
+}
+
+/// What is asked in the place of what was refused.
+fn harmless() -> Request<Arriving> {
+    let mut request = Request::new(Arriving::Empty);
+    *request.version_mut() = Version::HTTP_10;
+    request
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
+    /// The next head. A connection that is `told` to close does so here, where nothing is under way on it.
+    fn poll_head(&mut self, cx: &mut Context<'_>, told: Pin<&mut impl Future<Output = ()>>) -> Poll<Next> {
+        let mut held = self.wire.borrow_mut();
+        let wire = &mut *held;
+        loop {
+            if !wire.input.is_empty() {
+                match take_request(&mut wire.input, &mut self.searched) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => {
+                        self.began = None;
+                        return Poll::Ready(Next::Request(head));
+                    }
+                    Err(refused) => return Poll::Ready(Next::Refused(refused)),
+                }
+            }
+            match wire.poll_more(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::End),
+                Poll::Pending => break,
+            }
+        }
+        let in_head = !wire.input.is_empty();
+        drop(held);
+        if !in_head && told.poll(cx).is_ready() {
+            return Poll::Ready(Next::End);
+        }
+        ready!(self.poll_waited(cx, in_head));
+        Poll::Ready(if in_head { Next::Refused(HeadRefused::Slow) } else { Next::End })
+    }
+
+    /// Ready when the connection has waited for too long: within a head, or between two.
+    fn poll_waited(&mut self, cx: &mut Context<'_>, in_head: bool) -> Poll<()> {
+        // Between heads a timer that was set is soon enough: what is due only moves on. So a request reads no clock here.
+        if !in_head
+            && self.began.is_none()
+            && let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        loop {
+            let now = Instant::now();
+            let due = if in_head {
+                *self.began.get_or_insert(now) + HEAD_TIMEOUT
+            } else {
+                self.began = None;
+                self.door.last_active() + IDLE_TIMEOUT
+            };
+            if due <= now {
+                return Poll::Ready(());
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            // A timer that is due too early is simply set again when it fires: requests do not touch it.
+            if timer.deadline() > due {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(due);
+        }
+    }
+
+    /// The request that this head begins.
+    fn begin(&mut self, head: RequestHead) -> (Request<Arriving>, Verdict, AnswerTo) {
+        let to = AnswerTo::new(&head.method, &head.headers, head.is_http10, head.keeps);
+        let expects_continue = head.expects_continue();
+        let RequestHead { method, uri, headers, is_http10, framing, keeps: _ } = head;
+        self.wire.borrow_mut().begin(framing, expects_continue);
+        let (body, verdict) = match framing {
+            Framing::Empty => (Arriving::Empty, Verdict::Approved),
+            Framing::Switch => (Arriving::Empty, Verdict::MaySwitch),
+            Framing::Length(_) | Framing::Chunked => {
+                (Arriving::Http1(Reading::new(self.wire.clone())), Verdict::Approved)
+            }
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        *request.version_mut() = if is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        (request, verdict, to)
+    }
+
+    /// The answer; `None` if its client leaves before.
+    async fn answered(&self, mut answering: Answering, may_switch: bool) -> Option<Response<ResponseBody>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(answered) = answering.as_mut().poll(cx) {
+                let Ok(response) = answered;
+                return Poll::Ready(Some(response));
+            }
+            self.wire.borrow_mut().poll_gone(cx, may_switch).map(|()| None)
+        })
+        .await
+    }
+
+    /// Writes an answer to its end; whether another request may follow.
+    async fn write(&mut self, response: Response<ResponseBody>, to: AnswerTo) -> io::Result<bool> {
+        let (head, body) = response.into_parts();
+        let owed = self.wire.borrow_mut().answered();
+        let mut writing = Writing::begin(owed, &head, body, &to)?;
+        poll_fn(|cx| {
+            if let Poll::Ready(written) = writing.poll(cx, &self.wire) {
+                return Poll::Ready(written);
+            }
+            // A client that reads nothing does not hold an answer for ever.
+            let is_late = if self.door.is_busy() {
+                writing.is_stuck() && self.door.end().poll(cx).is_ready()
+            } else {
+                self.poll_waited(cx, false).is_ready()
+            };
+            if is_late { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+        })
+        .await?;
+        Ok(writing.keeps())
+    }
+
+    /// Says the end, and drops for a while what still comes.
+    async fn close(self) {
+        let Some((mut stream, input)) = self.into_stream() else { return };
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX.saturating_sub(input.len());
+        let mut space = [0; 4_096];
+        let dropping = async {
+            while let Ok(count @ 1..) = stream.read(&mut space).await {
+                left = left.saturating_sub(count);
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(LINGER, dropping).await;
+    }
+
+    /// The stream, and what was read of it; `None` while a request's body is still read off it.
+    fn into_stream(self) -> Option<(S, BytesMut)> {
+        let wire = Rc::into_inner(self.wire)?.into_inner();
+        Some((wire.stream, wire.input))
+    }
+}
+
+#[cfg(test)]
+mod tests;
