@@ -14,7 +14,7 @@ use starling_identity::{
     tls,
 };
 use starling_model::{NodeName, TrustDomain};
-use starling_transport::data::{AGE_MAX, DataClient, DataServer, MuxStream};
+use starling_transport::data::{AGE_MAX, DataClient, DataServer, DataStream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
@@ -136,7 +136,7 @@ pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketA
     }
 }
 
-async fn answer_mux(mut stream: MuxStream) {
+async fn answer_mux(mut stream: DataStream) {
     if read_whole(&mut stream, REQUEST_BYTES).await.is_ok() && stream.write_all(&[7; ANSWER_BYTES]).await.is_ok() {
         let _ = stream.shutdown().await;
     }
