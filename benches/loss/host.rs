@@ -17,7 +17,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::Done;
-use crate::lanes::{Asker, Lane, Mesh, serve};
+use crate::lanes::{Asker, Lane, Mesh, Sizes, serve};
 use crate::process::thread_cpu;
 use crate::wire::{Carried, Link, MTU, Wire};
 
@@ -25,10 +25,13 @@ use crate::wire::{Carried, Link, MTU, Wire};
 pub(crate) const STREAMS: usize = 64;
 
 /// Not counted: handshake, and until the windows are those of the link.
-const WARM_UP: Duration = Duration::from_secs(3);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(3);
 
 /// A lane that is so far behind at the end does not carry the load; what it has not begun by then is counted, not sent.
 const BEHIND_MAX: Duration = Duration::from_secs(3);
+
+/// A wire that delivers one packet of a hundred so much too late is not the link that was asked for.
+const LATE_MAX: Duration = Duration::from_millis(1);
 
 /// How often a first connection is tried: its packets are lost like all others.
 const DIALS_MAX: usize = 10;
@@ -41,6 +44,7 @@ const PORT: u16 = 7_740;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trial {
     pub(crate) lane: Lane,
+    pub(crate) sizes: Sizes,
     pub(crate) link: Link,
     /// Requests a second, of all streams together.
     pub(crate) rate: u64,
@@ -84,9 +88,14 @@ impl Figures {
         let slow = took.iter().filter(|took| Duration::from_micros(u64::from(**took)) > delayed).count();
         let requests = took.len().max(1);
         let wire_share = self.wire.cpu.as_secs_f64() / (trial.during + WARM_UP).as_secs_f64();
-        let overflow = if self.wire.overflowed > 0 { " (VOID: the link was full)" } else { "" };
+        let is_late = at(&late, 990) > LATE_MAX.as_secs_f64() * 1_000.0;
+        let void = match (self.wire.overflowed > 0, is_late) {
+            (true, _) => " (VOID: the link was full)",
+            (false, true) => " (VOID: the wire was late)",
+            (false, false) => "",
+        };
         format!(
-            "| {lane} | {seed} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} % | {} | {:.0} | {} | {:.2} %{overflow} | {:.1} % of a core | {:.2} / {:.1} |",
+            "| {lane} | {seed} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} % | {} | {:.0} | {} | {:.2} %{void} | {:.1} % of a core | {:.2} / {:.1} |",
             took.len(),
             self.failed,
             self.unsent,
@@ -179,7 +188,7 @@ fn host_serving(
     let runtime = runtime()?;
     let served = LocalSet::new().block_on(&runtime, async {
         tokio::select! {
-            served = serve(trial.lane, current, SocketAddr::from((SERVES, PORT))) => served,
+            served = serve(trial.lane, trial.sizes, current, SocketAddr::from((SERVES, PORT))) => served,
             _ = stopped => Ok(()),
         }
     });
@@ -221,7 +230,7 @@ async fn ask_all(trial: Trial, current: CurrentIdentity, node: NodeName) -> Done
     let address = SocketAddr::from((SERVES, PORT));
     let mut tries = 0;
     let asker = loop {
-        match Asker::connect(trial.lane, current.clone(), node.clone(), address).await {
+        match Asker::connect((trial.lane, trial.sizes), current.clone(), node.clone(), address).await {
             Ok(asker) => break asker,
             Err(error) if tries == DIALS_MAX => return Err(error),
             Err(_) => tries += 1,
@@ -245,7 +254,7 @@ async fn ask_all(trial: Trial, current: CurrentIdentity, node: NodeName) -> Done
                         due += period;
                         continue;
                     }
-                    let asked = asker.ask(number).await;
+                    let asked = asker.ask(number, trial.sizes).await;
                     if due >= counted {
                         let mut seen = seen.borrow_mut();
                         match asked {

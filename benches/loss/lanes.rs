@@ -1,4 +1,4 @@
-//! The two lanes: a request is a stream with 1 KiB, its answer 4 KiB on the same stream.
+//! The two lanes: a request is a stream, its answer comes on the same stream.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,10 +21,18 @@ use tokio::task::spawn_local;
 
 use crate::Done;
 
-/// Bytes of a request.
-pub(crate) const REQUEST_BYTES: usize = 1_024;
-/// Bytes of an answer.
-pub(crate) const ANSWER_BYTES: usize = 4_096;
+/// Largest request and answer, in bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 65_536;
+
+/// What requests and answers are made of.
+static CONTENT: [u8; MESSAGE_BYTES_MAX] = [7; MESSAGE_BYTES_MAX];
+
+/// Bytes of each request and of each answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) request: usize,
+    pub(crate) answer: usize,
+}
 
 /// What carries the streams, and who says how fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +103,7 @@ impl Mesh {
 }
 
 /// Serves until it is dropped.
-pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketAddr) -> Done<()> {
+pub(crate) async fn serve(lane: Lane, sizes: Sizes, current: CurrentIdentity, address: SocketAddr) -> Done<()> {
     match lane {
         Lane::Mux(control) | Lane::MuxOfThreads(control, _) => {
             let (listener, server) = (TcpListener::bind(address).await?, DataServer::new(current, clock, AGE_MAX));
@@ -107,7 +115,7 @@ pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketA
                 }
                 let server = server.clone();
                 spawn_local(async move {
-                    server.serve_connection(socket, |_peer, _open, stream| answer_mux(stream)).await;
+                    server.serve_connection(socket, |_peer, _open, stream| answer_mux(stream, sizes)).await;
                 });
             }
         }
@@ -121,8 +129,8 @@ pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketA
                     let Ok(connection) = incoming.await else { return };
                     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
                         spawn_local(async move {
-                            let _ = receive.read_to_end(REQUEST_BYTES).await;
-                            if send.write_all(&[7; ANSWER_BYTES]).await.is_ok() {
+                            let _ = receive.read_to_end(sizes.request).await;
+                            if send.write_all(&CONTENT[..sizes.answer]).await.is_ok() {
                                 let _ = send.finish();
                                 // Until all of it has arrived.
                                 let _ = send.stopped().await;
@@ -136,8 +144,9 @@ pub(crate) async fn serve(lane: Lane, current: CurrentIdentity, address: SocketA
     }
 }
 
-async fn answer_mux(mut stream: DataStream) {
-    if read_whole(&mut stream, REQUEST_BYTES).await.is_ok() && stream.write_all(&[7; ANSWER_BYTES]).await.is_ok() {
+async fn answer_mux(mut stream: DataStream, sizes: Sizes) {
+    if read_whole(&mut stream, sizes.request).await.is_ok() && stream.write_all(&CONTENT[..sizes.answer]).await.is_ok()
+    {
         let _ = stream.shutdown().await;
     }
 }
@@ -174,7 +183,7 @@ pub(crate) enum Asker {
 impl Asker {
     /// Both dial now, and tell who failed.
     pub(crate) async fn connect(
-        lane: Lane,
+        (lane, sizes): (Lane, Sizes),
         current: CurrentIdentity,
         node: NodeName,
         address: SocketAddr,
@@ -193,25 +202,25 @@ impl Asker {
                 Self::Quic(endpoint.connect_with(config, address, tls::SERVER_NAME)?.await?)
             }
         };
-        asker.ask(0).await?;
+        asker.ask(0, sizes).await?;
         Ok(asker)
     }
 
     /// One request on a stream of its own, to the last byte of its answer. Who asks always asks by the same thread.
-    pub(crate) async fn ask(&self, number: usize) -> Done<()> {
+    pub(crate) async fn ask(&self, number: usize, sizes: Sizes) -> Done<()> {
         match self {
             Self::Mux { clients, node, address } => {
                 let client = &clients[number % clients.len()];
                 let mut stream = client.open(node, *address, Bytes::from_static(b"trial")).await?;
-                stream.write_all(&[1; REQUEST_BYTES]).await?;
+                stream.write_all(&CONTENT[..sizes.request]).await?;
                 stream.shutdown().await?;
-                read_whole(&mut stream, ANSWER_BYTES).await
+                read_whole(&mut stream, sizes.answer).await
             }
             Self::Quic(connection) => {
                 let (mut send, mut receive) = connection.open_bi().await?;
-                send.write_all(&[1; REQUEST_BYTES]).await?;
+                send.write_all(&CONTENT[..sizes.request]).await?;
                 send.finish()?;
-                read_whole(&mut receive, ANSWER_BYTES).await
+                read_whole(&mut receive, sizes.answer).await
             }
         }
     }

@@ -13,17 +13,22 @@ pub(crate) fn thread_cpu() -> Duration {
     })
 }
 
-/// Cores, processor, kernel and load, for the head of a report.
+/// Cores, processor, kernel, load and our priority, for the head of a report.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let (kernel, load) = (read("/proc/sys/kernel/osrelease"), read("/proc/loadavg"));
+    // proc(5): field 41 is the policy, 1 and 2 are the real-time ones; field 3 is the first behind the name.
+    let stat = read("/proc/self/stat");
+    let policy = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(38));
+    let is_real_time = matches!(policy, Some("1" | "2"));
     format!(
-        "{cores} cores ({}), Linux {}, load {} at the start",
+        "{cores} cores ({}), Linux {}, load {} at the start, {} priority",
         model.map_or("unknown", |(_, name)| name),
         kernel.trim(),
         load.split(' ').next().unwrap_or("?"),
+        if is_real_time { "real-time" } else { "usual" },
     )
 }
