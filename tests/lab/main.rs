@@ -47,6 +47,8 @@ mod programs;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod revoked;
 mod rotate;
 #[cfg(test)]
