@@ -115,16 +115,12 @@ where
             Next::End => break,
         };
         is_first = false;
-        let begun = poll_fn(|cx| server.poll_answered(cx, &mut answering, to, &is_closing)).await;
+        let begun = poll_fn(|cx| server.poll_answered(cx, &mut answering, to, is_closing)).await;
         drop(answering);
-        let (mut writing, switches) = match begun {
-            Some(Ok(begun)) => begun,
-            Some(Err(error)) => {
-                debug!(%error, "an answer cannot be written");
-                return Served::Ended;
-            }
-            None => {
-                debug!("a client left before its answer");
+        let Begun { mut writing, switches } = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                debug!(%error, "an answer could not be begun");
                 return Served::Ended;
             }
         };
@@ -153,6 +149,13 @@ where
 struct Awaited {
     to: AnswerTo,
     may_switch: bool,
+}
+
+/// An answer whose head is known.
+struct Begun {
+    writing: Box<Writing>,
+    /// Makes the connection a tunnel.
+    switches: bool,
 }
 
 async fn told(closing: Closing) {
@@ -252,16 +255,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         (request, verdict, to)
     }
 
-    /// The answer, begun, and whether it makes the connection a tunnel; `None` if its client leaves before.
+    /// The answer, begun; a broken pipe if its client leaves before.
     fn poll_answered(
         &self,
         cx: &mut Context<'_>,
         answering: &mut Answering,
         Awaited { to, may_switch }: Awaited,
         is_closing: impl Fn() -> bool,
-    ) -> Poll<Option<io::Result<(Box<Writing>, bool)>>> {
+    ) -> Poll<io::Result<Begun>> {
         let Poll::Ready(Ok(response)) = answering.as_mut().poll(cx) else {
-            return self.wire.borrow_mut().poll_gone(cx, may_switch).map(|()| None);
+            let gone = self.wire.borrow_mut().poll_gone(cx, may_switch);
+            return gone.map(|()| Err(io::Error::new(io::ErrorKind::BrokenPipe, "the client left before it")));
         };
         // As things stand now: what the head does not say, a client's next request would find out.
         let to = AnswerTo { keeps: to.keeps && !is_closing(), ..to };
@@ -269,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         let (head, body) = response.into_parts();
         let owed = self.wire.borrow_mut().answered();
         let writing = Writing::begin(owed, &head, body, &to);
-        Poll::Ready(Some(writing.map(|writing| (Box::new(writing), switches))))
+        Poll::Ready(writing.map(|writing| Begun { writing: Box::new(writing), switches }))
     }
 
     /// Writes an answer to its end.

@@ -52,7 +52,7 @@ fn requests_do_not_wait_for_handshakes() {
             DataClient::with_handshaker(mesh.node("c"), clock, AGE_MAX, Handshaker::on(runtime.handle().clone()));
         call(&client, &host, b"warm").await;
         // As long as this takes, no handshake can.
-        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let (go, waits) = std::sync::mpsc::sync_channel::<()>(1);
         runtime.spawn(async move {
             let _ = waits.recv();
         });
