@@ -83,26 +83,42 @@ impl Agent {
     pub(crate) fn metrics(&self) -> Done<String> {
         let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         if text.starts_with("HTTP/1.1 200") { Ok(text) } else { Err("no metrics".into()) }
     }
 
-    /// CPU time of the data threads and of all the others, from what the scheduler counts of each.
+    /// CPU time of the data threads, to the nanosecond, and of the whole process with its threads that have ended, in ticks.
     pub(crate) fn cpu(&self) -> Done<(Duration, Duration)> {
-        let (mut data, mut others) = (Duration::ZERO, Duration::ZERO);
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.0.id()))? {
+        let (process, mut data) = (format!("/proc/{}", self.process.0.id()), Duration::ZERO);
+        for task in std::fs::read_dir(format!("{process}/task"))? {
             let task = task?.path();
-            // A thread may end meanwhile.
-            let Ok(text) = std::fs::read_to_string(task.join("schedstat")) else { continue };
-            let nanos = text.split(' ').next().unwrap_or("").parse()?;
+            // A thread may end meanwhile, but no data thread does.
             let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-            let sum = if name.starts_with(DATA_THREAD) { &mut data } else { &mut others };
-            *sum += Duration::from_nanos(nanos);
+            if name.starts_with(DATA_THREAD) {
+                let text = std::fs::read_to_string(task.join("schedstat"))?;
+                data += Duration::from_nanos(text.split(' ').next().unwrap_or("").parse()?);
+            }
         }
-        Ok((data, others))
+        if data.is_zero() {
+            return Err("the kernel tells no thread's CPU time, or no thread is a data thread".into());
+        }
+        let stat = std::fs::read_to_string(format!("{process}/stat"))?;
+        // Behind the name in parentheses: the state, and as 12th and 13th word user and system time.
+        let words = stat.rsplit(')').next().unwrap_or("").split_whitespace().skip(11).take(2);
+        let ticks: u64 = words.map(|word| word.parse::<u64>().unwrap_or(0)).sum();
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+        Ok((data, Duration::from_secs_f64(ticks as f64 / per_second as f64)))
     }
+}
+
+/// True while a compiler or linker runs on this host: what is measured beside one is no measurement.
+pub(crate) fn compiling() -> bool {
+    const NAMES: [&str; 8] = ["rustc", "cc1", "cc1plus", "clang", "ld", "lld", "ld.lld", "clippy-driver"];
+    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let names = processes.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
+    names.into_iter().any(|name| NAMES.contains(&name.trim()))
 }
 
 /// Both agents, in a trust domain of their own.

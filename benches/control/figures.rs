@@ -82,7 +82,7 @@ pub(crate) fn sum(text: &str, metric: &str, with: &str) -> f64 {
 /// Both agents at one moment.
 pub(crate) struct Reading {
     data: Duration,
-    others: Duration,
+    all: Duration,
     lag: Lag,
     rebuilds: f64,
     handshakes: f64,
@@ -106,7 +106,7 @@ impl Reading {
         texts.iter().for_each(|text| lag.add(&Lag::read(text)));
         Self {
             data: cpu.iter().map(|(data, _)| *data).sum(),
-            others: cpu.iter().map(|(_, others)| *others).sum(),
+            all: cpu.iter().map(|(_, all)| *all).sum(),
             lag,
             rebuilds: all("starling_config_rebuilds_total", ""),
             handshakes: all("starling_tls_handshakes_total", "direction=\"inbound\",result=\"success\""),
@@ -121,9 +121,11 @@ impl Reading {
             Ok(word.ok_or_else(|| format!("no {key} in: {line}"))?.trim().parse()?)
         };
         let requests = value("n")?.max(1.0);
+        let data = now.data.saturating_sub(self.data);
+        let others = now.all.saturating_sub(self.all).saturating_sub(data);
         Ok(Window {
-            cpu_us: (now.data - self.data).as_secs_f64() * 1e6 / requests,
-            others_percent: (now.others - self.others).as_secs_f64() * 100.0 / period.as_secs_f64(),
+            cpu_us: data.as_secs_f64() * 1e6 / requests,
+            others_percent: others.as_secs_f64() * 100.0 / period.as_secs_f64(),
             p50_us: value("p50")?,
             p99_us: value("p99")?,
             errors: value("errors")?,

@@ -49,6 +49,10 @@ pub(crate) fn print(bench: &Bench, seen: &BTreeMap<Row, Vec<Seen>>) -> Done<()> 
             verdicts.push(verdict(row, median(ratios), &lag));
         }
     }
+    let busy: usize = seen.values().flatten().filter(|seen| seen.busy).count();
+    if busy > 0 {
+        println!("\n**{busy} windows had a compiler beside them, so the machine was not quiet.**");
+    }
     println!("\n## Against what is asked for\n");
     println!(
         "Lag: {:.0} % of the samples within 1 ms. CPU: the median of the rounds within {:.0} % of quiet.\n",

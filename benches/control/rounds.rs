@@ -68,6 +68,8 @@ pub(crate) struct Seen {
     pub(crate) failed: u32,
     /// From the dial until agent A knew all members.
     pub(crate) joined: Option<Duration>,
+    /// A compiler ran at its start or end.
+    pub(crate) busy: bool,
     /// Members that A held alive or only doubted at the end.
     pub(crate) there: f64,
 }
@@ -101,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Done<()> {
             thread::sleep(Duration::from_secs(1));
             let now = bench.measure(&pair, &mut crowd, row)?;
             eprintln!(
-                "round {round} {row:?}: {:.1} us/request, lag within 1 ms {:.2} %, p99 {:.0} us, errors {}, others {:.1} %, done {} failed {}, joined {:?}, there {}",
+                "round {round} {row:?}: {:.1} us/request, lag within 1 ms {:.2} %, p99 {:.0} us, errors {}, others {:.1} %, done {} failed {}, joined {:?}, there {}{}",
                 now.window.cpu_us,
                 now.window.lag.within_1ms() * 100.0,
                 now.window.p99_us,
@@ -110,7 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> Done<()> {
                 now.done,
                 now.failed,
                 now.joined,
-                now.there
+                now.there,
+                if now.busy { ", BUSY MACHINE" } else { "" }
             );
             seen.entry(row).or_default().push(now);
         }
@@ -152,6 +155,7 @@ impl Bench {
 
     /// One row: the load for the whole period, and the work beside it.
     fn measure(&self, pair: &Pair, crowd: &mut Crowd, row: Row) -> Done<Seen> {
+        let mut busy = agents::compiling();
         let before = Reading::start(pair)?;
         let load = Command::new(&self.load)
             .args(["latency", &format!("target={FRONT}"), &format!("rate={REQUESTS_PER_S}"), "conns=16"])
@@ -167,8 +171,9 @@ impl Bench {
             Ok((String::from_utf8(output.stdout)?, work))
         })?;
         let window = before.window(pair, line.trim(), self.period)?;
+        busy |= agents::compiling();
         let there = there(&pair.a.metrics()?);
-        Ok(Seen { window, done: work.done, failed: work.failed, joined: work.joined, there })
+        Ok(Seen { window, done: work.done, failed: work.failed, joined: work.joined, busy, there })
     }
 
     fn work(&self, pair: &Pair, crowd: &mut Crowd, row: Row, ending: &AtomicBool) -> Done<Work> {
