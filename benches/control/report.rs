@@ -32,7 +32,7 @@ pub(crate) fn print(bench: &Bench, seen: &BTreeMap<Row, Vec<Seen>>) -> Done<()> 
         let errors: f64 = rounds.iter().map(|seen| seen.window.errors).sum();
         println!(
             "| {} | {} | {} | {:.2} % of {} ({:.2} %) | {}, {} | {} | {} | {errors} | {} | {} |",
-            title(row),
+            title(row, bench.members),
             spread(of(|window| window.cpu_us), 1),
             spread(ratios.clone(), 2),
             lag.within_1ms() * 100.0,
@@ -46,7 +46,7 @@ pub(crate) fn print(bench: &Bench, seen: &BTreeMap<Row, Vec<Seen>>) -> Done<()> 
             happened(row, rounds, bench),
         );
         if !matches!(row, Row::QuietBefore | Row::QuietKnown | Row::QuietAfter) {
-            verdicts.push(verdict(row, median(ratios), &lag));
+            verdicts.push(verdict(&title(row, bench.members), median(ratios), &lag));
         }
     }
     let busy: usize = seen.values().flatten().filter(|seen| seen.busy).count();
@@ -72,12 +72,12 @@ pub(crate) fn print(bench: &Bench, seen: &BTreeMap<Row, Vec<Seen>>) -> Done<()> 
     Ok(())
 }
 
-fn title(row: Row) -> String {
+fn title(row: Row, members: u32) -> String {
     match row {
         Row::QuietBefore => "quiet, two members".to_owned(),
         Row::QuietKnown => "quiet, just after the join".to_owned(),
         Row::QuietAfter => "quiet, at the end".to_owned(),
-        Row::Join => "join of 1,000".to_owned(),
+        Row::Join => format!("join of {members}"),
         Row::Rebuilds => format!("table rebuilds, {APPLIES_PER_S}/s"),
         Row::Scrapes => format!("metrics scrapes, {SCRAPES_PER_S}/s of each agent"),
         Row::Handshakes => format!("TLS handshakes, {HANDSHAKES_PER_S}/s"),
@@ -116,11 +116,10 @@ fn ms(micros: u64) -> String {
     if micros == u64::MAX { "more".to_owned() } else { format!("{} ms", micros as f64 / 1_000.0) }
 }
 
-fn verdict(row: Row, ratio: f64, lag: &Lag) -> String {
+fn verdict(title: &str, ratio: f64, lag: &Lag) -> String {
     let word = |holds: bool| if holds { "holds" } else { "**missed**" };
     format!(
-        "* {}: lag {} ({:.2} %), CPU {} ({:+.0} %)",
-        title(row),
+        "* {title}: lag {} ({:.2} %), CPU {} ({:+.0} %)",
         word(lag.within_1ms() >= WITHIN_1MS_MIN),
         lag.within_1ms() * 100.0,
         word(ratio <= RATIO_MAX),
