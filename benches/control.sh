@@ -39,7 +39,7 @@ for the threads \`starling-data-*\` of both agents. Clients, server, both agents
 * date: $(date -u +%Y-%m-%dT%H:%MZ)
 * machine: $(awk -F': ' '/^model name/ {print $2; exit}' /proc/cpuinfo), $(nproc) cores, $(awk '/^MemTotal/ {printf "%.0f GiB", $2 / 2 ^ 20}' /proc/meminfo), $(uname -sr)
 * starling: $("$starling" version 2>/dev/null | head -1) $(cd "$root" && git rev-parse --short HEAD 2>/dev/null), profile $profile
-* rounds: $rounds of $seconds s for each window; rebuilds, scrapes and handshakes take turns in their order
+* rounds: $rounds of $seconds s for each window, but that of a join is the join alone (its latencies are of all $seconds s); rebuilds, scrapes and handshakes take turns in their order
 
 The 1,000 members are signed by their own keys, each with a credential and one announced instance of 100 services. One QUIC node
 (lowest priority of the host) knows them and dials A, which takes in and checks every one and passes them on to B. None of them

@@ -1,7 +1,7 @@
 //! What an agent's counters say, and what a window between two readings of them was.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Done;
 use crate::agents::Pair;
@@ -86,21 +86,24 @@ pub(crate) struct Reading {
     lag: Lag,
     rebuilds: f64,
     handshakes: f64,
+    /// Of the CPU times.
+    at: Instant,
 }
 
 impl Reading {
     /// Metrics are read outside of the CPU time on both sides of a window: at its start `cpu` is read last, at its end first.
     pub(crate) fn start(pair: &Pair) -> Done<Self> {
         let texts = [pair.a.metrics()?, pair.b.metrics()?];
-        Ok(Self::new(&texts, [pair.a.cpu()?, pair.b.cpu()?]))
+        Ok(Self::new(&texts, [pair.a.cpu()?, pair.b.cpu()?], Instant::now()))
     }
 
     fn end(pair: &Pair) -> Done<Self> {
         let cpu = [pair.a.cpu()?, pair.b.cpu()?];
-        Ok(Self::new(&[pair.a.metrics()?, pair.b.metrics()?], cpu))
+        let at = Instant::now();
+        Ok(Self::new(&[pair.a.metrics()?, pair.b.metrics()?], cpu, at))
     }
 
-    fn new(texts: &[String; 2], cpu: [(Duration, Duration); 2]) -> Self {
+    fn new(texts: &[String; 2], cpu: [(Duration, Duration); 2], at: Instant) -> Self {
         let all = |metric: &str, with: &str| texts.iter().map(|text| sum(text, metric, with)).sum();
         let mut lag = Lag::default();
         texts.iter().for_each(|text| lag.add(&Lag::read(text)));
@@ -110,31 +113,56 @@ impl Reading {
             lag,
             rebuilds: all("starling_config_rebuilds_total", ""),
             handshakes: all("starling_tls_handshakes_total", "direction=\"inbound\",result=\"success\""),
+            at,
         }
     }
 
-    /// The window from here on, in which the load tool said `line`.
-    pub(crate) fn window(&self, pair: &Pair, line: &str, period: Duration) -> Done<Window> {
+    /// The window from here until now.
+    pub(crate) fn until_now(&self, pair: &Pair) -> Done<Counted> {
         let now = Self::end(pair)?;
-        let value = |key: &str| -> Done<f64> {
-            let word = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-            Ok(word.ok_or_else(|| format!("no {key} in: {line}"))?.trim().parse()?)
-        };
-        let requests = value("n")?.max(1.0);
         let data = now.data.saturating_sub(self.data);
-        let others = now.all.saturating_sub(self.all).saturating_sub(data);
-        Ok(Window {
-            cpu_us: data.as_secs_f64() * 1e6 / requests,
-            others_percent: others.as_secs_f64() * 100.0 / period.as_secs_f64(),
-            p50_us: value("p50")?,
-            p99_us: value("p99")?,
-            errors: value("errors")?,
-            requests,
+        Ok(Counted {
+            data,
+            others: now.all.saturating_sub(self.all).saturating_sub(data),
+            period: now.at.saturating_duration_since(self.at),
             lag: now.lag.since(&self.lag),
             rebuilds: now.rebuilds - self.rebuilds,
             handshakes: now.handshakes - self.handshakes,
         })
     }
+}
+
+/// What the agents counted between two readings.
+pub(crate) struct Counted {
+    data: Duration,
+    others: Duration,
+    pub(crate) period: Duration,
+    lag: Lag,
+    rebuilds: f64,
+    handshakes: f64,
+}
+
+impl Counted {
+    /// With what the load tool said in `line`; `requests` are those of the window.
+    pub(crate) fn window(self, line: &str, requests: f64) -> Done<Window> {
+        Ok(Window {
+            cpu_us: self.data.as_secs_f64() * 1e6 / requests.max(1.0),
+            others_percent: self.others.as_secs_f64() * 100.0 / self.period.as_secs_f64(),
+            p50_us: value(line, "p50")?,
+            p99_us: value(line, "p99")?,
+            errors: value(line, "errors")?,
+            requests,
+            lag: self.lag,
+            rebuilds: self.rebuilds,
+            handshakes: self.handshakes,
+        })
+    }
+}
+
+/// A figure of the load tool.
+pub(crate) fn value(line: &str, key: &str) -> Done<f64> {
+    let word = line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    Ok(word.ok_or_else(|| format!("no {key} in: {line}"))?.trim().parse()?)
 }
 
 /// What one row of one round saw.

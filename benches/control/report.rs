@@ -97,12 +97,12 @@ fn happened(row: Row, rounds: &[Seen], bench: &Bench) -> String {
         }
         Row::Join => {
             let times = rounds.iter().filter_map(|seen| Some(seen.joined?.as_secs_f64())).collect();
+            let both = rounds.iter().map(|seen| seen.window.requests / f64::from(REQUESTS_PER_S)).collect();
             format!(
-                "{} of {} times A knew all {} within {} s; {rebuilds} rebuilds",
-                done,
-                done + failed,
+                "{done} joins; A knew all {} within {} s, B within {} s, which is the window; {rebuilds} rebuilds",
                 bench.members,
-                spread(times, 1)
+                spread(times, 1),
+                spread(both, 1)
             )
         }
         Row::Rebuilds => format!("{done} documents applied, {failed} refused; {rebuilds} rebuilds at both"),

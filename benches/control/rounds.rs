@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::Done;
 use crate::agents::{self, FRONT, Pair, Process};
 use crate::arguments::Arguments;
-use crate::figures::{self, Reading, Window};
+use crate::figures::{self, Counted, Reading, Window};
 use crate::report;
 
 /// Where the crowd's gossip node listens.
@@ -66,7 +66,7 @@ pub(crate) struct Seen {
     /// How often the work was done, as who did it counts: applies, scrapes.
     pub(crate) done: u32,
     pub(crate) failed: u32,
-    /// From the dial until agent A knew all members.
+    /// From the dial until agent A knew all members, and how long the window was, in which B came to know them too.
     pub(crate) joined: Option<Duration>,
     /// A compiler ran at its start or end.
     pub(crate) busy: bool,
@@ -125,11 +125,14 @@ pub(crate) fn run(arguments: &Arguments) -> Done<()> {
 struct Crowd(Process);
 
 /// What a loop of control work did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Default)]
 struct Work {
     done: u32,
     failed: u32,
     joined: Option<Duration>,
+    /// What the agents counted from the dial until both knew all: a window as long as the others would hide a join in the
+    /// quiet around it.
+    while_joining: Option<Counted>,
 }
 
 impl Bench {
@@ -170,7 +173,15 @@ impl Bench {
             let work = worker.join().map_err(|_| "the work died")??;
             Ok((String::from_utf8(output.stdout)?, work))
         })?;
-        let window = before.window(pair, line.trim(), self.period)?;
+        let (line, work) = (line.trim(), work);
+        let window = match work.while_joining {
+            // The load is steady, so the time says how many requests fell into the join.
+            Some(counted) => {
+                let requests = counted.period.as_secs_f64() * f64::from(REQUESTS_PER_S);
+                counted.window(line, requests)?
+            }
+            None => before.until_now(pair)?.window(line, figures::value(line, "n")?)?,
+        };
         busy |= agents::compiling();
         let there = there(&pair.a.metrics()?);
         Ok(Seen { window, done: work.done, failed: work.failed, joined: work.joined, busy, there })
@@ -201,24 +212,34 @@ impl Bench {
                 let line = String::from_utf8(told.stdout)?;
                 let value = |key: &str| line.split([' ', '\n']).find_map(|word| word.strip_prefix(key)?.parse().ok());
                 let (done, failed) = (value("done="), value("failed="));
-                Ok(Work { done: done.ok_or("no handshakes")?, failed: failed.ok_or("no handshakes")?, joined: None })
+                Ok(Work {
+                    done: done.ok_or("no handshakes")?,
+                    failed: failed.ok_or("no handshakes")?,
+                    ..Work::default()
+                })
             }
         }
     }
 
-    /// Lets the crowd dial A after a second, and looks four times a second whether A knows them all.
+    /// Lets the crowd dial A after a second, and looks four times a second until A and B know all.
     fn join(&self, pair: &Pair, crowd: &mut Crowd, ending: &AtomicBool) -> Done<Work> {
         thread::sleep(Duration::from_secs(1));
-        let start = Instant::now();
+        let (before, start) = (Reading::start(pair)?, Instant::now());
         crowd.0.0.stdin.as_mut().ok_or("no input")?.write_all(b"go\n")?;
-        // The crowd's own node and B are there too.
+        // The crowd's own node and the other agent are there too.
         let all = f64::from(self.members + 2);
         let mut joined = None;
-        while joined.is_none() && !ending.load(Ordering::Relaxed) {
+        while !ending.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(250));
-            joined = (there(&pair.a.metrics()?) >= all).then(|| start.elapsed());
+            if joined.is_none() && there(&pair.a.metrics()?) >= all {
+                joined = Some(start.elapsed());
+            }
+            if joined.is_some() && there(&pair.b.metrics()?) >= all {
+                let while_joining = Some(before.until_now(pair)?);
+                return Ok(Work { done: 1, failed: 0, joined, while_joining });
+            }
         }
-        Ok(Work { done: u32::from(joined.is_some()), failed: u32::from(joined.is_none()), joined })
+        Err("the members were not taken in before the load ended".into())
     }
 }
 
