@@ -99,7 +99,8 @@ fn happened(row: Row, rounds: &[Seen], bench: &Bench) -> String {
             let times = rounds.iter().filter_map(|seen| Some(seen.joined?.as_secs_f64())).collect();
             let both = rounds.iter().map(|seen| seen.window.requests / f64::from(REQUESTS_PER_S)).collect();
             format!(
-                "{done} joins; A knew all {} within {} s, B within {} s, which is the window; {rebuilds} rebuilds",
+                "{done} of {} times both agents knew all {}: A within {} s, B too within {} s, which is the window; {rebuilds} rebuilds",
+                done + failed,
                 bench.members,
                 spread(times, 1),
                 spread(both, 1)
