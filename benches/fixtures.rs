@@ -1,6 +1,7 @@
 //! Fixtures shared by the benches: a mesh of a stated size as a registry and as a table.
 
 pub mod hub;
+pub mod judge;
 pub mod machines;
 pub mod planes;
 

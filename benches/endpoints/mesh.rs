@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fixtures::judge::{down_reason, judge, signature_kind, wall_clock};
 use starling_gossip::{
-    Action, ClaimKind, CloseReason, Command, ConnectionChange, DialTarget, DownReason, Event, Evidence, ExchangeId,
-    LocalMember, OwnRecord, Seed, Signature, SignedClaim, Step, Swim, SwimConfig, Ticket, Verdict,
+    Action, CloseReason, Command, ConnectionChange, DialTarget, Event, Evidence, ExchangeId, LocalMember, OwnRecord,
+    Seed, Signature, Step, Swim, SwimConfig, Ticket, Verdict,
 };
 use starling_identity::{
-    CurrentIdentity, IssuingCa, NewTrustDomain, NodeIdentity, SignatureKind, TrustView, UnixTime, create_trust_domain,
-    new_record_key, verify_credential, verify_ed25519,
+    CurrentIdentity, IssuingCa, NewTrustDomain, NodeIdentity, TrustView, create_trust_domain, new_record_key,
 };
 use starling_model::{
     Announcement, BootEpoch, InstanceName, Labels, MemberState, Namespace, NodeName, PortName, Protocol, ServiceKey,
@@ -34,36 +34,6 @@ const LATE: Duration = Duration::from_millis(100);
 
 /// Inputs of one turn, as in the agent.
 const TURN_INPUTS_MAX: usize = 64;
-
-/// The clock of certificates.
-pub(crate) fn wall_clock() -> UnixTime {
-    UnixTime(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs()))
-}
-
-fn signature_kind(kind: ClaimKind) -> SignatureKind {
-    match kind {
-        ClaimKind::Life => SignatureKind::Life,
-        ClaimKind::Record => SignatureKind::Record,
-    }
-}
-
-/// As the agent judges, but within the turn.
-fn judge(claim: &SignedClaim, current: &CurrentIdentity) -> Verdict {
-    let trust = current.trust();
-    match claim {
-        SignedClaim::Credential { owner, bytes } => {
-            verify_credential(bytes, owner, &trust, wall_clock()).map_or(Verdict::Refused, |verified| {
-                Verdict::Credential { record_key: verified.record_key, epoch: verified.epoch }
-            })
-        }
-        SignedClaim::Owned { owner: _, record_key, kind, body, signature } => {
-            let mesh = &trust.bundle().mesh_id;
-            let holds = verify_ed25519(signature_kind(*kind), mesh, record_key, body, signature);
-            if holds { Verdict::Valid } else { Verdict::Refused }
-        }
-        SignedClaim::Operator { .. } => Verdict::Refused,
-    }
-}
 
 /// Who signs for everybody.
 pub(crate) struct Mesh {
@@ -413,19 +383,5 @@ impl Driver {
             Action::Persist(_) => {}
             Action::Emit(event) => self.facts.note(&event, self.swim.health_score(), now),
         }
-    }
-}
-
-fn down_reason(reason: starling_transport::quic::DownReason) -> DownReason {
-    use starling_transport::quic::DownReason as Net;
-    match reason {
-        Net::Left => DownReason::Left,
-        Net::Evicted => DownReason::Evicted,
-        Net::Reset => DownReason::Reset,
-        Net::TimedOut => DownReason::TimedOut,
-        Net::Refused => DownReason::Refused,
-        Net::Foreign => DownReason::Foreign,
-        Net::Local => DownReason::Local,
-        Net::Other => DownReason::Other,
     }
 }
