@@ -3,7 +3,7 @@
 //! ```text
 //! header      := version u8 = 1 | carry u8 | flags u8 | [source namespace | source service] | namespace | service
 //!                | instance | port | extension*
-//! carry       := 1 (HTTP/1.1 messages) | 2 (bytes) | 3 (HTTP/2 with prior knowledge)
+//! carry       := 1 (HTTP/1.1 messages) | 2 (bytes) | 4 (requests of HTTP/2, as HTTP/1.1 messages)
 //! flags       := 0x01: a source follows; every other bit is 0
 //! name        := len u8 (1..=63) | bytes, one DNS label
 //! extension   := tag u8 | len u8 | bytes
@@ -34,7 +34,7 @@ pub enum Carry {
     Http1,
     /// Bytes with half-close, as TCP gives them.
     Bytes,
-    /// HTTP/2 from its preface on, with requests at the same time.
+    /// The same for an instance that speaks HTTP/2: requests of HTTP/2 and their answers, written as HTTP/1.1.
     Http2,
 }
 
@@ -43,7 +43,7 @@ impl Carry {
         match self {
             Self::Http1 => 1,
             Self::Bytes => 2,
-            Self::Http2 => 3,
+            Self::Http2 => 4,
         }
     }
 
@@ -51,7 +51,7 @@ impl Carry {
         match byte {
             1 => Some(Self::Http1),
             2 => Some(Self::Bytes),
-            3 => Some(Self::Http2),
+            4 => Some(Self::Http2),
             _ => None,
         }
     }

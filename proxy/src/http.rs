@@ -21,7 +21,6 @@ pub(crate) mod connect;
 pub(crate) mod door;
 pub(crate) mod ends;
 pub(crate) mod exchange;
-pub(crate) mod fault;
 pub(crate) mod h2;
 pub(crate) mod head;
 pub(crate) mod inbound;

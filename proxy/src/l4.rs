@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -21,6 +22,11 @@ pub(crate) mod outbound;
 pub(crate) trait Tunnelled: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Makes closing it a reset, so that the other end sees a failure and not an end.
     fn break_off(&self);
+
+    /// Ready once the other end has broken it off, where that can be seen although what it sent before is not read.
+    fn poll_broken(&self, _cx: &Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 impl Tunnelled for TcpStream {
@@ -37,11 +43,19 @@ impl Tunnelled for Box<dyn Tunnelled> {
     fn break_off(&self) {
         (**self).break_off();
     }
+
+    fn poll_broken(&self, cx: &Context<'_>) -> Poll<()> {
+        (**self).poll_broken(cx)
+    }
 }
 
 impl Tunnelled for MuxStream {
     fn break_off(&self) {
         self.reset(ResetCode::Error);
+    }
+
+    fn poll_broken(&self, cx: &Context<'_>) -> Poll<()> {
+        self.poll_broken(cx)
     }
 }
 
@@ -66,4 +80,9 @@ pub(crate) fn tune_local(socket: &SockRef<'_>) {
     let _ = socket.set_tcp_nodelay(true);
     // The host's default may pace even loopback (bbr does).
     let _ = socket.set_tcp_congestion(b"cubic");
+}
+
+#[cfg(test)]
+impl Tunnelled for tokio::io::DuplexStream {
+    fn break_off(&self) {}
 }

@@ -85,8 +85,8 @@ const _: () = assert!(COPY_BULK_BYTES.is_multiple_of(COPY_BYTES));
 /// Requests at a time on one HTTP/2 connection of an application (RFC 9113 advises at least 100).
 pub const H2_STREAMS_MAX: u32 = 100;
 
-/// Requests at a time on one HTTP/2 connection between two agents, or to a local instance; more open another one.
-pub const H2_HOP_STREAMS_MAX: u32 = 100;
+/// Requests at a time on one HTTP/2 connection to a local instance; more open another one.
+pub const H2_INSTANCE_STREAMS_MAX: u32 = 100;
 
 /// Bytes of one HTTP/2 stream that may wait here unread.
 pub const H2_STREAM_WINDOW: u32 = 64 * 1024;
@@ -97,7 +97,7 @@ const _: () = assert!(H2_STREAM_WINDOW <= H2_CONNECTION_WINDOW);
 
 /// The same on a connection that requests of many callers share: so many that streams nobody reads leave room for all
 /// others.
-pub const H2_HOP_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_HOP_STREAMS_MAX;
+pub const H2_INSTANCE_CONNECTION_WINDOW: u32 = H2_STREAM_WINDOW * H2_INSTANCE_STREAMS_MAX;
 
 /// Bytes written to an HTTP/2 stream that may wait for its other end.
 pub const H2_SEND_BUFFER_BYTES: usize = H2_STREAM_WINDOW as usize;
@@ -109,10 +109,6 @@ pub const H2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// Streams that were reset before we looked at them, per HTTP/2 connection of an application; one more ends it
 /// (CVE-2023-44487).
 pub const H2_PENDING_RESETS_MAX: usize = 20;
-
-/// The same on a connection between two agents, which carries requests of many applications: each of them is held to
-/// [`H2_CANCELS_MAX`] by its own agent, and none may end the connection for the others.
-pub const H2_HOP_PENDING_RESETS_MAX: usize = 1_024;
 
 /// Streams that we had to reset for what was sent on them, per HTTP/2 connection; one more ends it (CVE-2025-8671).
 pub const H2_ERROR_RESETS_MAX: usize = 100;

@@ -19,7 +19,7 @@ use tracing::{debug, error, info};
 use crate::access_log::{HttpRecord, Record};
 use crate::callers::{Asking, Owner};
 use crate::config::{ProxyConfig, Upstream};
-use crate::http::h2::Http2;
+use crate::http::h2::Settings;
 use crate::http::outbound::{self, Wanted};
 use crate::http::pool::Pool;
 use crate::http::routed::Budgets;
@@ -96,7 +96,7 @@ pub(crate) struct Worker {
     pub(crate) client: DataClient,
     pub(crate) server_of_peers: DataServer,
     pub(crate) phase: watch::Receiver<Phase>,
-    pub(crate) http2: Http2,
+    pub(crate) http2: Settings,
     pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
     pub(crate) budgets: Budgets,
@@ -142,7 +142,7 @@ impl Worker {
                 seed.handshaker,
             ),
             phase: seed.phase,
-            http2: Http2::new(),
+            http2: Settings::new(),
             handshakes: Rc::default(),
             budgets: Budgets::default(),
             mirroring: Cell::new(0),

@@ -232,6 +232,15 @@ impl Mux {
         }
     }
 
+    /// The same, and where it is not broken yet, [`Event::Broken`] says when it is, though nobody reads or writes it.
+    pub fn watch(&mut self, id: StreamId) -> Option<Fault> {
+        let fault = self.fault(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_watched = fault.is_none();
+        }
+        fault
+    }
+
     // ---- commands of the streams' holders
 
     /// Opens a stream. Its `open` frame is the first to leave, and data may be sent at once.
@@ -340,7 +349,7 @@ impl Mux {
     pub fn release(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.held = false;
-        (stream.reader_waits, stream.writer_waits) = (false, false);
+        (stream.reader_waits, stream.writer_waits, stream.is_watched) = (false, false, false);
         let (incoming, outgoing) = (stream.incoming, stream.outgoing);
         let unread = stream.inbox.len();
         self.consume(id, unread);
@@ -466,13 +475,16 @@ impl Mux {
     }
 }
 
-/// Tells whoever waits on `stream` to look again.
+/// Tells whoever waits on `stream`, which broke, to look again.
 fn wake(events: &mut VecDeque<Event>, stream: &mut Stream, id: StreamId) {
     if std::mem::take(&mut stream.reader_waits) {
         events.push_back(Event::Readable(id));
     }
     if std::mem::take(&mut stream.writer_waits) {
         events.push_back(Event::Writable(id));
+    }
+    if std::mem::take(&mut stream.is_watched) {
+        events.push_back(Event::Broken(id));
     }
 }
 

@@ -1,14 +1,12 @@
 //! One try of a request at one endpoint, up to the head of an answer.
 
 use std::cell::Cell;
-use std::error::Error as _;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
-use http::{Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
+use http::{Response, StatusCode};
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
 use starling_transport::data::Lane;
@@ -20,12 +18,11 @@ use crate::answers::ErrorType;
 use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
 use crate::http::client::{Http1, Reply};
-use crate::http::fault::Watched;
 use crate::http::grpc::Spoken;
 use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
 use crate::http::head::{Copies, Head};
 use crate::http::outbound::Wanted;
-use crate::http::pool::{Client, Place, PoolKey, Sender, Use};
+use crate::http::pool::{Client, PoolKey, Sender};
 use crate::http::upgrade::{self, Far};
 use crate::limits::LEFT_BEHIND_MAX;
 use crate::loads::Failure;
@@ -79,40 +76,31 @@ pub(crate) async fn attempt(
     let patience = policy.head_timeout();
     let whole = began + patience;
     let endpoint = choice.endpoint();
-    let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone() };
-    let version = head.version_for(endpoint);
-    let purpose = match &head.upgrade {
-        _ if version == Version::HTTP_2 => Use::Http2,
-        Some(_) => Use::Upgrade,
-        None => Use::Requests,
-    };
+    let carry = head.carry_to(endpoint);
+    let key = PoolKey::Peer { birth: endpoint.birth, source: wanted.source.clone(), carry };
+    let may_switch = head.upgrade.is_some() && carry == Carry::Http1;
     let mut left_behind = 0;
     loop {
         let mut sent = Instant::now();
-        let pooled = match purpose {
-            Use::Requests => worker.pool.take(&key, sent),
-            Use::Http2 => worker.pool.take_shared(&key, sent),
-            Use::Upgrade => None,
-        };
+        // Who asks for another protocol takes no client that others used, and leaves none.
+        let pooled = if may_switch { None } else { worker.pool.take(&key, sent) };
         let mut client = match pooled {
             Some(client) => client,
             // On the heap, as it is rare: a request must not carry the state of a dial.
-            None => Box::pin(timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), purpose)))
+            None => Box::pin(timeout_at(whole.into(), open(worker, endpoint, wanted.source.as_ref(), carry)))
                 .await
                 .unwrap_or(Err(Failed {
-                // The request's own time is over, which says nothing of the endpoint.
-                outcome: TryOutcome::TimedOut,
-                error: ErrorType::HttpResponseTimeout,
-                endpoint: None,
-            }))?,
+                    // The request's own time is over, which says nothing of the endpoint.
+                    outcome: TryOutcome::TimedOut,
+                    error: ErrorType::HttpResponseTimeout,
+                    endpoint: None,
+                }))?,
         };
-        if !client.reused && purpose == Use::Http2 {
-            worker.pool.share(&key, &client);
-        }
         if !client.reused {
+            client.may_switch = may_switch;
             sent = Instant::now();
         }
-        let request = match head.request(upload.next_try(), copies, choice, version) {
+        let request = match head.request(upload.next_try(), copies, choice, carry) {
             Ok(Some(request)) => request,
             // Only after a give-away, which is the last try.
             Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
@@ -206,12 +194,6 @@ pub(crate) async fn attempt(
     }
 }
 
-/// An HTTP/2 server says that it has not looked at the request (RFC 9113, 8.7).
-pub(crate) fn is_refused(error: &hyper::Error) -> bool {
-    let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
-    reason == Some(h2::Reason::REFUSED_STREAM)
-}
-
 /// How waiting for an answer ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Waited<T> {
@@ -273,12 +255,8 @@ pub(crate) async fn open(
     worker: &Rc<Worker>,
     endpoint: &Endpoint,
     source: Option<&ServiceKey>,
-    purpose: Use,
+    carry: Carry,
 ) -> Result<Client, Failed> {
-    let carry = match purpose {
-        Use::Requests | Use::Upgrade => Carry::Http1,
-        Use::Http2 => Carry::Http2,
-    };
     let header = OpenHeader {
         carry,
         source: source.cloned(),
@@ -288,21 +266,7 @@ pub(crate) async fn open(
     };
     let stream = peers::open(worker, endpoint, &header).await?;
     let (fault, lane) = (Rc::new(Cell::new(None)), stream.lane());
-    if purpose == Use::Http2 {
-        let io = TokioIo::new(Watched::new(stream, fault.clone()));
-        let broken = |_| Failed { outcome: TryOutcome::NotSent, error: ErrorType::ProxyInternalError, endpoint: None };
-        let (sender, connection) = worker.http2.upstream.handshake(io).await.map_err(broken)?;
-        // Owns the stream; ends with it, or when the last of its senders is dropped.
-        drop(tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "an HTTP/2 stream to a peer broke");
-            }
-        }));
-        return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, Some(lane)));
-    }
-    let mut client = Client::new(Sender::Http1(Http1::new(Far::Peer(stream), fault.clone())), fault, Some(lane));
-    client.may_switch = purpose == Use::Upgrade;
-    Ok(client)
+    Ok(Client::new(Sender::Http1(Http1::new(Far::Peer(stream), fault.clone())), fault, Some(lane)))
 }
 
 #[cfg(test)]

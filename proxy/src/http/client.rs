@@ -28,6 +28,7 @@ use crate::http::codec::body::{Body, Piece};
 use crate::http::codec::framing::Framing;
 use crate::http::codec::read_answer::{AnswerHead, end_of_head, take_head};
 use crate::http::codec::write_request::write_head;
+use crate::http::h2;
 use crate::http::upgrade::Far;
 
 /// Why no answer came.
@@ -477,7 +478,7 @@ impl Future for Uploading {
 #[derive(Debug)]
 pub(crate) enum Reply {
     Http1(Reading),
-    Http2(hyper::body::Incoming),
+    Http2(h2::client::Reading),
 }
 
 /// Reads an answer's body off its connection.
@@ -502,14 +503,14 @@ impl http_body::Body for Reply {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Http1(Reading(connection)) => connection.borrow_mut().poll_piece(cx),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Self::Http2(reading) => Pin::new(reading).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(Reading(connection)) => connection.borrow().answer.is_none(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2(reading) => reading.is_end_stream(),
         }
     }
 
@@ -520,7 +521,7 @@ impl http_body::Body for Reply {
                 Some(Some(left)) => SizeHint::with_exact(left),
                 Some(None) => SizeHint::default(),
             },
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2(reading) => reading.size_hint(),
         }
     }
 }

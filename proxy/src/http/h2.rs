@@ -1,13 +1,14 @@
-//! HTTP/2 with prior knowledge: from applications, between agents, and to instances that speak gRPC.
+//! HTTP/2 with prior knowledge: from applications, and to instances that speak gRPC ([`client`]).
 //!
 //! A connection of an application that begins with the preface is served here. Each of its requests is judged, decided and
-//! tried as any other; what goes to an instance that speaks gRPC travels as HTTP/2 all the way, its trailers included,
-//! through one HTTP/2 connection per endpoint and source on a stream of the mesh. What goes to one that speaks HTTP is
-//! written as HTTP/1.1 here, since nothing between needs more. Bodies pass frame by frame, held back by the windows at
-//! both ends.
+//! tried as any other, and travels to the peer as HTTP/1.1 on a stream of its own, its trailers included: one
+//! machine of frames and windows between two agents is enough, and what one request does, no other feels. The owner's agent
+//! writes HTTP/2 again where the instance speaks that. Bodies pass frame by frame, held back by the windows at both ends.
 //!
 //! An application that gives up more than [`H2_CANCELS_MAX`](crate::limits::H2_CANCELS_MAX) requests in a while loses its
-//! connection (CVE-2023-44487); what h2 itself bounds is set in [`Http2`].
+//! connection (CVE-2023-44487); what h2 itself bounds is set in [`Settings`].
+
+pub(crate) mod client;
 
 use std::cell::Cell;
 use std::io;
@@ -20,7 +21,6 @@ use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use starling_transport::data::MuxStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -31,13 +31,11 @@ use crate::http::body::ResponseBody;
 use crate::http::door::{Door, Verdict};
 use crate::http::ends;
 use crate::http::harden;
-use crate::http::inbound::{self, Stream};
 use crate::http::outbound::{self, Entrance};
 use crate::l4::Tunnelled;
 use crate::limits::{
     H2_CANCELS_MAX, H2_CANCELS_PERIOD, H2_CONNECTION_WINDOW, H2_ERROR_RESETS_MAX, H2_HEADER_LIST_BYTES_MAX,
-    H2_HOP_CONNECTION_WINDOW, H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX,
-    H2_SEND_BUFFER_BYTES, H2_STREAM_WINDOW, H2_STREAMS_MAX, IDLE_TIMEOUT,
+    H2_PENDING_RESETS_MAX, H2_SEND_BUFFER_BYTES, H2_STREAM_WINDOW, H2_STREAMS_MAX, IDLE_TIMEOUT,
 };
 use crate::through::writes_through;
 use crate::worker::Phase;
@@ -53,54 +51,25 @@ impl<F: Future + 'static> Executor<F> for OnThread {
     }
 }
 
-/// The same for clients, whose requests end with who asks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientOnThread;
-
-impl<F: Future + 'static> Executor<F> for ClientOnThread {
-    fn execute(&self, task: F) {
-        let task = Box::pin(task);
-        drop(tokio::task::spawn_local(async move { drop(task.await) }));
-    }
-}
-
 type Server = hyper::server::conn::http2::Builder<OnThread>;
 
-/// The settings of all HTTP/2 connections of a thread.
+/// The settings of all HTTP/2 connections that a thread serves.
 #[derive(Debug)]
-pub(crate) struct Http2 {
-    of_applications: Server,
-    of_peers: Server,
-    pub(crate) upstream: hyper::client::conn::http2::Builder<ClientOnThread>,
-}
+pub(crate) struct Settings(Server);
 
-impl Http2 {
+impl Settings {
     pub(crate) fn new() -> Self {
-        let server = |streams: u32, resets: usize, window: u32| {
-            let mut server = Server::new(OnThread);
-            server
-                .max_concurrent_streams(streams)
-                .max_pending_accept_reset_streams(resets)
-                .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
-                .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
-                .initial_stream_window_size(H2_STREAM_WINDOW)
-                .initial_connection_window_size(window)
-                .max_send_buf_size(H2_SEND_BUFFER_BYTES)
-                .auto_date_header(false);
-            server
-        };
-        let mut upstream = hyper::client::conn::http2::Builder::new(ClientOnThread);
-        upstream
+        let mut server = Server::new(OnThread);
+        server
+            .max_concurrent_streams(H2_STREAMS_MAX)
+            .max_pending_accept_reset_streams(H2_PENDING_RESETS_MAX)
             .max_local_error_reset_streams(H2_ERROR_RESETS_MAX)
             .max_header_list_size(H2_HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_HOP_CONNECTION_WINDOW)
-            .max_send_buf_size(H2_SEND_BUFFER_BYTES);
-        Self {
-            of_applications: server(H2_STREAMS_MAX, H2_PENDING_RESETS_MAX, H2_CONNECTION_WINDOW),
-            of_peers: server(H2_HOP_STREAMS_MAX, H2_HOP_PENDING_RESETS_MAX, H2_HOP_CONNECTION_WINDOW),
-            upstream,
-        }
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+            .auto_date_header(false);
+        Self(server)
     }
 }
 
@@ -172,7 +141,7 @@ pub(crate) async fn serve<S: Tunnelled>(entrance: Rc<Entrance>, stream: Rewound<
             }
         })
     };
-    let mut connection = pin!(worker.http2.of_applications.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(worker.http2.0.serve_connection(TokioIo::new(stream), service));
     let mut phase = worker.phase.clone();
     let mut closing = pin!(closing(&mut phase));
     let mut is_closing = false;
@@ -210,24 +179,6 @@ async fn idle(door: &Door) {
             return;
         }
         tokio::time::sleep_until(due).await;
-    }
-}
-
-/// Serves one stream of a peer until it ends. Owns it; dropping this at any `.await` resets it.
-pub(crate) async fn serve_peer(of: Rc<Stream>, stream: MuxStream) {
-    let (worker, door) = (of.worker.clone(), of.door.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let verdict = verdict(&request);
-        inbound::answer(&of, request.map(Arriving::Http2), verdict)
-    });
-    let connection = worker.http2.of_peers.serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        ended = connection => {
-            if let Err(error) = ended {
-                debug!(%error, "a peer's HTTP/2 stream broke");
-            }
-        }
-        () = idle(&door) => {}
     }
 }
 

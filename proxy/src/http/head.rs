@@ -8,6 +8,7 @@ use starling_routing::matching::HttpFacts;
 use starling_routing::{Choice, Endpoint};
 
 use crate::answers::Answer;
+use crate::header::Carry;
 use crate::http::arriving::Arriving;
 use crate::http::asked::Asked;
 use crate::http::body::RequestBody;
@@ -27,27 +28,24 @@ struct Parts {
 }
 
 impl Parts {
-    fn into_request(self, body: RequestBody, version: Version) -> Result<Request<RequestBody>, NotAUri> {
-        let Asked { method, mut uri, mut headers } = self.asked;
-        if version == Version::HTTP_2 {
-            uri = absolute(&uri, &mut headers)?;
-            if self.trailers {
+    fn into_request(self, body: RequestBody, carry: Carry) -> Request<RequestBody> {
+        let Asked { method, uri, mut headers } = self.asked;
+        // Anew at each hop, behind all filters.
+        match (carry, self.upgrade) {
+            (Carry::Http1 | Carry::Bytes, Some(protocol)) => upgrade::announce(&mut headers, protocol),
+            (Carry::Http1 | Carry::Bytes, None) if self.trailers => take_trailers(&mut headers),
+            // For the instance: the hop itself carries trailers in any case.
+            (Carry::Http2, _) if self.trailers => {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
-        } else {
-            // Anew at each hop, behind all filters.
-            match self.upgrade {
-                Some(protocol) => upgrade::announce(&mut headers, protocol),
-                None if self.trailers => take_trailers(&mut headers),
-                None => {}
-            }
+            (Carry::Http1 | Carry::Bytes | Carry::Http2, _) => {}
         }
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        *request.version_mut() = version;
-        Ok(request)
+        *request.version_mut() = Version::HTTP_11;
+        request
     }
 }
 
@@ -127,13 +125,13 @@ impl Head {
         Ok(Self { parts: Some(parts), safe, upgrade, spoken, trailers })
     }
 
-    /// How it travels to an endpoint: as that speaks, and gRPC in HTTP/2 always, since it has no other form.
-    pub(crate) fn version_for(&self, endpoint: &Endpoint) -> Version {
+    /// What it is for an endpoint: as that speaks, and gRPC HTTP/2 always, since it has no other form.
+    pub(crate) fn carry_to(&self, endpoint: &Endpoint) -> Carry {
         match (self.spoken, endpoint.protocol) {
             // The client knows its server, where nobody says what that speaks.
-            (Spoken::Grpc, _) | (_, Protocol::Grpc) | (Spoken::Http2, Protocol::Detect) => Version::HTTP_2,
-            (Spoken::Http1, Protocol::Detect) => Version::HTTP_11,
-            (Spoken::Http1 | Spoken::Http2, Protocol::Http | Protocol::Tcp) => Version::HTTP_11,
+            (Spoken::Grpc, _) | (_, Protocol::Grpc) | (Spoken::Http2, Protocol::Detect) => Carry::Http2,
+            (Spoken::Http1, Protocol::Detect) => Carry::Http1,
+            (Spoken::Http1 | Spoken::Http2, Protocol::Http | Protocol::Tcp) => Carry::Http1,
         }
     }
 
@@ -152,7 +150,7 @@ impl Head {
         body: RequestBody,
         copies: Copies,
         choice: &Choice,
-        version: Version,
+        carry: Carry,
     ) -> Result<Option<Request<RequestBody>>, NotAUri> {
         let parts = match copies {
             Copies::Keep => self.parts.clone(),
@@ -160,27 +158,23 @@ impl Head {
         };
         let Some(mut parts) = parts else { return Ok(None) };
         parts.asked.edit(choice)?;
-        parts.into_request(body, version).map(Some)
+        Ok(Some(parts.into_request(body, carry)))
     }
 
     /// A copy for a mirror: with the headers of the rule, under the path that was asked for.
-    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice, version: Version) -> Option<Request<RequestBody>> {
+    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice, carry: Carry) -> Option<Request<RequestBody>> {
         // Two cannot talk to one client.
         let mut parts = self.parts.clone().filter(|parts| parts.upgrade.is_none())?;
         choice.filters().for_each(|chain| chain.edit_request(&mut parts.asked.headers));
-        parts.into_request(body, version).ok()
+        Some(parts.into_request(body, carry))
     }
 
     /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
     pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
         let (upgrade, trailers) = (self.upgrade.clone(), self.trailers);
         self.parts.get_or_insert_with(|| {
-            let (mut parts, _) = request.into_parts();
-            if let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-                parts.headers.insert(header::HOST, host);
-            }
-            let uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
-            let asked = Asked { method: parts.method, uri, headers: parts.headers };
+            let (parts, _) = request.into_parts();
+            let asked = Asked { method: parts.method, uri: parts.uri, headers: parts.headers };
             Parts { asked, upgrade, trailers }
         });
     }

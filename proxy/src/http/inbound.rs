@@ -16,7 +16,6 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
-use hyper_util::rt::TokioIo;
 use starling_model::{NodeName, SpiffeId};
 use starling_routing::{Caller, Grants};
 use starling_transport::data::MuxStream;
@@ -31,12 +30,13 @@ use crate::http::client::{Http1, Reply};
 use crate::http::door::{Busy, Door, Verdict};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
+use crate::http::h2::client::Http2;
 use crate::http::harden::{self, HeadRefused, XFCC};
+use crate::http::head;
 use crate::http::outbound::{Answering, own_body, pass_on, said, switched};
-use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, Use};
+use crate::http::pool::{Client, Place, PoolKey, Sender, Shared, SharedKey};
 use crate::http::server::{self, Offer, Served};
 use crate::http::upgrade::{self, Far, Switch, Switched};
-use crate::http::{h2, head};
 use crate::l4::connect;
 use crate::metrics::{Direction, Edge};
 use crate::worker::{Side, Worker};
@@ -49,8 +49,8 @@ pub(crate) struct Stream {
     node: NodeName,
     counted: RefCell<Rc<Counted>>,
     pub(crate) door: Rc<Door>,
-    /// HTTP/2 connections to the instance, for this stream alone: what one caller resets never ends another's.
-    own: RefCell<Option<(SocketAddr, Shared)>>,
+    /// HTTP/2 connections to the instance, which streams of the same caller share; looked up once.
+    shared: RefCell<Option<(SocketAddr, Rc<RefCell<Shared>>)>>,
     /// What the stream becomes, once an answer says so.
     switch: Cell<Option<Box<Switch>>>,
 }
@@ -96,20 +96,13 @@ impl Counted {
 pub(crate) async fn serve(worker: Rc<Worker>, stream: MuxStream, header: OpenHeader, node: NodeName) {
     let counted = RefCell::new(Rc::new(Counted::new(&worker, &header, &node)));
     let door = Door::new();
-    let carry = header.carry;
-    let (own, switch) = (RefCell::default(), Cell::new(None));
-    let of = Rc::new(Stream { worker, header, node, counted, door, own, switch });
-    match carry {
-        Carry::Http2 => Box::pin(h2::serve_peer(of, stream)).await,
-        Carry::Http1 | Carry::Bytes => serve_http1(of, stream).await,
-    }
-}
-
-async fn serve_http1(of: Rc<Stream>, stream: MuxStream) {
+    let offer = if header.carry == Carry::Http2 { Offer::Http2AsHttp1 } else { Offer::Http1 };
+    let (shared, switch) = (RefCell::default(), Cell::new(None));
+    let of = Rc::new(Stream { worker, header, node, counted, door, shared, switch });
     let door = of.door.clone();
     let answered = |request, verdict| answer(&of, request, verdict);
     // A peer's connection says when streams are to end.
-    if let Served::Switched(stream) = server::serve(stream, &door, Offer::Http1, None, answered).await
+    if let Served::Switched(stream) = server::serve(stream, &door, offer, None, answered).await
         && let Some(switch) = of.switch.take()
         && let Switch::Upgrade { exchange, far } = *switch
     {
@@ -158,7 +151,7 @@ impl Forwarded {
     fn new(
         stream: &Stream,
         identity: &HeaderValue,
-        mut request: Request<Arriving>,
+        request: Request<Arriving>,
         (verdict, exchange): (Verdict, &mut Exchange),
     ) -> Result<Self, Answer> {
         let OpenHeader { destination, instance: name, port, carry: _, source: _ } = &stream.header;
@@ -170,9 +163,6 @@ impl Forwarded {
             return Err(Answer { processed: Processed::No, ..answer });
         };
         let version = request.version();
-        if version == Version::HTTP_2 {
-            head::from_http2(&mut request);
-        }
         let trailers = harden::takes_trailers(request.headers());
         let (mut parts, body) = request.into_parts();
         let headers = &mut parts.headers;
@@ -226,20 +216,20 @@ fn forward(
             let Forwarded { address, head, upload, upgrade, version, safe } = &mut forwarded;
             let mut sent = Instant::now();
             let (pooled, purpose) = match upgrade {
-                None if *version == Version::HTTP_2 => (stream.shared(*address, sent), Use::Http2),
+                None if *version == Version::HTTP_2 => (stream.shared(*address).borrow_mut().take(sent), Use::Http2),
                 None => (worker.pool.take(&key, sent), Use::Requests),
                 Some(_) => (None, Use::Upgrade),
             };
             let mut client = match pooled {
                 Some(client) => client,
                 // On the heap, as it is rare: a request must not carry the state of a connect.
-                None => match Box::pin(open(worker, *address, purpose)).await {
+                None => match Box::pin(open(*address, purpose)).await {
                     Ok(client) => client,
                     Err(error) => break Err(unreachable(&error, &stream)),
                 },
             };
             if !client.reused && purpose == Use::Http2 {
-                stream.share(*address, &client);
+                stream.shared(*address).borrow_mut().put(&client);
             }
             // A copy is kept only where losing the connection would be answered by another try.
             let repeatable = client.reused && *safe;
@@ -319,11 +309,7 @@ impl Stream {
                 exchange.answered(response.status().as_u16(), Some(answer.error));
                 exchange.own_bytes(response.body().len());
                 exchange.learn(response.headers());
-                let mut response = response.map(own_body);
-                if exchange.spoken() != Spoken::Http1 {
-                    h2::pass_on(&mut response);
-                }
-                response
+                response.map(own_body)
             }
         }
     }
@@ -339,19 +325,14 @@ impl Stream {
         counted
     }
 
-    /// A client of a connection of this stream's that has room.
-    fn shared(&self, address: SocketAddr, now: Instant) -> Option<Client> {
-        let mut own = self.own.borrow_mut();
-        own.as_mut().filter(|(at, _)| *at == address).and_then(|(_, shared)| shared.take(now))
-    }
-
-    /// Lets later requests use a connection that was opened just now. An instance that moved is left behind.
-    fn share(&self, address: SocketAddr, client: &Client) {
-        let mut own = self.own.borrow_mut();
-        match own.as_mut().filter(|(at, _)| *at == address) {
-            Some((_, shared)) => shared.put(client),
-            None => own.insert((address, Shared::default())).1.put(client),
+    /// The HTTP/2 connections to the instance that this stream's caller shares. An instance that moved is left behind.
+    fn shared(&self, instance: SocketAddr) -> Rc<RefCell<Shared>> {
+        let mut held = self.shared.borrow_mut();
+        if let Some((_, shared)) = held.as_ref().filter(|(at, _)| *at == instance) {
+            return shared.clone();
         }
+        let key = SharedKey { instance, node: self.node.clone(), source: self.header.source.clone() };
+        held.insert((instance, self.worker.pool.shared(key))).1.clone()
     }
 }
 
@@ -366,19 +347,22 @@ fn unreachable(error: &io::Error, stream: &Stream) -> Answer {
     Answer { processed: Processed::No, ..Answer::new(error, format!("{name} {what}")) }
 }
 
-async fn open(worker: &Worker, address: SocketAddr, purpose: Use) -> io::Result<Client> {
+/// What a client is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Requests, one after the other.
+    Requests,
+    /// One request that asks for another protocol: it takes no client that others used, and leaves none.
+    Upgrade,
+    /// Requests at the same time.
+    Http2,
+}
+
+async fn open(address: SocketAddr, purpose: Use) -> io::Result<Client> {
     let socket = connect(address).await?;
     let fault = Rc::new(Cell::new(None));
     if purpose == Use::Http2 {
-        let shaken = worker.http2.upstream.handshake(TokioIo::new(socket)).await;
-        let (sender, connection) = shaken.map_err(io::Error::other)?;
-        // Owns the connection; ends with it, or when the last of its senders is dropped.
-        drop(tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "an HTTP/2 connection to a local instance broke");
-            }
-        }));
-        return Ok(Client::new(Sender::Http2(sender, Place::first()), fault, None));
+        return Ok(Client::new(Sender::Http2(Http2::begin(socket).await?, Place::first()), fault, None));
     }
     let mut client = Client::new(Sender::Http1(Http1::new(Far::Instance(socket), fault.clone())), fault, None);
     client.may_switch = purpose == Use::Upgrade;

@@ -6,17 +6,17 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Request, Version};
+use http::Request;
 use http_body_util::BodyExt as _;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, MirrorTo};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::header::Carry;
 use crate::http::attempt::open;
 use crate::http::body::{RequestBody, Upload};
 use crate::http::head::Head;
-use crate::http::pool::Use;
 use crate::limits::{MIRROR_TIMEOUT, MIRRORS_MAX};
 use crate::worker::Worker;
 
@@ -28,9 +28,8 @@ pub(crate) fn copy(
     source: Option<&ServiceKey>,
 ) {
     for to in mirrors {
-        let version = head.version_for(to.endpoint());
-        let purpose = if version == Version::HTTP_2 { Use::Http2 } else { Use::Requests };
-        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice, version));
+        let carry = head.carry_to(to.endpoint());
+        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice, carry));
         let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
             debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");
             continue;
@@ -38,7 +37,7 @@ pub(crate) fn copy(
         worker.mirroring.set(worker.mirroring.get() + 1);
         let (worker, to, source) = (worker.clone(), to.clone(), source.cloned());
         drop(tokio::task::spawn_local(async move {
-            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, (request, purpose))).await;
+            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, (request, carry))).await;
             worker.mirroring.set(worker.mirroring.get().saturating_sub(1));
             if !matches!(sent, Ok(true)) {
                 debug!(endpoint = %to.endpoint().id, "a copy was not answered");
@@ -52,9 +51,9 @@ async fn send(
     worker: &Rc<Worker>,
     to: &MirrorTo,
     source: Option<ServiceKey>,
-    (request, purpose): (Request<RequestBody>, Use),
+    (request, carry): (Request<RequestBody>, Carry),
 ) -> bool {
-    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref(), purpose).await else { return false };
+    let Ok(mut client) = open(worker, to.endpoint(), source.as_ref(), carry).await else { return false };
     let _under_way = UnderWay::begin(worker, to);
     match client.send(request).await {
         Ok(answer) => {

@@ -437,6 +437,10 @@ fn relay(
     back.edit(choice, answer.headers_mut());
     routed::keep_session(choice, error, answer.headers_mut());
     if answer.body().is_end_stream() {
+        if exchange.spoken() == Spoken::Grpc {
+            // Said for the hop, where HTTP/1.1 needs it; a status without messages is a head and nothing else.
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+        }
         exchange.completed();
     }
     let end = routed::whole_deadline(choice, exchange.began(), sent);

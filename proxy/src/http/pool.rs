@@ -12,18 +12,19 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
-use hyper::client::conn::http2;
-use starling_model::ServiceKey;
+use starling_model::{NodeName, ServiceKey};
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
 
 use crate::Map;
-use crate::http::attempt::is_refused;
+use crate::header::Carry;
 use crate::http::body::RequestBody;
 use crate::http::client::{Http1, Reply, SendFailed, Sending};
+use crate::http::h2::client::{self as http2, Http2};
 use crate::http::upgrade::Switched;
 use crate::limits::{
-    H2_HOP_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT,
+    H2_INSTANCE_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX,
+    POOL_IDLE_TIMEOUT,
 };
 
 /// What a client leads to. Two requests with equal keys may use one client after the other.
@@ -31,9 +32,17 @@ use crate::limits::{
 pub(crate) enum PoolKey {
     /// A stream to an endpoint (by its birth, which no other endpoint ever has) on behalf of a source, which the stream
     /// names once for all its requests.
-    Peer { birth: u64, source: Option<ServiceKey> },
+    Peer { birth: u64, source: Option<ServiceKey>, carry: Carry },
     /// A connection to a local instance.
     Instance(SocketAddr),
+}
+
+/// Who shares HTTP/2 connections to a local instance: what one caller resets never ends another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SharedKey {
+    pub(crate) instance: SocketAddr,
+    pub(crate) node: NodeName,
+    pub(crate) source: Option<ServiceKey>,
 }
 
 impl PoolKey {
@@ -45,24 +54,13 @@ impl PoolKey {
     }
 }
 
-/// What a client is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// Requests, one after the other.
-    Requests,
-    /// One request that asks for another protocol: it takes no client that others used, and leaves none.
-    Upgrade,
-    /// Requests at the same time.
-    Http2,
-}
-
 /// What sends requests.
 #[derive(Debug)]
 pub(crate) enum Sender {
     /// In one hand at a time.
     Http1(Http1),
     /// Shared; the place is given back when this is dropped.
-    Http2(http2::SendRequest<RequestBody>, Place),
+    Http2(Http2, Place),
 }
 
 impl Sender {
@@ -76,7 +74,7 @@ impl Sender {
     fn is_ready(&self) -> bool {
         match self {
             Self::Http1(sender) => sender.is_ready(),
-            Self::Http2(sender, _) => sender.is_ready(),
+            Self::Http2(sender, _) => !sender.is_closed(),
         }
     }
 }
@@ -111,13 +109,9 @@ impl Drop for Place {
 }
 
 /// A request under way, up to the head of its answer.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are the large one, and a box would cost each request an allocation"
-)]
 pub(crate) enum Sent {
     Http1(Sending),
-    Http2(Pin<Box<dyn Future<Output = Result<Response<Reply>, SendFailed>>>>),
+    Http2(http2::Sending),
 }
 
 impl Future for Sent {
@@ -126,7 +120,7 @@ impl Future for Sent {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Http1(sending) => Pin::new(sending).poll(cx),
-            Self::Http2(sending) => sending.as_mut().poll(cx),
+            Self::Http2(sending) => Pin::new(sending).poll(cx),
         }
     }
 }
@@ -156,16 +150,7 @@ impl Client {
     pub(crate) fn send(&mut self, request: Request<RequestBody>) -> Sent {
         match &mut self.sender {
             Sender::Http1(sender) => Sent::Http1(sender.send(request)),
-            Sender::Http2(sender, _) => {
-                let sending = sender.try_send_request(request);
-                Sent::Http2(Box::pin(async move {
-                    sending.await.map(|answer| answer.map(Reply::Http2)).map_err(|mut failed| {
-                        let unsent = failed.take_message();
-                        let error = failed.into_error();
-                        SendFailed { unsent, is_refused: is_refused(&error), error: error.into() }
-                    })
-                }))
-            }
+            Sender::Http2(sender, _) => Sent::Http2(sender.send(request)),
         }
     }
 
@@ -225,7 +210,7 @@ impl Client {
     }
 }
 
-/// Connections that carry requests at the same time, all to one place; each with the last moment it was seen in use.
+/// Connections that carry requests at the same time, all of one [`SharedKey`]; each with the last moment it was seen in use.
 #[derive(Debug, Default)]
 pub(crate) struct Shared(Vec<(Client, Instant)>);
 
@@ -233,7 +218,7 @@ impl Shared {
     /// A client of the connection with the fewest requests, if one has room.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Client> {
         self.0.retain(|(client, _)| !client.is_spent(now));
-        let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_HOP_STREAMS_MAX);
+        let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_INSTANCE_STREAMS_MAX);
         with_room.min_by_key(|(client, _)| client.requests())?.0.shared()
     }
 
@@ -250,7 +235,7 @@ impl Shared {
             if client.requests() > 0 {
                 *used = now;
             }
-            let idle = now.saturating_duration_since(*used) >= POOL_IDLE_TIMEOUT;
+            let idle = now.saturating_duration_since(*used) >= INSTANCE_IDLE_TIMEOUT;
             !(client.is_spent(now) || idle || now.saturating_duration_since(client.born) >= POOL_AGE_MAX)
         });
     }
@@ -266,7 +251,7 @@ struct Idle {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<Map<PoolKey, Vec<Idle>>>,
-    shared: RefCell<Map<PoolKey, Shared>>,
+    shared: RefCell<Map<SharedKey, Rc<RefCell<Shared>>>>,
     count: Cell<usize>,
 }
 
@@ -290,17 +275,10 @@ impl Pool {
         None
     }
 
-    /// A client of a connection that others may use at the same time.
-    pub(crate) fn take_shared(&self, key: &PoolKey, now: Instant) -> Option<Client> {
-        self.shared.borrow_mut().get_mut(key)?.take(now)
-    }
-
-    /// Lets others use a connection that was opened just now.
-    pub(crate) fn share(&self, key: &PoolKey, client: &Client) {
-        let mut shared = self.shared.borrow_mut();
-        if shared.len() < POOL_IDLE_MAX {
-            shared.entry(key.clone()).or_default().put(client);
-        }
+    /// The connections that are shared under this key. Over a limit of keys they are the caller's alone.
+    pub(crate) fn shared(&self, key: SharedKey) -> Rc<RefCell<Shared>> {
+        let mut all = self.shared.borrow_mut();
+        if all.len() < POOL_IDLE_MAX { all.entry(key).or_default().clone() } else { Rc::default() }
     }
 
     /// Takes a client back. One that is shared was never away. Over a limit it is dropped, which closes it.
@@ -329,8 +307,8 @@ impl Pool {
         });
         self.count.set(idle.values().map(Vec::len).sum());
         self.shared.borrow_mut().retain(|_, shared| {
-            shared.sweep(now);
-            !shared.0.is_empty()
+            shared.borrow_mut().sweep(now);
+            !shared.borrow().0.is_empty() || Rc::strong_count(shared) > 1
         });
     }
 
@@ -344,22 +322,18 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use hyper_util::rt::TokioIo;
-
     use super::*;
-    use crate::http::h2::OnThread;
 
     #[tokio::test]
     async fn a_shared_connection_takes_so_many_requests_and_no_more() {
         let many = async {
             let (near, _far) = tokio::io::duplex(1 << 16);
-            let (sender, connection) = http2::Builder::new(OnThread).handshake(TokioIo::new(near)).await.unwrap();
-            drop(tokio::task::spawn_local(connection));
+            let sender = Http2::begin(near).await.unwrap();
             let first = Client::new(Sender::Http2(sender, Place::first()), Rc::default(), None);
             let mut shared = Shared::default();
             shared.put(&first);
             let mut taken: Vec<Client> =
-                (1..H2_HOP_STREAMS_MAX).map(|_| shared.take(Instant::now()).unwrap()).collect();
+                (1..H2_INSTANCE_STREAMS_MAX).map(|_| shared.take(Instant::now()).unwrap()).collect();
             assert!(shared.take(Instant::now()).is_none(), "one more opens a connection of its own");
             drop(taken.pop());
             assert!(shared.take(Instant::now()).is_some(), "a place that was given back is taken again");

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Version};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::debug;
@@ -34,6 +34,7 @@ use crate::http::codec::write_answer::AnswerTo;
 use crate::http::door::{Door, Verdict};
 use crate::http::harden::{Framing, HeadRefused};
 use crate::http::outbound::Answering;
+use crate::l4::Tunnelled;
 use crate::limits::{HEAD_TIMEOUT, IDLE_TIMEOUT};
 use crate::worker::Phase;
 
@@ -49,6 +50,8 @@ pub(crate) enum Offer {
     Http1,
     /// HTTP/2 too, from the first byte on.
     Http1Or2,
+    /// HTTP/1.1 as an agent writes requests of HTTP/2 in it: their trailers are read, and none switches.
+    Http2AsHttp1,
 }
 
 /// How a connection stopped carrying HTTP/1.
@@ -76,6 +79,7 @@ enum Next {
 
 struct Server<S> {
     wire: Rc<RefCell<Wire<S>>>,
+    offer: Offer,
     door: Rc<Door>,
     /// Bytes of an unfinished head that are known to hold no end of it.
     searched: usize,
@@ -88,11 +92,11 @@ struct Server<S> {
 /// request under way counts as given up by its client.
 pub(crate) async fn serve<S, A>(stream: S, door: &Rc<Door>, offer: Offer, closing: Closing, answer: A) -> Served<S>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Tunnelled,
     A: Fn(Request<Arriving>, Verdict) -> Answering,
 {
     let wire = Rc::new(RefCell::new(Wire::new(stream)));
-    let mut server = Server { wire, door: Rc::clone(door), searched: 0, began: None, timer: None };
+    let mut server = Server { wire, offer, door: Rc::clone(door), searched: 0, began: None, timer: None };
     let is_closing = || closing.as_ref().is_some_and(|phase| *phase.borrow() >= Phase::Closing);
     let mut told = pin!(told(closing.clone()));
     let mut is_first = true;
@@ -172,7 +176,7 @@ fn harmless() -> Request<Arriving> {
     request
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
+impl<S: Tunnelled> Server<S> {
     /// The next head. A connection that is `told` to close does so here, where nothing is under way on it.
     fn poll_head(&mut self, cx: &mut Context<'_>, told: Pin<&mut impl Future<Output = ()>>) -> Poll<Next> {
         let mut held = self.wire.borrow_mut();
@@ -236,12 +240,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
 
     /// The request that this head begins.
     fn begin(&mut self, head: RequestHead) -> (Request<Arriving>, Verdict, AnswerTo) {
-        let to = AnswerTo::new(&head.method, &head.headers, head.is_http10, head.keeps);
+        let as_http2 = self.offer == Offer::Http2AsHttp1;
+        let mut to = AnswerTo::new(&head.method, &head.headers, head.is_http10, head.keeps);
+        to.takes_trailers |= as_http2;
         let expects_continue = head.expects_continue();
         let RequestHead { method, uri, headers, is_http10, framing, keeps: _ } = head;
         self.wire.borrow_mut().begin(framing, expects_continue);
         let (body, verdict) = match framing {
             Framing::Empty => (Arriving::Empty, Verdict::Approved),
+            Framing::Switch if as_http2 => (Arriving::Empty, Verdict::Refused(HeadRefused::Upgrade)),
             Framing::Switch => (Arriving::Empty, Verdict::MaySwitch),
             Framing::Length(_) | Framing::Chunked => {
                 (Arriving::Http1(Reading::new(self.wire.clone())), Verdict::Approved)
@@ -251,7 +258,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Server<S> {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        *request.version_mut() = if is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+        *request.version_mut() = match (as_http2, is_http10) {
+            (true, _) => Version::HTTP_2,
+            (false, true) => Version::HTTP_10,
+            (false, false) => Version::HTTP_11,
+        };
         (request, verdict, to)
     }
 

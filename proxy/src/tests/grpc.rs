@@ -293,6 +293,33 @@ async fn a_reader_that_waits_holds_its_writer_back() {
     eventually("the call ends", || mesh.node("vm-2").plane.as_ref().unwrap().inbound_under_way() == 0).await;
 }
 
+/// The instance takes no more messages; that its caller has gone is no message.
+#[tokio::test]
+async fn a_call_given_up_while_its_server_reads_nothing_is_given_up_there_too() {
+    let (mesh, one) = mesh().await;
+    let mut client = client(mesh.node("vm-1").http).await;
+    let (sender, messages) = mpsc::channel(1);
+    let call = tokio::spawn(async move {
+        let path = "/shop.Orders/Hang".parse().unwrap();
+        let _ = client.streaming(Request::new(ReceiverStream::new(messages)), path, Raw).await;
+    });
+    let mut sent = 0;
+    let full = || tokio::time::sleep(Duration::from_millis(300));
+    loop {
+        tokio::select! {
+            sending = sender.send(vec![7; 32 * 1024]) => sending.unwrap(),
+            () = full() => break,
+        }
+        sent += 1;
+        assert!(sent < 1_000, "nobody holds the caller back");
+    }
+    assert_eq!(one.calls.load(Ordering::SeqCst), 1);
+    let far = mesh.node("vm-2").plane.as_ref().unwrap();
+    assert_eq!(far.inbound_under_way(), 1);
+    call.abort();
+    eventually("the call is over at its owner", || far.inbound_under_way() == 0).await;
+}
+
 /// The window of a connection between agents is for all of its calls: those that nobody reads must not use it up.
 #[tokio::test]
 async fn readers_that_wait_hold_nobody_else_back() {
@@ -428,7 +455,7 @@ async fn calls_go_elsewhere_when_nobody_has_seen_them() {
 async fn many_calls_at_once_share_connections_and_more_than_one_takes() {
     let (mesh, one) = mesh().await;
     let mut all = Vec::new();
-    // More at once than one connection between agents takes.
+    // More at once than one connection to an instance takes.
     for _ in 0..4 {
         let client = client(mesh.node("vm-1").http).await;
         for at in 0..60 {

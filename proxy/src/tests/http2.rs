@@ -6,17 +6,14 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use starling_model::Protocol;
-use starling_transport::data::{AGE_MAX, DataClient, MuxStream};
+use starling_transport::data::{AGE_MAX, DataClient};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::backend::{self, Client};
 use super::*;
 use crate::header::{Carry, OpenHeader};
-use crate::limits::{
-    H2_CANCELS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_HOP_PENDING_RESETS_MAX, H2_HOP_STREAMS_MAX, H2_PENDING_RESETS_MAX,
-    H2_STREAMS_MAX,
-};
+use crate::limits::{H2_CANCELS_MAX, H2_HEADER_LIST_BYTES_MAX, H2_PENDING_RESETS_MAX, H2_STREAMS_MAX};
 
 const ORDERS: &str = "orders.mesh.internal";
 
@@ -259,8 +256,8 @@ async fn speaking_http2() -> (Mesh, backend::Backend) {
     (mesh, orders)
 }
 
-/// As a member may that runs other code: frames to an instance of vm-2, over a stream of its own.
-async fn as_member<R>(mesh: &Mesh, run: impl AsyncFnOnce(Frames<MuxStream>) -> R) -> R {
+/// As a member may that runs other code: bytes to an instance of vm-2 over a stream for HTTP/2; what comes back.
+async fn as_member(mesh: &Mesh, bytes: &[u8]) -> String {
     let member = DataClient::new(mesh.identity(&NodeName::new("vm-1").unwrap()), clock, AGE_MAX);
     let header = OpenHeader {
         carry: Carry::Http2,
@@ -270,74 +267,35 @@ async fn as_member<R>(mesh: &Mesh, run: impl AsyncFnOnce(Frames<MuxStream>) -> R
         port: PortName::new("main").unwrap(),
     };
     let node = mesh.node("vm-2");
-    let open = async {
-        let stream = member.open(&node.name, node.data, header.encode()).await.unwrap();
-        run(Frames::begin(stream).await).await
+    let exchange = async {
+        let mut stream = member.open(&node.name, node.data, header.encode()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("an end");
+        String::from_utf8_lossy(&answer).into_owned()
     };
-    tokio::task::LocalSet::new().run_until(open).await
+    tokio::task::LocalSet::new().run_until(exchange).await
 }
 
 #[tokio::test]
-async fn one_request_more_than_a_hop_carries_is_refused_and_the_others_go_on() {
+async fn between_agents_requests_of_http_2_are_messages_and_nothing_else() {
     let (mesh, orders) = speaking_http2().await;
-    as_member(&mesh, async |mut frames| {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        frames.send(4, 1, 0, &[]).await.unwrap();
-        let hang = head("/hang", &[]);
-        for at in 0..=H2_HOP_STREAMS_MAX {
-            frames.send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, &hang).await.unwrap();
-        }
-        frames.stream.flush().await.unwrap();
-        eventually("the allowed ones are under way", || orders.requests() == u64::from(H2_HOP_STREAMS_MAX)).await;
-        let refused =
-            [&[0, 0, 4, RST_STREAM, 0][..], &(1 + 2 * H2_HOP_STREAMS_MAX).to_be_bytes(), &7u32.to_be_bytes()].concat();
-        let (mut seen, mut chunk) = (Vec::new(), [0; 4_096]);
-        while !seen.windows(refused.len()).any(|bytes| bytes == refused) {
-            let read = tokio::time::timeout(Duration::from_secs(5), frames.stream.read(&mut chunk)).await;
-            let length = read.expect("REFUSED_STREAM").unwrap();
-            assert!(length > 0, "the connection ended");
-            seen.extend_from_slice(&chunk[..length]);
-        }
-        assert_eq!(orders.requests(), u64::from(H2_HOP_STREAMS_MAX));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn resets_that_a_hop_bears_leave_it_and_more_end_it() {
-    let (mesh, _orders) = speaking_http2().await;
-    let most = u32::try_from(H2_HOP_PENDING_RESETS_MAX).unwrap();
-    let hang = head("/hang", &[]);
-    let calm = [&[0, 0, 0, 11][..], b"too_many_resets"].concat();
-    for (requests, ends) in [(most / 2, false), (most * 16, true)] {
-        as_member(&mesh, async |mut frames| {
-            // Ends before it has taken all, where it ends.
-            let sent = frames.stream.write_all(&reset_at_once(requests, &hang)).await;
-            let id = (3 + 2 * requests).to_be_bytes();
-            let alive = sent.is_ok()
-                && frames
-                    .send(HEADERS, END_HEADERS | END_STREAM, u32::from_be_bytes(id), &head("/", &[]))
-                    .await
-                    .is_ok();
-            let mut seen = Vec::new();
-            let mut chunk = [0; 4_096];
-            let answered = |seen: &[u8]| seen.windows(13).any(|bytes| bytes[3] == HEADERS && bytes[5..9] == id);
-            while !answered(&seen) {
-                match tokio::time::timeout(Duration::from_secs(5), frames.stream.read(&mut chunk))
-                    .await
-                    .expect("an end")
-                {
-                    Ok(length) if length > 0 => seen.extend_from_slice(&chunk[..length]),
-                    Ok(_) | Err(_) => break,
-                }
-            }
-            assert_eq!(alive && answered(&seen), !ends, "{requests}");
-            assert_eq!(seen.windows(calm.len()).any(|bytes| bytes == calm), ends, "{requests}");
-        })
-        .await;
+    let answer = as_member(&mesh, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 501 "), "frames: {answer}");
+    for switch in
+        ["GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket", "CONNECT x:1 HTTP/1.1\r\nhost: x:1"]
+    {
+        let answer = as_member(&mesh, format!("{switch}\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{switch}: {answer}");
     }
-    let mut innocent = http2(mesh.node("vm-1").http).await;
-    assert_eq!(send(&mut innocent, get("/").body(Full::default()).unwrap()).await.0, 200);
+    // No authority for `:authority`, or none that is one.
+    let answer = as_member(&mesh, b"GET / HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(orders.requests(), 0);
+    let answer =
+        as_member(&mesh, b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await;
+    assert_eq!((answer.matches("HTTP/1.1 200 ").count(), orders.requests()), (2, 2), "{answer}");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ struct Core {
 struct Wakers {
     read: Option<Waker>,
     write: Option<Waker>,
+    /// Whoever waits for nothing but that it breaks.
+    broken: Option<Waker>,
 }
 
 impl Connection {
@@ -175,6 +177,16 @@ impl Connection {
         })
     }
 
+    /// Ready once the stream is broken, whatever still waits to be read.
+    pub(super) fn poll_broken(&self, id: StreamId, cx: &Context<'_>) -> Poll<()> {
+        let mut core = self.core.borrow_mut();
+        if core.mux.watch(id).is_some() {
+            return Poll::Ready(());
+        }
+        core.wakers.entry(id).or_default().broken = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     pub(super) fn poll_write(&self, id: StreamId, cx: &Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>> {
         self.act(|core| match core.mux.send(id, bytes) {
             Ok(0) if !bytes.is_empty() => {
@@ -210,6 +222,7 @@ impl Connection {
             let waker = match core.mux.poll_event() {
                 None => return,
                 Some(Event::Readable(id)) => core.wakers.get_mut(&id).and_then(|wakers| wakers.read.take()),
+                Some(Event::Broken(id)) => core.wakers.get_mut(&id).and_then(|wakers| wakers.broken.take()),
                 Some(Event::Writable(id)) => core.wakers.get_mut(&id).and_then(|wakers| wakers.write.take()),
                 Some(Event::GoAway) => None,
                 Some(Event::Opened { stream, header }) => {

@@ -53,6 +53,12 @@ impl MuxStream {
         self.connection.is_quiet(self.id)
     }
 
+    /// Ready once it is broken, whatever still waits to be read: how whoever cannot take more of it learns that nobody wants
+    /// the rest done. The last caller alone is woken.
+    pub fn poll_broken(&self, cx: &Context<'_>) -> Poll<()> {
+        self.connection.poll_broken(self.id, cx)
+    }
+
     /// A handle on the connection that carries it.
     #[must_use]
     pub fn lane(&self) -> Lane {

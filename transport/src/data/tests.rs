@@ -1,7 +1,7 @@
 //! Real mutual TLS on loopback: clients and servers as the proxy uses them, on one thread.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -105,12 +105,13 @@ async fn handle(header: Bytes, mut stream: DataStream) {
         Some(b'h') => {
             // Holds the stream, reads nothing, until the other side gives up.
             let _ = stream.accept().await;
-            let is_over = |stream: &DataStream| match stream {
-                DataStream::Shared(stream) => stream.fault().is_some(),
-                DataStream::Dedicated(stream) => stream.is_cut(),
-            };
-            while !is_over(&stream) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            match stream {
+                DataStream::Shared(stream) => poll_fn(|cx| stream.poll_broken(cx)).await,
+                DataStream::Dedicated(stream) => {
+                    while !stream.is_cut() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
             }
         }
         Some(b'l') => {

@@ -19,6 +19,8 @@ pub enum Event {
     Readable(StreamId),
     /// A write that found no room would find some.
     Writable(StreamId),
+    /// A stream whose fault somebody waits for ([`watch`](super::Mux::watch)) broke.
+    Broken(StreamId),
     /// The peer takes no new streams.
     GoAway,
 }

@@ -78,6 +78,8 @@ pub(super) struct Stream {
     pub(super) in_ring: bool,
     pub(super) writer_waits: bool,
 
+    /// Somebody waits for its fault.
+    pub(super) is_watched: bool,
     /// Somebody on this side still uses it.
     pub(super) held: bool,
     /// How many bytes must have left the connection for its `open` to have left.
@@ -99,6 +101,7 @@ impl Stream {
             credit: STREAM_WINDOW_INITIAL,
             in_ring: false,
             writer_waits: false,
+            is_watched: false,
             held: true,
             opened_at,
         }

@@ -280,6 +280,22 @@ fn a_refused_stream_was_not_processed_and_a_reset_one_may_have_been() {
 }
 
 #[test]
+fn whoever_watches_a_stream_is_told_that_it_broke_though_it_is_not_read() {
+    let mut pair = Pair::new();
+    let stream = pair.open();
+    pair.settle();
+    assert_eq!(pair.acceptor.send(stream, b"not read"), Ok(8));
+    pair.settle();
+    assert_eq!(pair.dialler.watch(stream), None);
+    assert_eq!(events(&mut pair.dialler), []);
+    pair.acceptor.reset(stream, ResetCode::Error);
+    pair.settle();
+    assert_eq!(events(&mut pair.dialler), [Event::Broken(stream)]);
+    assert_eq!(pair.dialler.watch(stream), Some(Fault::Reset));
+    assert_eq!(events(&mut pair.dialler), [], "once");
+}
+
+#[test]
 fn what_came_before_the_end_survives_a_reset() {
     let mut pair = Pair::new();
     let stream = pair.open();

@@ -1,9 +1,11 @@
 //! The framing of a body whose length nobody knew at its begin (RFC 9112, 7.1), one byte at a time.
 
+use crate::limits::H2_HEADER_LIST_BYTES_MAX;
+
 /// Bytes of one chunk's extension; nobody uses them. hyper counts 16 KiB for a whole body.
 const CHUNK_EXTENSION_MAX: u32 = 1_024;
-/// Bytes of trailers.
-pub(crate) const TRAILERS_MAX: u32 = 8 * 1_024;
+/// Bytes of trailers: what a header list of HTTP/2 may have here, and hyper takes.
+pub(crate) const TRAILERS_MAX: u32 = H2_HEADER_LIST_BYTES_MAX;
 
 /// Where in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,16 +4,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
-use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite};
-
 use crate::http::arriving;
 use crate::http::body::BodyError;
 use crate::http::buffers;
 use crate::http::codec::Malformed;
 use crate::http::codec::body::{Body, Piece};
 use crate::http::harden::Framing;
+use crate::l4::Tunnelled;
+use bytes::{Bytes, BytesMut};
+use http_body::Frame;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -34,7 +33,7 @@ pub(super) struct Wire<S> {
     waiter: Option<Waker>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: Tunnelled> Wire<S> {
     pub(super) fn new(stream: S) -> Self {
         let (input, body) = (BytesMut::new(), Body::EMPTY);
         Self { stream, input, body, owed: &[], is_abandoned: false, is_broken: false, waiter: None }
@@ -68,9 +67,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// comes, but for what follows in good order.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, is_switching: bool) -> Poll<()> {
         if !self.body.is_done() {
-            // Whoever reads the body meets its end.
+            // Whoever reads the body meets its end; but nobody may be able to take more of it.
             self.waiter = Some(cx.waker().clone());
-            return Poll::Pending;
+            return self.stream.poll_broken(cx);
         }
         if !self.input.is_empty() {
             return Poll::Pending;
@@ -133,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> arriving::Wire for Wire<S> {
+impl<S: Tunnelled> arriving::Wire for Wire<S> {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.is_broken {
             return Poll::Ready(Some(Err(Malformed::BrokeOff.into())));

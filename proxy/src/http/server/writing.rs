@@ -11,13 +11,14 @@ use http::HeaderMap;
 use http::response::Parts;
 use http_body::{Body as _, Frame};
 use hyper::ext::ReasonPhrase;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use super::wire::Wire;
 use crate::http::body::{BodyError, ResponseBody};
 use crate::http::buffers::{WRITE_BYTES, return_buffer, take_buffer};
 use crate::http::codec::framing::Framing;
 use crate::http::codec::write_answer::{AnswerTo, write_head};
+use crate::l4::Tunnelled;
 
 /// Bytes that are written from where they are, if the stream takes more than one piece; fewer are copied behind the head.
 const WRITTEN_APART: usize = 4 * 1024;
@@ -77,7 +78,7 @@ impl Writing {
     }
 
     /// Ready when all of it is written, or cannot be.
-    pub(super) fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(super) fn poll<S: Tunnelled>(
         &mut self,
         cx: &mut Context<'_>,
         wire: &Rc<RefCell<Wire<S>>>,
