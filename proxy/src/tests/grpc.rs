@@ -517,7 +517,8 @@ async fn a_status_behind_an_answer_of_known_length_comes_through() {
         let (stream, _) = listener.accept().await.unwrap();
         let mut server = h2::server::handshake(stream).await.unwrap();
         while let Some(Ok((_request, mut respond))) = server.accept().await {
-            let head = http::Response::builder().header("content-type", "application/grpc").header("content-length", "8");
+            let head =
+                http::Response::builder().header("content-type", "application/grpc").header("content-length", "8");
             let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
             stream.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x03one"), false).unwrap();
             let mut trailers = http::HeaderMap::new();

@@ -392,7 +392,8 @@ async fn a_request_that_its_instance_resets_is_not_tried_for_ever() {
     mesh.serve("vm-2", "orders-1", "orders", Protocol::Grpc, address);
     let mut sender = http2(mesh.node("vm-1").http).await;
     assert_eq!(send(&mut sender, get("/").body(Full::default()).unwrap()).await.0, 200);
-    let second = tokio::time::timeout(Duration::from_secs(2), send(&mut sender, get("/").body(Full::default()).unwrap()));
+    let second =
+        tokio::time::timeout(Duration::from_secs(2), send(&mut sender, get("/").body(Full::default()).unwrap()));
     let second = second.await;
     let calls = calls.load(Ordering::SeqCst);
     task.abort();
