@@ -269,6 +269,8 @@ fn forward(
                     continue;
                 }
             } else if repeatable {
+                // A connection of many lives on when one request of it fails: once more, and no further.
+                *safe = !client.is_shared();
                 continue;
             }
             let answer = Answer::new(ErrorType::ConnectionTerminated, format!("{name} broke off before its answer"));
@@ -298,6 +300,13 @@ impl Stream {
                 exchange.answered(answer.status().as_u16(), None);
                 exchange.learn(answer.headers());
                 pass_on(&mut answer);
+                // On this hop a body of known length has no trailers, and the status of a call stands there.
+                let headers = answer.headers_mut();
+                if self.header.carry == Carry::Http2
+                    && (exchange.spoken() == Spoken::Grpc || headers.contains_key(header::TRAILER))
+                {
+                    headers.remove(header::CONTENT_LENGTH);
+                }
                 if answer.body().is_end_stream() {
                     exchange.completed();
                 }

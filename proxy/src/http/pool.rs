@@ -22,10 +22,7 @@ use crate::http::body::RequestBody;
 use crate::http::client::{Http1, Reply, SendFailed, Sending};
 use crate::http::h2::client::{self as http2, Http2};
 use crate::http::upgrade::Switched;
-use crate::limits::{
-    H2_INSTANCE_STREAMS_MAX, INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX,
-    POOL_IDLE_TIMEOUT,
-};
+use crate::limits::{INSTANCE_IDLE_TIMEOUT, POOL_AGE_MAX, POOL_IDLE_MAX, POOL_IDLE_PER_KEY_MAX, POOL_IDLE_TIMEOUT};
 
 /// What a client leads to. Two requests with equal keys may use one client after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -186,7 +183,7 @@ impl Client {
         Some(Self { sender, fault, reused: true, may_switch: false, lane, born: self.born })
     }
 
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         matches!(self.sender, Sender::Http2(..))
     }
 
@@ -195,6 +192,14 @@ impl Client {
         match &self.sender {
             Sender::Http1(_) => 0,
             Sender::Http2(_, Place(seats)) => seats.taken.get().saturating_sub(1),
+        }
+    }
+
+    /// Requests that its connection takes at a time.
+    fn room(&self) -> u32 {
+        match &self.sender {
+            Sender::Http1(_) => 1,
+            Sender::Http2(sender, _) => sender.room(),
         }
     }
 
@@ -218,7 +223,7 @@ impl Shared {
     /// A client of the connection with the fewest requests, if one has room.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Client> {
         self.0.retain(|(client, _)| !client.is_spent(now));
-        let with_room = self.0.iter().filter(|(client, _)| client.requests() < H2_INSTANCE_STREAMS_MAX);
+        let with_room = self.0.iter().filter(|(client, _)| client.requests() < client.room());
         with_room.min_by_key(|(client, _)| client.requests())?.0.shared()
     }
 
@@ -323,6 +328,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::H2_INSTANCE_STREAMS_MAX;
 
     #[tokio::test]
     async fn a_shared_connection_takes_so_many_requests_and_no_more() {

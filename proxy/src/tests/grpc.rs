@@ -507,3 +507,29 @@ async fn calls_reach_instances_that_were_announced_as_something_less() {
         assert_eq!(unary(&mut client, "/shop.Orders/Get", "a").await.unwrap(), "one:a", "{protocol}");
     }
 }
+
+/// RFC 9113, 8.1: a length says nothing against trailers.
+#[tokio::test]
+async fn a_status_behind_an_answer_of_known_length_comes_through() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut server = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_request, mut respond))) = server.accept().await {
+            let head =
+                http::Response::builder().header("content-type", "application/grpc").header("content-length", "8");
+            let mut stream = respond.send_response(head.body(()).unwrap(), false).unwrap();
+            stream.send_data(bytes::Bytes::from_static(b"\0\0\0\0\x03one"), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            stream.send_trailers(trailers).unwrap();
+        }
+    });
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "shop-1", "shop", Protocol::Grpc, address);
+    let mut client = client(mesh.node("vm-1").http).await;
+    let answer = unary(&mut client, "/shop.Orders/Get", "x").await;
+    assert_eq!(answer.unwrap(), "one");
+    task.abort();
+}

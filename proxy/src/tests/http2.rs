@@ -363,3 +363,39 @@ async fn http_2_is_not_spoken_to_whoever_opens_a_stream_for_http_1() {
     let answer = backend::raw(mesh.node("vm-1").http, late.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(" 501 "), "{answer}");
 }
+
+/// A server that resets each stream but the first, on a connection that stays: a GET is tried again once at most.
+#[tokio::test]
+async fn a_request_that_its_instance_resets_is_not_tried_for_ever() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let count = calls.clone();
+    let task = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let count = count.clone();
+            tokio::spawn(async move {
+                let mut server = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_request, mut respond))) = server.accept().await {
+                    if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                        let _: Result<h2::SendStream<Bytes>, _> = respond.send_response(http::Response::new(()), true);
+                    } else {
+                        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+                    }
+                }
+            });
+        }
+    });
+    let mut mesh = Mesh::new(2);
+    mesh.serve("vm-2", "orders-1", "orders", Protocol::Grpc, address);
+    let mut sender = http2(mesh.node("vm-1").http).await;
+    assert_eq!(send(&mut sender, get("/").body(Full::default()).unwrap()).await.0, 200);
+    let second =
+        tokio::time::timeout(Duration::from_secs(2), send(&mut sender, get("/").body(Full::default()).unwrap()));
+    let second = second.await;
+    let calls = calls.load(Ordering::SeqCst);
+    task.abort();
+    assert!(second.is_ok() && calls <= 3, "{calls} calls, answered: {}", second.is_ok());
+}

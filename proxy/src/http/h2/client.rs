@@ -74,6 +74,11 @@ impl Http2 {
         self.is_over.get()
     }
 
+    /// Requests that its server takes at a time.
+    pub(crate) fn room(&self) -> u32 {
+        u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX).min(H2_INSTANCE_STREAMS_MAX)
+    }
+
     /// Sends one request, whose target is absolute; its answer's head. 1xx pass unseen.
     pub(crate) fn send(&self, request: Request<RequestBody>) -> Sending {
         Sending { requests: self.requests.clone(), request: Some(request), answer: None, upload: None }
@@ -143,7 +148,8 @@ impl Sending {
 
 fn failed(error: h2::Error, unsent: Option<Request<RequestBody>>) -> SendFailed {
     // The server says that it has not looked at the request (RFC 9113, 8.7).
-    let is_refused = error.reason() == Some(Reason::REFUSED_STREAM);
+    // A stream ends with the server's GOAWAY only above the last one that it names (RFC 9113, 6.8).
+    let is_refused = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
     SendFailed { unsent, is_refused, error: error.into() }
 }
 

@@ -126,3 +126,54 @@ async fn an_answer_that_breaks_off_is_no_whole_one() {
     })
     .await;
 }
+
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// RFC 9113, 6.8: streams above the last one of a GOAWAY were not looked at.
+#[tokio::test]
+async fn what_a_goaway_leaves_out_was_not_looked_at() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let run = async {
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let client = Http2::begin(near).await.unwrap();
+        far.write_all(&SETTINGS).await.unwrap();
+        let sending = tokio::task::spawn_local(client.send(request(&[])));
+        let mut space = [0; 4_096];
+        let mut got = Vec::new();
+        // Until its HEADERS are there.
+        while !got.windows(6).any(|six| six == b"orders") && !got.windows(5).any(|five| five == [1, 5, 0, 0, 0]) {
+            let count = far.read(&mut space).await.unwrap();
+            got.extend_from_slice(&space[..count]);
+        }
+        far.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        let failed = sending.await.unwrap().unwrap_err();
+        assert!(failed.is_refused, "{:?}", failed.error);
+    };
+    let limited = tokio::time::timeout(Duration::from_secs(10), run);
+    LocalSet::new().run_until(limited).await.expect("an end");
+}
+
+/// A server that takes one request at a time; a second one would wait for the first for ever.
+#[tokio::test]
+async fn a_connection_that_is_full_is_told_from_one_with_room() {
+    let run = async {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let mut builder = h2::server::Builder::new();
+        builder.max_concurrent_streams(1);
+        let (client, server) = tokio::join!(Http2::begin(near), builder.handshake::<_, Bytes>(far));
+        let mut server = server.unwrap();
+        let client = crate::http::pool::Client::new(
+            crate::http::pool::Sender::Http2(client.unwrap(), crate::http::pool::Place::first()),
+            Rc::default(),
+            None,
+        );
+        let mut shared = crate::http::pool::Shared::default();
+        shared.put(&client);
+        let mut client = client;
+        let _first = tokio::task::spawn_local(client.send(request(&[])));
+        let _hangs = server.accept().await.unwrap().unwrap();
+        assert!(shared.take(std::time::Instant::now()).is_none(), "a second request gets a connection of its own");
+    };
+    let limited = tokio::time::timeout(Duration::from_secs(10), run);
+    LocalSet::new().run_until(limited).await.expect("an end");
+}
