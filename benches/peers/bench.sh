@@ -11,6 +11,7 @@
 #   bench.sh report         docs/measurements/data-path.md from everything measured since the last "all" or "clean"
 #   bench.sh all  [rounds]  all of the above but instructions, from a clean slate
 #   bench.sh clean          forget what was measured
+#   bench.sh train          a minute of load on Starling alone, for benches/dist.sh; nothing is kept of it
 #
 # PEERS="direct starling haproxy-h2" restricts the peers. QUICK=1 shortens every measurement to one second, for trying
 # the script out. STARLING and PEERS_LOAD name other binaries than those that setup builds, REPORT another file.
@@ -24,7 +25,7 @@ root=$(cd "$here/../.." && pwd)
 work=$here/work
 results=$work/results/results.csv
 target=${CARGO_TARGET_DIR:-$root/target}
-starling=${STARLING:-$target/dist/starling}
+starling=${STARLING:-$target/dist-guided/starling}
 load=${PEERS_LOAD:-$target/dist/peers-load}
 report=${REPORT:-$root/docs/measurements/data-path.md}
 mkdir -p "$work"/{certs,conf,logs,results,run,starling}
@@ -582,7 +583,8 @@ setup() {
   fi
   bash "$here/mkcerts.sh" "$work/certs" || return 1
   if [ -z "${STARLING:-}" ]; then
-    (cd "$root" && cargo build --profile dist -p starling -p starling-benches --bin starling --bin peers-load) || return 1
+    # As releases are built.
+    (unset PEERS QUICK && "$here/../dist.sh") > "$work/logs/dist.log" || return 1
   fi
   identities
 }
@@ -621,6 +623,8 @@ report() {
   cat "$report"
 }
 
+train() { PEERS=starling QUICK=1; identities && l7 1 && grpc 1 && l4 1 && clean; }
+
 clean() { rm -f -- "$results"; }
 
 all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}" && apps "${1:-3}" && report; }
@@ -628,6 +632,6 @@ all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-  setup | smoke | instructions | l7 | grpc | l4 | apps | report | clean | all) "$command" "$@" ;;
+  setup | smoke | instructions | l7 | grpc | l4 | apps | report | clean | train | all) "$command" "$@" ;;
   *) sed -n '2,19p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
 esac

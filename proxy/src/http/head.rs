@@ -40,6 +40,10 @@ impl Parts {
             }
             (Carry::Http1 | Carry::Bytes | Carry::Http2, _) => {}
         }
+        if carry == Carry::Http2 && headers.contains_key(header::TRAILER) {
+            // HTTP/2 has a length beside trailers, a message on the hop has chunks or none.
+            headers.remove(header::CONTENT_LENGTH);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;

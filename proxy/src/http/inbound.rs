@@ -340,7 +340,8 @@ impl Stream {
         if let Some((_, shared)) = held.as_ref().filter(|(at, _)| *at == instance) {
             return shared.clone();
         }
-        let key = SharedKey { instance, node: self.node.clone(), source: self.header.source.clone() };
+        let Caller { node, service: source } = self.counted().caller.clone();
+        let key = SharedKey { instance, node, source };
         held.insert((instance, self.worker.pool.shared(key))).1.clone()
     }
 }

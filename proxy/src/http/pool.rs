@@ -39,6 +39,7 @@ pub(crate) enum PoolKey {
 pub(crate) struct SharedKey {
     pub(crate) instance: SocketAddr,
     pub(crate) node: NodeName,
+    /// As it was granted, never as it was only claimed: claims are without number.
     pub(crate) source: Option<ServiceKey>,
 }
 
@@ -283,7 +284,11 @@ impl Pool {
     /// The connections that are shared under this key. Over a limit of keys they are the caller's alone.
     pub(crate) fn shared(&self, key: SharedKey) -> Rc<RefCell<Shared>> {
         let mut all = self.shared.borrow_mut();
-        if all.len() < POOL_IDLE_MAX { all.entry(key).or_default().clone() } else { Rc::default() }
+        match all.get(&key) {
+            Some(shared) => shared.clone(),
+            None if all.len() < POOL_IDLE_MAX => all.entry(key).or_default().clone(),
+            None => Rc::default(),
+        }
     }
 
     /// Takes a client back. One that is shared was never away. Over a limit it is dropped, which closes it.
