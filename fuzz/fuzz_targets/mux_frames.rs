@@ -88,7 +88,7 @@ impl End {
                 self.held.retain(|held| *held != stream);
             }
             11 if op == 0xfb => self.mux.goaway(),
-            11 => drop(self.mux.fault(stream)),
+            11 => assert_eq!(self.mux.fault(stream), self.mux.watch(stream)),
             12 => {
                 self.now += Duration::from_millis(u64::from(input.byte()) * 100);
                 self.mux.handle_timeout(self.now);
