@@ -39,4 +39,5 @@ echo "== the build that knows it" >&2
 build "-Cprofile-use=$profiles/merged -Cllvm-args=-pgo-warn-missing-function=false"
 mkdir -p "$target/dist-guided"
 cp -- "$built" "$target/dist-guided/starling"
+"$(dirname "$profdata")/llvm-strip" "$target/dist-guided/starling"
 echo "$target/dist-guided/starling"
