@@ -62,7 +62,7 @@ pub(crate) fn print(bench: &Bench, seen: &BTreeMap<Row, Vec<Seen>>) -> Done<()> 
     verdicts.iter().for_each(|line| println!("{line}"));
     if let Some(cost) = handshake_cost(seen, baseline) {
         println!(
-            "\nA handshake is work of the data threads themselves: on the accepting side it costs them {cost:.0} µs (the row's \
+            "\nWhat is left of a handshake for the data threads of the accepting side: {cost:.0} µs (the row's \
              CPU time above quiet, by the handshakes). {:.0} % more per request at {REQUESTS_PER_S} requests/s are {:.0} handshakes/s.",
             (RATIO_MAX - 1.0) * 100.0,
             median((0..bench.rounds).filter_map(baseline).collect()) * f64::from(REQUESTS_PER_S) * (RATIO_MAX - 1.0)
