@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds `starling` as releases are built: profile `dist`, guided by what an instrumented build did under load.
 #
-#   benches/dist.sh        about ten minutes on two cores; the binary is target/dist-guided/starling
+#   benches/dist.sh        about a quarter of an hour on two cores; the binary is target/dist-guided/starling
 #
 # The load is that of benches/peers/bench.sh (HTTP/1.1, HTTP/2, TCP, new connections, bulk), a minute of it, on the loopback
 # of this host; it needs wrk, nginx, curl and h2load. Reading the profile takes rustc's own llvm-profdata: another version

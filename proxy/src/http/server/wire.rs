@@ -4,6 +4,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::{Bytes, BytesMut};
+use http_body::Frame;
+
 use crate::http::arriving;
 use crate::http::body::BodyError;
 use crate::http::buffers;
@@ -11,8 +14,6 @@ use crate::http::codec::Malformed;
 use crate::http::codec::body::{Body, Piece};
 use crate::http::harden::Framing;
 use crate::l4::Tunnelled;
-use bytes::{Bytes, BytesMut};
-use http_body::Frame;
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
