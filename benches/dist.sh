@@ -1,11 +1,13 @@
 #!/bin/bash
-# Builds `starling` as releases are built: profile `dist`, guided by what an instrumented build did under load.
+# Builds `starling` as releases are built: profile `dist`, guided by what an instrumented build did under load, and then laid
+# out anew by what the finished program did under the same load.
 #
 #   benches/dist.sh        about a quarter of an hour on two cores; the binary is target/dist-guided/starling
 #
-# The load is that of benches/peers/bench.sh (HTTP/1.1, HTTP/2, TCP, new connections, bulk), a minute of it, on the loopback
-# of this host; it needs wrk, nginx, curl and h2load. Reading the profile takes rustc's own llvm-profdata: another version
-# may not know its format. docs/adr/0036-guided-builds.md says what it brings.
+# The load is that of benches/peers/bench.sh (HTTP/1.1, HTTP/2, TCP, new connections, bulk), twice a minute of it, on the
+# loopback of this host; it needs wrk, nginx, curl and h2load. Reading the profile takes rustc's own llvm-profdata: another
+# version may not know its format. The layout is made by LLVM's BOLT, of any version from 19 on (BOLT names another one).
+# docs/adr/0036-guided-builds.md and 0037-layout-of-the-binary.md say what each brings.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,22 +24,42 @@ if [ -z "$profdata" ]; then
   echo "rustc's llvm-profdata is missing: rustup component add llvm-tools" >&2
   exit 1
 fi
+bolt=${BOLT:-$(ls /usr/bin/llvm-bolt /usr/bin/llvm-bolt-[0-9]* 2>/dev/null | sort -V | tail -1)}
+merge=${bolt/llvm-bolt/merge-fdata}
+if ! command -v "$bolt" >/dev/null || ! command -v "$merge" >/dev/null; then
+  echo "llvm-bolt is missing (Debian: bolt-22 and libbolt-22-dev)" >&2
+  exit 1
+fi
 for program in wrk nginx curl h2load; do
   command -v $program >/dev/null || { echo "$program is missing (Debian: wrk, nginx, curl, nghttp2-client)" >&2; exit 1; }
 done
 
 cd "$root"
-build() { CARGO_TARGET_DIR=$guided CARGO_INCREMENTAL=0 RUSTFLAGS=$1 cargo build --profile dist --locked -p starling --bin starling; }
+# BOLT reads symbols and relocations, and neither is shipped.
+build() {
+  CARGO_TARGET_DIR=$guided CARGO_INCREMENTAL=0 CARGO_PROFILE_DIST_STRIP=none CARGO_PROFILE_DIST_DEBUG=none RUSTFLAGS=$1 \
+    cargo build --profile dist --locked -p starling --bin starling
+}
+load() { STARLING=$1 PEERS_LOAD=${PEERS_LOAD:-$target/dist/peers-load} "$here/peers/bench.sh" train >&2; }
 echo "== a build that counts what it does" >&2
 rm -rf -- "$profiles"
 build "-Cprofile-generate=$profiles"
 cargo build --profile dist --locked -p starling-benches --bin peers-load
 echo "== a minute of load on it" >&2
-STARLING=$built PEERS_LOAD=${PEERS_LOAD:-$target/dist/peers-load} "$here/peers/bench.sh" train >&2
+load "$built"
 "$profdata" merge -o "$profiles/merged" "$profiles"/*.profraw
 echo "== the build that knows it" >&2
-build "-Cprofile-use=$profiles/merged -Cllvm-args=-pgo-warn-missing-function=false"
+build "-Cprofile-use=$profiles/merged -Cllvm-args=-pgo-warn-missing-function=false -Clink-arg=-Wl,--emit-relocs"
+echo "== a minute of load on it, counted" >&2
+# The cryptography's own assembly stays where it is: it is laid out by hand.
+kept='--skip-funcs=aws_lc_.*'
+"$bolt" "$built" -o "$guided/counting" -instrument -instrumentation-file="$profiles/layout" -instrumentation-file-append-pid \
+  $kept > "$guided/bolt.log" 2>&1
+load "$guided/counting"
+"$merge" "$profiles"/layout.*.fdata -o "$profiles/laid" 2>> "$guided/bolt.log"
+echo "== its layout" >&2
 mkdir -p "$target/dist-guided"
-cp -- "$built" "$target/dist-guided/starling"
+"$bolt" "$built" -o "$target/dist-guided/starling" -data="$profiles/laid" -reorder-blocks=ext-tsp -reorder-functions=cdsort \
+  -split-functions -split-all-cold -split-eh -icf=1 -use-gnu-stack -no-huge-pages $kept >> "$guided/bolt.log" 2>&1
 "$(dirname "$profdata")/llvm-strip" "$target/dist-guided/starling"
 echo "$target/dist-guided/starling"

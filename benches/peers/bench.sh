@@ -568,6 +568,7 @@ setup() {
     command -v "${entry%%:*}" >/dev/null || packages="$packages ${entry#*:}"
   done
   ls -d /usr/lib/postgresql/*/bin >/dev/null 2>&1 || packages="$packages postgresql"
+  [ -n "${STARLING:-}" ] || ls /usr/bin/llvm-bolt* >/dev/null 2>&1 || packages="$packages bolt-22 libbolt-22-dev"
   if [ -n "$packages" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages > "$work/logs/apt.log" 2>&1 \

@@ -20,6 +20,7 @@ use starling_routing::{Caller, Choice, Rule};
 use crate::answers::ErrorType;
 use crate::header::OpenHeader;
 use crate::http::grpc::{GrpcStatus, Spoken};
+use crate::http::harden::has;
 use crate::limits::{ACCESS_LOG_LEN_MAX, LOGGED_METHOD_BYTES_MAX, LOGGED_PATH_BYTES_MAX, LOGGED_WORD_BYTES_MAX};
 use crate::metrics::Direction;
 
@@ -123,8 +124,8 @@ pub struct Record {
 }
 
 /// W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The part of requests.
 #[derive(Clone, Debug)]
@@ -196,6 +197,7 @@ impl HttpRecord {
             std::str::from_utf8(value).ok().filter(|_| fits).map(Box::from)
         };
         let headers = request.headers();
+        let line = |name| if has(headers, name) { headers.get(name) } else { None };
         let path = request.uri().path();
         let end = path.floor_char_boundary(path.len().min(LOGGED_PATH_BYTES_MAX));
         Self {
@@ -205,8 +207,8 @@ impl HttpRecord {
             version: request.version(),
             status: 0,
             grpc_status: None,
-            trace: headers.get(TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())),
-            request_id: headers.get(REQUEST_ID).and_then(|value| plain(value.as_bytes())),
+            trace: line(&TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())),
+            request_id: line(&REQUEST_ID).and_then(|value| plain(value.as_bytes())),
         }
     }
 }

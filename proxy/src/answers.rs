@@ -254,9 +254,9 @@ impl Answer {
 
     /// What a calling agent learns besides.
     pub(crate) fn tell_peer(&self, headers: &mut http::HeaderMap) {
-        headers.insert(STARLING_ERROR, HeaderValue::from_static(self.error.as_str()));
+        headers.insert(&STARLING_ERROR, HeaderValue::from_static(self.error.as_str()));
         if self.processed == Processed::No {
-            headers.insert(STARLING_UNPROCESSED, HeaderValue::from_static("1"));
+            headers.insert(&STARLING_UNPROCESSED, HeaderValue::from_static("1"));
         }
     }
 
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(body["code"], "ST0504");
         assert_eq!(body["status"], 503);
         assert_eq!(body["type"], "urn:starling:error:ST0504");
-        assert!(response.headers().get(STARLING_ERROR).is_none(), "applications see nothing internal");
+        assert!(response.headers().get(&STARLING_ERROR).is_none(), "applications see nothing internal");
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub struct FilterChain {
     host: Option<HeaderValue>,
     /// Mirrors that lead somewhere, with their place among those of the document.
     mirrors: Vec<(u32, Target)>,
+    is_empty: bool,
 }
 
 impl FilterChain {
@@ -46,7 +47,7 @@ impl FilterChain {
         };
         let host = hostname.and_then(|host| HeaderValue::from_str(host).ok());
         let mirrors = (0u32..).zip(mirrors).filter_map(|(at, target)| Some((at, target?))).collect();
-        Self { said: said.clone(), prefix, origins, host, mirrors }
+        Self { said: said.clone(), prefix, origins, host, mirrors, is_empty: *said == Filters::default() }
     }
 
     /// As the document says it.
@@ -58,7 +59,7 @@ impl FilterChain {
     /// True when nothing is done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.said == Filters::default()
+        self.is_empty
     }
 
     /// The headers of the 204 that answers a preflight; `None` unless the request is one and there is a CORS filter.

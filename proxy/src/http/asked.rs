@@ -41,13 +41,15 @@ impl Asked {
         harden::strip_hop_by_hop(&mut headers);
         harden::strip_ours(&mut headers);
         // This hop answers `100 Continue` itself, when the body is first asked for.
-        headers.remove(header::EXPECT);
+        if harden::has(&headers, &header::EXPECT) {
+            headers.remove(header::EXPECT);
+        }
         if let Some(authority) = uri.authority() {
             // RFC 9112, 3.2.2; the door has seen that an own Host agrees.
             let host = HeaderValue::from_str(authority.as_str())
                 .map_err(|_| Answer::new(ErrorType::HttpRequestError, "the target's host is no header value"))?;
             headers.insert(header::HOST, host);
-        } else if !headers.contains_key(header::HOST)
+        } else if !harden::has(&headers, &header::HOST)
             && let Ok(host) = HeaderValue::from_str(&service.host(domain))
         {
             headers.insert(header::HOST, host);
@@ -77,7 +79,7 @@ impl Asked {
     /// # Errors
     /// [`NotAUri`] when the request's own bytes make no target under this rule.
     pub fn edit(&mut self, choice: &Choice) -> Result<(), NotAUri> {
-        for chain in choice.filters() {
+        for chain in choice.filters().filter(|chain| !chain.is_empty()) {
             chain.edit_request(&mut self.headers);
             if let Some(uri) = chain.rewritten(&self.facts())? {
                 self.uri = uri;

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use starling_model::ServiceKey;
 use starling_routing::{Choice, Endpoint, Origin, TryOutcome};
@@ -19,7 +19,7 @@ use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
 use crate::http::client::{Http1, Reply};
 use crate::http::grpc::Spoken;
-use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED};
+use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED, has};
 use crate::http::head::{Copies, Head};
 use crate::http::outbound::Wanted;
 use crate::http::pool::{Client, PoolKey, Sender};
@@ -48,6 +48,8 @@ impl Failed {
 /// What one try brought.
 pub(crate) struct Answered {
     pub(crate) answer: Response<Reply>,
+    /// What the other agent says by itself, where the answer is not the instance's; `Some(None)`: a word that nobody knows here.
+    pub(crate) said: Option<Option<ErrorType>>,
     pub(crate) client: Client,
     pub(crate) key: PoolKey,
     /// When the try began.
@@ -122,14 +124,16 @@ pub(crate) async fn attempt(
             false => upload.moved().filter(|_| !strict),
         };
         // Pinned where it is: it is large, and would be moved else.
-        let sending = pin!(client.send(request));
-        let outcome = match in_time(sending, deadline, (patience, moved), stalled).await {
+        let mut sending = pin!(client.send(request));
+        let outcome = match in_time(sending.as_mut(), (sent, deadline), (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
+                head.restore(sending.take_head());
                 let (outcome, error) = (TryOutcome::Broken { safe: true }, ErrorType::ConnectionTimeout);
                 return Err(Failed { outcome, error, endpoint: Some(Failure::TimedOut) });
             }
             Waited::TooLong => {
+                head.restore(sending.take_head());
                 let timed_out = StatusCode::GATEWAY_TIMEOUT.as_u16();
                 // Of one try, and the rule wants such tried again: as if the endpoint had refused.
                 let again = one == Some(deadline) && deadline < whole && policy.retry_codes.contains(&timed_out);
@@ -142,6 +146,7 @@ pub(crate) async fn attempt(
                 let answer = match judged(answer, head.upgrade.as_ref()) {
                     Ok(answer) => answer,
                     Err(failed) => {
+                        head.restore(sending.take_head());
                         // The next try needs the body that this one may still take.
                         client.abandon();
                         return Err(failed);
@@ -149,7 +154,8 @@ pub(crate) async fn attempt(
                 };
                 return Ok({
                     let now = Instant::now();
-                    if answer.headers().contains_key(STARLING_ERROR) {
+                    let said = said(answer.headers());
+                    if said.is_some() {
                         // Not the instance's answer.
                     } else if client.reused {
                         worker.shared.loads.succeeded(endpoint, now.saturating_duration_since(sent), now);
@@ -158,17 +164,18 @@ pub(crate) async fn attempt(
                         // the endpoint out of favour long after.
                         worker.shared.loads.reached(endpoint, now);
                     }
-                    Answered { answer, client, key, sent, took: now.saturating_duration_since(sent) }
+                    Answered { answer, said, client, key, sent, took: now.saturating_duration_since(sent) }
                 });
             }
             Err(failed) => failed,
         };
         debug!(endpoint = %endpoint.id, error = %failed.error, "no answer came");
+        head.restore(failed.head.map(|head| *head));
         if upload.is_broken() {
             return Err(Failed::for_good(ErrorType::HttpRequestError));
         }
         if let Some(unsent) = failed.unsent {
-            head.restore(unsent);
+            head.restore(Some(unsent.into_parts().0));
             client.give_up();
             // It was closed while it idled: each turn of this loop uses one up; then a fresh one is opened. Or it was opened
             // on a connection that took no more streams just then, and another one takes it.
@@ -206,20 +213,21 @@ enum Waited<T> {
 /// How often a waiting request looks whether its host still answers.
 const STALL_LOOK: Duration = Duration::from_millis(500);
 
-/// The outcome of `sending` before `deadline`. A body that still comes is no silence: the wait for the answer begins
+/// The outcome of `sending`, which begins `now`, before `deadline`. A body that still comes is no silence: the wait for the answer begins
 /// anew with its last bytes, so that a large upload over a slow line ends well.
 async fn in_time<T>(
     mut sending: Pin<&mut impl Future<Output = T>>,
-    mut deadline: Instant,
+    (mut now, mut deadline): (Instant, Instant),
     (patience, moved): (Duration, impl Fn() -> Option<Instant>),
     stalled: impl Fn() -> bool,
 ) -> Waited<T> {
     loop {
         // One timer for both: most requests are answered before it is ever due.
-        let look = deadline.min(Instant::now() + STALL_LOOK);
+        let look = deadline.min(now + STALL_LOOK);
         if let Ok(outcome) = timeout_at(look.into(), sending.as_mut()).await {
             return Waited::Done(outcome);
         }
+        now = Instant::now();
         if stalled() {
             return Waited::Stalled;
         }
@@ -242,12 +250,18 @@ fn judged(answer: Response<Reply>, upgrade: Option<&HeaderValue>) -> Result<Resp
         let (outcome, error) = (TryOutcome::Begun, ErrorType::ConnectionTerminated);
         return Err(Failed { outcome, error, endpoint: None });
     }
-    if !answer.headers().contains_key(STARLING_UNPROCESSED) {
+    if !has(answer.headers(), &STARLING_UNPROCESSED) {
         return Ok(answer);
     }
-    let word = answer.headers().get(STARLING_ERROR).map(HeaderValue::as_bytes);
-    let error = word.and_then(ErrorType::from_word).unwrap_or(ErrorType::ConnectionRefused);
+    let error = said(answer.headers()).flatten().unwrap_or(ErrorType::ConnectionRefused);
     Err(Failed { outcome: TryOutcome::Refused, error, endpoint: Some(Failure::Quick) })
+}
+
+fn said(headers: &HeaderMap) -> Option<Option<ErrorType>> {
+    if !has(headers, &STARLING_ERROR) {
+        return None;
+    }
+    headers.get(&STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()))
 }
 
 /// A fresh stream with a client on it.
@@ -278,7 +292,7 @@ mod tests {
     async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {
         let began = Instant::now();
         let moved = move || Some(Instant::now().min(began + moves_for));
-        in_time(pin!(tokio::time::sleep(work)), began + PATIENCE, (PATIENCE, moved), || stalled).await
+        in_time(pin!(tokio::time::sleep(work)), (began, began + PATIENCE), (PATIENCE, moved), || stalled).await
     }
 
     #[tokio::test]

@@ -244,7 +244,7 @@ pub(crate) enum ResponseBody {
         /// Where it comes from.
         incoming: Reply,
         /// Told when it ends, however it ends.
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         /// When it must be over, if a rule says so.
         end: Option<Pin<Box<Sleep>>>,
     },

@@ -36,10 +36,18 @@ use crate::http::upgrade::Far;
 pub(crate) struct SendFailed {
     /// The request, if certainly nobody read a byte of it. Its body may be used up.
     pub(crate) unsent: Option<Request<RequestBody>>,
+    /// The head of one that somebody may have read, where it was kept.
+    pub(crate) head: Option<Box<Parts>>,
     /// Said by whoever answers: it has not looked at the request.
     pub(crate) is_refused: bool,
     /// For logs.
     pub(crate) error: BodyError,
+}
+
+impl SendFailed {
+    fn new(unsent: Option<Request<RequestBody>>, head: Option<Parts>, error: BodyError) -> Self {
+        Self { unsent, head: head.map(Box::new), is_refused: false, error }
+    }
 }
 
 /// A client, by whoever keeps it.
@@ -145,7 +153,7 @@ impl Http1 {
 #[derive(Debug)]
 pub(crate) struct Sending {
     connection: Rc<RefCell<Connection>>,
-    /// Kept until the answer begins.
+    /// Kept to the end: another try may want it.
     parts: Option<Parts>,
     /// Until the first poll.
     body: Option<RequestBody>,
@@ -166,25 +174,30 @@ impl Future for Sending {
 }
 
 impl Sending {
+    /// Its head, which is kept to its end.
+    pub(crate) fn take_head(&mut self) -> Option<Parts> {
+        self.parts.take()
+    }
+
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, SendFailed>> {
-        let failed = |unsent, error| Poll::Ready(Err(SendFailed { unsent, is_refused: false, error }));
         let mut held = self.connection.borrow_mut();
         let connection = &mut *held;
         if let (Some(parts), Some(body)) = (&self.parts, self.body.take())
             && let Err(error) = connection.begin(parts, body)
         {
-            return failed(None, error.into());
+            return Poll::Ready(Err(SendFailed::new(None, self.parts.take(), error.into())));
         }
         match connection.poll_upload(cx) {
             Poll::Ready(Err(Trouble::Body(error))) => {
                 connection.close();
-                return failed(None, error);
+                return Poll::Ready(Err(SendFailed::new(None, self.parts.take(), error)));
             }
             Poll::Ready(Err(Trouble::Closed(error))) => {
                 let upload = connection.upload.take().filter(|_| !connection.has_sent);
                 if let Some((upload, parts)) = upload.zip(self.parts.take()) {
                     connection.close();
-                    return failed(Some(Request::from_parts(parts, upload.body)), error.into());
+                    let unsent = Request::from_parts(parts, upload.body);
+                    return Poll::Ready(Err(SendFailed::new(Some(unsent), None, error.into())));
                 }
                 connection.output = Vec::new();
                 connection.keeps = false;
@@ -196,11 +209,12 @@ impl Sending {
             Ok(head) => Poll::Ready(Ok(head)),
             Err(error) => {
                 let left_behind = connection.fault.get() == Some(Fault::Unprocessed);
-                let parts = self.parts.take().filter(|_| left_behind);
+                let parts = if left_behind { self.parts.take() } else { None };
                 let unsent = parts.map(|parts| Request::from_parts(parts, RequestBody::copied(Vec::new())));
                 connection.close();
                 // What kept the request from being sent says more than that no answer came.
-                failed(unsent, self.trouble.take().map_or(error, BodyError::from))
+                let error = self.trouble.take().map_or(error, BodyError::from);
+                Poll::Ready(Err(SendFailed::new(unsent, self.parts.take(), error)))
             }
         }
     }

@@ -19,6 +19,8 @@ pub mod write_request;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::harden::has;
+
 /// What makes no HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -75,6 +77,9 @@ fn end_of_head(input: &[u8], searched: usize) -> Option<usize> {
 
 /// Whether a message leaves its connection open for another one (RFC 9112, 9.3).
 fn keeps(headers: &HeaderMap, is_http10: bool) -> bool {
+    if !has(headers, &header::CONNECTION) {
+        return !is_http10;
+    }
     let says = |word: &[u8]| {
         let mut lines = headers.get_all(header::CONNECTION).into_iter();
         lines.any(|line| {

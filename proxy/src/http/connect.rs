@@ -31,7 +31,7 @@ pub(crate) fn wanted(service: &Service, target: &str, source: Option<ServiceKey>
 }
 
 /// Opens the tunnel, or says why not: bytes that go nowhere now are refused here, while there are words for it.
-pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Exchange) -> Relay {
+pub(crate) fn answer(worker: &Worker, wanted: Wanted, mut exchange: Box<Exchange>) -> Relay {
     if protocol(worker, &wanted) == Some(Protocol::Tcp) {
         let facts = RequestFacts {
             destination: Destination::Service(&wanted.service),

@@ -50,9 +50,15 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(crate) fn begin(worker: &Rc<Worker>, edge: Rc<Edge>, spoken: Spoken, (busy, active): (Busy, Active)) -> Self {
+    /// On the heap: it goes from hand to hand, and moving it costs more each time.
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        edge: Rc<Edge>,
+        spoken: Spoken,
+        (busy, active): (Busy, Active),
+    ) -> Box<Self> {
         edge.request_began();
-        Self {
+        Box::new(Self {
             worker: worker.clone(),
             edge,
             spoken,
@@ -71,17 +77,17 @@ impl Exchange {
             watcher: None,
             sent: None,
             received: Cell::new(0),
-        }
+        })
     }
 
     /// Tells the access log in the end, with this as a beginning.
-    pub(crate) fn told_by(mut self, record: Option<Box<Record>>) -> Self {
+    pub(crate) fn told_by(mut self: Box<Self>, record: Option<Box<Record>>) -> Box<Self> {
         self.record = record;
         self
     }
 
     /// Somebody is told in the end, too.
-    pub(crate) fn watched_by(mut self, watcher: Option<oneshot::Sender<Box<Record>>>) -> Self {
+    pub(crate) fn watched_by(mut self: Box<Self>, watcher: Option<oneshot::Sender<Box<Record>>>) -> Box<Self> {
         self.watcher = watcher;
         self
     }

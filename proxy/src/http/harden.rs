@@ -15,18 +15,15 @@ use crate::limits::HEADERS_MAX;
 /// Headers that end at each hop (RFC 9110, 7.6.1), the ones named by `Connection` aside. `te` is set anew at each
 /// hop where the caller takes trailers ([`takes_trailers`]). `trailer` names them for whoever reads the end of the message
 /// (RFC 9110, 6.6.2), and passes.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-];
+fn ends_here(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION | header::TE | header::TRANSFER_ENCODING | header::UPGRADE | header::PROXY_AUTHENTICATE
+    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
 
 /// What HTTP/2 has no use for (RFC 9113, 8.2.2); a head that has it was made to be translated by somebody careless.
-const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+static CONNECTION_SPECIFIC: [HeaderName; 5] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -35,13 +32,13 @@ const CONNECTION_SPECIFIC: [HeaderName; 5] = [
 ];
 
 /// Who is calling, by URI of its SPIFFE id; set by the receiver only.
-pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+pub static XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// Set by a receiving agent on its own answers, never by an application: the error type of RFC 9209.
-pub const STARLING_ERROR: HeaderName = HeaderName::from_static("x-starling-error");
+pub static STARLING_ERROR: HeaderName = HeaderName::from_static("x-starling-error");
 
 /// Set by a receiving agent on its own answers: the request reached nobody, so another endpoint may be tried.
-pub const STARLING_UNPROCESSED: HeaderName = HeaderName::from_static("x-starling-unprocessed");
+pub static STARLING_UNPROCESSED: HeaderName = HeaderName::from_static("x-starling-unprocessed");
 
 /// Why a request is refused at the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,9 +334,18 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Whether a head has such a line. For those that few have: to look at each of its few lines costs less than to hash one name.
+#[must_use]
+pub fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|held| held == name)
+}
+
 /// True where a caller says that it reads trailers (RFC 9110, 10.1.4).
 #[must_use]
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    if !has(headers, &header::TE) {
+        return false;
+    }
     let mut codings = headers.get_all(header::TE).into_iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
@@ -347,20 +353,20 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 /// Removes what ends at this hop, in either direction: hop-by-hop headers and those that `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     // One look at what is there costs less than a look-up of each that could be.
-    let mut found = HOP_BY_HOP.each_ref().map(|_| false);
-    for name in headers.keys() {
-        found.iter_mut().zip(&HOP_BY_HOP).for_each(|(found, hop)| *found |= hop == name);
-    }
-    if !found.contains(&true) {
+    if !headers.keys().any(ends_here) {
         return;
     }
-    if headers.contains_key(header::CONNECTION) {
+    if has(headers, &header::CONNECTION) {
+        // What most name goes in any case.
+        let goes = |token: &&str| ["keep-alive", "te", "upgrade"].iter().any(|word| token.eq_ignore_ascii_case(word));
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+            .map(str::trim)
+            .filter(|token| !goes(token))
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
             // Naming an end-to-end header here must not delete what authorises the request (CVE-2022-1388).
             .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH) && *name != XFCC)
             .collect();
@@ -368,7 +374,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP.iter().zip(found).filter_map(|(name, found)| found.then_some(name)) {
+    while let Some(name) = headers.keys().find(|name| ends_here(name)).cloned() {
         headers.remove(name);
     }
 }

@@ -1,7 +1,7 @@
 //! The head of a request on its way out: as it came, and as the filters of a rule send it on.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Uri, Version};
+use http::{Method, Request, Uri, Version, request};
 use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
@@ -173,13 +173,13 @@ impl Head {
         Some(parts.into_request(body, carry))
     }
 
-    /// Takes back what was not sent, unless it is kept. Only heads that nothing edits are given away.
-    pub(crate) fn restore(&mut self, request: Request<RequestBody>) {
-        let (upgrade, trailers) = (self.upgrade.clone(), self.trailers);
-        self.parts.get_or_insert_with(|| {
-            let (parts, _) = request.into_parts();
-            let asked = Asked { method: parts.method, uri: parts.uri, headers: parts.headers };
-            Parts { asked, upgrade, trailers }
-        });
+    /// Takes back what a try had, unless it is kept. Only heads that nothing edits are given away.
+    pub(crate) fn restore(&mut self, parts: Option<request::Parts>) {
+        if let (None, Some(request::Parts { method, uri, mut headers, .. })) = (&self.parts, parts) {
+            // Said for the hop of that try alone.
+            harden::strip_hop_by_hop(&mut headers);
+            let (upgrade, trailers) = (self.upgrade.clone(), self.trailers);
+            self.parts = Some(Parts { asked: Asked { method, uri, headers }, upgrade, trailers });
+        }
     }
 }

@@ -172,8 +172,10 @@ impl Forwarded {
         };
         harden::strip_hop_by_hop(headers);
         harden::strip_ours(headers);
-        headers.remove(header::EXPECT);
-        headers.insert(XFCC, identity.clone());
+        if harden::has(headers, &header::EXPECT) {
+            headers.remove(header::EXPECT);
+        }
+        headers.insert(&XFCC, identity.clone());
         match upgrade.clone() {
             Some(protocol) => upgrade::announce(headers, protocol),
             None if trailers && version != Version::HTTP_2 => head::take_trailers(headers),
@@ -206,7 +208,7 @@ impl Forwarded {
 #[expect(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice")]
 fn forward(
     stream: Rc<Stream>,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     mut forwarded: Forwarded,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     async move {
@@ -231,9 +233,9 @@ fn forward(
             if !client.reused && purpose == Use::Http2 {
                 stream.shared(*address).borrow_mut().put(&client);
             }
-            // A copy is kept only where losing the connection would be answered by another try.
             let repeatable = client.reused && *safe;
-            let parts = if repeatable { head.clone() } else { head.take() };
+            // A shared connection takes the head with it; of any other it comes back when none answers.
+            let parts = if repeatable && client.is_shared() { head.clone() } else { head.take() };
             let Some(parts) = parts else { break Err(Answer::new(ErrorType::ProxyInternalError, name.to_string())) };
             if !client.reused {
                 sent = Instant::now();
@@ -269,6 +271,7 @@ fn forward(
                     continue;
                 }
             } else if repeatable {
+                *head = head.take().or(failed.head.map(|head| *head));
                 // A connection of many lives on when one request of it fails: once more, and no further.
                 *safe = !client.is_shared();
                 continue;
@@ -287,7 +290,7 @@ impl Stream {
     fn say(
         &self,
         outcome: Result<(Response<Reply>, Option<Switched>), Answer>,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
     ) -> Response<ResponseBody> {
         match outcome {
             Ok((answer, Some(far))) => {
@@ -303,7 +306,7 @@ impl Stream {
                 // On this hop a body of known length has no trailers, and the status of a call stands there.
                 let headers = answer.headers_mut();
                 if self.header.carry == Carry::Http2
-                    && (exchange.spoken() == Spoken::Grpc || headers.contains_key(header::TRAILER))
+                    && (exchange.spoken() == Spoken::Grpc || harden::has(headers, &header::TRAILER))
                 {
                     headers.remove(header::CONTENT_LENGTH);
                 }

@@ -32,7 +32,7 @@ use crate::http::door::{Door, Verdict};
 use crate::http::exchange::Exchange;
 use crate::http::grpc::Spoken;
 use crate::http::h2::{self, Rewound};
-use crate::http::harden::{self, HeadRefused, STARLING_ERROR};
+use crate::http::harden::{self, HeadRefused};
 use crate::http::head::{Copies, Head};
 use crate::http::server::{self, Offer, Served};
 use crate::http::upgrade::{self, Switch};
@@ -204,7 +204,7 @@ pub(crate) enum Relay {
 }
 
 /// Our own answer, counted.
-pub(crate) fn own(worker: &Worker, mut exchange: Exchange, answer: &Answer) -> Response<ResponseBody> {
+pub(crate) fn own(worker: &Worker, mut exchange: Box<Exchange>, answer: &Answer) -> Response<ResponseBody> {
     let response = said(worker, &exchange, answer);
     exchange.answered(response.status().as_u16(), Some(answer.error));
     exchange.learn(response.headers());
@@ -250,7 +250,7 @@ fn wanted(worker: &Worker, route: &Route, request: &Request<Arriving>) -> Result
 fn forward(
     entrance: Rc<Entrance>,
     wanted: Wanted,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     (mut head, upload): (Head, Upload),
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     async move {
@@ -295,7 +295,7 @@ fn forward(
             exchange.at(choice.endpoint());
             exchange.note(|record| record.tried(&choice));
             let others = choice.candidates_len() > tried.len() + 1;
-            let copies = if others || routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
+            let copies = if routed::wants_head(&choice) { Copies::Keep } else { Copies::GiveAway };
             let back = routed::Back::new(&choice, &head);
             if tries == 0 {
                 worker.budgets.request(&choice, now);
@@ -310,7 +310,7 @@ fn forward(
             let in_time = || exchange.began().elapsed() + wait < policy.head_timeout();
             match tried_now {
                 Ok(answered) => {
-                    let listed = routed::is_listed(&choice, &answered.answer, head.safe && upload.is_empty());
+                    let listed = routed::is_listed(&choice, &answered, head.safe && upload.is_empty());
                     if tries > 1 {
                         exchange.edge().retried(if listed { "failure" } else { "success" });
                     }
@@ -321,7 +321,7 @@ fn forward(
                         && routed::may_follow(worker, &choice, tries, exchange.edge())
                     {
                         debug!(endpoint = %endpoint.id, status = answered.answer.status().as_u16(), "an answer is tried again");
-                        if answered.answer.headers().contains_key(STARLING_ERROR) {
+                        if answered.said.is_some() {
                             worker.shared.loads.failed(endpoint, Failure::Quick, Instant::now());
                         }
                         if !upload.is_empty() {
@@ -409,11 +409,11 @@ pub(crate) fn refused(refusal: Refusal, wanted: &Wanted, rule: Option<&Rule>) ->
 fn relay(
     worker: &Worker,
     choice: &Choice,
-    mut exchange: Exchange,
-    Tried { mut answer, client, key, sent, took }: Tried,
+    mut exchange: Box<Exchange>,
+    Tried { mut answer, said, client, key, sent, took }: Tried,
     back: &routed::Back,
 ) -> Relay {
-    let error = answer.headers().get(STARLING_ERROR).and_then(|word| ErrorType::from_word(word.as_bytes()));
+    let error = said.flatten();
     if error.is_some() {
         worker.shared.loads.failed(choice.endpoint(), Failure::Quick, Instant::now());
     }
@@ -464,7 +464,7 @@ pub(crate) fn switched(mut answer: Response<Reply>, edit: impl FnOnce(&mut Heade
 
 /// What ends at this hop is taken off an answer.
 pub(crate) fn pass_on(answer: &mut Response<Reply>) {
-    if answer.headers().contains_key(header::TRANSFER_ENCODING) {
+    if harden::has(answer.headers(), &header::TRANSFER_ENCODING) {
         // It overrides a length, which must not travel on (RFC 9112, 6.3): the body would be cut to it.
         answer.headers_mut().remove(header::CONTENT_LENGTH);
     }

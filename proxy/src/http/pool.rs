@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::request::Parts;
 use http::{Request, Response};
 use starling_model::{NodeName, ServiceKey};
 use starling_transport::data::Lane;
@@ -110,6 +111,16 @@ impl Drop for Place {
 pub(crate) enum Sent {
     Http1(Sending),
     Http2(http2::Sending),
+}
+
+impl Sent {
+    /// The head of a request that nobody has answered, where it was kept.
+    pub(crate) fn take_head(&mut self) -> Option<Parts> {
+        match self {
+            Self::Http1(sending) => sending.take_head(),
+            Self::Http2(_) => None,
+        }
+    }
 }
 
 impl Future for Sent {

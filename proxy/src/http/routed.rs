@@ -11,10 +11,9 @@ use starling_routing::{Choice, Deadline, DirectResponse, Draws};
 
 use crate::Map;
 use crate::answers::ErrorType;
+use crate::http::attempt::Answered;
 use crate::http::body::ResponseBody;
-use crate::http::client::Reply;
 use crate::http::exchange::Exchange;
-use crate::http::harden::STARLING_ERROR;
 use crate::http::head::Head;
 use crate::limits::{BACKOFF_MAX, BUDGETS_MAX};
 use crate::metrics::Edge;
@@ -22,7 +21,7 @@ use crate::worker::Worker;
 
 /// A redirect, or what a preflight is told: it has no body and comes from nobody else, so it names the rule and the digest of
 /// the documents (RFC 9209; without an error).
-pub(crate) fn direct(worker: &Worker, mut exchange: Exchange, answer: DirectResponse) -> Response<ResponseBody> {
+pub(crate) fn direct(worker: &Worker, mut exchange: Box<Exchange>, answer: DirectResponse) -> Response<ResponseBody> {
     exchange.answered(answer.status.as_u16(), None);
     exchange.completed();
     let mut response = Response::new(ResponseBody::Own(None));
@@ -49,8 +48,10 @@ pub(crate) struct Back {
 impl Back {
     pub(crate) fn new(choice: &Choice, head: &Head) -> Self {
         let mut cors = HeaderMap::new();
-        if let Some(request) = head.facts() {
-            choice.filters().for_each(|chain| cors.extend(chain.cors_response(request.headers)));
+        for chain in choice.filters().filter(|chain| chain.said().cors.is_some()) {
+            if let Some(request) = head.facts() {
+                cors.extend(chain.cors_response(request.headers));
+            }
         }
         Self { cors }
     }
@@ -79,10 +80,9 @@ pub(crate) fn keep_session(choice: &Choice, error: Option<ErrorType>, headers: &
 
 /// Whether the rule wants a response with this status tried again. What the other agent says by itself is no status of the
 /// application: after a connection that broke behind it, only what is `safe` runs twice, and anything else is final.
-pub(crate) fn is_listed(choice: &Choice, answer: &Response<Reply>, safe: bool) -> bool {
-    let listed = choice.policy().retry_codes.contains(&answer.status().as_u16());
-    let error = answer.headers().get(STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()));
-    match error {
+pub(crate) fn is_listed(choice: &Choice, answered: &Answered, safe: bool) -> bool {
+    let listed = choice.policy().retry_codes.contains(&answered.answer.status().as_u16());
+    match answered.said {
         None => listed,
         Some(Some(ErrorType::ConnectionTerminated)) => listed && safe,
         Some(_) => false,

@@ -39,9 +39,9 @@ pub(crate) type Switched = (Far, Bytes);
 #[derive(Debug)]
 pub(crate) enum Switch {
     /// A tunnel to whoever answered 101.
-    Upgrade { exchange: Exchange, far: Switched },
+    Upgrade { exchange: Box<Exchange>, far: Switched },
     /// An entrance to a service, as `CONNECT` asks for.
-    Entrance { exchange: Exchange, wanted: Wanted },
+    Entrance { exchange: Box<Exchange>, wanted: Wanted },
 }
 
 /// The protocol that a request asks for; only of one that the door let through as such.
@@ -57,14 +57,16 @@ pub(crate) fn announce(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Whether an answer switches to just what was asked for (RFC 9110, 15.2.2).
 pub(crate) fn agrees<B>(answer: &Response<B>, wanted: Option<&HeaderValue>) -> bool {
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return false;
+    }
     let mut said = answer.headers().get_all(header::UPGRADE).iter();
     let only = said.next().filter(|_| said.next().is_none());
-    answer.status() == StatusCode::SWITCHING_PROTOCOLS
-        && only.zip(wanted).is_some_and(|(only, wanted)| only.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
+    only.zip(wanted).is_some_and(|(only, wanted)| only.as_bytes().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// Passes bytes both ways until the end. Owns both sides; dropping this at any `.await` closes them.
-pub(crate) async fn run<S: Tunnelled>(mut near: S, mut exchange: Exchange, (mut far, early): Switched) {
+pub(crate) async fn run<S: Tunnelled>(mut near: S, mut exchange: Box<Exchange>, (mut far, early): Switched) {
     let moved = Cell::new(Instant::now());
     let mut tunnel = Tunnel::answered(&early);
     exchange.response_bytes(early.len() as u64);

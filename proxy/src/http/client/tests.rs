@@ -97,6 +97,7 @@ async fn an_answer_that_is_none_or_breaks_off_is_an_error_and_ends_the_connectio
         let (client, _far, response) = answered(answer.as_bytes()).await;
         let failed = response.unwrap_err();
         assert!(failed.unsent.is_none() && client.is_closed(), "{answer:?}: {failed:?}");
+        assert_eq!(failed.head.unwrap().uri.path(), "/a", "for whoever may try it again");
     }
     let (client, far, response) = answered(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello").await;
     drop(far);

@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::body::Body;
 use super::{Malformed, decimal, keeps};
+use crate::http::harden::has;
 use crate::limits::{HEADERS_MAX, HTTP_BUFFER_BYTES};
 
 /// A head that was read.
@@ -67,7 +68,8 @@ pub fn take_head(input: &mut BytesMut, end: usize, method: &Method) -> Result<An
 
 /// RFC 9112, 6.3.
 fn body_of(headers: &HeaderMap, (status, method): (StatusCode, &Method), is_http10: bool) -> Result<Body, Malformed> {
-    if headers.contains_key(header::TRANSFER_ENCODING) && is_http10 {
+    let is_coded = has(headers, &header::TRANSFER_ENCODING);
+    if is_coded && is_http10 {
         return Err(Malformed::TransferCoding);
     }
     let length = length(headers)?;
@@ -75,7 +77,8 @@ fn body_of(headers: &HeaderMap, (status, method): (StatusCode, &Method), is_http
     if is_empty || *method == Method::HEAD {
         return Ok(Body::EMPTY);
     }
-    match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
+    let coding = is_coded.then(|| headers.get_all(header::TRANSFER_ENCODING).iter().next_back()).flatten();
+    match coding {
         Some(coding) => Ok(if is_chunked(coding)? { Body::CHUNKED } else { Body::UNTIL_END }),
         None => Ok(length.map_or(Body::UNTIL_END, Body::length)),
     }
@@ -91,7 +94,11 @@ fn is_chunked(coding: &HeaderValue) -> Result<bool, Malformed> {
 /// The one length that all lines agree upon.
 pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut found = None;
-    for line in headers.get_all(header::CONTENT_LENGTH) {
+    for (_, line) in headers.iter().filter(|(name, _)| *name == header::CONTENT_LENGTH) {
+        if let (None, Some(length)) = (found, decimal(line.as_bytes())) {
+            found = Some(length);
+            continue;
+        }
         for part in line.as_bytes().split(|byte| *byte == b',') {
             let length = decimal(part.trim_ascii()).ok_or(Malformed::ContentLength)?;
             if *found.get_or_insert(length) != length {

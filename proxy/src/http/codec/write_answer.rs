@@ -1,7 +1,5 @@
 //! The head of an answer as it is written to whoever asked (RFC 9110, 8.6 and 9.3; RFC 9112, 6 and 9).
 
-use std::io::Write as _;
-
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
@@ -91,13 +89,14 @@ pub fn write_head(
         Framing::Length(_) | Framing::Chunked | Framing::UntilEnd => said,
     };
     if let Some(length) = written {
-        // Writing to memory never fails.
-        let _ = write!(out, "content-length: {length}\r\n");
+        for part in [&b"content-length: "[..], itoa::Buffer::new().format(length).as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
     }
     if framing == Framing::Chunked {
         write_line(out, &header::TRANSFER_ENCODING, &HeaderValue::from_static("chunked"));
     }
-    if !to.switches(status) && !headers.contains_key(header::CONNECTION) {
+    if !to.switches(status) && !harden::has(headers, &header::CONNECTION) {
         let word = match (keeps, to.is_http10) {
             (false, false) => Some("close"),
             (true, true) => Some("keep-alive"),

@@ -118,7 +118,7 @@ impl Future for Sending {
                 // Its answer, or why there is none, says more.
                 Poll::Ready(Ok(()) | Err(Trouble::Closed)) => this.upload = None,
                 Poll::Ready(Err(Trouble::Body(error))) => {
-                    return Poll::Ready(Err(SendFailed { unsent: None, is_refused: false, error }));
+                    return Poll::Ready(Err(SendFailed { unsent: None, head: None, is_refused: false, error }));
                 }
                 Poll::Pending => {}
             }
@@ -150,7 +150,7 @@ fn failed(error: h2::Error, unsent: Option<Request<RequestBody>>) -> SendFailed 
     // The server says that it has not looked at the request (RFC 9113, 8.7).
     // A stream ends with the server's GOAWAY only above the last one that it names (RFC 9113, 6.8).
     let is_refused = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
-    SendFailed { unsent, is_refused, error: error.into() }
+    SendFailed { unsent, head: None, is_refused, error: error.into() }
 }
 
 /// What moving a request's body on met.
