@@ -232,10 +232,6 @@ impl Body for RequestBody {
 
 /// What goes back to the client.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are relayed, and a box would cost each request an allocation"
-)]
 pub(crate) enum ResponseBody {
     /// An answer of our own.
     Own(Option<Bytes>),
