@@ -1,4 +1,5 @@
-//! A server, agent B in front of it, agent A in front of the clients: A ═mutual TLS═> B, each with a folder of its own.
+//! A server, agent B in front of it, agent A in front of the clients: A ═mutual TLS═> B, each with a folder of its own; and,
+//! where it is asked for, a third one that only belongs to the mesh.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,18 +9,22 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Done;
+use crate::figures::sum;
 
 /// Where clients come in at A.
 pub(crate) const FRONT: &str = "127.0.0.1:18210";
 
 const LOOPBACK_A: &str = "127.0.0.21";
 const LOOPBACK_B: &str = "127.0.0.22";
+const LOOPBACK_C: &str = "127.0.0.24";
 
 /// The name of a data thread begins so.
 const DATA_THREAD: &str = "starling-data-";
 
 /// Longest wait for an agent to serve.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The same where a profiler executes the agent, which takes fifty times as long.
+const PATIENCE_PROFILED: Duration = Duration::from_secs(180);
 
 /// What serves one answer to every request, a thread for each connection.
 pub(crate) fn serve() -> Done<SocketAddr> {
@@ -63,35 +68,54 @@ impl Drop for Process {
 /// One agent.
 pub(crate) struct Agent {
     process: Process,
-    metrics: SocketAddr,
+    api: SocketAddr,
 }
 
 impl Agent {
-    fn start(binary: &Path, folder: &Path, loopback: &str) -> Done<Self> {
+    /// Starts it; `under` is the command of a profiler, or empty.
+    fn start(binary: &Path, under: &[String], folder: &Path, loopback: &str) -> Done<Self> {
         let log = std::fs::File::create(folder.join("agent.log"))?;
-        let child = Command::new(binary)
+        let mut command = match under.split_first() {
+            Some((profiler, options)) => {
+                let mut command = Command::new(profiler);
+                command.args(options).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        let child = command
             .args(["agent", "--config-dir"])
             .arg(folder)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        Ok(Self { process: Process(child), metrics: format!("{loopback}:17741").parse()? })
+        Ok(Self { process: Process(child), api: format!("{loopback}:17741").parse()? })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// What Prometheus would read.
     pub(crate) fn metrics(&self) -> Done<String> {
-        let mut stream = TcpStream::connect_timeout(&self.metrics, Duration::from_secs(2))?;
+        self.get("/metrics")
+    }
+
+    /// An answer of its API, head and body.
+    pub(crate) fn get(&self, path: &str) -> Done<String> {
+        let mut stream = TcpStream::connect_timeout(&self.api, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.metrics)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.api)?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
-        if text.starts_with("HTTP/1.1 200") { Ok(text) } else { Err("no metrics".into()) }
+        if text.starts_with("HTTP/1.1 200") { Ok(text) } else { Err(format!("no answer to {path}").into()) }
     }
 
     /// CPU time of the data threads, to the nanosecond, and of the whole process with its threads that have ended, in ticks.
     pub(crate) fn cpu(&self) -> Done<(Duration, Duration)> {
-        let (process, mut data) = (format!("/proc/{}", self.process.0.id()), Duration::ZERO);
+        let (process, mut data) = (format!("/proc/{}", self.pid()), Duration::ZERO);
         for task in std::fs::read_dir(format!("{process}/task"))? {
             let task = task?.path();
             // A thread may end meanwhile, but no data thread does.
@@ -121,6 +145,15 @@ pub(crate) fn compiling() -> bool {
     names.into_iter().any(|name| NAMES.contains(&name.trim()))
 }
 
+/// How a pair is started.
+pub(crate) struct Launch<'a> {
+    pub(crate) binary: &'a Path,
+    /// Where clients come in at A.
+    pub(crate) fronts: &'a [&'a str],
+    /// The command of a profiler for A, or empty.
+    pub(crate) under: &'a [String],
+}
+
 /// Both agents, in a trust domain of their own.
 pub(crate) struct Pair {
     pub(crate) a: Agent,
@@ -131,8 +164,8 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Starts both in an empty folder, with the configuration of `benches/peers/bench.sh`, and waits until a request passes.
-    pub(crate) fn start(binary: &Path, folder: &Path, backend: SocketAddr) -> Done<Self> {
-        let domain = folder.join("domain");
+    pub(crate) fn start(launch: &Launch<'_>, folder: &Path, backend: SocketAddr) -> Done<Self> {
+        let (binary, domain) = (launch.binary, folder.join("domain"));
         let made = Command::new(binary)
             .args([
                 "trust",
@@ -150,29 +183,30 @@ impl Pair {
         if !made.success() {
             return Err("starling trust init failed".into());
         }
-        for (name, own, other) in [("a", LOOPBACK_A, LOOPBACK_B), ("b", LOOPBACK_B, LOOPBACK_A)] {
-            let at = folder.join(name);
-            std::fs::create_dir_all(at.join("services.d"))?;
-            copy(&domain.join("trust"), &at.join("trust"))?;
-            let upstream = format!("[[upstream]]\nservice = \"backend\"\nlisten = \"{FRONT}\"\n");
-            std::fs::write(
-                at.join("agent.toml"),
-                format!(
-                    "node_name = \"vm-{name}\"\n[mesh]\nlisten = \"{own}:17740\"\nadvertise = \"{own}:17740\"\nseeds = [\"{other}:17740\"]\n[api]\nlisten = \"{own}:17741\"\n[outbound]\nhttp = \"{own}:17780\"\n[log]\nfilter = \"warn\"\n{}",
-                    if name == "a" { upstream.as_str() } else { "" }
-                ),
-            )?;
-        }
+        let upstream = |front: &&str| format!("[[upstream]]\nservice = \"backend\"\nlisten = \"{front}\"\n");
+        configure(folder, "a", (LOOPBACK_A, LOOPBACK_B), &launch.fronts.iter().map(upstream).collect::<String>())?;
+        configure(folder, "b", (LOOPBACK_B, LOOPBACK_A), "")?;
         let instance = |service: &str| {
             format!("[[instance]]\nservice = \"{service}\"\nprotocol = \"http\"\naddress = \"{backend}\"\n")
         };
         std::fs::write(folder.join("b/services.d/backend.toml"), instance("backend") + &instance("backend-next"))?;
-        let b = Agent::start(binary, &folder.join("b"), LOOPBACK_B)?;
-        let a = Agent::start(binary, &folder.join("a"), LOOPBACK_A)?;
+        let b = Agent::start(binary, &[], &folder.join("b"), LOOPBACK_B)?;
+        let a = Agent::start(binary, launch.under, &folder.join("a"), LOOPBACK_A)?;
         let pair = Self { a, b, binary: binary.to_owned(), folder: folder.to_owned() };
-        until("a route in use", || pair.apply(90).is_ok())?;
-        until("an answer through both agents", || pair.passes())?;
+        let patience = if launch.under.is_empty() { PATIENCE } else { PATIENCE_PROFILED };
+        until("a route in use", patience, || pair.apply(90).is_ok())?;
+        until("an answer through both agents", patience, || pair.passes())?;
         Ok(pair)
+    }
+
+    /// One more member, which offers nothing and asks for nothing.
+    pub(crate) fn third(&self) -> Done<Agent> {
+        configure(&self.folder, "c", (LOOPBACK_C, LOOPBACK_A), "")?;
+        let agent = Agent::start(&self.binary, &[], &self.folder.join("c"), LOOPBACK_C)?;
+        let all = [&self.a, &self.b, &agent];
+        let knows_all = |one: &Agent| one.metrics().is_ok_and(|text| there(&text) >= 3.0);
+        until("a third member", PATIENCE, || all.into_iter().all(knows_all))?;
+        Ok(agent)
     }
 
     /// The trust folder, with the issuing key.
@@ -219,6 +253,23 @@ impl Pair {
     }
 }
 
+/// Writes the folder of agent `vm-name`; of both addresses the first is its own, the second that of whom it joins.
+fn configure(folder: &Path, name: &str, (own, other): (&str, &str), upstreams: &str) -> Done<()> {
+    let at = folder.join(name);
+    std::fs::create_dir_all(at.join("services.d"))?;
+    copy(&folder.join("domain/trust"), &at.join("trust"))?;
+    let text = format!(
+        "node_name = \"vm-{name}\"\n[mesh]\nlisten = \"{own}:17740\"\nadvertise = \"{own}:17740\"\nseeds = [\"{other}:17740\"]\n[api]\nlisten = \"{own}:17741\"\n[outbound]\nhttp = \"{own}:17780\"\n[log]\nfilter = \"warn\"\n{upstreams}"
+    );
+    std::fs::write(at.join("agent.toml"), text)?;
+    Ok(())
+}
+
+/// Members that an agent holds alive or only doubts, by the text of its metrics.
+pub(crate) fn there(text: &str) -> f64 {
+    ["state=\"alive\"", "state=\"suspect\""].iter().map(|state| sum(text, "starling_gossip_members", state)).sum()
+}
+
 fn copy(from: &Path, to: &Path) -> Done<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -230,11 +281,11 @@ fn copy(from: &Path, to: &Path) -> Done<()> {
     Ok(())
 }
 
-/// Waits until `condition` holds.
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> Done<()> {
+/// Waits until `condition` holds, no longer than `patience`.
+fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) -> Done<()> {
     let start = Instant::now();
     while !condition() {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > patience {
             return Err(format!("waited in vain for {what}").into());
         }
         thread::sleep(Duration::from_millis(50));

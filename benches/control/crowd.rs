@@ -1,11 +1,11 @@
 //! A thousand members behind one real gossip node.
 //!
 //! The node's machine learns them in memory: for each one a machine of its own is made with keys, certificate, credential
-//! and one announced instance, meets ours for some milliseconds, and goes. Then the node dials the agent over QUIC, and the
+//! and announced instances, meets ours for some milliseconds, and goes. Then the node dials the agent over QUIC, and the
 //! agent takes in every one of them as signed by its owner. Nobody is at their addresses: an agent that probes one dials in
 //! vain, suspects it and tells of it, about one a second.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufRead as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use starling_gossip::{
 };
 use starling_identity::{CurrentIdentity, NodeIdentity};
 use starling_model::{
-    Announcement, BootEpoch, InstanceName, Labels, MemberState, Namespace, NodeName, PortName, Protocol, ServiceKey,
-    ServicesRecord, Weight,
+    Announcement, BootEpoch, HealthEntry, HealthRecord, InstanceName, Labels, MemberState, Namespace, NodeName,
+    PortName, Protocol, Readiness, ServiceKey, ServicesRecord, Weight,
 };
 use starling_transport::quic::{
     AGE_MAX, CloseCode, DialTag, GossipNet, KeepAlive, NetEvent, NetSettings, Pair, QuicKeys,
@@ -34,13 +34,67 @@ use crate::issuer::Issuer;
 /// Events of the network that wait, as in the agent.
 const INBOX_LEN_MAX: usize = 1_024;
 
-/// Services over which the members are spread.
-const SERVICES: usize = 100;
-
 /// Virtual time in which a newcomer and the node must have compared what they hold.
 const MEETING_MS_MAX: u32 = 100;
 
 const EPOCH: BootEpoch = BootEpoch(1);
+
+/// Who is in the crowd, and what they announce.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) members: usize,
+    /// Instances of each member.
+    pub(crate) instances: usize,
+    /// Services over which all instances are spread, one after the other.
+    pub(crate) services: usize,
+    /// Each member says that its instances are ready, as an agent does; else nobody may use them.
+    pub(crate) ready: Readiness,
+}
+
+impl Shape {
+    /// What `benches/control.sh` joins.
+    pub(crate) fn of_control(members: usize) -> Self {
+        Self { members, instances: 1, services: 100, ready: Readiness::Unready }
+    }
+
+    fn read(arguments: &Arguments) -> Result<Self, String> {
+        let default = Self::of_control(arguments.get("members", 1_000)?);
+        let ready = if arguments.get("ready", 0_u8)? == 1 { Readiness::Ready } else { default.ready };
+        let (instances, services) =
+            (arguments.get("instances", default.instances)?, arguments.get("services", default.services)?);
+        Ok(Self { instances, services: services.max(1), ready, ..default })
+    }
+
+    /// Arguments of the program, from which the same is read again.
+    pub(crate) fn arguments(&self) -> [String; 4] {
+        [
+            format!("members={}", self.members),
+            format!("instances={}", self.instances),
+            format!("services={}", self.services),
+            format!("ready={}", u8::from(self.ready == Readiness::Ready)),
+        ]
+    }
+
+    /// What member `at` announces.
+    fn announced_by(&self, at: usize) -> Done<ServicesRecord> {
+        let announcement = |number: usize| -> Done<Announcement> {
+            let service = format!("orders-{:02}", number % self.services);
+            Ok(Announcement {
+                instance: InstanceName::new(&format!("orders-{number:04}"))?,
+                service: ServiceKey::parse(&service, &Namespace::default())?,
+                port: PortName::new("http")?,
+                protocol: Protocol::Http,
+                labels: Labels::default(),
+                weight: Weight::default(),
+            })
+        };
+        let numbers = (at * self.instances)..((at + 1) * self.instances);
+        // By name, as an agent writes it.
+        let by_name: BTreeMap<_, _> =
+            numbers.map(|number| announcement(number).map(|one| (one.instance.clone(), one))).collect::<Done<_>>()?;
+        Ok(ServicesRecord { instances: by_name.into_values().collect() })
+    }
+}
 
 /// A machine with the keys that its claims are signed with.
 struct Member {
@@ -49,6 +103,8 @@ struct Member {
     current: CurrentIdentity,
     /// Owners of the service records that it holds.
     announced: BTreeSet<NodeName>,
+    /// Owners of the health records that it holds.
+    healthy: BTreeSet<NodeName>,
 }
 
 impl Member {
@@ -68,7 +124,7 @@ impl Member {
         let mut seed = [9; 32];
         seed.iter_mut().zip(at.to_le_bytes()).for_each(|(place, byte)| *place = byte);
         let swim = Swim::new(me, SwimConfig::lan(), seed, now);
-        Ok(Self { swim, identity, current, announced: BTreeSet::new() })
+        Ok(Self { swim, identity, current, announced: BTreeSet::new(), healthy: BTreeSet::new() })
     }
 
     /// Signs and judges within the turn; what goes to others is returned.
@@ -87,6 +143,7 @@ impl Member {
                     }
                     Action::Verify { ticket, claim } => verdicts.push_back((ticket, judge(&claim, &self.current))),
                     Action::Emit(Event::Services { owner, .. }) => drop(self.announced.insert(owner)),
+                    Action::Emit(Event::Health { owner, .. }) => drop(self.healthy.insert(owner)),
                     Action::Persist(_) | Action::Emit(_) => {}
                     Action::SendDatagram { .. }
                     | Action::SendSync { .. }
@@ -136,31 +193,24 @@ fn refuse(_: &SignedClaim, _: &CurrentIdentity) -> Verdict {
     Verdict::Refused
 }
 
-/// The one instance of member `at`.
-fn services(at: usize) -> Done<ServicesRecord> {
-    let announcement = Announcement {
-        instance: InstanceName::new(&format!("orders-{at:04}"))?,
-        service: ServiceKey::parse(&format!("orders-{:02}", at % SERVICES), &Namespace::default())?,
-        port: PortName::new("http")?,
-        protocol: Protocol::Http,
-        labels: Labels::default(),
-        weight: Weight::default(),
-    };
-    Ok(ServicesRecord { instances: vec![announcement] })
-}
-
-/// The node, knowing `members` others, and the virtual time that it has got to.
-fn learn(issuer: &Issuer, members: usize, own: SocketAddr) -> Done<(Member, Instant)> {
+/// The node, knowing all others, and the virtual time that it has got to.
+fn learn(issuer: &Issuer, shape: &Shape, own: SocketAddr) -> Done<(Member, Instant)> {
     let mut now = Instant::now();
     let mut hub = Member::new(issuer, usize::MAX, "crowd", own, now)?;
     hub.swim.handle_command(Command::Join { seeds: Vec::new() }, now);
     let _ = hub.turn(now);
-    for at in 0..members {
+    for at in 0..shape.members {
         let [.., high, low] = at.to_be_bytes();
         let address = SocketAddr::from(([127, 1, high, low], 17_740));
         let mut guest = Member::new(issuer, at, &format!("m-{at:04}"), address, now)?;
         let (name, hub_name) = (guest.identity.node().clone(), hub.identity.node().clone());
-        guest.swim.handle_command(Command::Put(OwnRecord::Services(services(at)?)), now);
+        let announced = shape.announced_by(at)?;
+        if shape.ready == Readiness::Ready {
+            let entry = |one: &Announcement| HealthEntry { instance: one.instance.clone(), readiness: shape.ready };
+            let health = HealthRecord { entries: announced.instances.iter().map(entry).collect() };
+            guest.swim.handle_command(Command::Put(OwnRecord::Health(health)), now);
+        }
+        guest.swim.handle_command(Command::Put(OwnRecord::Services(announced)), now);
         guest.swim.handle_command(Command::Join { seeds: Vec::new() }, now);
         let _ = guest.turn_with(refuse, now);
         guest.swim.handle_connection(&hub_name, ConnectionChange::Up { address: own }, now);
@@ -174,7 +224,8 @@ fn learn(issuer: &Issuer, members: usize, own: SocketAddr) -> Done<(Member, Inst
                 hub.hear(&name, there, now);
                 guest.hear(&hub_name, back, now);
             }
-            if hub.announced.contains(&name) {
+            let healthy = shape.ready != Readiness::Ready || hub.healthy.contains(&name);
+            if healthy && hub.announced.contains(&name) {
                 break;
             }
             if step >= MEETING_MS_MAX {
@@ -194,9 +245,8 @@ fn learn(issuer: &Issuer, members: usize, own: SocketAddr) -> Done<(Member, Inst
 #[expect(clippy::print_stdout, reason = "who started this waits for the line")]
 pub(crate) fn run(arguments: &Arguments) -> Done<()> {
     let issuer = Issuer::load(&arguments.get("trust", PathBuf::new())?)?;
-    let (target, members) = (arguments.address("target")?, arguments.get("members", 1_000)?);
-    let listen: SocketAddr = arguments.address("listen")?;
-    let (hub, virtual_now) = learn(&issuer, members, listen)?;
+    let (target, listen) = (arguments.address("target")?, arguments.address("listen")?);
+    let (hub, virtual_now) = learn(&issuer, &Shape::read(arguments)?, listen)?;
     println!("ready others={}", hub.others());
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;

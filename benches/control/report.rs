@@ -137,7 +137,7 @@ fn handshake_cost(seen: &BTreeMap<Row, Vec<Seen>>, baseline: impl Fn(usize) -> O
     Some(median(each.collect()))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match (values.get(values.len().saturating_sub(1) / 2), values.get(values.len() / 2)) {
         (Some(low), Some(high)) => f64::midpoint(*low, *high),

@@ -1,21 +1,19 @@
 //! The rounds: each on a fresh pair of agents, each with every row once.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Done;
-use crate::agents::{self, FRONT, Pair, Process};
+use crate::agents::{self, FRONT, Launch, Pair, there};
 use crate::arguments::Arguments;
+use crate::crowd::Shape;
 use crate::figures::{self, Counted, Reading, Window};
+use crate::joining::{Crowd, low_priority};
 use crate::report;
-
-/// Where the crowd's gossip node listens.
-const CROWD: &str = "127.0.0.23:17740";
 
 /// The load, in requests per second.
 pub(crate) const REQUESTS_PER_S: u32 = 2_000;
@@ -99,8 +97,9 @@ pub(crate) fn run(arguments: &Arguments) -> Done<()> {
     let mut seen: BTreeMap<Row, Vec<Seen>> = BTreeMap::new();
     for round in 0..bench.rounds {
         let folder = work.join(format!("round-{round}"));
-        let pair = Pair::start(&bench.starling, &folder, backend)?;
-        let mut crowd = bench.crowd(&pair)?;
+        let launch = Launch { binary: &bench.starling, fronts: &[FRONT], under: &[] };
+        let pair = Pair::start(&launch, &folder, backend)?;
+        let mut crowd = Crowd::start(&pair, &Shape::of_control(usize::try_from(bench.members)?))?;
         for row in Row::order(round) {
             // What the row before left undone is done.
             thread::sleep(Duration::from_secs(1));
@@ -124,9 +123,6 @@ pub(crate) fn run(arguments: &Arguments) -> Done<()> {
     report::print(&bench, &seen)
 }
 
-/// The crowd's process, which waits for its line.
-struct Crowd(Process);
-
 /// What a loop of control work did.
 #[derive(Default)]
 struct Work {
@@ -139,26 +135,6 @@ struct Work {
 }
 
 impl Bench {
-    fn crowd(&self, pair: &Pair) -> Done<Crowd> {
-        let mut child = low_priority()?
-            .arg("crowd")
-            .arg(format!("trust={}", pair.trust().display()))
-            .args([format!("listen={CROWD}"), format!("target={}", Pair::port_a())])
-            .arg(format!("members={}", self.members))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().ok_or("no output")?;
-        let crowd = Crowd(Process(child));
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let ready = format!("ready others={}", self.members);
-        if line.trim() != ready {
-            return Err(format!("the crowd is not ready: {line}").into());
-        }
-        Ok(crowd)
-    }
-
     /// One row: the load for the whole period, and the work beside it.
     fn measure(&self, pair: &Pair, crowd: &mut Crowd, row: Row) -> Done<Seen> {
         let mut busy = agents::compiling();
@@ -228,7 +204,7 @@ impl Bench {
     fn join(&self, pair: &Pair, crowd: &mut Crowd, ending: &AtomicBool) -> Done<Work> {
         thread::sleep(Duration::from_secs(1));
         let (before, start) = (Reading::start(pair)?, Instant::now());
-        crowd.0.0.stdin.as_mut().ok_or("no input")?.write_all(b"go\n")?;
+        crowd.go()?;
         let all = f64::from(self.members) * ALL_SHARE;
         let (mut joined, mut both) = (None, false);
         while !both && !ending.load(Ordering::Relaxed) {
@@ -241,22 +217,6 @@ impl Bench {
         let while_joining = Some(before.until_now(pair)?);
         Ok(Work { done: u32::from(both), failed: u32::from(!both), joined, while_joining })
     }
-}
-
-/// Members that an agent holds alive or only doubts.
-fn there(text: &str) -> f64 {
-    ["state=\"alive\"", "state=\"suspect\""]
-        .iter()
-        .map(|state| figures::sum(text, "starling_gossip_members", state))
-        .sum()
-}
-
-/// This program once more, with what only gets the time that nobody else wants.
-fn low_priority() -> Done<Command> {
-    let own: &Path = &std::env::current_exe()?;
-    let mut command = Command::new("nice");
-    command.args(["-n", "19"]).arg(own);
-    Ok(command)
 }
 
 /// Does something by the clock until the end; what is late is not made up for.
