@@ -2,13 +2,16 @@
 # Builds `starling` as releases are built: profile `dist`, guided by what an instrumented build did under load, and then laid
 # out anew by what the finished program did under the same load.
 #
-#   benches/dist.sh        about a quarter of an hour on two cores; the binary is target/dist-guided/starling
+#   benches/dist.sh        about twenty minutes on two cores; the binary is target/dist-guided/starling
 #
 # The load is that of benches/peers/bench.sh (HTTP/1.1, HTTP/2, TCP, new connections, bulk), twice a minute of it, on the
 # loopback of this host; it needs wrk, nginx, curl and h2load. Reading the profile takes rustc's own llvm-profdata: another
-# version may not know its format. The layout is made by LLVM's BOLT, of any version from 19 on (BOLT names another one).
+# version may not know its format. The layout is made by LLVM's BOLT (tried: version 22; BOLT names another one than
+# the newest in /usr/bin).
 # docs/adr/0036-guided-builds.md and 0037-layout-of-the-binary.md say what each brings.
 set -eu
+# One order for sort, join and comm.
+export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/.." && pwd)
@@ -53,15 +56,25 @@ echo "== the build that knows it" >&2
 unsorted="-Clink-arg=-Wl,--emit-relocs -Clink-arg=-Wl,--no-call-graph-profile-sort"
 build "-Cprofile-use=$profiles/merged -Cllvm-args=-pgo-warn-missing-function=false $unsorted"
 echo "== a minute of load on it, counted" >&2
-# The cryptography's own assembly stays where it is: it is laid out by hand.
-kept='--skip-funcs=aws_lc_.*'
+# The cryptography stays where it is, byte for byte: by the names that its library has in the program.
+symbols() { "$(dirname "$profdata")/llvm-nm" --defined-only "$@" 2>/dev/null | awk '$2 ~ /^[tTwW]$/ {print $3, $1}'; }
+symbols "$guided"/dist/build/aws-lc-sys-*/out/*crypto.a | cut -d' ' -f1 | sort -u > "$guided/cryptography"
+symbols "$built" | sort | join - "$guided/cryptography" | sort > "$guided/placed"
+{ echo 'aws_lc_.*'; awk '!/^aws_lc_/ {print $1 "(/.*)?"}' "$guided/placed" | sort -u; } > "$guided/kept"
 "$bolt" "$built" -o "$guided/counting" -instrument -instrumentation-file="$profiles/layout" -instrumentation-file-append-pid \
-  $kept > "$guided/bolt.log" 2>&1
+  -skip-funcs-file="$guided/kept" > "$guided/bolt.log" 2>&1
 load "$guided/counting"
 "$merge" "$profiles"/layout.*.fdata -o "$profiles/laid" 2>> "$guided/bolt.log"
 echo "== its layout" >&2
 mkdir -p "$target/dist-guided"
 "$bolt" "$built" -o "$target/dist-guided/starling" -data="$profiles/laid" -reorder-blocks=ext-tsp -reorder-functions=cdsort \
-  -split-functions -split-all-cold -split-eh -icf=1 -use-gnu-stack -no-huge-pages $kept >> "$guided/bolt.log" 2>&1
+  -split-functions -split-all-cold -split-eh -icf=1 -use-gnu-stack -no-huge-pages -skip-funcs-file="$guided/kept" \
+  >> "$guided/bolt.log" 2>&1
+moved=$(symbols "$target/dist-guided/starling" | sort | join - "$guided/cryptography" | sort | comm -23 - "$guided/placed" | head -5)
+if [ ! -s "$guided/placed" ] || [ -n "$moved" ]; then
+  echo "the layout moved cryptography, or none was found: $moved" >&2
+  rm -f -- "$target/dist-guided/starling"
+  exit 1
+fi
 "$(dirname "$profdata")/llvm-strip" "$target/dist-guided/starling"
 echo "$target/dist-guided/starling"

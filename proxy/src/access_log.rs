@@ -20,7 +20,7 @@ use starling_routing::{Caller, Choice, Rule};
 use crate::answers::ErrorType;
 use crate::header::OpenHeader;
 use crate::http::grpc::{GrpcStatus, Spoken};
-use crate::http::harden::has;
+use crate::http::harden::find;
 use crate::limits::{ACCESS_LOG_LEN_MAX, LOGGED_METHOD_BYTES_MAX, LOGGED_PATH_BYTES_MAX, LOGGED_WORD_BYTES_MAX};
 use crate::metrics::Direction;
 
@@ -197,7 +197,6 @@ impl HttpRecord {
             std::str::from_utf8(value).ok().filter(|_| fits).map(Box::from)
         };
         let headers = request.headers();
-        let line = |name| if has(headers, name) { headers.get(name) } else { None };
         let path = request.uri().path();
         let end = path.floor_char_boundary(path.len().min(LOGGED_PATH_BYTES_MAX));
         Self {
@@ -207,8 +206,8 @@ impl HttpRecord {
             version: request.version(),
             status: 0,
             grpc_status: None,
-            trace: line(&TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())),
-            request_id: line(&REQUEST_ID).and_then(|value| plain(value.as_bytes())),
+            trace: find(headers, &TRACEPARENT).and_then(|value| Trace::read(value.as_bytes())),
+            request_id: find(headers, &REQUEST_ID).and_then(|value| plain(value.as_bytes())),
         }
     }
 }

@@ -32,6 +32,7 @@ pub struct FilterChain {
     host: Option<HeaderValue>,
     /// Mirrors that lead somewhere, with their place among those of the document.
     mirrors: Vec<(u32, Target)>,
+    /// The document says nothing; asked at every request.
     is_empty: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::header::{Carry, OpenHeader};
 use crate::http::body::Upload;
 use crate::http::client::{Http1, Reply};
 use crate::http::grpc::Spoken;
-use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED, has};
+use crate::http::harden::{STARLING_ERROR, STARLING_UNPROCESSED, find, has};
 use crate::http::head::{Copies, Head};
 use crate::http::outbound::Wanted;
 use crate::http::pool::{Client, PoolKey, Sender};
@@ -104,7 +104,7 @@ pub(crate) async fn attempt(
         }
         let request = match head.request(upload.next_try(), copies, choice, carry) {
             Ok(Some(request)) => request,
-            // Only after a give-away, which is the last try.
+            // Every try that failed gave it back.
             Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
             // The request's own bytes make no target under this rule.
             Err(_) => return Err(Failed::for_good(ErrorType::HttpRequestError)),
@@ -258,10 +258,7 @@ fn judged(answer: Response<Reply>, upgrade: Option<&HeaderValue>) -> Result<Resp
 }
 
 fn said(headers: &HeaderMap) -> Option<Option<ErrorType>> {
-    if !has(headers, &STARLING_ERROR) {
-        return None;
-    }
-    headers.get(&STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()))
+    find(headers, &STARLING_ERROR).map(|word| ErrorType::from_word(word.as_bytes()))
 }
 
 /// A fresh stream with a client on it.

@@ -6,7 +6,7 @@
 //! request smuggling by both framings (RFC 9112, 6.1), path confusion by `%00`, `#` and `\`, and identity headers
 //! smuggled in with `_` for `-`.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
 
 use crate::http::codec;
@@ -338,6 +338,12 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 #[must_use]
 pub fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|held| held == name)
+}
+
+/// The first such line; like [`has`], for lines that few heads have.
+#[must_use]
+pub fn find<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    if has(headers, name) { headers.get(name) } else { None }
 }
 
 /// True where a caller says that it reads trailers (RFC 9110, 10.1.4).

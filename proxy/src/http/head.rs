@@ -83,10 +83,10 @@ pub(crate) fn from_http2<B>(request: &mut Request<B>) {
     }
 }
 
-/// The head as it came. Copied for a try only when it may be wanted again.
+/// The head as it came. A try has it, and gives it back if another one may follow; where filters edit it, a try has a copy.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// `None` when the last try has it.
+    /// `None` while a try has it.
     parts: Option<Parts>,
     /// RFC 9110, 9.2.1: a second run changes nothing.
     pub(crate) safe: bool,
@@ -97,7 +97,7 @@ pub(crate) struct Head {
     trailers: bool,
 }
 
-/// Whether a head is wanted once more.
+/// Whether a head is wanted as it came while a try has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copies {
     Keep,
@@ -139,7 +139,7 @@ impl Head {
         }
     }
 
-    /// What routes look at; `None` once the last try has it.
+    /// What routes look at; `None` while a try has it.
     pub(crate) fn facts(&self) -> Option<HttpFacts<'_>> {
         self.parts.as_ref().map(|parts| parts.asked.facts())
     }
@@ -148,7 +148,7 @@ impl Head {
         self.parts.is_some()
     }
 
-    /// The request of one try, as the filters of the choice have it; `None` when an earlier one took the head.
+    /// The request of one try, as the filters of the choice have it; `None` while an earlier one has the head.
     pub(crate) fn request(
         &mut self,
         body: RequestBody,

@@ -138,7 +138,7 @@ pub(crate) fn answer(stream: &Rc<Stream>, request: Request<Arriving>, verdict: V
 /// One request on its way to the instance.
 struct Forwarded {
     address: SocketAddr,
-    /// `None` when the last try has it.
+    /// `None` while a try has it.
     head: Option<Parts>,
     upload: Upload,
     upgrade: Option<HeaderValue>,

@@ -5,7 +5,7 @@ use http::{Method, Uri};
 
 use super::framing::Framing;
 use super::{Malformed, decimal, write_line};
-use crate::http::harden::has;
+use crate::http::harden::find;
 
 /// Writes a head to the end of `out`, and says how its body follows. Where there is none, the head says nothing of chunks;
 /// where its length is known to nobody, it says `chunked`.
@@ -17,8 +17,7 @@ pub fn write_head(
     (method, target, headers): (&Method, &Uri, &HeaderMap),
     has_body: bool,
 ) -> Result<Framing, Malformed> {
-    let length = if has(headers, &header::CONTENT_LENGTH) { headers.get(header::CONTENT_LENGTH) } else { None };
-    let framing = match length {
+    let framing = match find(headers, &header::CONTENT_LENGTH) {
         None if !has_body => Framing::Length(0),
         Some(length) => match decimal(length.as_bytes()) {
             Some(length) if has_body || length == 0 => Framing::Length(length),
