@@ -3,8 +3,8 @@
 
     report.py RESULTS_FOLDER
 
-Cells are medians over the rounds with [smallest–largest]. Ratios are made within each round first, because what a
-machine does to one peer in a round it does to all of them, and their median is shown.
+Cells are medians over the rounds with [smallest–largest]. Ratios are those of the medians; beside them are the smallest
+and the largest ratio within one round, since what a machine does to one peer in a round it does to all of them.
 """
 import csv
 import statistics
@@ -81,10 +81,10 @@ def read():
     return values, errors, busy, rounds
 
 
-def show(numbers, digits):
+def show(numbers, digits, middle=statistics.median):
     if not numbers:
         return "-"
-    text = f"{statistics.median(numbers):,.{digits}f}"
+    text = f"{middle(numbers):,.{digits}f}"
     if len(numbers) > 1:
         text += f" [{min(numbers):,.{digits}f}–{max(numbers):,.{digits}f}]"
     return text
@@ -96,9 +96,12 @@ def added(by_peer, peer):
     return {number: value - direct[number] for number, value in by_peer.get(peer, {}).items() if number in direct}
 
 
-def ratios(by_peer, other, subtract):
+def ratio(by_peer, other, subtract):
+    """Ours to theirs, of the rounds that both were well in."""
     ours, theirs = (added(by_peer, name) if subtract else by_peer.get(name, {}) for name in ("starling", other))
-    return [ours[number] / theirs[number] for number in ours if number in theirs and theirs[number] > 0]
+    both = [(ours[number], theirs[number]) for number in ours if number in theirs and theirs[number] > 0]
+    of_medians = lambda _: statistics.median(our for our, _ in both) / statistics.median(their for _, their in both)
+    return show([our / their for our, their in both], 2, of_medians)
 
 
 def row(cells):
@@ -120,7 +123,7 @@ def table(suite, title, figures, values):
             # The direct way has no proxies, so no CPU time of theirs; and nothing is added to it.
             idle = peer == "direct" and (subtract or key.startswith(("us_", "cpu_s")))
             cells.append("-" if idle else show(numbers, digits))
-        cells += [show(ratios(by_peer, peer, subtract), 2) for peer in against]
+        cells += [ratio(by_peer, peer, subtract) for peer in against]
         if any(cell != "-" for cell in cells):
             lines.append(row([label] + cells))
     return lines + [""]
@@ -134,7 +137,8 @@ def main():
         "host; the load generator, both proxies and the server share its cores. So rates say little elsewhere; CPU time per",
         "operation repeats within some percent, and ratios within one run carry over. `direct` is without proxies, `floor` a pair",
         "of relays that neither parse nor encrypt. Starling runs as users run it (two agents in a mesh, an HTTPRoute with two",
-        "backends, metrics read every 5 s, access log, hybrid key exchange); the others run bare. Cells are medians over the rounds [smallest–largest]; ratios are made within each round.",
+        "backends, metrics read every 5 s, access log, hybrid key exchange); the others run bare. Cells are medians over the rounds [smallest–largest];",
+        "ratios are of medians, with the smallest and largest within one round.",
         "",
     ]
     with open(f"{FOLDER}/environment", encoding="utf-8") as file:

@@ -8,15 +8,19 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU16;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use starling_model::{Code, codes};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -225,11 +229,9 @@ pub(crate) fn run(bound: Vec<Bound>, doors: Option<GatewayDoors>, acceptor: Acce
         for Bound { listener, entry, address } in bound {
             let own = Own::new(entry, &total, &acceptor);
             match listener {
-                Listener::Tcp(listener) => {
-                    tasks.spawn(async move { accept_all(tokio::net::TcpListener::from_std(listener), own).await })
-                }
+                Listener::Tcp(listener) => tasks.spawn(accept_all(listener, own)),
                 Listener::Unix(listener) => tasks.spawn(async move {
-                    accept_all(tokio::net::UnixListener::from_std(listener), own).await;
+                    accept_all(listener, own).await;
                     if let ListenAddress::Unix(path) = address {
                         let _ = fs::remove_file(path);
                     }
@@ -265,8 +267,8 @@ async fn ask_how_late(lanes: Vec<Lane>, mut phase: watch::Receiver<Phase>) {
 pub(crate) async fn serve(bound: Bound, count: Arc<AtomicUsize>, total: Arc<AtomicUsize>, acceptor: Arc<Acceptor>) {
     let own = Own { count, ..Own::new(bound.entry, &total, &acceptor) };
     match bound.listener {
-        Listener::Tcp(listener) => accept_all(tokio::net::TcpListener::from_std(listener), own).await,
-        Listener::Unix(listener) => accept_all(tokio::net::UnixListener::from_std(listener), own).await,
+        Listener::Tcp(listener) => accept_all(listener, own).await,
+        Listener::Unix(listener) => accept_all(listener, own).await,
     }
 }
 
@@ -280,27 +282,32 @@ struct Own {
 }
 
 /// The two kinds of listener, which differ in what they yield.
-trait Accept: Send + 'static {
-    /// Waits for one connection. Safe to drop: a connection not yielded stays with the kernel.
-    fn take(&self) -> impl Future<Output = io::Result<Socket>> + Send;
+trait Accept: AsRawFd + Send + Sync + 'static {
+    /// The next connection, which no reactor knows yet: it is for another thread's.
+    fn take(&self) -> io::Result<Socket>;
 }
 
-impl Accept for tokio::net::TcpListener {
-    async fn take(&self) -> io::Result<Socket> {
-        // Leaving this thread's reactor costs a system call, which a connection pays once.
-        Ok(Socket::Tcp(self.accept().await?.0.into_std()?))
+impl Accept for TcpListener {
+    fn take(&self) -> io::Result<Socket> {
+        let (stream, _) = self.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(Socket::Tcp(stream))
     }
 }
 
-impl Accept for tokio::net::UnixListener {
-    async fn take(&self) -> io::Result<Socket> {
-        Ok(Socket::Unix(self.accept().await?.0.into_std()?))
+impl Accept for UnixListener {
+    fn take(&self) -> io::Result<Socket> {
+        let (stream, _) = self.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(Socket::Unix(stream))
     }
 }
 
 /// Owns the listener; ends when the data plane closes.
-async fn accept_all<L: Accept>(listener: io::Result<L>, own: Own) {
-    let listener = match listener {
+async fn accept_all<L: Accept>(listener: L, own: Own) {
+    #[expect(deprecated, reason = "it is unsound only for what may swap its descriptor, which no listener does")]
+    let registered = AsyncFd::with_interest(listener, Interest::READABLE);
+    let listener = match registered {
         Ok(listener) => listener,
         Err(error) => {
             warn!(%error, "a listener cannot be served");
@@ -308,10 +315,11 @@ async fn accept_all<L: Accept>(listener: io::Result<L>, own: Own) {
         }
     };
     let mut phase = own.acceptor.phase.clone();
+    let mut closing = pin!(phase.wait_for(|phase| *phase >= Phase::Closing));
     loop {
         let taken = tokio::select! {
-            taken = listener.take() => taken,
-            _ = phase.wait_for(|phase| *phase >= Phase::Closing) => return,
+            taken = listener.async_io(Interest::READABLE, L::take) => taken,
+            _ = &mut closing => return,
         };
         match taken {
             Ok(socket) => own.hand_over(socket),

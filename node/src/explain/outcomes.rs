@@ -42,8 +42,8 @@ pub(super) fn of(outcome: &Outcome, asked: Option<&Asked>, record: &Explanation)
                     let detail = "the rewritten target is no URI".to_owned();
                     return refused(*backend, *share, (400, Refusal::NoLocation.proxy_error()), detail);
                 }
-                let host = edited.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-                sent = Some(ExplainedTarget { target: edited.uri.to_string(), host: host.to_owned() });
+                let host = edited.facts().authority.to_owned();
+                sent = Some(ExplainedTarget { target: edited.target().to_string(), host });
             }
             let candidates = endpoints.iter().flat_map(|step| &step.candidates);
             let likely = candidates.filter(|one| one.share > 0.0);

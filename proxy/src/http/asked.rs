@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Uri};
+use http::request::Parts;
+use http::{Method, Request, Uri};
 use starling_model::ServiceKey;
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
@@ -15,16 +16,10 @@ use crate::answers::{Answer, ErrorType};
 use crate::http::codec::read_request::take_request;
 use crate::http::harden::{self, HeadRefused};
 
-/// A head that ends here and goes on from here.
+/// A head that ends here and goes on from here: its target is path and query alone, its lines are without those that end
+/// at this hop, and with a `Host`. On the heap, since it goes from hand to hand.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// Case-sensitive.
-    pub method: Method,
-    /// Path and query alone.
-    pub uri: Uri,
-    /// Without those that end at this hop, and with a `Host`.
-    pub headers: HeaderMap,
-}
+pub struct Asked(pub(crate) Box<Parts>);
 
 impl Asked {
     /// Strips what ends here; what was approved is otherwise forwarded byte for byte. `(domain, service)` names the host
@@ -58,20 +53,29 @@ impl Asked {
             Some(path) => Uri::from(path),
             None => Uri::from_static("/"),
         };
-        Ok(Self { method, uri, headers })
+        let (mut parts, ()) = Request::new(()).into_parts();
+        (parts.method, parts.uri, parts.headers) = (method, uri, headers);
+        Ok(Self(Box::new(parts)))
     }
 
     /// What routes look at.
     #[must_use]
     pub fn facts(&self) -> HttpFacts<'_> {
+        let Parts { method, uri, headers, .. } = &*self.0;
         HttpFacts {
-            method: &self.method,
+            method,
             scheme: "http",
-            authority: self.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
-            path: self.uri.path(),
-            query: self.uri.query(),
-            headers: &self.headers,
+            authority: headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            path: uri.path(),
+            query: uri.query(),
+            headers,
         }
+    }
+
+    /// Path and query.
+    #[must_use]
+    pub fn target(&self) -> &Uri {
+        &self.0.uri
     }
 
     /// What the filters of the rule and of its backend make of it; response headers come later.
@@ -80,12 +84,12 @@ impl Asked {
     /// [`NotAUri`] when the request's own bytes make no target under this rule.
     pub fn edit(&mut self, choice: &Choice) -> Result<(), NotAUri> {
         for chain in choice.filters().filter(|chain| !chain.is_empty()) {
-            chain.edit_request(&mut self.headers);
+            chain.edit_request(&mut self.0.headers);
             if let Some(uri) = chain.rewritten(&self.facts())? {
-                self.uri = uri;
+                self.0.uri = uri;
             }
             if let Some(host) = chain.rewritten_host() {
-                self.headers.insert(header::HOST, host.clone());
+                self.0.headers.insert(header::HOST, host.clone());
             }
         }
         Ok(())

@@ -102,8 +102,9 @@ pub(crate) async fn attempt(
             client.may_switch = may_switch;
             sent = Instant::now();
         }
-        let request = match head.request(upload.next_try(), copies, choice, carry) {
-            Ok(Some(request)) => request,
+        let body = upload.next_try();
+        let parts = match head.of_try(copies, choice, carry) {
+            Ok(Some(parts)) => parts,
             // Every try that failed gave it back.
             Ok(None) => return Err(Failed::for_good(ErrorType::ProxyInternalError)),
             // The request's own bytes make no target under this rule.
@@ -124,7 +125,7 @@ pub(crate) async fn attempt(
             false => upload.moved().filter(|_| !strict),
         };
         // Pinned where it is: it is large, and would be moved else.
-        let mut sending = pin!(client.send(request));
+        let mut sending = pin!(client.send(parts, body));
         let outcome = match in_time(sending.as_mut(), (sent, deadline), (patience, moved), stalled).await {
             Waited::Done(outcome) => outcome,
             Waited::Stalled => {
@@ -170,12 +171,11 @@ pub(crate) async fn attempt(
             Err(failed) => failed,
         };
         debug!(endpoint = %endpoint.id, error = %failed.error, "no answer came");
-        head.restore(failed.head.map(|head| *head));
+        head.restore(failed.head);
         if upload.is_broken() {
             return Err(Failed::for_good(ErrorType::HttpRequestError));
         }
-        if let Some(unsent) = failed.unsent {
-            head.restore(Some(unsent.into_parts().0));
+        if failed.is_unsent {
             client.give_up();
             // It was closed while it idled: each turn of this loop uses one up; then a fresh one is opened. Or it was opened
             // on a connection that took no more streams just then, and another one takes it.

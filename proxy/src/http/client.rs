@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use starling_transport::data::fault_of;
 use starling_transport::mux::Fault;
@@ -34,9 +34,9 @@ use crate::http::upgrade::Far;
 /// Why no answer came.
 #[derive(Debug)]
 pub(crate) struct SendFailed {
-    /// The request, if certainly nobody read a byte of it. Its body may be used up.
-    pub(crate) unsent: Option<Request<RequestBody>>,
-    /// The head of one that somebody may have read, where it was kept.
+    /// Certainly nobody read a byte of the request. Its body may be used up.
+    pub(crate) is_unsent: bool,
+    /// The head of the request, where it was kept.
     pub(crate) head: Option<Box<Parts>>,
     /// Said by whoever answers: it has not looked at the request.
     pub(crate) is_refused: bool,
@@ -45,8 +45,8 @@ pub(crate) struct SendFailed {
 }
 
 impl SendFailed {
-    fn new(unsent: Option<Request<RequestBody>>, head: Option<Parts>, error: BodyError) -> Self {
-        Self { unsent, head: head.map(Box::new), is_refused: false, error }
+    fn new(is_unsent: bool, head: Option<Box<Parts>>, error: BodyError) -> Self {
+        Self { is_unsent, head, is_refused: false, error }
     }
 }
 
@@ -141,11 +141,11 @@ impl Http1 {
         Some((far, connection.input.split().freeze()))
     }
 
-    /// Sends one request; its answer's head. 1xx other than 101 pass unseen (RFC 9110, 15.2).
-    pub(crate) fn send(&self, request: Request<RequestBody>) -> Sending {
-        let method = request.method().clone();
-        let (parts, body) = request.into_parts();
-        Sending { connection: self.0.clone(), parts: Some(parts), body: Some(body), method, trouble: None, searched: 0 }
+    /// Sends one request; its answer's head. 1xx other than 101 pass unseen (RFC 9110, 15.2). The request's head is on the
+    /// heap: it goes from hand to hand, and what waits for the answer stays small.
+    pub(crate) fn send(&self, head: Box<Parts>, body: RequestBody) -> Sending {
+        let (connection, method) = (self.0.clone(), head.method.clone());
+        Sending { connection, head: Some(head), body: Some(body), method, trouble: None, searched: 0 }
     }
 }
 
@@ -154,7 +154,7 @@ impl Http1 {
 pub(crate) struct Sending {
     connection: Rc<RefCell<Connection>>,
     /// Kept to the end: another try may want it.
-    parts: Option<Parts>,
+    head: Option<Box<Parts>>,
     /// Until the first poll.
     body: Option<RequestBody>,
     method: Method,
@@ -175,30 +175,29 @@ impl Future for Sending {
 
 impl Sending {
     /// Its head, which is kept to its end.
-    pub(crate) fn take_head(&mut self) -> Option<Parts> {
-        self.parts.take()
+    pub(crate) fn take_head(&mut self) -> Option<Box<Parts>> {
+        self.head.take()
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<AnswerHead, SendFailed>> {
         let mut held = self.connection.borrow_mut();
         let connection = &mut *held;
-        if let (Some(parts), Some(body)) = (&self.parts, self.body.take())
-            && let Err(error) = connection.begin(parts, body)
+        if let (Some(head), Some(body)) = (&self.head, self.body.take())
+            && let Err(error) = connection.begin(head, body)
         {
-            return Poll::Ready(Err(SendFailed::new(None, self.parts.take(), error.into())));
+            return Poll::Ready(Err(SendFailed::new(false, self.head.take(), error.into())));
         }
         match connection.poll_upload(cx) {
             Poll::Ready(Err(Trouble::Body(error))) => {
                 connection.close();
-                return Poll::Ready(Err(SendFailed::new(None, self.parts.take(), error)));
+                return Poll::Ready(Err(SendFailed::new(false, self.head.take(), error)));
             }
             Poll::Ready(Err(Trouble::Closed(error))) => {
-                let upload = connection.upload.take().filter(|_| !connection.has_sent);
-                if let Some((upload, parts)) = upload.zip(self.parts.take()) {
+                if !connection.has_sent {
                     connection.close();
-                    let unsent = Request::from_parts(parts, upload.body);
-                    return Poll::Ready(Err(SendFailed::new(Some(unsent), None, error.into())));
+                    return Poll::Ready(Err(SendFailed::new(true, self.head.take(), error.into())));
                 }
+                connection.upload = None;
                 connection.output = Vec::new();
                 connection.keeps = false;
                 self.trouble = Some(error);
@@ -209,12 +208,10 @@ impl Sending {
             Ok(head) => Poll::Ready(Ok(head)),
             Err(error) => {
                 let left_behind = connection.fault.get() == Some(Fault::Unprocessed);
-                let parts = if left_behind { self.parts.take() } else { None };
-                let unsent = parts.map(|parts| Request::from_parts(parts, RequestBody::copied(Vec::new())));
                 connection.close();
                 // What kept the request from being sent says more than that no answer came.
                 let error = self.trouble.take().map_or(error, BodyError::from);
-                Poll::Ready(Err(SendFailed::new(unsent, self.parts.take(), error)))
+                Poll::Ready(Err(SendFailed::new(left_behind, self.head.take(), error)))
             }
         }
     }
@@ -290,11 +287,11 @@ impl Connection {
         }
     }
 
-    fn begin(&mut self, parts: &Parts, body: RequestBody) -> Result<(), Malformed> {
+    fn begin(&mut self, head: &Parts, body: RequestBody) -> Result<(), Malformed> {
         let has_body = !body.is_end_stream();
         self.output = take_buffer();
         (self.written, self.has_sent) = (0, false);
-        let framing = write_head(&mut self.output, (&parts.method, &parts.uri, &parts.headers), has_body)?;
+        let framing = write_head(&mut self.output, (&head.method, &head.uri, &head.headers), has_body)?;
         self.upload = Some(Upload { body, framing, has_ended: !has_body });
         self.is_asked = true;
         Ok(())

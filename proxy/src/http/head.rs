@@ -1,7 +1,8 @@
 //! The head of a request on its way out: as it came, and as the filters of a rule send it on.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Uri, Version, request};
+use http::request::Parts;
+use http::{Method, Request, Uri, Version};
 use starling_model::{Protocol, ServiceKey};
 use starling_routing::filters::NotAUri;
 use starling_routing::matching::HttpFacts;
@@ -11,47 +12,10 @@ use crate::answers::Answer;
 use crate::header::Carry;
 use crate::http::arriving::Arriving;
 use crate::http::asked::Asked;
-use crate::http::body::RequestBody;
 use crate::http::door::Verdict;
 use crate::http::grpc::Spoken;
 use crate::http::harden;
 use crate::http::upgrade;
-
-/// Everything but the body.
-#[derive(Clone, Debug)]
-struct Parts {
-    asked: Asked,
-    /// The protocol that the request wants instead of HTTP.
-    upgrade: Option<HeaderValue>,
-    /// The caller takes trailers (`te: trailers`), as gRPC does.
-    trailers: bool,
-}
-
-impl Parts {
-    fn into_request(self, body: RequestBody, carry: Carry) -> Request<RequestBody> {
-        let Asked { method, uri, mut headers } = self.asked;
-        // Anew at each hop, behind all filters.
-        match (carry, self.upgrade) {
-            (Carry::Http1 | Carry::Bytes, Some(protocol)) => upgrade::announce(&mut headers, protocol),
-            (Carry::Http1 | Carry::Bytes, None) if self.trailers => take_trailers(&mut headers),
-            // For the instance: the hop itself carries trailers in any case.
-            (Carry::Http2, _) if self.trailers => {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            (Carry::Http1 | Carry::Bytes | Carry::Http2, _) => {}
-        }
-        if carry == Carry::Http2 && headers.contains_key(header::TRAILER) {
-            // HTTP/2 has a length beside trailers, a message on the hop has chunks or none.
-            headers.remove(header::CONTENT_LENGTH);
-        }
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        *request.version_mut() = Version::HTTP_11;
-        request
-    }
-}
 
 /// The target of an HTTP/2 request, whose authority stands there and in no `Host`.
 pub(crate) fn absolute(uri: &Uri, headers: &mut HeaderMap) -> Result<Uri, NotAUri> {
@@ -87,13 +51,14 @@ pub(crate) fn from_http2<B>(request: &mut Request<B>) {
 #[derive(Debug)]
 pub(crate) struct Head {
     /// `None` while a try has it.
-    parts: Option<Parts>,
+    asked: Option<Asked>,
     /// RFC 9110, 9.2.1: a second run changes nothing.
     pub(crate) safe: bool,
-    /// It asks for another protocol.
+    /// The protocol that it asks for instead of HTTP.
     pub(crate) upgrade: Option<HeaderValue>,
     /// How it came.
     pub(crate) spoken: Spoken,
+    /// The caller takes trailers (`te: trailers`), as gRPC does.
     trailers: bool,
 }
 
@@ -124,9 +89,8 @@ impl Head {
             Verdict::Approved | Verdict::Refused(_) => None,
         };
         let asked = Asked::new((domain, service), method, uri, headers)?;
-        let safe = matches!(asked.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
-        let parts = Parts { asked, upgrade: upgrade.clone(), trailers };
-        Ok(Self { parts: Some(parts), safe, upgrade, spoken, trailers })
+        let safe = matches!(asked.0.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        Ok(Self { asked: Some(asked), safe, upgrade, spoken, trailers })
     }
 
     /// What it is for an endpoint: as that speaks, and gRPC HTTP/2 always, since it has no other form.
@@ -141,45 +105,62 @@ impl Head {
 
     /// What routes look at; `None` while a try has it.
     pub(crate) fn facts(&self) -> Option<HttpFacts<'_>> {
-        self.parts.as_ref().map(|parts| parts.asked.facts())
+        self.asked.as_ref().map(Asked::facts)
     }
 
     pub(crate) fn is_kept(&self) -> bool {
-        self.parts.is_some()
+        self.asked.is_some()
     }
 
-    /// The request of one try, as the filters of the choice have it; `None` while an earlier one has the head.
-    pub(crate) fn request(
+    /// The head of one try, as the filters of the choice have it; `None` while an earlier one has it.
+    pub(crate) fn of_try(
         &mut self,
-        body: RequestBody,
         copies: Copies,
         choice: &Choice,
         carry: Carry,
-    ) -> Result<Option<Request<RequestBody>>, NotAUri> {
-        let parts = match copies {
-            Copies::Keep => self.parts.clone(),
-            Copies::GiveAway => self.parts.take(),
+    ) -> Result<Option<Box<Parts>>, NotAUri> {
+        let asked = match copies {
+            Copies::Keep => self.asked.clone(),
+            Copies::GiveAway => self.asked.take(),
         };
-        let Some(mut parts) = parts else { return Ok(None) };
-        parts.asked.edit(choice)?;
-        Ok(Some(parts.into_request(body, carry)))
+        let Some(mut asked) = asked else { return Ok(None) };
+        asked.edit(choice)?;
+        self.say_for_hop(&mut asked.0.headers, carry);
+        Ok(Some(asked.0))
     }
 
     /// A copy for a mirror: with the headers of the rule, under the path that was asked for.
-    pub(crate) fn copied(&self, body: RequestBody, choice: &Choice, carry: Carry) -> Option<Request<RequestBody>> {
+    pub(crate) fn copied(&self, choice: &Choice, carry: Carry) -> Option<Box<Parts>> {
         // Two cannot talk to one client.
-        let mut parts = self.parts.clone().filter(|parts| parts.upgrade.is_none())?;
-        choice.filters().for_each(|chain| chain.edit_request(&mut parts.asked.headers));
-        Some(parts.into_request(body, carry))
+        let mut parts = self.asked.clone().filter(|_| self.upgrade.is_none())?.0;
+        choice.filters().for_each(|chain| chain.edit_request(&mut parts.headers));
+        self.say_for_hop(&mut parts.headers, carry);
+        Some(parts)
+    }
+
+    /// What is said anew at each hop, behind all filters.
+    fn say_for_hop(&self, headers: &mut HeaderMap, carry: Carry) {
+        match (carry, &self.upgrade) {
+            (Carry::Http1 | Carry::Bytes, Some(protocol)) => upgrade::announce(headers, protocol.clone()),
+            (Carry::Http1 | Carry::Bytes, None) if self.trailers => take_trailers(headers),
+            // For the instance: the hop itself carries trailers in any case.
+            (Carry::Http2, _) if self.trailers => {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            (Carry::Http1 | Carry::Bytes | Carry::Http2, _) => {}
+        }
+        if carry == Carry::Http2 && headers.contains_key(header::TRAILER) {
+            // HTTP/2 has a length beside trailers, a message on the hop has chunks or none.
+            headers.remove(header::CONTENT_LENGTH);
+        }
     }
 
     /// Takes back what a try had, unless it is kept. Only heads that nothing edits are given away.
-    pub(crate) fn restore(&mut self, parts: Option<request::Parts>) {
-        if let (None, Some(request::Parts { method, uri, mut headers, .. })) = (&self.parts, parts) {
+    pub(crate) fn restore(&mut self, parts: Option<Box<Parts>>) {
+        if let (None, Some(mut parts)) = (&self.asked, parts) {
             // Said for the hop of that try alone.
-            harden::strip_hop_by_hop(&mut headers);
-            let (upgrade, trailers) = (self.upgrade.clone(), self.trailers);
-            self.parts = Some(Parts { asked: Asked { method, uri, headers }, upgrade, trailers });
+            harden::strip_hop_by_hop(&mut parts.headers);
+            self.asked = Some(Asked(parts));
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::Request;
+use http::request::Parts;
 use http_body_util::BodyExt as _;
 use starling_model::ServiceKey;
 use starling_routing::{Choice, MirrorTo};
@@ -29,15 +29,15 @@ pub(crate) fn copy(
 ) {
     for to in mirrors {
         let carry = head.carry_to(to.endpoint());
-        let copy = upload.whole().and_then(|body| head.copied(RequestBody::copied(body), choice, carry));
-        let (Some(request), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
+        let copy = upload.whole().and_then(|body| Some((head.copied(choice, carry)?, RequestBody::copied(body))));
+        let (Some(copy), true) = (copy, worker.mirroring.get() < MIRRORS_MAX) else {
             debug!(endpoint = %to.endpoint().id, "a request is not copied: too large, or too many copies are under way");
             continue;
         };
         worker.mirroring.set(worker.mirroring.get() + 1);
         let (worker, to, source) = (worker.clone(), to.clone(), source.cloned());
         drop(tokio::task::spawn_local(async move {
-            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, (request, carry))).await;
+            let sent = timeout(MIRROR_TIMEOUT, send(&worker, &to, source, (copy, carry))).await;
             worker.mirroring.set(worker.mirroring.get().saturating_sub(1));
             if !matches!(sent, Ok(true)) {
                 debug!(endpoint = %to.endpoint().id, "a copy was not answered");
@@ -51,11 +51,11 @@ async fn send(
     worker: &Rc<Worker>,
     to: &MirrorTo,
     source: Option<ServiceKey>,
-    (request, carry): (Request<RequestBody>, Carry),
+    ((head, body), carry): ((Box<Parts>, RequestBody), Carry),
 ) -> bool {
     let Ok(mut client) = open(worker, to.endpoint(), source.as_ref(), carry).await else { return false };
     let _under_way = UnderWay::begin(worker, to);
-    match client.send(request).await {
+    match client.send(head, body).await {
         Ok(answer) => {
             worker.shared.loads.reached(to.endpoint(), Instant::now());
             let mut body = answer.into_body();

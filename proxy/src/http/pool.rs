@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::Response;
 use http::request::Parts;
-use http::{Request, Response};
 use starling_model::{NodeName, ServiceKey};
 use starling_transport::data::Lane;
 use starling_transport::mux::Fault;
@@ -115,7 +115,7 @@ pub(crate) enum Sent {
 
 impl Sent {
     /// The head of a request that nobody has answered, where it was kept.
-    pub(crate) fn take_head(&mut self) -> Option<Parts> {
+    pub(crate) fn take_head(&mut self) -> Option<Box<Parts>> {
         match self {
             Self::Http1(sending) => sending.take_head(),
             Self::Http2(_) => None,
@@ -156,10 +156,10 @@ impl Client {
     }
 
     /// Sends one request; its answer's head.
-    pub(crate) fn send(&mut self, request: Request<RequestBody>) -> Sent {
+    pub(crate) fn send(&mut self, head: Box<Parts>, body: RequestBody) -> Sent {
         match &mut self.sender {
-            Sender::Http1(sender) => Sent::Http1(sender.send(request)),
-            Sender::Http2(sender, _) => Sent::Http2(sender.send(request)),
+            Sender::Http1(sender) => Sent::Http1(sender.send(head, body)),
+            Sender::Http2(sender, _) => Sent::Http2(sender.send(head, body)),
         }
     }
 

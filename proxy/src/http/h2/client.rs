@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
+use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -80,8 +81,8 @@ impl Http2 {
     }
 
     /// Sends one request, whose target is absolute; its answer's head. 1xx pass unseen.
-    pub(crate) fn send(&self, request: Request<RequestBody>) -> Sending {
-        Sending { requests: self.requests.clone(), request: Some(request), answer: None, upload: None }
+    pub(crate) fn send(&self, head: Box<Parts>, body: RequestBody) -> Sending {
+        Sending { requests: self.requests.clone(), request: Some((head, body)), answer: None, upload: None }
     }
 }
 
@@ -89,7 +90,7 @@ impl Http2 {
 pub(crate) struct Sending {
     requests: SendRequest<Bytes>,
     /// Until there is room for it.
-    request: Option<Request<RequestBody>>,
+    request: Option<(Box<Parts>, RequestBody)>,
     answer: Option<ResponseFuture>,
     upload: Option<Upload>,
 }
@@ -107,10 +108,10 @@ impl Future for Sending {
         let this = self.get_mut();
         if this.request.is_some() {
             let ready = ready!(this.requests.poll_ready(cx));
-            let Some(request) = this.request.take() else { return Poll::Pending };
+            let Some((head, body)) = this.request.take() else { return Poll::Pending };
             match ready {
-                Ok(()) => this.begin(request).map_err(|error| failed(error, None))?,
-                Err(error) => return Poll::Ready(Err(failed(error, Some(request)))),
+                Ok(()) => this.begin(*head, body).map_err(|error| failed(error, None))?,
+                Err(error) => return Poll::Ready(Err(failed(error, Some(head)))),
             }
         }
         if let Some(upload) = &mut this.upload {
@@ -118,7 +119,7 @@ impl Future for Sending {
                 // Its answer, or why there is none, says more.
                 Poll::Ready(Ok(()) | Err(Trouble::Closed)) => this.upload = None,
                 Poll::Ready(Err(Trouble::Body(error))) => {
-                    return Poll::Ready(Err(SendFailed { unsent: None, head: None, is_refused: false, error }));
+                    return Poll::Ready(Err(SendFailed { is_unsent: false, head: None, is_refused: false, error }));
                 }
                 Poll::Pending => {}
             }
@@ -135,22 +136,22 @@ impl Future for Sending {
 }
 
 impl Sending {
-    fn begin(&mut self, request: Request<RequestBody>) -> Result<(), h2::Error> {
-        let (mut parts, body) = request.into_parts();
-        parts.version = Version::HTTP_2;
+    fn begin(&mut self, mut head: Parts, body: RequestBody) -> Result<(), h2::Error> {
+        head.version = Version::HTTP_2;
         let is_whole = body.is_end_stream();
-        let (answer, stream) = self.requests.send_request(Request::from_parts(parts, ()), is_whole)?;
+        let (answer, stream) = self.requests.send_request(Request::from_parts(head, ()), is_whole)?;
         self.answer = Some(answer);
         self.upload = (!is_whole).then(|| Upload { body, stream, data: Bytes::new() });
         Ok(())
     }
 }
 
-fn failed(error: h2::Error, unsent: Option<Request<RequestBody>>) -> SendFailed {
+/// `unsent` is the head of a request that was not even begun.
+fn failed(error: h2::Error, unsent: Option<Box<Parts>>) -> SendFailed {
     // The server says that it has not looked at the request (RFC 9113, 8.7).
     // A stream ends with the server's GOAWAY only above the last one that it names (RFC 9113, 6.8).
     let is_refused = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());
-    SendFailed { unsent, head: None, is_refused, error: error.into() }
+    SendFailed { is_unsent: unsent.is_some(), head: unsent, is_refused, error: error.into() }
 }
 
 /// What moving a request's body on met.
