@@ -49,7 +49,7 @@ for target in $targets; do
     tar --sort=name --mtime=@0 --owner=0 --group=0 -cJf "grown/$target.tar.xz" -C "$small" "$target"
     rm -rf "$small"
     # Else a corpus of many thousand inputs fills the memory that a run may have. The next run unpacks what counts.
-    find "corpus/$target" -type f ! -name 'seed-*' ! -name 'kept-*' -delete
+    find "corpus/$target" -type f -regextype posix-extended -regex '.*/[0-9a-f]{40}' -delete
     printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$(date -u +%Y-%m-%d)" "$target" "$commit" "$cpu" "${runs:-0}" "$inputs" "$end" >>LOG.md
     tail -n 1 LOG.md
 done
