@@ -265,7 +265,7 @@ fn forward(
         let relay = loop {
             // The first decision follows the request at once.
             let now = if tries == 0 { exchange.began() } else { Instant::now() };
-            let mut choice = match {
+            let decision = {
                 let facts = head.facts();
                 let facts = RequestFacts {
                     destination: Destination::Service(&wanted.service),
@@ -277,7 +277,8 @@ fn forward(
                     wall,
                 };
                 worker.decide(&facts, now, draws)
-            } {
+            };
+            let mut choice = match decision {
                 Decision::Forward(choice) => choice,
                 Decision::Answer(answer) => {
                     exchange.note(|record| record.rule = Some(answer.rule.clone()));
