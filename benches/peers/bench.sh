@@ -8,6 +8,8 @@
 #   bench.sh l4   [rounds]  TCP: ping-pong, new connections, bulk
 #   bench.sh apps [rounds]  TCP: redis-benchmark and pgbench
 #   bench.sh instructions   instructions of A and of B per HTTP/1.1 request, counted by callgrind: no noise of the machine
+#   bench.sh flame FILE [TITLE]   a flame graph (SVG) of A and B under HTTP/1.1 with 32 clients, by perf and inferno; it is whole
+#                           for a STARLING with symbols, built with RUSTFLAGS=-Cforce-frame-pointers=yes
 #   bench.sh report         docs/measurements/data-path.md from everything measured since the last "all" or "clean"
 #   bench.sh all  [rounds]  all of the above but instructions, from a clean slate
 #   bench.sh clean          forget what was measured
@@ -616,6 +618,25 @@ environment() {
   } > "$work/results/environment"
 }
 
+flame() {
+  local file=${1:?bench.sh flame FILE [TITLE]} title=${2:-HTTP/1.1 with 32 clients: the data threads of A and B} program
+  for program in perf inferno-collapse-perf inferno-flamegraph wrk; do
+    command -v $program >/dev/null || { echo "$program is missing (Debian: linux-perf, wrk; cargo install inferno)" >&2; return 1; }
+  done
+  identities && start_http_backend || return 1
+  peer=starling
+  start_peer "$peer" http $http_probe || return 1
+  timeout 30 wrk -t1 -c32 -d10s "http://$front/" > "$work/logs/flame-load.log" 2>&1 &
+  server_pids="$server_pids $!"
+  sleep 1
+  perf record -e cpu-clock -F 1999 --call-graph fp -p "$a_pid,$b_pid" -o "$work/run/perf.data" -- sleep 8 > "$work/logs/perf.log" 2>&1
+  perf script -i "$work/run/perf.data" 2>/dev/null | inferno-collapse-perf 2>/dev/null | grep '^starling-data' |
+    sed 's/^starling-data-[0-9]*/starling-data/' > "$work/run/folded"
+  stop_peer; stop_servers
+  [ -s "$work/run/folded" ] || { echo "no samples: $work/logs/perf.log" >&2; return 1; }
+  inferno-flamegraph --title "$title" --width 1200 --minwidth 0.2 "$work/run/folded" > "$file"
+}
+
 report() {
   environment
   mkdir -p "$(dirname "$report")"
@@ -640,6 +661,6 @@ all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-  setup | smoke | instructions | l7 | grpc | l4 | apps | report | clean | train | all) "$command" "$@" ;;
-  *) sed -n '2,19p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
+  setup | smoke | instructions | flame | l7 | grpc | l4 | apps | report | clean | train | all) "$command" "$@" ;;
+  *) sed -n '2,21p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
 esac
