@@ -284,6 +284,17 @@ pub(crate) async fn open(
 mod tests {
     use super::*;
 
+    fn size<'a, F>(_: impl Fn(&'a Rc<Worker>, Try<'a>, (&'a mut Head, &'a Upload)) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// On the heap once for each try.
+    #[test]
+    fn a_try_is_allocated_fast() {
+        let size = size(attempt);
+        assert!(size <= 1_032, "{size} bytes");
+    }
+
     const PATIENCE: Duration = Duration::from_millis(60);
 
     async fn waited(moves_for: Duration, stalled: bool, work: Duration) -> Waited<()> {

@@ -140,6 +140,23 @@ async fn what_nobody_can_take_comes_back_unsent() {
 }
 
 #[tokio::test]
+async fn a_head_that_was_taken_in_part_comes_back() {
+    let (client, far) = pair().await;
+    let mut request = get();
+    // More than the sockets hold.
+    request.headers_mut().insert("x", http::HeaderValue::from_bytes(&vec![b'x'; 16 << 20]).unwrap());
+    let mut sending = Box::pin(send(&client, request));
+    tokio::select! {
+        biased;
+        _ = &mut sending => panic!("nobody answered"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(far);
+    let failed = sending.await.unwrap_err();
+    assert_eq!((failed.is_unsent, failed.head.unwrap().uri.path()), (false, "/a"), "for whoever may try it again");
+}
+
+#[tokio::test]
 async fn a_body_whose_answer_came_early_goes_on() {
     let early = async {
         let (client, mut far) = pair().await;
