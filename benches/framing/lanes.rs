@@ -15,7 +15,7 @@ use starling_identity::{
     CurrentIdentity, IssuingCa, NodeIdentity, TrustView, UnixTime, create_trust_domain, new_record_key, tls,
 };
 use starling_model::{NodeName, TrustDomain};
-use starling_transport::data::{AGE_MAX, DataClient, DataServer, MuxStream};
+use starling_transport::data::{AGE_MAX, DataClient, DataServer, MuxStream, Prover};
 use starling_transport::mux::limits::OUTPUT_TARGET;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -116,12 +116,15 @@ pub(crate) fn with_peer<T>(lane: Lane, ask: impl FnOnce(Peer) -> Done<T>) -> Don
 /// Serves until it is dropped.
 async fn serve(lane: Lane, listener: std::net::TcpListener, current: CurrentIdentity) -> Done<()> {
     let listener = TcpListener::from_std(listener)?;
-    let server = DataServer::new(current.clone(), clock, AGE_MAX);
+    let (prover, server) = (Prover::new(current.clone(), clock), DataServer::new(current.clone(), clock, AGE_MAX));
     loop {
         let (socket, _) = listener.accept().await?;
         if lane == Lane::Mux {
-            let server = server.clone();
-            spawn_local(async move { server.serve_connection(socket, |_, _, stream| answer(stream)).await });
+            let (prover, server) = (prover.clone(), server.clone());
+            spawn_local(async move {
+                let Ok(proven) = prover.prove(socket).await else { return };
+                server.serve(proven, |_, _, stream| answer(stream)).await;
+            });
         } else {
             socket.set_nodelay(true)?;
             let socket = BufReader::with_capacity(READ_AHEAD_BYTES, socket);

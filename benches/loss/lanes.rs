@@ -14,7 +14,7 @@ use starling_identity::{
     tls,
 };
 use starling_model::{NodeName, TrustDomain};
-use starling_transport::data::{AGE_MAX, DataClient, DataServer, DataStream};
+use starling_transport::data::{AGE_MAX, DataClient, DataServer, DataStream, Prover};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
@@ -106,16 +106,18 @@ impl Mesh {
 pub(crate) async fn serve(lane: Lane, sizes: Sizes, current: CurrentIdentity, address: SocketAddr) -> Done<()> {
     match lane {
         Lane::Mux(control) | Lane::MuxOfThreads(control, _) => {
-            let (listener, server) = (TcpListener::bind(address).await?, DataServer::new(current, clock, AGE_MAX));
+            let listener = TcpListener::bind(address).await?;
+            let (prover, server) = (Prover::new(current.clone(), clock), DataServer::new(current, clock, AGE_MAX));
             loop {
                 let (socket, _) = listener.accept().await?;
                 let used = SockRef::from(&socket).tcp_congestion()?;
                 if !used.starts_with(control.as_bytes()) {
                     return Err(format!("{control} was asked for, {} is used", String::from_utf8_lossy(&used)).into());
                 }
-                let server = server.clone();
+                let (prover, server) = (prover.clone(), server.clone());
                 spawn_local(async move {
-                    server.serve_connection(socket, |_peer, _open, stream| answer_mux(stream, sizes)).await;
+                    let Ok(proven) = prover.prove(socket).await else { return };
+                    server.serve(proven, |_peer, _open, stream| answer_mux(stream, sizes)).await;
                 });
             }
         }

@@ -344,7 +344,7 @@ pub enum LogFormat {
 /// `[data]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataSettings {
-    /// Threads that move requests and bytes; `None`: one for each core, at most 4.
+    /// Threads that move requests and bytes; `None`: one for every two cores, at most 4.
     pub threads: Option<NonZeroUsize>,
 }
 

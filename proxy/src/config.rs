@@ -62,6 +62,6 @@ pub struct ProxyConfig {
     pub access_log: Option<Arc<AccessLog>>,
     /// How long connections between agents take new streams, give or take a fifth.
     pub connection_age: Duration,
-    /// Data threads; 0 takes one per core, at most [`crate::limits::THREADS_MAX`].
+    /// Data threads; 0 takes one for every two cores, at most [`crate::limits::THREADS_MAX`].
     pub threads: usize,
 }

@@ -1,15 +1,16 @@
 //! Moves requests and bytes of local applications to the chosen peer and back.
 //!
 //! An application enters by a fixed entrance or by the HTTP outbound ([`plane`] binds them, `listen.rs` hands each
-//! connection to a data thread). `http/outbound.rs` and `l4/outbound.rs` show one request and one tunnel at the caller's
-//! side, top to bottom: decide by the table, open a stream to the endpoint's agent, pass the bytes. There
-//! `peers.rs` judges the stream by its [`header`], and `http/inbound.rs` or `l4/inbound.rs` takes it to the instance.
+//! connection to a data thread, one of a peer by way of `handshakes.rs`). `http/outbound.rs` and `l4/outbound.rs` show
+//! one request and one tunnel at the caller's side, top to bottom: decide by the table, open a stream to the endpoint's
+//! agent, pass the bytes. There `peers.rs` judges the stream by its [`header`], and `http/inbound.rs` or `l4/inbound.rs` takes it to the instance.
 //!
 //! What is shared with the rest of the agent is a snapshot ([`snapshot`]), a set of atomics ([`loads`]) or a metric
 //! ([`metrics`]): nothing on the request path waits for a lock, a disk or gossip. What a data thread owns is on that
 //! thread only.
 //!
-//! Reading order: [`plane`], `listen.rs`, `gateways.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`], `l4`, [`answers`], [`health`].
+//! Reading order: [`plane`], `listen.rs`, `gateways.rs`, `handshakes.rs`, `worker.rs`, [`callers`], `peers.rs`, [`http`],
+//! `l4`, [`answers`], [`health`].
 //!
 //! Not here: who is where and how it is (gossip), which endpoint (routing), what a certificate proves (identity), how
 //! streams share a connection (transport), configuration files.
@@ -20,6 +21,7 @@ pub mod callers;
 pub mod config;
 mod detect;
 mod gateways;
+mod handshakes;
 pub mod header;
 pub mod health;
 pub mod http;

@@ -30,8 +30,9 @@ pub const POOL_AGE_MAX: Duration = Duration::from_secs(600);
 /// 75 s (nginx), and a request that meets the closing may have to be answered with an error.
 pub const INSTANCE_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Idle clients kept per key of a pool; a burst beyond it opens anew.
-pub const POOL_IDLE_PER_KEY_MAX: usize = 128;
+/// Idle clients kept per key of a pool: as many requests as that one thread may have with one instance without a new
+/// connection for each. Half of all, so that one busy service leaves others theirs.
+pub const POOL_IDLE_PER_KEY_MAX: usize = POOL_IDLE_MAX / 2;
 
 /// Idle clients of a thread in all.
 pub const POOL_IDLE_MAX: usize = 2_048;
@@ -156,11 +157,11 @@ const _: () = assert!(CONNECTIONS_PER_LISTENER_MAX <= CONNECTIONS_MAX);
 // Streams with a connection of their own leave most places to shared ones.
 const _: () = assert!(DEDICATED_MAX * THREADS_MAX <= CONNECTIONS_PER_LISTENER_MAX / 4);
 
-/// Accepted and not yet handshaken connections of peers, per thread: a flood of handshakes may use this much at once.
-pub const HANDSHAKES_PER_THREAD_MAX: usize = 256;
+/// Accepted and not yet handshaken connections of peers: a flood of handshakes may use this much at once.
+pub const HANDSHAKES_MAX: usize = 512;
 
 /// Of these, places of one source: a quarter, which a restarted host with all its data threads fits into.
-pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_PER_THREAD_MAX / 4;
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = HANDSHAKES_MAX / 4;
 
 /// After an `accept` that failed for want of descriptors or memory, wait so long before the next.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);

@@ -1,4 +1,5 @@
-//! Listeners: each connection is accepted once, given a permit, and handed to the least-loaded data thread.
+//! Listeners: each connection is accepted once, given a permit, and handed to the least-loaded data thread; one of a peer
+//! once it is proven.
 //!
 //! Under `SO_REUSEPORT` a hash would decide, and two busy connections could share a thread while another idles. What
 //! is over a limit is refused at once and counted; nobody waits in a queue that nobody serves.
@@ -19,13 +20,16 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use starling_model::{Code, codes};
+use starling_transport::data::Proven;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::config::ListenAddress;
 use crate::gateways::{self, GatewayDoors};
+use crate::handshakes::Handshakes;
 use crate::l4::tune_local;
 use crate::limits::{ACCEPT_BACKOFF, CONNECTIONS_MAX, CONNECTIONS_PER_LISTENER_MAX};
 use crate::metrics::{ProxyMetrics, Turned};
@@ -62,6 +66,8 @@ pub(crate) enum Socket {
 #[derive(Debug)]
 pub(crate) enum Handover {
     Connection(Connection),
+    /// A peer that is proven.
+    Peer(Box<Proven>, Permit),
     /// A request that somebody watches.
     Watched(Watched),
     /// When this was sent: how late it is taken is how late the thread is.
@@ -95,6 +101,8 @@ impl Drop for Permit {
 pub(crate) struct Lane {
     pub(crate) handovers: mpsc::Sender<Handover>,
     pub(crate) load: Arc<AtomicUsize>,
+    /// The thread's runtime, which waits for its sockets.
+    pub(crate) home: Handle,
 }
 
 /// What a listener is for.
@@ -207,6 +215,7 @@ fn is_stale(path: &Path) -> bool {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     pub(crate) lanes: Vec<Lane>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) metrics: ProxyMetrics,
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -361,7 +370,12 @@ impl Own {
         for count in &counts {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        let connection = Connection { socket, entry: self.entry, permit: Permit { counts } };
+        let permit = Permit { counts };
+        let socket = match (self.entry, socket) {
+            (Entry::Peers, Socket::Tcp(socket)) => return self.acceptor.handshakes.begin(socket, lane.clone(), permit),
+            (_, socket) => socket,
+        };
+        let connection = Connection { socket, entry: self.entry, permit };
         if lane.handovers.try_send(Handover::Connection(connection)).is_err() {
             metrics.turned_away(Turned::Handover);
         }
@@ -381,13 +395,14 @@ mod tests {
         assert!(error.to_string().starts_with("peers' traffic cannot listen on 127.0.0.1:"), "{error}");
     }
 
-    #[test]
-    fn what_is_over_a_limit_is_refused_and_counted() {
+    #[tokio::test]
+    async fn what_is_over_a_limit_is_refused_and_counted() {
         let (sender, mut handed) = mpsc::channel(1);
-        let lanes = vec![Lane { handovers: sender, load: Arc::default() }];
+        let lanes = vec![Lane { handovers: sender, load: Arc::default(), home: Handle::current() }];
         let metrics = ProxyMetrics::new();
         let (_phase, phase) = watch::channel(Phase::Open);
-        let acceptor = Arc::new(Acceptor { lanes, metrics: metrics.clone(), phase });
+        let handshakes = Handshakes::new(Handle::current(), crate::tests::prover(), metrics.clone());
+        let acceptor = Arc::new(Acceptor { lanes, handshakes, metrics: metrics.clone(), phase });
         let own = Own { entry: Entry::Http, count: Arc::default(), total: Arc::default(), acceptor };
         let socket = || Socket::Unix(UnixStream::pair().unwrap().0);
         own.hand_over(socket());

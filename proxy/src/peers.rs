@@ -1,18 +1,14 @@
 //! Streams between agents: opening one to an endpoint's node, and judging those that peers open here.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use starling_identity::PeerIdentity;
 use starling_model::{Protocol, Readiness};
 use starling_routing::{Caller, Endpoint, TryOutcome};
 use starling_transport::data::{
-    DIAL_DEADLINE, DataStream, DialError, MuxStream, NotDedicated, OpenError, OpenRequest, ResetCode, ServeEnd,
+    DataStream, DialError, MuxStream, NotDedicated, OpenError, OpenRequest, Proven, ResetCode,
 };
 use starling_transport::lane::LaneKind;
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::answers::ErrorType;
@@ -21,7 +17,6 @@ use crate::header::{Carry, OpenHeader};
 use crate::http::attempt::Failed;
 use crate::http::inbound;
 use crate::l4;
-use crate::limits::{HANDSHAKES_PER_SOURCE_MAX, HANDSHAKES_PER_THREAD_MAX};
 use crate::loads::Failure;
 use crate::metrics::{Direction, Retired, Turned};
 use crate::worker::Worker;
@@ -87,107 +82,17 @@ fn explain(error: &OpenError) -> (ErrorType, Option<Failure>) {
     }
 }
 
-/// Handshakes under way on one thread. A stranger costs nothing but a connection that says nothing, so no source gets
-/// all the places.
-#[derive(Debug, Default)]
-pub(crate) struct Handshakes {
-    by_source: RefCell<HashMap<Source, usize>>,
-}
-
-/// What places count by: an IPv4 address, an IPv6 /64; on loopback the port too, where many agents share an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4([u8; 4]),
-    V6([u8; 8]),
-    Loopback(u16),
-}
-
-impl Source {
-    fn of(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
-            // What the kernel gives a dialler that names no source.
-            ip if ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST => Self::Loopback(address.port()),
-            IpAddr::V4(ip) => Self::V4(ip.octets()),
-            IpAddr::V6(ip) => Self::V6(ip.octets().first_chunk().copied().unwrap_or_default()),
-        }
-    }
-}
-
-impl Handshakes {
-    /// A place for a connection from `address`, until the guard is dropped; none if there are too many.
-    fn begin(self: &Rc<Self>, address: SocketAddr) -> Option<Shaking> {
-        let mut by_source = self.by_source.borrow_mut();
-        let source = Source::of(address);
-        // Few enough to add up: at most one entry for each.
-        if by_source.values().sum::<usize>() >= HANDSHAKES_PER_THREAD_MAX {
-            return None;
-        }
-        let own = by_source.entry(source).or_default();
-        if *own >= HANDSHAKES_PER_SOURCE_MAX {
-            return None;
-        }
-        *own += 1;
-        Some(Shaking { handshakes: self.clone(), source })
-    }
-}
-
-/// Counts a handshake until it is over, one way or the other.
-#[derive(Debug)]
-struct Shaking {
-    handshakes: Rc<Handshakes>,
-    source: Source,
-}
-
-impl Drop for Shaking {
-    fn drop(&mut self) {
-        let mut by_source = self.handshakes.by_source.borrow_mut();
-        if let Some(own) = by_source.get_mut(&self.source) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                by_source.remove(&self.source);
-            }
-        }
-    }
-}
-
-/// Serves one connection of a peer until it ends. Owns it; dropping this cuts it, and its streams with it.
-pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
-    // A peer that is gone already needs no place.
-    let Ok(address) = socket.peer_addr() else { return };
-    let Some(shaking) = worker.handshakes.begin(address) else {
-        worker.shared.metrics.turned_away(Turned::Limit);
-        return;
-    };
-    let shaking = Rc::new(Cell::new(Some(shaking)));
-    let proven = {
-        let (worker, shaking) = (worker.clone(), shaking.clone());
-        move || {
-            if shaking.take().is_some() {
-                worker.shared.metrics.handshake(Direction::Inbound, "success");
-            }
-        }
-    };
+/// Serves one connection of a proven peer until it ends. Owns it; dropping this cuts it, and its streams with it.
+pub(crate) async fn serve(worker: Rc<Worker>, proven: Proven) {
     let handler = {
-        let (worker, proven) = (worker.clone(), proven.clone());
+        let worker = worker.clone();
         move |peer: PeerIdentity, request: OpenRequest, stream: DataStream| {
-            proven();
             let worker = worker.clone();
             async move { accept(worker, peer, request, stream).await }
         }
     };
-    let mut serving = std::pin::pin!(worker.server_of_peers.serve_connection(socket, handler));
-    // A handshake is over after its deadline; a peer that opens nothing by then is at least proven.
-    let end = tokio::select! {
-        end = serving.as_mut() => end,
-        () = tokio::time::sleep(DIAL_DEADLINE) => {
-            proven();
-            serving.await
-        }
-    };
-    match end {
-        ServeEnd::NotProven(error) => worker.shared.metrics.handshake(Direction::Inbound, error.reason()),
-        ServeEnd::Drained | ServeEnd::Closed | ServeEnd::Silent | ServeEnd::Violated(_) | ServeEnd::Cut => proven(),
-    }
+    // How it ended is in the log, and needs no action.
+    let _ = worker.server_of_peers.serve(proven, handler).await;
 }
 
 /// One stream of a peer. What is refused here was seen by nobody, and the peer is told so.
@@ -260,32 +165,5 @@ impl Counted {
         metrics.retired(Direction::Outbound, Retired::Age, aged.0.saturating_sub(self.aged.0));
         metrics.retired(Direction::Inbound, Retired::Age, aged.1.saturating_sub(self.aged.1));
         *self = Self { dials, aged };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn no_source_takes_all_places_and_all_places_are_bounded() {
-        let handshakes = Rc::new(Handshakes::default());
-        let mut held: Vec<Shaking> =
-            (0..HANDSHAKES_PER_SOURCE_MAX).map(|_| handshakes.begin(at("10.0.0.1:1")).unwrap()).collect();
-        assert!(handshakes.begin(at("10.0.0.1:2")).is_none(), "another port is the same source");
-        assert!(handshakes.begin(at("[::ffff:10.0.0.1]:3")).is_none(), "and so is its mapped form");
-        let first: Option<Shaking> = handshakes.begin(at("[2001:db8::1]:1"));
-        assert!(first.is_some(), "another source has places of its own");
-        drop(first);
-        while let Some(shaking) = handshakes.begin(at(&format!("127.0.0.1:{}", 1 + held.len()))) {
-            held.push(shaking);
-        }
-        assert_eq!(held.len(), HANDSHAKES_PER_THREAD_MAX);
-        drop(held);
-        assert!(handshakes.by_source.borrow().is_empty(), "nothing is remembered of who is gone");
     }
 }

@@ -9,13 +9,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use starling_model::{Code, codes};
-use starling_transport::data::Handshaker;
+use starling_transport::data::{Handshaker, Prover};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use crate::config::{ListenAddress, ProxyConfig};
 use crate::gateways::GatewayDoors;
+use crate::handshakes::Handshakes;
 use crate::limits::{HANDOVER_MAX, THREADS_MAX};
 use crate::listen::{self, Acceptor, Bound, Entry, Lane, ListenError, Purpose};
 use crate::snapshot::ProxyShared;
@@ -93,9 +94,11 @@ impl DataPlane {
         let (phase, watched) = watch::channel(Phase::Open);
         let under_way = Arc::new(UnderWay::default());
         let config = Arc::new(config);
-        let threads = thread_count(config.threads);
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = thread_count(config.threads, cores);
         let handshakes = handshake_runtime(threads)?;
-        let handshaker = Handshaker::on(handshakes.handle().clone());
+        let handshakes_on = handshakes.handle().clone();
+        let handshaker = Handshaker::on(handshakes_on.clone());
         let mut plane = Self {
             phase,
             under_way: under_way.clone(),
@@ -116,12 +119,15 @@ impl DataPlane {
                 handovers,
                 handshaker: handshaker.clone(),
             };
-            plane.spawn(&format!("data-{number}"), move || worker::run(seed))?;
-            lanes.push(Lane { handovers: sender, load: Arc::default() });
+            let runtime = data_runtime()?;
+            lanes.push(Lane { handovers: sender, load: Arc::default(), home: runtime.handle().clone() });
+            plane.spawn(&format!("data-{number}"), move || worker::run(runtime, seed))?;
         }
         plane.loads = lanes.iter().map(|lane| lane.load.clone()).collect();
         plane.lanes = lanes.clone();
-        let acceptor = Acceptor { lanes, metrics: shared.metrics.clone(), phase: watched };
+        let prover = Prover::new(shared.current.clone(), shared.clock);
+        let handshakes = Handshakes::new(handshakes_on, prover, shared.metrics.clone());
+        let acceptor = Acceptor { lanes, handshakes, metrics: shared.metrics.clone(), phase: watched };
         let doors = config.gateway_listen.map(|address| GatewayDoors { address, node: config.node.clone(), shared });
         plane.spawn("accept", move || listen::run(bound, doors, acceptor))?;
         Ok(plane)
@@ -219,9 +225,15 @@ impl Drop for DataPlane {
     }
 }
 
-fn thread_count(wanted: usize) -> usize {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    if wanted == 0 { cores.min(THREADS_MAX) } else { wanted.min(THREADS_MAX) }
+/// As many as are wanted; by itself half of the cores, for the other half is the applications'. Requests that share a thread
+/// share its wake-ups and system calls, so fewer threads do the same for less, as long as they have time left.
+fn thread_count(wanted: usize, cores: usize) -> usize {
+    let threads = if wanted == 0 { cores.div_ceil(2) } else { wanted };
+    threads.clamp(1, THREADS_MAX)
+}
+
+fn data_runtime() -> Result<Runtime, ProxyError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ProxyError::Thread)
 }
 
 /// Where handshakes are done: apart, so that no request waits for one, and on half as many threads as requests have, so that
@@ -259,4 +271,17 @@ fn bind_all(config: &ProxyConfig) -> Result<(Vec<Bound>, Addresses), ProxyError>
         bound.push(listener);
     }
     Ok((bound, Addresses { data: data_at, http: http_at, upstreams }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_cores_move_traffic() {
+        let threads = |wanted| [1, 2, 3, 4, 8, 64].map(|cores| thread_count(wanted, cores));
+        assert_eq!(threads(0), [1, 1, 2, 2, 4, 4]);
+        assert_eq!(threads(3), [3; 6], "who says how many gets them");
+        assert_eq!(threads(9), [THREADS_MAX; 6]);
+    }
 }

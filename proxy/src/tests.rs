@@ -14,6 +14,7 @@ use starling_model::{
     MemberState, Namespace, NodeName, PortName, Protocol, Readiness, ServiceKey, ServicesRecord, TrustDomain, Weight,
 };
 use starling_routing::{Documents, InUse, MemberFact, Registry, TableSettings, compile};
+use starling_transport::data::Prover;
 
 use crate::{AccessLog, DataPlane, ListenAddress, LocalInstance, LocalInstances, ProxyConfig, ProxyShared, Upstream};
 
@@ -40,6 +41,11 @@ const NOW: UnixTime = UnixTime(1_795_000_000);
 
 fn clock() -> UnixTime {
     NOW
+}
+
+/// One for a node of a mesh of its own.
+pub(crate) fn prover() -> Prover {
+    Prover::new(Mesh::new(0).identity(&NodeName::new("vm-1").unwrap()), clock)
 }
 
 fn key(name: &str) -> ServiceKey {

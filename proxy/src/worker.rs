@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use starling_identity::{PeerIdentity, TrustView};
 use starling_model::{NodeName, ServiceKey};
 use starling_routing::{Caller, Decision, Draws, EndpointIndex, RequestFacts, UnixSeconds};
-use starling_transport::data::{DataClient, DataServer, Handshaker};
+use starling_transport::data::{DataClient, DataServer, Handshaker, Proven};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
-use tracing::{debug, error, info};
+use tracing::{debug, info};
 
 use crate::access_log::{HttpRecord, Record};
 use crate::callers::{Asking, Owner};
@@ -27,7 +28,7 @@ use crate::l4;
 use crate::limits::SWEEP_INTERVAL;
 use crate::listen::{Connection, Entry, Handover, Permit, Socket};
 use crate::metrics::{Direction, Edges, Retired, Turned};
-use crate::peers::{self, Counted, Handshakes};
+use crate::peers::{self, Counted};
 use crate::snapshot::ProxyShared;
 use crate::watch::Watched;
 
@@ -97,7 +98,6 @@ pub(crate) struct Worker {
     pub(crate) server_of_peers: DataServer,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) http2: Settings,
-    pub(crate) handshakes: Rc<Handshakes>,
     /// Retries that services may still cost.
     pub(crate) budgets: Budgets,
     /// Copies of requests under way.
@@ -133,17 +133,15 @@ impl Worker {
                 seed.shared.current.clone(),
                 seed.shared.clock,
                 seed.config.connection_age,
-                seed.handshaker.clone(),
+                seed.handshaker,
             ),
-            server_of_peers: DataServer::with_handshaker(
+            server_of_peers: DataServer::new(
                 seed.shared.current.clone(),
                 seed.shared.clock,
                 seed.config.connection_age,
-                seed.handshaker,
             ),
             phase: seed.phase,
             http2: Settings::new(),
-            handshakes: Rc::default(),
             budgets: Budgets::default(),
             mirroring: Cell::new(0),
             asking: Asking::default(),
@@ -246,15 +244,9 @@ impl Worker {
     }
 }
 
-/// Runs one data thread until [`Phase::Stopped`], then drops every connection it has.
-pub(crate) fn run(seed: WorkerSeed) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "a data thread has no runtime");
-            return;
-        }
-    };
+/// Runs one data thread, on its `runtime`, until [`Phase::Stopped`], then drops every connection it has.
+#[expect(clippy::needless_pass_by_value, reason = "the runtime ends with its thread")]
+pub(crate) fn run(runtime: Runtime, seed: WorkerSeed) {
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let (worker, handovers) = Worker::new(seed);
@@ -278,6 +270,7 @@ async fn serve(worker: Rc<Worker>, mut handovers: mpsc::Receiver<Handover>) {
         tokio::select! {
             handover = handovers.recv() => match handover {
                 Some(Handover::Connection(connection)) => begin(&worker, connection),
+                Some(Handover::Peer(proven, permit)) => begin_peer(&worker, *proven, permit),
                 Some(Handover::Watched(watched)) => watch_one(&worker, watched),
                 Some(Handover::Clock(sent)) => worker.shared.metrics.lag.observe(sent.elapsed()),
                 None => return,
@@ -363,6 +356,15 @@ fn begin(worker: &Rc<Worker>, connection: Connection) {
     }
 }
 
+/// The same for a proven peer.
+fn begin_peer(worker: &Rc<Worker>, proven: Proven, permit: Permit) {
+    let worker = worker.clone();
+    drop(tokio::task::spawn_local(async move {
+        peers::serve(worker, proven).await;
+        drop(permit);
+    }));
+}
+
 /// The same for a request that somebody watches: the one task ends with its connection, which its sender closes.
 fn watch_one(worker: &Rc<Worker>, watched: Watched) {
     let Watched { stream, source, told } = watched;
@@ -383,11 +385,10 @@ fn turn_away(worker: &Worker, error: &std::io::Error) {
 
 async fn dispatch(worker: Rc<Worker>, stream: TcpStream, entry: Entry, permit: Permit) {
     match entry {
-        // On the heap: an idle connection of another kind must not carry it.
-        Entry::Peers => {
-            Box::pin(peers::serve(worker, stream)).await;
-        }
+        // They come when they are proven.
+        Entry::Peers => {}
         Entry::Gateway(port) => {
+            // On the heap: an idle connection of another kind must not carry it.
             Box::pin(l4::gateway::serve(worker, stream, port)).await;
             drop(permit);
         }

@@ -6,8 +6,8 @@
 //! streams, and writes everything that all of them have ready in one go. Streams and connection share one `RefCell`, no
 //! lock. Nothing here is `Send`; both must be used inside a `tokio::task::LocalSet`.
 //!
-//! Reading order: [`stream`](MuxStream), `connection.rs` (the driver), `tcp.rs` (TLS on a socket), `handshaker.rs`,
-//! `pool.rs`, `server.rs`; `dedicated.rs` for streams with a connection of their own.
+//! Reading order: [`stream`](MuxStream), `connection.rs` (the driver), `tcp.rs` (TLS on a socket), `handshaker.rs`
+//! and `pool.rs` (who dials), `prover.rs` and `server.rs` (who accepts); `dedicated.rs` for streams with a connection of their own.
 //!
 //! Not here: what a stream's header means, retries, the hand-over of sockets to threads.
 
@@ -15,6 +15,7 @@ mod connection;
 mod dedicated;
 mod handshaker;
 mod pool;
+mod prover;
 mod server;
 mod stream;
 mod tcp;
@@ -34,6 +35,7 @@ pub use dedicated::{
 };
 pub use handshaker::Handshaker;
 pub use pool::{DataClient, PoolStats};
+pub use prover::{Proven, Prover};
 pub use server::{CONNECTIONS_PER_PEER_MAX, DataServer, OpenRequest, ServeEnd, ServerStats};
 pub use stream::{DataStream, Lane, MuxStream, fault_of};
 

@@ -107,7 +107,7 @@ const ACCESS_LOG: &[Field] = &[
 ];
 
 const DATA: &[Field] = &[Field::leaf("threads", Form::Toml, |node| threads(node).map(drop))
-    .rule("how many threads move traffic; unset, one for each core, at most 4")];
+    .rule("how many threads move traffic; unset, one for every two cores, at most 4")];
 
 pub(crate) const UPSTREAM: &[Field] = &[
     Field::leaf("service", Form::Text, |node| values::name(ServiceName::new)(node).map(drop))

@@ -1,4 +1,4 @@
-//! Where handshakes are done.
+//! Where the handshakes of connections that we dial are done.
 
 use std::future::Future;
 
@@ -8,15 +8,15 @@ use tokio_util::task::AbortOnDropHandle;
 use super::tcp::Tls;
 use crate::error::{DialError, of_io};
 
-/// Who does the handshakes of a data thread. One is half a millisecond of arithmetic: on the thread itself, all requests of
-/// that thread would wait for it.
+/// Who does the handshakes of a data thread that dials. One is half a millisecond of arithmetic: on the thread itself, all
+/// requests of that thread would wait for it.
 #[derive(Clone, Debug, Default)]
 pub struct Handshaker {
     runtime: Option<Handle>,
 }
 
 impl Handshaker {
-    /// Whoever opens and serves connections.
+    /// Whoever opens connections.
     #[must_use]
     pub const fn here() -> Self {
         Self { runtime: None }
@@ -34,9 +34,12 @@ impl Handshaker {
         shaking: impl Future<Output = Result<Tls, DialError>> + Send + 'static,
     ) -> Result<Tls, DialError> {
         let Some(runtime) = &self.runtime else { return shaking.await };
-        let shaken = AbortOnDropHandle::new(runtime.spawn(shaking)).await;
-        let mut stream = shaken.map_err(|_| DialError::NotDialled("the handshake was given up"))??;
-        stream.get_mut().0.adopt().map_err(|error| of_io(&error))?;
-        Ok(stream)
+        let home = Handle::current();
+        let shaken = runtime.spawn(async move {
+            let mut stream = shaking.await?;
+            stream.get_mut().0.move_to(&home).map_err(|error| of_io(&error))?;
+            Ok(stream)
+        });
+        AbortOnDropHandle::new(shaken).await.map_err(|_| DialError::NotDialled("the handshake was given up"))?
     }
 }

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use starling_identity::tls::{self, Clock};
 use starling_identity::{CurrentIdentity, PeerIdentity};
 use starling_model::NodeName;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tracing::{debug, info};
@@ -21,7 +20,7 @@ use tracing::{debug, info};
 use super::connection::{Connection, Driver, Ended};
 use super::dedicated::Places;
 use super::dedicated::accept::{self, Mood, Served};
-use super::handshaker::Handshaker;
+use super::prover::Proven;
 use super::stream::{DataStream, MuxStream};
 use super::tcp::Protocol;
 use super::{random_age, tcp};
@@ -44,7 +43,7 @@ pub struct OpenRequest {
 /// How serving one connection ended. Nothing in it needs an action; it is for logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServeEnd {
-    /// No mutual TLS came about: garbage, a foreign certificate, another protocol, silence.
+    /// What the peer showed does not hold any more, or it refused what we showed.
     NotProven(DialError),
     /// The last stream after a goaway is over.
     Drained,
@@ -63,8 +62,6 @@ pub enum ServeEnd {
 pub struct ServerStats {
     /// Connections whose peer was proven.
     pub connections_accepted: u64,
-    /// Sockets on which no peer was proven.
-    pub connections_refused: u64,
     /// Connections that took no more streams because of their age.
     pub connections_aged: u64,
     /// Connections open now.
@@ -96,8 +93,6 @@ pub struct DataServer {
 }
 
 struct Inner {
-    config: Arc<rustls::ServerConfig>,
-    handshaker: Handshaker,
     current: CurrentIdentity,
     clock: Clock,
     age_max: Duration,
@@ -120,35 +115,10 @@ impl fmt::Debug for DataServer {
 }
 
 impl DataServer {
-    /// A server that shows `current` and lets any node of our trust domain in; a connection takes new streams for
-    /// `age_max`, give or take a fifth.
+    /// A server whose connections take new streams for `age_max`, give or take a fifth.
     #[must_use]
     pub fn new(current: CurrentIdentity, clock: Clock, age_max: Duration) -> Self {
-        Self::with_handshaker(current, clock, age_max, Handshaker::here())
-    }
-
-    /// The same, whose handshakes somebody else does.
-    #[must_use]
-    pub fn with_handshaker(current: CurrentIdentity, clock: Clock, age_max: Duration, handshaker: Handshaker) -> Self {
-        let config = tls::data_server(&current, clock);
-        Self::with((config, handshaker), current, clock, age_max)
-    }
-
-    /// One of a release that knows no dedicated connections.
-    #[cfg(test)]
-    pub(super) fn older(current: CurrentIdentity, clock: Clock, config: rustls::ServerConfig) -> Self {
-        Self::with((Arc::new(config), Handshaker::here()), current, clock, super::AGE_MAX)
-    }
-
-    fn with(
-        (config, handshaker): (Arc<rustls::ServerConfig>, Handshaker),
-        current: CurrentIdentity,
-        clock: Clock,
-        age_max: Duration,
-    ) -> Self {
         let inner = Inner {
-            config,
-            handshaker,
             current,
             clock,
             age_max,
@@ -162,23 +132,22 @@ impl DataServer {
         Self { inner: Rc::new(inner) }
     }
 
-    /// Drives one inbound connection to its end on the current thread, and calls `handler` for each stream of a shared
-    /// connection in a task of its own, for the one of a dedicated connection in this one. Must run inside a `LocalSet`.
-    /// Dropping the future cuts the connection.
-    pub async fn serve_connection<H, F>(&self, socket: TcpStream, handler: H) -> ServeEnd
+    /// Drives one proven connection to its end on the current thread, and calls `handler` for each stream of a shared
+    /// connection in a task of its own, for the one of a dedicated connection in this one. Must run inside a `LocalSet` of
+    /// the runtime that waits for the socket. Dropping the future cuts the connection.
+    pub async fn serve<H, F>(&self, proven: Proven, handler: H) -> ServeEnd
     where
         H: Fn(PeerIdentity, OpenRequest, DataStream) -> F,
         F: Future<Output = ()> + 'static,
     {
-        let address = socket.peer_addr().ok();
-        let (protocol, stream, peer) = match self.prove(socket).await {
-            Ok(proven) => proven,
+        let peer = match self.judge(&proven) {
+            Ok(peer) => peer,
             Err(error) => {
-                self.inner.past.borrow_mut().connections_refused += 1;
-                debug!(?address, reason = error.reason(), %error, "data connection refused");
+                debug!(member = %proven.peer.node, address = ?proven.address, %error, "data connection refused");
                 return ServeEnd::NotProven(error);
             }
         };
+        let Proven { protocol, stream, address, .. } = proven;
         if protocol == Protocol::Dedicated {
             // On the heap: a shared connection must not be as large as this one.
             return Box::pin(self.serve_dedicated((stream, peer), address, handler)).await;
@@ -233,14 +202,14 @@ impl DataServer {
         }
     }
 
-    async fn prove(&self, socket: TcpStream) -> Result<(Protocol, tcp::Tls, PeerIdentity), DialError> {
-        let stream = tcp::accept(socket, Arc::clone(&self.inner.config), &self.inner.handshaker).await?;
-        let protocol = tcp::protocol(&stream)?;
-        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let peer = tls::peer_of(certificates, &self.inner.current, self.inner.clock)
-            .map_err(|refused| DialError::PeerCertificate((&refused).into()))?;
-        tcp::note_group(&self.inner.current, &peer.node, &stream);
-        Ok((protocol, stream, peer))
+    /// Whom the connection proves by what we believe now: trust may have changed while it came here.
+    fn judge(&self, proven: &Proven) -> Result<PeerIdentity, DialError> {
+        if Arc::ptr_eq(&proven.trust, &self.inner.current.trust()) {
+            return Ok(proven.peer.clone());
+        }
+        let certificates = proven.stream.get_ref().1.peer_certificates().unwrap_or_default();
+        tls::peer_of(certificates, &self.inner.current, self.inner.clock)
+            .map_err(|refused| DialError::PeerCertificate((&refused).into()))
     }
 
     /// Takes a connection into the table. One of a node that has too many goes for it, the oldest.

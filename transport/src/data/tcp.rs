@@ -13,6 +13,7 @@ use starling_identity::{CurrentIdentity, tls};
 use starling_model::NodeName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::DIAL_DEADLINE;
@@ -68,13 +69,14 @@ impl ReadAhead {
         &self.socket
     }
 
-    /// Lets the runtime of this thread wait for the socket, instead of the one that has until now.
+    /// Lets `home` wait for the socket, instead of the runtime that has until now. Its thread has nothing to do for it.
     ///
     /// # Errors
-    /// There are no more file descriptors, for one.
-    pub(super) fn adopt(&mut self) -> io::Result<()> {
+    /// There are no more file descriptors, or `home` has ended.
+    pub(super) fn move_to(&mut self, home: &Handle) -> io::Result<()> {
         // A runtime keeps its own hold of a socket until that is dropped, so there are two for a moment.
         let socket = self.socket.as_fd().try_clone_to_owned()?;
+        let _home = home.enter();
         self.socket = TcpStream::from_std(socket.into())?;
         Ok(())
     }
@@ -181,23 +183,11 @@ pub(super) fn protocol(stream: &Tls) -> Result<Protocol, DialError> {
 }
 
 /// Shakes hands with a client within [`DIAL_DEADLINE`]. Whoever calls looks at the [`protocol`].
-pub(super) async fn accept(
-    socket: TcpStream,
-    config: Arc<rustls::ServerConfig>,
-    handshaker: &Handshaker,
-) -> Result<Tls, DialError> {
+pub(super) async fn accept(socket: TcpStream, config: Arc<rustls::ServerConfig>) -> Result<Tls, DialError> {
     socket.set_nodelay(true).map_err(|error| of_io(&error))?;
-    let socket = socket.into_std().map_err(|error| of_io(&error))?;
-    let accept = async move {
-        let socket = TcpStream::from_std(socket).map_err(|error| of_io(&error))?;
-        let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
-        let stream = tokio::time::timeout(DIAL_DEADLINE, accept)
-            .await
-            .map_err(|_| DialError::Timeout)?
-            .map_err(|e| of_io(&e))?;
-        Ok(stream.into())
-    };
-    handshaker.shake(accept).await
+    let accept = TlsAcceptor::from(config).accept(ReadAhead::new(socket));
+    let accepted = tokio::time::timeout(DIAL_DEADLINE, accept).await.map_err(|_| DialError::Timeout)?;
+    Ok(accepted.map_err(|error| of_io(&error))?.into())
 }
 
 /// Keeps the key exchange that the two sides agreed upon.

@@ -10,10 +10,11 @@ fn apart() -> Runtime {
 
 /// A client and a host whose handshakes `runtime` does.
 async fn pair_on(runtime: &Runtime, mesh: &TestMesh) -> (DataClient, Host) {
-    let handshaker = || Handshaker::on(runtime.handle().clone());
-    let server = DataServer::with_handshaker(mesh.node("b"), clock, AGE_MAX, handshaker());
-    let client = DataClient::with_handshaker(mesh.node("a"), clock, AGE_MAX, handshaker());
-    (client, Host::serving(server, Farewell::End).await)
+    let current = mesh.node("b");
+    let door = Door { prover: Prover::new(current.clone(), clock), apart: Some(runtime.handle().clone()) };
+    let handshaker = Handshaker::on(runtime.handle().clone());
+    let client = DataClient::with_handshaker(mesh.node("a"), clock, AGE_MAX, handshaker);
+    (client, Host::serving((door, DataServer::new(current, clock, AGE_MAX)), Farewell::End).await)
 }
 
 #[test]
@@ -81,5 +82,26 @@ fn who_gives_up_ends_the_handshake() {
         host.kill();
         let end = timeout(Duration::from_secs(1), silent.read(&mut [0; 16])).await;
         assert!(matches!(end, Ok(Ok(0) | Err(_))), "long before the handshake's deadline: {end:?}");
+    });
+}
+
+/// Between the proof and the thread that serves, trust may change.
+#[test]
+fn who_is_revoked_on_the_way_is_not_served() {
+    local(async {
+        let mesh = TestMesh::new();
+        let current = mesh.node("b");
+        let (prover, server) = (Prover::new(current.clone(), clock), DataServer::new(current.clone(), clock, AGE_MAX));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
+        let node = name("b");
+        let opening = client.open(&node, listener.local_addr().unwrap(), Bytes::from_static(b"echo"));
+        let proving = async { prover.prove(listener.accept().await.unwrap().0).await.unwrap() };
+        let (opened, proven) = tokio::join!(opening, proving);
+        current.swap_trust(TestMesh::new().node("b").trust());
+        let end = server.serve(proven, |_, _, stream| handle(Bytes::from_static(b"e"), stream)).await;
+        assert!(matches!(end, ServeEnd::NotProven(DialError::PeerCertificate(_))), "{end:?}");
+        assert_eq!(server.stats().connections_accepted, 0);
+        assert_eq!(opened.unwrap().read(&mut [0; 9]).await.map_err(|_| ()), Err(()));
     });
 }

@@ -39,11 +39,12 @@ async fn raw(mesh: &TestMesh, host: &Host) -> tcp::Tls {
 async fn recorder(mesh: &TestMesh) -> (SocketAddr, tokio::sync::mpsc::Receiver<Result<usize, std::io::ErrorKind>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = DataServer::new(mesh.node("b"), clock, AGE_MAX);
+    let current = mesh.node("b");
+    let (prover, server) = (Prover::new(current.clone(), clock), DataServer::new(current, clock, AGE_MAX));
     let (tell, told) = tokio::sync::mpsc::channel(8);
     spawn_local(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let (server, tell) = (server.clone(), tell.clone());
+            let (prover, server, tell) = (prover.clone(), server.clone(), tell.clone());
             spawn_local(async move {
                 let handler = |_, _, mut stream: DataStream| {
                     let tell = tell.clone();
@@ -55,7 +56,7 @@ async fn recorder(mesh: &TestMesh) -> (SocketAddr, tokio::sync::mpsc::Receiver<R
                         tell.send(read.map_err(|error| error.kind())).await.unwrap();
                     }
                 };
-                server.serve_connection(socket, handler).await;
+                server.serve(prover.prove(socket).await.unwrap(), handler).await;
             });
         }
     });
@@ -235,13 +236,15 @@ fn an_older_peer_shares_and_is_remembered() {
         let current = mesh.node("b");
         let mut config = rustls::ServerConfig::clone(&tls::data_server(&current, clock));
         config.alpn_protocols = vec![tls::ALPN_MUX.to_vec()];
-        let older = Host::serving(DataServer::older(current, clock, config), Farewell::End).await;
+        let door = Door { prover: Prover::older(current.clone(), clock, config), apart: None };
+        let older = Host::serving((door, DataServer::new(current, clock, AGE_MAX)), Farewell::End).await;
         assert_eq!(dedicated(&client, &older, "echo").await.unwrap_err(), NotDedicated::OlderPeer);
         assert_eq!(dedicated(&client, &older, "echo").await.unwrap_err(), NotDedicated::Remembered);
         assert_eq!(client.stats().dials, 1);
         assert_eq!(call(&client, &older, b"shared").await, b"shared");
         // Of the other side nothing is held against us.
-        assert_eq!(older.server.stats().violations + older.server.stats().connections_refused, 0);
+        assert_eq!(older.server.stats().violations, 0);
+        assert!(older.ends.borrow().iter().all(|end| !matches!(end, ServeEnd::NotProven(_))));
         // Who dials as before is served as before.
         let client = DataClient::new(mesh.node("a"), clock, AGE_MAX);
         assert_eq!(call(&client, &host, b"as ever").await, b"as ever");
