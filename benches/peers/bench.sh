@@ -11,7 +11,8 @@
 #   bench.sh flame FILE [TITLE]   a flame graph (SVG) of A and B under HTTP/1.1 with 32 clients, by perf and inferno; it is whole
 #                           for a STARLING with symbols, built with RUSTFLAGS=-Cforce-frame-pointers=yes
 #   bench.sh report         docs/measurements/data-path.md from everything measured since the last "all" or "clean"
-#   bench.sh all  [rounds]  all of the above but instructions, from a clean slate
+#   bench.sh compare OTHER  whether the figures of data-path.md repeat those of OTHER, another report
+#   bench.sh all  [rounds]  setup to report, from a clean slate
 #   bench.sh clean          forget what was measured
 #   bench.sh train          a minute of load on Starling alone, for benches/dist.sh; nothing is kept of it
 #
@@ -654,6 +655,8 @@ train() {
   return $end
 }
 
+compare() { python3 "$here/compare.py" "${1:?usage: bench.sh compare OTHER.md}" "$report"; }
+
 clean() { rm -f -- "$results"; }
 
 all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}" && apps "${1:-3}" && report; }
@@ -661,6 +664,6 @@ all() { setup && clean && smoke && l7 "${1:-3}" && grpc "${1:-3}" && l4 "${1:-3}
 command=${1:-help}
 [ $# -gt 0 ] && shift
 case $command in
-  setup | smoke | instructions | flame | l7 | grpc | l4 | apps | report | clean | train | all) "$command" "$@" ;;
-  *) sed -n '2,21p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
+  setup | smoke | instructions | flame | l7 | grpc | l4 | apps | report | compare | clean | train | all) "$command" "$@" ;;
+  *) sed -n '2,22p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' ; exit 2 ;;
 esac
